@@ -1,0 +1,69 @@
+"""What every test may ask for: reference outputs, real images, fixed seeds, a GPU."""
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+COMMITTED_GOLDEN = Path(__file__).parent / "golden"
+
+# The one place that sets torch's threads: the reference outputs were computed with one, and one
+# makes runs repeatable bit for bit whatever the machine.
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked ``gpu`` where torch sees none."""
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA GPU and torch sees none")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Every test starts from the same random numbers, in whatever order the tests run."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (detectron2's augmentations draw from the global generator)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Any]:
+    """``golden("miou.npz")``: a reference file, loaded.
+
+    Looked for in the folder that RECYCLELORA_GOLDEN names, then in ``tests/golden``.
+    A test that asks for a file of neither folder is skipped.
+    """
+
+    def load(name: str) -> Any:
+        folders = [Path(os.environ.get("RECYCLELORA_GOLDEN") or COMMITTED_GOLDEN), COMMITTED_GOLDEN]
+        for folder in folders:
+            path = folder / name
+            if path.is_file() and path.suffix == ".npz":
+                with np.load(path) as arrays:
+                    return dict(arrays)
+            if path.is_file():
+                return torch.load(path, map_location="cpu", weights_only=True)
+        pytest.skip(f"reference file {name} is in none of {[str(folder) for folder in folders]}")
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real street images that RECYCLELORA_DATA names; skips without one."""
+    value = os.environ.get("RECYCLELORA_DATA")
+    if not value:
+        pytest.skip("RECYCLELORA_DATA is not set: it names the folder of real street images")
+    folder = Path(value)
+    if not folder.is_dir():
+        pytest.skip(f"RECYCLELORA_DATA names {folder}, which is not a folder")
+    return folder
