@@ -1,0 +1,99 @@
+"""Command-line overrides ``key=value`` of a LazyConfig, refusing keys that do not exist."""
+
+import difflib
+import inspect
+from collections.abc import Sequence
+
+from detectron2.config import LazyConfig
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Apply ``key=value`` strings to ``cfg``; a key must stand there or be an argument of its target.
+
+    Raises:
+        ValueError: an override without ``=``, with a value that cannot be read, or of an unknown key;
+            the message names the nearest known key.
+    """
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key or key != key.strip():
+            raise ValueError(
+                f"expected an override of the form key=value, got {override!r}"
+            )
+        _check_known(cfg, key)
+    try:
+        # Resolving interpolations is left to instantiation, so overrides reach what refers to them.
+        return LazyConfig.apply_overrides(cfg, list(overrides))
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"cannot apply the overrides {list(overrides)}: {reason}"
+        ) from error
+
+
+def _check_known(cfg: DictConfig, key: str) -> None:
+    node, walked = cfg, []
+    for part in key.split("."):
+        known = _children(node)
+        if part not in known:
+            where = ".".join(walked)
+            raise ValueError(
+                f"unknown key {key!r} in the config" + _nearest(cfg, key, known, where)
+            )
+        walked.append(part)
+        node = _child(node, part)
+
+
+def _children(node) -> list[str]:
+    """The keys below ``node``: those that stand there and the arguments of its target."""
+    if isinstance(node, ListConfig):
+        return [str(i) for i in range(len(node))]
+    if not isinstance(node, DictConfig):
+        return []
+    return [str(k) for k in node if k != "_target_"] + _arguments(node.get("_target_"))
+
+
+def _child(node, part: str):
+    # Raw values: an interpolation may refer to something that only an override will set.
+    if isinstance(node, ListConfig):
+        return node._get_node(int(part))
+    child = node._get_node(part) if part in node else None
+    if child is not None and OmegaConf.is_interpolation(node, part):
+        return node[part]
+    return child
+
+
+def _arguments(target) -> list[str]:
+    if target is None:
+        return []
+    try:
+        callable_ = locate(target) if isinstance(target, str) else target
+        parameters = inspect.signature(callable_).parameters.values()
+    except (
+        ImportError,
+        TypeError,
+        ValueError,
+    ):  # no signature: only what the config spells out
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in parameters if p.kind in kinds]
+
+
+def _nearest(cfg: DictConfig, key: str, siblings: list[str], where: str) -> str:
+    prefix = f"{where}." if where else ""
+    candidates = {prefix + name for name in siblings} | set(_all_keys(cfg))
+    match = difflib.get_close_matches(key, sorted(candidates), n=1, cutoff=0.5)
+    if match:
+        return f"; the nearest known key is {match[0]!r}"
+    names = ", ".join(sorted(siblings)) or "nothing"
+    return f"; known under {where or 'the top level'!r}: {names}"
+
+
+def _all_keys(node, prefix: str = ""):
+    for name in _children(node):
+        yield prefix + name
+        child = _child(node, name)
+        if isinstance(child, (DictConfig, ListConfig)):
+            yield from _all_keys(child, f"{prefix}{name}.")

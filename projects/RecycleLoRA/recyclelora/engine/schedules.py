@@ -1,0 +1,60 @@
+"""Learning rate and weight decay as pure functions of the iteration.
+
+Nothing is accumulated, so a resumed run needs no schedule state and continues exactly.
+"""
+
+import math
+
+import torch
+
+
+def poly(iteration: int, *, iterations: int, power: float = 0.9) -> float:
+    """The factor ``(1 - t / (T - 1)) ** power`` of the learning rate; 0 at the last iteration.
+
+    Example:
+        >>> poly(0, iterations=40_000), poly(39_999, iterations=40_000)
+        (1.0, 0.0)
+    """
+    if iterations < 2:
+        return 1.0
+    return (1.0 - min(iteration, iterations - 1) / (iterations - 1)) ** power
+
+
+def cosine(iteration: int, *, iterations: int) -> float:
+    """The factor ``(1 + cos(pi t / T)) / 2``, held from the last iteration ``T - 1`` on."""
+    return (1.0 + math.cos(math.pi * min(iteration, iterations - 1) / iterations)) / 2.0
+
+
+class PolyWithAnnealedDecay:
+    """The published schedule: poly learning rate, weight decay annealed by a cosine.
+
+    At iteration t of T, for every parameter group::
+
+        lr    = initial_lr * poly(t)
+        decay = decay_end + (initial_weight_decay - decay_end) * cosine(t)
+
+    The cosine acts on every group, so groups that start at decay 0 rise to ``decay_end``, as published.
+
+    Args:
+        iterations: T, the number of iterations of the run.
+        power: exponent of the poly schedule.
+        decay_end: weight decay that the cosine approaches.
+    """
+
+    def __init__(self, *, iterations: int, power: float = 0.9, decay_end: float = 1e-5):
+        if iterations < 1:
+            raise ValueError(
+                f"expected at least one iteration, got iterations={iterations}"
+            )
+        self.iterations = iterations
+        self.power = power
+        self.decay_end = decay_end
+
+    def __call__(self, optimizer: torch.optim.Optimizer, iteration: int) -> None:
+        """Set the learning rate and weight decay of every group for ``iteration`` (from 0)."""
+        factor = poly(iteration, iterations=self.iterations, power=self.power)
+        anneal = cosine(iteration, iterations=self.iterations)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+            span = group["initial_weight_decay"] - self.decay_end
+            group["weight_decay"] = self.decay_end + span * anneal
