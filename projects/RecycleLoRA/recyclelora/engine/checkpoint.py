@@ -61,9 +61,7 @@ def read_checkpoint(path: str | Path) -> dict:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no checkpoint at {path}: give the path of an existing .pth file"
-        )
+        raise FileNotFoundError(f"no checkpoint at {path}: give the path of an existing .pth file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (
@@ -84,9 +82,7 @@ def read_checkpoint(path: str | Path) -> dict:
     return content
 
 
-def load_model(
-    model: nn.Module, state: dict[str, torch.Tensor], *, source: str
-) -> None:
+def load_model(model: nn.Module, state: dict[str, torch.Tensor], *, source: str) -> None:
     """Load a model's state completely, or raise one sentence and leave the model as it was.
 
     Raises:
@@ -120,9 +116,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, *, keep: int = 2):
         if keep < 1:
-            raise ValueError(
-                f"expected to keep at least one checkpoint, got keep={keep}"
-            )
+            raise ValueError(f"expected to keep at least one checkpoint, got keep={keep}")
         self.folder = Path(folder)
         self.keep = keep
 
@@ -136,9 +130,7 @@ class Checkpoints:
     def save(self, *, model, optimizer, iteration: int, scaler=None) -> Path:
         """Write the checkpoint after ``iteration`` finished iterations, then drop the oldest."""
         path = self.folder / f"iter_{iteration:07d}.pth"
-        save_checkpoint(
-            path, model=model, optimizer=optimizer, iteration=iteration, scaler=scaler
-        )
+        save_checkpoint(path, model=model, optimizer=optimizer, iteration=iteration, scaler=scaler)
         for old in self.paths()[: -self.keep]:
             old.unlink()
         return path

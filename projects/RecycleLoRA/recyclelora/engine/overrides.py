@@ -19,18 +19,14 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key or key != key.strip():
-            raise ValueError(
-                f"expected an override of the form key=value, got {override!r}"
-            )
+            raise ValueError(f"expected an override of the form key=value, got {override!r}")
         _check_known(cfg, key)
     try:
         # Resolving interpolations is left to instantiation, so overrides reach what refers to them.
         return LazyConfig.apply_overrides(cfg, list(overrides))
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"cannot apply the overrides {list(overrides)}: {reason}"
-        ) from error
+        raise ValueError(f"cannot apply the overrides {list(overrides)}: {reason}") from error
 
 
 def _check_known(cfg: DictConfig, key: str) -> None:

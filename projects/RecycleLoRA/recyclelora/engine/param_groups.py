@@ -74,9 +74,7 @@ def parameter_groups(
             lr_mult = 1.0
             decay_mult = norm_decay_mult if isinstance(owner, NORM_LAYERS) else 1.0
         values = (lr * lr_mult, weight_decay * decay_mult)
-        family = _FAMILIES.get(rule) or (
-            "backbone" if name.startswith("backbone.") else "head"
-        )
+        family = _FAMILIES.get(rule) or ("backbone" if name.startswith("backbone.") else "head")
         group = groups.setdefault(
             (family, *values),
             {
@@ -112,9 +110,7 @@ def groups_table(optimizer: torch.optim.Optimizer) -> str:
     rows.append(("all", "", "", sum(r[3] for r in rows), f"{total:,}"))
     headers = ("group", "learning rate", "weight decay", "tensors", "parameters")
     align = ("left", "right", "right", "right", "right")
-    return tabulate(
-        rows, headers, tablefmt="simple", colalign=align, disable_numparse=True
-    )
+    return tabulate(rows, headers, tablefmt="simple", colalign=align, disable_numparse=True)
 
 
 def _trainable(model: nn.Module):
@@ -128,6 +124,4 @@ def _trainable(model: nn.Module):
 
 def _longest_match(name: str, rules: Mapping[str, Mapping[str, float]]) -> str | None:
     # Equal lengths: the alphabetically first, as in the published constructor.
-    return next(
-        (key for key in sorted(rules, key=lambda k: (-len(k), k)) if key in name), None
-    )
+    return next((key for key in sorted(rules, key=lambda k: (-len(k), k)) if key in name), None)

@@ -39,12 +39,8 @@ class ProgressLine(EventWriter):
             parts.append(f"lr {smoothed('lr'):.2e}")
         seconds = smoothed("time")
         if seconds is not None:
-            left = datetime.timedelta(
-                seconds=round(seconds * (self.iterations - storage.iter - 1))
-            )
-            parts.append(
-                f"{seconds:.2f} s each (data {smoothed('data_time') or 0:.2f})"
-            )
+            left = datetime.timedelta(seconds=round(seconds * (self.iterations - storage.iter - 1)))
+            parts.append(f"{seconds:.2f} s each (data {smoothed('data_time') or 0:.2f})")
             parts.append(f"{left} left")
         if torch.cuda.is_available():
             parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")

@@ -43,9 +43,7 @@ class PolyWithAnnealedDecay:
 
     def __init__(self, *, iterations: int, power: float = 0.9, decay_end: float = 1e-5):
         if iterations < 1:
-            raise ValueError(
-                f"expected at least one iteration, got iterations={iterations}"
-            )
+            raise ValueError(f"expected at least one iteration, got iterations={iterations}")
         self.iterations = iterations
         self.power = power
         self.decay_end = decay_end

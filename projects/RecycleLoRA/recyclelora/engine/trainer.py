@@ -29,10 +29,7 @@ def amp_dtype(name: str, device: torch.device) -> torch.dtype:
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
-            native = (
-                torch.cpu._is_avx512_bf16_supported()
-                or torch.cpu._is_amx_tile_supported()
-            )
+            native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if native else torch.float32
     if name not in AMP_DTYPES:
         raise ValueError(
@@ -66,9 +63,7 @@ class Trainer(TrainerBase):
     ):
         super().__init__()
         if accumulate < 1:
-            raise ValueError(
-                f"expected train.accumulate of at least 1, got {accumulate}"
-            )
+            raise ValueError(f"expected train.accumulate of at least 1, got {accumulate}")
         model.train()
         self.model = model
         self.loader = loader
@@ -133,21 +128,16 @@ class Trainer(TrainerBase):
 
     def _log(self, losses: dict[str, torch.Tensor], data_time: float) -> None:
         stacked = torch.stack([loss.float() for loss in losses.values()])
-        values = dict(
-            zip(losses, stacked.tolist(), strict=True)
-        )  # one transfer from the device
+        values = dict(zip(losses, stacked.tolist(), strict=True))  # one transfer from the device
         shares = comm.gather({"values": values, "data_time": data_time})
         if not comm.is_main_process():
             return
         storage = get_event_storage()
         storage.put_scalar("data_time", max(share["data_time"] for share in shares))
         means = {
-            name: sum(share["values"][name] for share in shares) / len(shares)
-            for name in values
+            name: sum(share["values"][name] for share in shares) / len(shares) for name in values
         }
         storage.put_scalar("total_loss", sum(means.values()))
         if len(means) > 1:
             storage.put_scalars(**means)
-        storage.put_scalar(
-            "lr", self.optimizer.param_groups[0]["lr"], smoothing_hint=False
-        )
+        storage.put_scalar("lr", self.optimizer.param_groups[0]["lr"], smoothing_hint=False)

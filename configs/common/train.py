@@ -1,0 +1,16 @@
+"""How long, how precise, how often: the paper's Table 8; every number is one override away."""
+
+train = dict(
+    output_dir="output",
+    seed=0,
+    max_iter=40_000,
+    device="auto",  # auto, cpu or cuda
+    amp=dict(dtype="float32"),  # float32 (as published), bfloat16, float16, auto
+    accumulate=1,  # split every batch into that many parts
+    init_checkpoint=None,  # start from, or evaluate, this file
+    checkpoint_period=2_000,
+    checkpoints_kept=2,
+    eval_period=0,  # 0: only after the last iteration
+    picture_period=1_000,
+    log_period=50,
+)

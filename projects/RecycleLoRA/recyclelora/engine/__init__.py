@@ -1,0 +1,16 @@
+"""Runs: parameter groups, schedules, checkpoints, the training loop."""
+
+from recyclelora.engine.checkpoint import Checkpoints, load_model, read_checkpoint, save_checkpoint
+from recyclelora.engine.param_groups import PUBLISHED_RULES, groups_table, parameter_groups
+from recyclelora.engine.schedules import PolyWithAnnealedDecay
+
+__all__ = [
+    "PUBLISHED_RULES",
+    "Checkpoints",
+    "PolyWithAnnealedDecay",
+    "groups_table",
+    "load_model",
+    "parameter_groups",
+    "read_checkpoint",
+    "save_checkpoint",
+]

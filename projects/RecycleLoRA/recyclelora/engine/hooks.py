@@ -1,0 +1,68 @@
+"""What happens between training steps: checkpoints, evaluations, pictures."""
+
+import time
+from collections.abc import Callable
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from recyclelora.engine.checkpoint import Checkpoints
+
+
+class SaveCheckpoints(HookBase):
+    """Writes a checkpoint every ``period`` iterations and after the last one.
+
+    Args:
+        checkpoints: where they go, and how many stay.
+        period: iterations between two; 0 writes only the last.
+    """
+
+    def __init__(self, *, checkpoints: Checkpoints, period: int):
+        self.checkpoints = checkpoints
+        self.period = period
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        due = self.period > 0 and done % self.period == 0
+        if (due or done == self.trainer.max_iter) and comm.is_main_process():
+            trainer = self.trainer
+            self.checkpoints.save(
+                model=getattr(trainer.model, "module", trainer.model),
+                optimizer=trainer.optimizer,
+                scaler=trainer.scaler,
+                iteration=done,
+            )
+
+
+class Every(HookBase):
+    """Calls ``action(finished_iterations)`` every ``period`` iterations.
+
+    The time it takes is kept out of the time left, which is that of the steps.
+
+    Args:
+        action: what to do; called on every rank.
+        period: iterations between two calls; 0 never calls.
+        last: also call it after the last iteration.
+    """
+
+    def __init__(self, *, action: Callable[[int], None], period: int, last: bool = False):
+        self.action = action
+        self.period = period
+        self.last = last
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        due = self.period > 0 and done % self.period == 0
+        if due or (self.last and done == self.trainer.max_iter):
+            self.action(done)
+            comm.synchronize()
+
+
+class StepTimer(HookBase):
+    """Puts the seconds of each step under ``time`` (hooks and their evaluations not counted)."""
+
+    def before_step(self) -> None:
+        self.start = time.perf_counter()
+
+    def after_step(self) -> None:
+        self.trainer.storage.put_scalar("time", time.perf_counter() - self.start)

@@ -1,0 +1,38 @@
+"""The model as evaluation wants it: a plain function from images to logits, adapters merged."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from recyclelora.adapters import merged
+from torch import nn
+
+
+@contextlib.contextmanager
+def predictor(
+    model: nn.Module, *, dtype: torch.dtype = torch.float32
+) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """Yield ``predict(images (B, 3, H, W), RGB 0..255) -> logits (B, classes, H, W)`` in float32.
+
+    Inside the block the model is in eval mode with its adapters merged, so it is as fast as the plain
+    ViT; afterwards every weight has its bits back and the training mode is as before.
+
+    Args:
+        model: a segmentor with ``semantic_logits``; DDP is looked through.
+        dtype: autocast dtype; float32 means no autocast.
+    """
+    plain = getattr(model, "module", model)
+    device = next(plain.parameters()).device
+    training = plain.training
+    autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+    def predict(images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), autocast:
+            return plain.semantic_logits(images.to(device)).float()
+
+    plain.eval()
+    try:
+        with merged(plain):
+            yield predict
+    finally:
+        plain.train(training)

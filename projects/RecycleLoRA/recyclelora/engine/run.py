@@ -1,0 +1,215 @@
+"""A run from its config: build, train, evaluate; the floor that ``tools/`` stands on."""
+
+import logging
+from pathlib import Path
+
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import JSONWriter, TensorboardXWriter
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig, OmegaConf
+from recyclelora.backbone import load_weights
+from torch import nn
+
+from recyclelora.engine.checkpoint import Checkpoints, load_model, read_checkpoint
+from recyclelora.engine.hooks import Every, SaveCheckpoints, StepTimer
+from recyclelora.engine.param_groups import groups_table
+from recyclelora.engine.predictor import predictor
+from recyclelora.engine.progress import ProgressLine
+from recyclelora.engine.trainer import Trainer, amp_dtype
+from recyclelora.evaluation import evaluate_domains, preview_domains
+
+LOGGER = "recyclelora.run"
+
+
+def setup(cfg: DictConfig) -> logging.Logger:
+    """Make the output folder, start its log and seed the libraries' generators."""
+    output = Path(cfg.train.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    for name in ("recyclelora", "detectron2", "fvcore"):
+        logger = setup_logger(str(output / "log.txt"), distributed_rank=comm.get_rank(), name=name)
+        logger.setLevel(logging.INFO)
+    if comm.is_main_process():
+        LazyConfig.save(cfg, str(output / "config.yaml"))
+    seed_all_rng(cfg.train.seed)
+    return logging.getLogger(LOGGER)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is this process's GPU where torch sees one, else the CPU.
+
+    Raises:
+        ValueError: CUDA is asked for and torch sees no GPU.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"train.device={name} needs a GPU and torch sees none: use train.device=cpu"
+        )
+    if name == "cuda":
+        name = f"cuda:{torch.cuda.current_device()}"
+    return torch.device(name)
+
+
+def build_model(cfg: DictConfig, *, pretrained: bool, device: torch.device) -> nn.Module:
+    """Instantiate ``cfg.model`` on ``device``.
+
+    Args:
+        cfg: the whole config; it is not changed.
+        pretrained: read the backbone's pretrained weights; False where a checkpoint replaces every
+            weight anyway, so that the file is not needed to evaluate or resume.
+        device: where the model goes.
+    """
+    model_cfg = OmegaConf.create({"model": cfg.model}, flags={"allow_objects": True}).copy()
+    if not pretrained:
+        _drop_pretrained(model_cfg)
+    return instantiate(model_cfg.model).to(device)
+
+
+def _drop_pretrained(node) -> None:
+    loader = f"{load_weights.__module__}.{load_weights.__qualname__}"
+    for child in node.values() if isinstance(node, DictConfig) else []:
+        if isinstance(child, DictConfig):
+            target = child.get("_target_")
+            if target is load_weights or target == loader:
+                child.weights = None
+            _drop_pretrained(child)
+
+
+def train(cfg: DictConfig, *, resume: bool = False) -> None:
+    """Train as ``cfg`` says; with ``resume``, go on from the newest checkpoint of the output folder."""
+    log = setup(cfg)
+    device = pick_device(cfg.train.device)
+    checkpoints = Checkpoints(cfg.train.output_dir, keep=cfg.train.checkpoints_kept)
+    found = checkpoints.latest(log=log.warning) if resume else None
+    if not resume and checkpoints.paths():
+        raise ValueError(
+            f"{cfg.train.output_dir} holds the checkpoints of an earlier run: add --resume to go on "
+            "with it, or choose another train.output_dir"
+        )
+    start, model = _build_to_train(cfg, found, device, log)
+    ddp = create_ddp_model(
+        model,
+        broadcast_buffers=False,
+        device_ids=[device.index] if device.type == "cuda" else None,
+    )
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    cfg.optimizer.params.model = None
+    loader = instantiate(cfg.dataloader.train, start_iteration=start)
+    trainer = Trainer(
+        model=ddp,
+        loader=loader,
+        optimizer=optimizer,
+        schedule=instantiate(cfg.schedule),
+        dtype=amp_dtype(cfg.train.amp.dtype, device),
+        accumulate=cfg.train.accumulate,
+    )
+    if found is not None:
+        optimizer.load_state_dict(found[1]["optimizer"])
+        trainer.scaler.load_state_dict(found[1]["scaler"])
+        del found
+    log.info("Optimiser groups:\n%s", groups_table(optimizer))
+    trainer.register_hooks(_hooks(cfg, model, trainer, checkpoints, log))
+    log.info(
+        "Training on %s in %s, iterations %d to %d",
+        device,
+        trainer.dtype,
+        start,
+        cfg.train.max_iter,
+    )
+    trainer.train(start, cfg.train.max_iter)
+
+
+def _build_to_train(cfg, found, device, log) -> tuple[int, nn.Module]:
+    """The model to train and the iteration to begin with."""
+    if found is not None:
+        path, content = found
+        model = build_model(cfg, pretrained=False, device=device)
+        load_model(model, content["model"], source=str(path))
+        log.info("Resuming from %s at iteration %d", path, content["iteration"])
+        return content["iteration"], model
+    initial = cfg.train.init_checkpoint
+    model = build_model(cfg, pretrained=initial is None, device=device)
+    if initial is not None:
+        load_model(model, read_checkpoint(initial)["model"], source=str(initial))
+    return 0, model
+
+
+def _hooks(cfg, model, trainer, checkpoints, log) -> list:
+    def evaluate_now(_: int) -> None:
+        _evaluate(cfg, model, trainer.dtype)
+
+    def preview(done: int) -> None:
+        _preview(cfg, model, trainer.dtype, f"iter_{done:07d}.png")
+
+    output = Path(cfg.train.output_dir)
+    actions = [
+        StepTimer(),
+        SaveCheckpoints(checkpoints=checkpoints, period=cfg.train.checkpoint_period),
+        Every(action=preview, period=cfg.train.picture_period),
+        Every(action=evaluate_now, period=cfg.train.eval_period, last=True),
+    ]
+    if comm.is_main_process():
+        writers = [
+            ProgressLine(iterations=cfg.train.max_iter, logger=log),
+            JSONWriter(str(output / "metrics.json")),
+            TensorboardXWriter(str(output)),
+        ]
+        actions.append(hooks.PeriodicWriter(writers, period=cfg.train.log_period))
+    return actions
+
+
+def evaluate(cfg: DictConfig) -> dict:
+    """Evaluate a checkpoint on every target domain: a table, ``domains.json`` and pictures.
+
+    The checkpoint is ``train.init_checkpoint``, or else the newest of the output folder.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    log = setup(cfg)
+    device = pick_device(cfg.train.device)
+    if cfg.train.init_checkpoint is not None:
+        source = cfg.train.init_checkpoint
+        content = read_checkpoint(source)
+    else:
+        found = Checkpoints(cfg.train.output_dir).latest(log=log.warning)
+        if found is None:
+            raise FileNotFoundError(
+                f"no checkpoint to evaluate in {cfg.train.output_dir}: train first, or give "
+                "train.init_checkpoint=FILE"
+            )
+        source, content = found
+    model = build_model(cfg, pretrained=False, device=device)
+    load_model(model, content["model"], source=str(source))
+    log.info("Evaluating %s (iteration %d)", source, content["iteration"])
+    return _evaluate(cfg, model, amp_dtype(cfg.train.amp.dtype, device))
+
+
+def _evaluate(cfg: DictConfig, model: nn.Module, dtype: torch.dtype) -> dict:
+    domains = {name: instantiate(loader) for name, loader in cfg.dataloader.test.items()}
+    with predictor(model, dtype=dtype) as predict:
+        return evaluate_domains(
+            predict,
+            domains,
+            protocol=instantiate(cfg.evaluation.protocol),
+            output_dir=cfg.train.output_dir,
+        )
+
+
+def _preview(cfg: DictConfig, model: nn.Module, dtype: torch.dtype, name: str) -> None:
+    domains = {name: instantiate(loader) for name, loader in cfg.dataloader.test.items()}
+    with predictor(model, dtype=dtype) as predict:
+        if comm.is_main_process():
+            preview_domains(
+                predict,
+                domains,
+                protocol=instantiate(cfg.evaluation.protocol),
+                path=Path(cfg.train.output_dir) / "pictures" / name,
+            )

@@ -1,0 +1,57 @@
+#!/usr/bin/env python
+"""Train a segmentor on its source domains and evaluate it on every target domain.
+
+python tools/lazyconfig_train_net.py --config-file configs/demo.py
+python tools/lazyconfig_train_net.py --config-file configs/demo.py --eval-only
+python tools/lazyconfig_train_net.py --config-file F --num-gpus 4 train.output_dir=output/mine
+"""
+
+import logging
+import sys
+import traceback
+from argparse import Namespace
+from pathlib import Path
+
+from detectron2.config import LazyConfig
+from detectron2.engine import default_argument_parser
+from omegaconf import DictConfig
+
+from recyclelora.engine.launch import launch_processes
+from recyclelora.engine.overrides import apply_overrides
+from recyclelora.engine.run import evaluate, train
+
+# What bad input raises; anything else is a bug of ours and keeps its traceback on the screen.
+INPUT_ERRORS = (ValueError, OSError, FloatingPointError)
+
+
+def load_config(args: Namespace) -> DictConfig:
+    """The config file with the command line's ``key=value`` applied."""
+    if not args.config_file:
+        raise ValueError("no config: give --config-file, for instance configs/demo.py")
+    if not Path(args.config_file).is_file():
+        raise FileNotFoundError(
+            f"no config at {args.config_file}: see configs/ for those that exist"
+        )
+    return apply_overrides(LazyConfig.load(args.config_file), args.opts)
+
+
+def main(args: Namespace) -> None:
+    """One process of the run; bad input ends it with one sentence and exit code 1."""
+    try:
+        cfg = load_config(args)
+        if args.eval_only:
+            evaluate(cfg)
+        else:
+            train(cfg, resume=args.resume)
+    except INPUT_ERRORS as error:
+        # The log file keeps where it happened; the screen gets what to do.
+        logging.getLogger("recyclelora").debug(traceback.format_exc())
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    arguments = default_argument_parser(epilog=__doc__).parse_args()
+    try:
+        launch_processes(main, arguments)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
