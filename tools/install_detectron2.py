@@ -26,7 +26,7 @@ import textwrap
 from pathlib import Path
 
 GITHUB = "https://github.com/facebookresearch/detectron2.git"
-COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"  # main of 2025
+COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"  # of branch main, after v0.6
 GITHUB_TIMEOUT = 10.0
 SDIST = "pb1-detectron2==0.6"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
