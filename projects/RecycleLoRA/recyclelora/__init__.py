@@ -1,0 +1,9 @@
+"""RecycleLoRA on Detectron2: adapters from a rank-revealing QR, for segmentation that generalises.
+
+The names below need PyTorch and SciPy alone; detectron2 is imported by ``recyclelora.backbone``,
+``recyclelora.mask2former``, ``recyclelora.data`` and ``recyclelora.engine``.
+"""
+
+from .ops import rrqr
+
+__all__ = ["rrqr"]
