@@ -29,9 +29,7 @@ def test_what_is_saved_comes_back(tmp_path):
     assert content["iteration"] == 7
     other = model()
     load_model(other, content["model"], source="c.pth")
-    torch.testing.assert_close(
-        dict(other.state_dict()), dict(saved.state_dict()), rtol=0, atol=0
-    )
+    torch.testing.assert_close(dict(other.state_dict()), dict(saved.state_dict()), rtol=0, atol=0)
     fresh = torch.optim.AdamW(other.parameters(), lr=0.5)
     fresh.load_state_dict(content["optimizer"])
     assert fresh.param_groups[0]["lr"] == 0.1
@@ -57,9 +55,7 @@ class Malicious:
         return os.mkdir, ("executed",)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"]
-)
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
 def test_damaged_files_are_one_sentence(tmp_path, content):
     (tmp_path / "c.pth").write_bytes(content)
     with pytest.raises(ValueError, match="damaged or not a PyTorch file"):
@@ -85,13 +81,9 @@ def test_missing_and_foreign_files(tmp_path):
 def test_another_model_is_refused_and_nothing_is_loaded(tmp_path):
     target = model(3)
     before = {k: v.clone() for k, v in target.state_dict().items()}
-    with pytest.raises(
-        ValueError, match=r"another model: 0.weight is \(5, 2\) there and \(3, 2\)"
-    ):
+    with pytest.raises(ValueError, match=r"another model: 0.weight is \(5, 2\) there and \(3, 2\)"):
         load_model(target, model(5).state_dict(), source="c.pth")
-    with pytest.raises(
-        ValueError, match=r"missing 1.bias and 1 more; unexpected 2.weight"
-    ):
+    with pytest.raises(ValueError, match=r"missing 1.bias and 1 more; unexpected 2.weight"):
         state = model(3).state_dict()
         state["2.weight"] = state.pop("1.weight")
         del state["1.bias"]

@@ -47,9 +47,7 @@ def test_an_argument_of_the_target_may_be_added(config):
     ],
 )
 def test_unknown_keys_name_the_nearest(config, override, nearest):
-    with pytest.raises(
-        ValueError, match=f"unknown key .*nearest known key is '{nearest}'"
-    ):
+    with pytest.raises(ValueError, match=f"unknown key .*nearest known key is '{nearest}'"):
         apply_overrides(config, [override])
 
 

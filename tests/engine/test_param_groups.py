@@ -11,9 +11,7 @@ from recyclelora.engine.param_groups import (
 from torch import nn
 
 # The golden names are those of the published code, which calls two embeddings otherwise.
-PUBLISHED_NAMES = {
-    key.removeprefix("predictor."): rule for key, rule in PUBLISHED_RULES.items()
-}
+PUBLISHED_NAMES = {key.removeprefix("predictor."): rule for key, rule in PUBLISHED_RULES.items()}
 
 
 def tree(names: list[str]) -> nn.Module:
@@ -25,9 +23,7 @@ def tree(names: list[str]) -> nn.Module:
         for depth, part in enumerate(path):
             if part not in node._modules:
                 last = depth == len(path) - 1
-                node.add_module(
-                    part, nn.GroupNorm(1, 1) if last and part == "gn" else nn.Module()
-                )
+                node.add_module(part, nn.GroupNorm(1, 1) if last and part == "gn" else nn.Module())
             node = node._modules[part]
         node.register_parameter(leaf, nn.Parameter(torch.zeros(1)))
     return root
@@ -37,16 +33,10 @@ def test_groups_are_the_published_ones(golden):
     reference = golden("schedules.npz")
     names = [str(name) for name in reference["group_names"]]
     model = tree(names)
-    groups = parameter_groups(
-        model=model, lr=1e-4, weight_decay=0.05, rules=PUBLISHED_NAMES
-    )
+    groups = parameter_groups(model=model, lr=1e-4, weight_decay=0.05, rules=PUBLISHED_NAMES)
     found = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
-    expected = zip(
-        reference["initial_lr"], reference["initial_weight_decay"], strict=True
-    )
-    for (name, parameter), values in zip(
-        model.named_parameters(), expected, strict=True
-    ):
+    expected = zip(reference["initial_lr"], reference["initial_weight_decay"], strict=True)
+    for (name, parameter), values in zip(model.named_parameters(), expected, strict=True):
         assert found[id(parameter)] == pytest.approx(values, abs=1e-12), name
 
 
@@ -59,9 +49,7 @@ def test_frozen_parameters_are_left_out_and_shared_ones_count_once():
 
 
 def test_every_kind_of_group_stands_in_the_table():
-    model = tree(
-        ["backbone.blocks.0.lora_A_main", "backbone.blocks.0.lora_B_sub", "head.weight"]
-    )
+    model = tree(["backbone.blocks.0.lora_A_main", "backbone.blocks.0.lora_B_sub", "head.weight"])
     groups = parameter_groups(model=model, lr=1e-4, weight_decay=0.05)
     table = groups_table(torch.optim.AdamW(groups))
     for word in ("main adapter", "sub adapter", "head", "0.0001", "5e-05", "all"):
@@ -71,10 +59,6 @@ def test_every_kind_of_group_stands_in_the_table():
 
 def test_bad_rules_and_frozen_models_are_refused():
     with pytest.raises(ValueError, match="lr_mult and decay_mult"):
-        parameter_groups(
-            model=nn.Linear(1, 1), lr=1, weight_decay=0, rules={"x": {"lr": 1}}
-        )
+        parameter_groups(model=nn.Linear(1, 1), lr=1, weight_decay=0, rules={"x": {"lr": 1}})
     with pytest.raises(ValueError, match="no trainable parameter"):
-        parameter_groups(
-            model=nn.Linear(1, 1).requires_grad_(False), lr=1, weight_decay=0
-        )
+        parameter_groups(model=nn.Linear(1, 1).requires_grad_(False), lr=1, weight_decay=0)

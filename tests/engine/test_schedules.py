@@ -26,9 +26,7 @@ def test_every_group_at_the_golden_iterations(golden):
         lrs = [g["lr"] for g in optimizer.param_groups]
         decays = [g["weight_decay"] for g in optimizer.param_groups]
         np.testing.assert_allclose(lrs, reference["lr"][row], rtol=0, atol=1e-10)
-        np.testing.assert_allclose(
-            decays, reference["weight_decay"][row], rtol=0, atol=1e-10
-        )
+        np.testing.assert_allclose(decays, reference["weight_decay"][row], rtol=0, atol=1e-10)
 
 
 def test_dense_curves(golden):
@@ -44,19 +42,13 @@ def test_dense_curves(golden):
             decayed["weight_decay"],
             undecayed["weight_decay"],
         )
-    for column, name in enumerate(
-        ("dense_lr_base", "dense_wd_decay1", "dense_wd_decay0")
-    ):
-        np.testing.assert_allclose(
-            curves[:, column], reference[name], rtol=0, atol=1e-10
-        )
+    for column, name in enumerate(("dense_lr_base", "dense_wd_decay1", "dense_wd_decay0")):
+        np.testing.assert_allclose(curves[:, column], reference[name], rtol=0, atol=1e-10)
 
 
 def test_adamw_follows_the_published_trajectory(golden):
     reference = golden("schedules.npz")
-    names = [
-        k.removeprefix("traj0/grad/") for k in reference if k.startswith("traj0/grad/")
-    ]
+    names = [k.removeprefix("traj0/grad/") for k in reference if k.startswith("traj0/grad/")]
     index = {str(name): i for i, name in enumerate(reference["group_names"])}
     lrs = [float(reference["initial_lr"][index[name]]) for name in names]
     decays = [float(reference["initial_weight_decay"][index[name]]) for name in names]

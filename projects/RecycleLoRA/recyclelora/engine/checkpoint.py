@@ -72,7 +72,7 @@ def read_checkpoint(path: str | Path) -> dict:
         zipfile.BadZipFile,
     ) as error:
         raise ValueError(
-            f"cannot read the checkpoint {path}: it is damaged or not a PyTorch file of plain tensors"
+            f"cannot read the checkpoint {path}: it is damaged or not a PyTorch file of tensors"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(
@@ -86,7 +86,7 @@ def load_model(model: nn.Module, state: dict[str, torch.Tensor], *, source: str)
     """Load a model's state completely, or raise one sentence and leave the model as it was.
 
     Raises:
-        ValueError: keys are missing or unexpected, or shapes differ (a checkpoint of another model).
+        ValueError: keys or shapes differ: it is a checkpoint of another model.
     """
     expected = model.state_dict()
     missing = sorted(expected.keys() - state.keys())
@@ -105,14 +105,14 @@ def load_model(model: nn.Module, state: dict[str, torch.Tensor], *, source: str)
         )
     if problems:
         raise ValueError(
-            f"{source} belongs to another model: {'; '.join(problems)}. Use the config (sizes, ranks, "
-            "classes) that it was trained with"
+            f"{source} belongs to another model: {'; '.join(problems)}. Use the config (sizes, "
+            "ranks, classes) that it was trained with"
         )
     model.load_state_dict(state)
 
 
 class Checkpoints:
-    """The checkpoints of one run, ``folder/iter_XXXXXXX.pth``, of which the newest ``keep`` stay."""
+    """The checkpoints of a run, ``folder/iter_XXXXXXX.pth``, of which the newest ``keep`` stay."""
 
     def __init__(self, folder: str | Path, *, keep: int = 2):
         if keep < 1:
@@ -136,7 +136,7 @@ class Checkpoints:
         return path
 
     def latest(self, log=print) -> tuple[Path, dict] | None:
-        """The newest checkpoint that can be read, or None; a damaged one is named and passed over."""
+        """The newest readable checkpoint, or None; a damaged one is named and passed over."""
         for path in reversed(self.paths()):
             try:
                 return path, read_checkpoint(path)

@@ -13,8 +13,8 @@ from detectron2.utils import comm
 def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None:
     """Call ``main(args)`` in every process.
 
-    Under ``torchrun`` (which sets RANK) the processes exist already and only join: with NCCL on GPUs,
-    with gloo on CPUs. Otherwise Detectron2's launcher starts ``args.num_gpus`` processes here.
+    Under ``torchrun`` (which sets RANK) the processes exist already and only join: with NCCL on
+    GPUs, with gloo on CPUs. Otherwise Detectron2's launcher starts ``args.num_gpus`` processes here.
 
     Raises:
         ValueError: more GPUs are asked for than there are.

@@ -10,11 +10,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Apply ``key=value`` strings to ``cfg``; a key must stand there or be an argument of its target.
+    """Apply ``key=value`` strings to ``cfg``; a key stands there or is an argument of its target.
 
     Raises:
-        ValueError: an override without ``=``, with a value that cannot be read, or of an unknown key;
-            the message names the nearest known key.
+        ValueError: an override without ``=``, with a value that cannot be read, or of an unknown
+            key; the message names the nearest known key.
     """
     for override in overrides:
         key, equals, _ = override.partition("=")

@@ -1,8 +1,8 @@
 """Which parameter learns how fast: the published optimiser's rules as data.
 
-A rule is a substring of parameter names with two multipliers. As in the published configuration, the
-longest rule found in a name wins, and only where no rule is found do normalisation layers (by type)
-get ``norm_decay_mult``. Biases outside normalisation layers decay like weights.
+A rule is a substring of parameter names with two multipliers. As in the published configuration,
+the longest rule found in a name wins, and only where no rule is found do normalisation layers (by
+type) get ``norm_decay_mult``. Biases outside normalisation layers decay like weights.
 """
 
 from collections.abc import Mapping
@@ -46,9 +46,10 @@ def parameter_groups(
 ) -> list[dict]:
     """Group the trainable parameters of ``model`` for ``torch.optim.AdamW``.
 
-    Parameters that share a name for people, a learning rate and a weight decay make one group, with the
-    keys ``name``, ``params``, ``lr``, ``weight_decay``, and the values at iteration 0 that schedules scale:
-    ``initial_lr``, ``initial_weight_decay``. Frozen parameters are left out; a shared one counts once.
+    Parameters that share a family (main adapter, sub adapter, backbone, head), a learning rate and
+    a weight decay make one group, with the keys ``name``, ``params``, ``lr``, ``weight_decay``, and
+    the values at iteration 0 that schedules scale: ``initial_lr``, ``initial_weight_decay``. Frozen
+    parameters are left out; a shared one counts once.
 
     Raises:
         ValueError: nothing in the model is trainable, or a rule is not ``{lr_mult, decay_mult}``.

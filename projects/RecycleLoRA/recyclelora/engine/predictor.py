@@ -14,8 +14,8 @@ def predictor(
 ) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
     """Yield ``predict(images (B, 3, H, W), RGB 0..255) -> logits (B, classes, H, W)`` in float32.
 
-    Inside the block the model is in eval mode with its adapters merged, so it is as fast as the plain
-    ViT; afterwards every weight has its bits back and the training mode is as before.
+    Inside the block the model is in eval mode with its adapters merged, so it is as fast as the
+    plain ViT; afterwards every weight has its bits back and the training mode is as before.
 
     Args:
         model: a segmentor with ``semantic_logits``; DDP is looked through.

@@ -82,15 +82,15 @@ def _drop_pretrained(node) -> None:
 
 
 def train(cfg: DictConfig, *, resume: bool = False) -> None:
-    """Train as ``cfg`` says; with ``resume``, go on from the newest checkpoint of the output folder."""
+    """Train as ``cfg`` says; ``resume`` goes on from the newest checkpoint of the output folder."""
     log = setup(cfg)
     device = pick_device(cfg.train.device)
     checkpoints = Checkpoints(cfg.train.output_dir, keep=cfg.train.checkpoints_kept)
     found = checkpoints.latest(log=log.warning) if resume else None
     if not resume and checkpoints.paths():
         raise ValueError(
-            f"{cfg.train.output_dir} holds the checkpoints of an earlier run: add --resume to go on "
-            "with it, or choose another train.output_dir"
+            f"{cfg.train.output_dir} holds the checkpoints of an earlier run: add --resume to go "
+            "on with it, or choose another train.output_dir"
         )
     start, model = _build_to_train(cfg, found, device, log)
     ddp = create_ddp_model(

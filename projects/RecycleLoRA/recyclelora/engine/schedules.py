@@ -33,7 +33,8 @@ class PolyWithAnnealedDecay:
         lr    = initial_lr * poly(t)
         decay = decay_end + (initial_weight_decay - decay_end) * cosine(t)
 
-    The cosine acts on every group, so groups that start at decay 0 rise to ``decay_end``, as published.
+    The cosine acts on every group, so those that start at decay 0 rise to ``decay_end`` (as
+    published).
 
     Args:
         iterations: T, the number of iterations of the run.

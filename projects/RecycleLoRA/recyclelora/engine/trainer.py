@@ -1,4 +1,4 @@
-"""One training step: gradient accumulation, mixed precision, schedules, and a stop at a bad loss."""
+"""One training step: gradient accumulation, mixed precision, schedules, a stop at a bad loss."""
 
 import contextlib
 import time
@@ -47,8 +47,8 @@ class Trainer(TrainerBase):
         optimizer: its groups come from :func:`parameter_groups`.
         schedule: called with (optimizer, iteration) before every step.
         dtype: autocast dtype; float32 means no autocast.
-        accumulate: the batch is split into that many parts whose gradients are averaged. The losses'
-            normalisers are then those of a part, as for a smaller batch.
+        accumulate: the batch is split into that many parts whose gradients are averaged. The
+            losses' normalisers are then those of a part, as for a smaller batch.
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class Trainer(TrainerBase):
         if not torch.isfinite(total):
             files = ", ".join(str(sample.get("file_name", "?")) for sample in part)
             raise FloatingPointError(
-                f"the loss is {total.item()} at iteration {self.iter} on {files}: lower the learning "
-                "rate, use train.amp.dtype=float32, or inspect these images"
+                f"the loss is {total.item()} at iteration {self.iter} on {files}: lower the "
+                "learning rate, use train.amp.dtype=float32, or inspect these images"
             )
 
     def _log(self, losses: dict[str, torch.Tensor], data_time: float) -> None:
