@@ -5,13 +5,14 @@ import pickle
 
 import pytest
 import torch
+from torch import nn
+
 from recyclelora.engine.checkpoint import (
     Checkpoints,
     load_model,
     read_checkpoint,
     save_checkpoint,
 )
-from torch import nn
 
 
 def model(width: int = 3) -> nn.Module:

@@ -3,8 +3,9 @@
 import pytest
 from detectron2.config import LazyCall as L
 from omegaconf import OmegaConf
-from recyclelora.engine.overrides import apply_overrides
 from torch import nn
+
+from recyclelora.engine.overrides import apply_overrides
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_unknown_keys_name_the_nearest(config, override, nearest):
 
 
 def test_below_a_leaf_and_without_equals(config):
-    with pytest.raises(ValueError, match="unknown key 'train.max_iter.x'"):
+    with pytest.raises(ValueError, match=r"unknown key 'train\.max_iter\.x'"):
         apply_overrides(config, ["train.max_iter.x=1"])
     with pytest.raises(ValueError, match="form key=value"):
         apply_overrides(config, ["train.max_iter"])

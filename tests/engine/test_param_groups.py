@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from recyclelora.engine.param_groups import (
     PUBLISHED_RULES,
     groups_table,
     parameter_groups,
 )
-from torch import nn
 
 # The golden names are those of the published code, which calls two embeddings otherwise.
 PUBLISHED_NAMES = {key.removeprefix("predictor."): rule for key, rule in PUBLISHED_RULES.items()}

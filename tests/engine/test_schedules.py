@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from recyclelora.engine.schedules import PolyWithAnnealedDecay, cosine, poly
 
 

@@ -1,8 +1,8 @@
 """Runs: parameter groups, schedules, checkpoints, the training loop."""
 
-from recyclelora.engine.checkpoint import Checkpoints, load_model, read_checkpoint, save_checkpoint
-from recyclelora.engine.param_groups import PUBLISHED_RULES, groups_table, parameter_groups
-from recyclelora.engine.schedules import PolyWithAnnealedDecay
+from .checkpoint import Checkpoints, load_model, read_checkpoint, save_checkpoint
+from .param_groups import PUBLISHED_RULES, groups_table, parameter_groups
+from .schedules import PolyWithAnnealedDecay
 
 __all__ = [
     "PUBLISHED_RULES",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from recyclelora.engine.checkpoint import Checkpoints
+from .checkpoint import Checkpoints
 
 
 class SaveCheckpoints(HookBase):

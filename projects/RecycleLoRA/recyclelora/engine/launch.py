@@ -14,7 +14,7 @@ def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None
     """Call ``main(args)`` in every process.
 
     Under ``torchrun`` (which sets RANK) the processes exist already and only join: with NCCL on
-    GPUs, with gloo on CPUs. Otherwise Detectron2's launcher starts ``args.num_gpus`` processes here.
+    GPUs, with gloo on CPUs. Otherwise Detectron2's launcher starts ``args.num_gpus`` here.
 
     Raises:
         ValueError: more GPUs are asked for than there are.

@@ -4,8 +4,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 import torch
-from recyclelora.adapters import merged
 from torch import nn
+
+from recyclelora.adapters import merged
 
 
 @contextlib.contextmanager

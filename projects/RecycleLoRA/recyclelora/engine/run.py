@@ -12,16 +12,17 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
-from recyclelora.backbone import load_weights
 from torch import nn
 
-from recyclelora.engine.checkpoint import Checkpoints, load_model, read_checkpoint
-from recyclelora.engine.hooks import Every, SaveCheckpoints, StepTimer
-from recyclelora.engine.param_groups import groups_table
-from recyclelora.engine.predictor import predictor
-from recyclelora.engine.progress import ProgressLine
-from recyclelora.engine.trainer import Trainer, amp_dtype
+from recyclelora.backbone import load_weights
 from recyclelora.evaluation import evaluate_domains, preview_domains
+
+from .checkpoint import Checkpoints, load_model, read_checkpoint
+from .hooks import Every, SaveCheckpoints, StepTimer
+from .param_groups import groups_table
+from .predictor import predictor
+from .progress import ProgressLine
+from .trainer import Trainer, amp_dtype
 
 LOGGER = "recyclelora.run"
 
