@@ -1,0 +1,206 @@
+"""The datasets by name, registered in Detectron2's catalogs.
+
+Registering reads nothing from disk. The files are looked for when a dataset is first asked for,
+below ``DETECTRON2_DATASETS`` (benchmarks; "datasets" while it is not set) or ``RECYCLELORA_DATA``
+(the small real sets), and what is missing then is one sentence.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from .classes import CLASSES, COLORS, IGNORE_LABEL
+from .folders import Folder, Layout
+from .label_maps import (
+    CAMVID,
+    CITYSCAPES_IDS,
+    LABELMEFACADE,
+    TRAIN_IDS,
+    Folding,
+    LabelMap,
+    mapillary_label_map,
+)
+
+_BENCHMARKS, _REAL = "DETECTRON2_DATASETS", "RECYCLELORA_DATA"
+_FOLDINGS = {"camvid": CAMVID, "lmf": LABELMEFACADE}
+REAL_SETS = ("camvid_0016E5", "camvid_0006R0", "camvid_05VD", "camvid_dusk", "lmf_usa")
+
+
+def register(folder: Folder) -> str:
+    """Put a dataset into the catalogs and return its name; the same one again changes nothing."""
+    metadata = MetadataCatalog.get(folder.name)
+    known = metadata.get("folder")
+    if known is not None and known != folder:
+        raise ValueError(
+            f"dataset '{folder.name}' is already registered with other folders or options; "
+            "give the new one another name"
+        )
+    if folder.name in DatasetCatalog:
+        if known is None:
+            raise ValueError(
+                f"dataset '{folder.name}' is already registered by other code; choose another name"
+            )
+        return folder.name
+    DatasetCatalog.register(folder.name, folder.records)
+    metadata.set(
+        folder=folder,
+        stuff_classes=list(CLASSES),
+        stuff_colors=[list(color) for color in COLORS],
+        ignore_label=IGNORE_LABEL,
+        evaluator_type="sem_seg",
+        folding=folder.folding,
+        benchmark=folder.benchmark or folder.name,
+    )
+    return folder.name
+
+
+def register_folder(
+    name: str,
+    *,
+    images: str | Path,
+    labels: str | Path,
+    label_map: LabelMap = TRAIN_IDS,
+    folding: Folding | None = None,
+    image_suffix: Sequence[str] = Layout.image_suffix,
+    label_suffix: str = Layout.label_suffix,
+    subset: int | None = None,
+    subset_seed: int = 0,
+) -> str:
+    """Register your own images and label maps; returns ``name``, so it stands in a config as
+    ``dataset=L(register_folder)(name=..., images=..., labels=...)``.
+
+    Args:
+        images, labels: folders. A pair has the same path below them up to its suffix.
+        label_map: ids in the label files -> train ids; by default they are train ids.
+        folding: if the set labels fewer than the 19 classes.
+        image_suffix, label_suffix: ends of the file names.
+        subset, subset_seed: use this many of the pairs, drawn by the seed.
+
+    Example:
+        >>> register_folder("my_city", images="my_city/images", labels="my_city/labels")
+        'my_city'
+        >>> records = DatasetCatalog.get("my_city")
+    """
+    layout = Layout(str(images), str(labels), tuple(image_suffix), label_suffix)
+    return register(
+        Folder(
+            name,
+            (layout,),
+            label_map=label_map,
+            folding=folding,
+            subset=subset,
+            subset_seed=subset_seed,
+        )
+    )
+
+
+def folder_of(name: str) -> Folder:
+    """The registered dataset of that name, else a sentence with the names there are."""
+    folder = MetadataCatalog.get(name).get("folder") if name in DatasetCatalog else None
+    if folder is None:
+        ours = [n for n in DatasetCatalog if MetadataCatalog.get(n).get("folder") is not None]
+        raise ValueError(
+            f"expected the name of a registered dataset, got '{name}'; known are "
+            f"{', '.join(sorted(ours))}, and register_folder adds your own"
+        )
+    return folder
+
+
+def real_sets() -> list[str]:
+    """Names of the real sets below RECYCLELORA_DATA, registered; empty while it is not set.
+
+    Every folder there with ``images`` and ``labels`` counts; the part of its name before the first
+    "_" says which folding it needs (camvid, lmf), others are taken to label all 19 classes.
+    """
+    root = os.environ.get(_REAL)
+    if not root:
+        return []
+    if not Path(root).is_dir():
+        raise FileNotFoundError(
+            f"{_REAL}: expected a folder, got {root}, which is not there; correct or unset it"
+        )
+    names = sorted(entry.name for entry in Path(root).iterdir() if (entry / "labels").is_dir())
+    return [register(folder) for folder in map(_real, names) if folder.is_available()]
+
+
+def _real(name: str) -> Folder:
+    folding = _FOLDINGS.get(name.split("_")[0])
+    return Folder(
+        name,
+        (Layout(f"{name}/images", f"{name}/labels"),),
+        root_variable=_REAL,
+        label_map=folding.label_map if folding else TRAIN_IDS,
+        folding=folding,
+    )
+
+
+def _benchmark(name: str, layouts: Sequence[Layout], benchmark: str, **options: object) -> None:
+    register(
+        Folder(
+            name,
+            tuple(layouts),
+            root_variable=_BENCHMARKS,
+            root_default="datasets",
+            benchmark=benchmark,
+            **options,
+        )
+    )
+
+
+def _mapillary_config(holder: Path) -> LabelMap:
+    """Releases differ in the name of the file that lists the classes."""
+    tried = [holder / "config_v1.2.json", holder / "config.json"]
+    for config in tried:
+        if config.is_file():
+            return mapillary_label_map(config)
+    raise FileNotFoundError(
+        f"Mapillary Vistas: expected its list of classes as {tried[0]} or {tried[1]}, which are "
+        "not there; copy the file from the release"
+    )
+
+
+def _register_benchmarks() -> None:
+    gtav = [
+        Layout(f"{root}/images", f"{root}/labels", (".png",))
+        for root in ("gtav", "gta", "GTAV", "gta5")
+    ]
+    gtav_options = {"label_map": CITYSCAPES_IDS, "skip_mismatched": True}
+    _benchmark("gtav_all", gtav, "gtav", **gtav_options)
+    # The published code draws these 12,403 unseeded, each process its own; here once and for all.
+    _benchmark("gtav_train", gtav, "gtav", subset=12403, **gtav_options)
+    for split in ("train", "val"):
+        cityscapes = Layout(
+            f"cityscapes/leftImg8bit/{split}",
+            f"cityscapes/gtFine/{split}",
+            ("_leftImg8bit.png",),
+            "_gtFine_labelIds.png",
+        )
+        _benchmark(f"cityscapes_{split}", [cityscapes], "cityscapes", label_map=CITYSCAPES_IDS)
+        bdd = [
+            Layout(
+                f"bdd100k/images/10k/{split}", f"bdd100k/labels/sem_seg/masks/{split}", (".jpg",)
+            ),
+            Layout(
+                f"bdd100k/seg/images/{split}",
+                f"bdd100k/seg/labels/{split}",
+                (".jpg",),
+                "_train_id.png",
+            ),
+        ]
+        _benchmark(f"bdd100k_{split}", bdd, "bdd100k")
+    for split, part in (("train", "training"), ("val", "validation")):
+        mapillary = [
+            Layout(f"{root}/{part}/images", f"{root}/{part}/{labels}", (".jpg",))
+            for root in ("mapillary_vistas", "mapillary")
+            for labels in ("v1.2/labels", "labels")
+        ]
+        _benchmark(
+            f"mapillary_vistas_{split}", mapillary, "mapillary_vistas", label_map=_mapillary_config
+        )
+
+
+_register_benchmarks()
+for _name in REAL_SETS:
+    register(_real(_name))

@@ -1,0 +1,202 @@
+"""From the ids in a dataset's label files to train ids, and from 19 predictions to fewer labels."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from .classes import CLASSES, IGNORE_LABEL
+
+_UNKNOWN = 254  # marks, inside a lookup table, the ids a map does not know
+_TRAIN_ID = {name: train_id for train_id, name in enumerate(CLASSES)}
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """What each id of a label file means.
+
+    Args:
+        name: shown in errors.
+        ids: id in the file -> train id 0..18, or 255 for "ignore". 255 is always known as "ignore".
+        ignore_others: ids outside ``ids`` are ignored; by default they are an error.
+        channel: for labels stored in a colour file, the channel (0 red, 1 green, 2 blue) that
+            holds the class.
+
+    Example:
+        >>> kitti = LabelMap("kitti", {7: 0, 8: 1, 0: 255})
+        >>> kitti.to_train_ids(np.array([[7, 8, 0]]), "000.png")
+        array([[  0,   1, 255]], dtype=uint8)
+    """
+
+    name: str
+    ids: Mapping[int, int]
+    ignore_others: bool = False
+    channel: int | None = None
+
+    def __post_init__(self) -> None:
+        ids = {int(key): int(value) for key, value in dict(self.ids).items()}
+        known = {*range(len(CLASSES)), IGNORE_LABEL}
+        wrong = sorted(set(ids.values()) - known)
+        if wrong or not ids or min(ids) < 0 or max(ids) > 65535:
+            raise ValueError(
+                f"label map '{self.name}' must send ids 0..65535 to train ids 0..18 or 255, got "
+                f"{wrong or sorted(ids)}; correct its ids"
+            )
+        object.__setattr__(self, "ids", ids)
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """(65536,) uint8: the train id of every possible id."""
+        table = np.full(65536, IGNORE_LABEL if self.ignore_others else _UNKNOWN, np.uint8)
+        table[IGNORE_LABEL] = IGNORE_LABEL
+        table[list(self.ids)] = list(self.ids.values())
+        return table
+
+    def to_train_ids(self, ids: np.ndarray, file: str | Path) -> np.ndarray:
+        """Look up an (H, W) array of ids read from ``file``; returns uint8 train ids.
+
+        Raises:
+            ValueError: an id is not in the map; names the file and the id.
+        """
+        outside = (ids < 0) | (ids > 65535) if ids.dtype.itemsize > 2 else None
+        if outside is not None and outside.any():
+            self._refuse(ids, outside, file)
+        train_ids = self.table[ids]
+        unknown = train_ids == _UNKNOWN
+        if unknown.any():
+            self._refuse(ids, unknown, file)
+        return train_ids
+
+    def _refuse(self, ids: np.ndarray, where: np.ndarray, file: str | Path) -> None:
+        raise ValueError(
+            f"{file}: {int(where.sum())} pixels have the label value {int(ids[where][0])}, which "
+            f"the label map '{self.name}' does not know (it knows {_ranges(self.ids)} and 255); "
+            "mend the file or give the dataset the label map it was made with"
+        )
+
+
+def _ranges(values: Mapping[int, int]) -> str:
+    """{0, 1, 2, 5} -> "0..2, 5"."""
+    runs: list[list[int]] = []
+    for value in sorted(set(values) - {IGNORE_LABEL}):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in runs)
+
+
+TRAIN_IDS = LabelMap("train ids", {i: i for i in range(len(CLASSES))})
+
+_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+#: Cityscapes and GTAV: ids 0..34, of which 19 are train classes (34 is GTAV's licence plate).
+CITYSCAPES_IDS = LabelMap(
+    "Cityscapes ids",
+    dict.fromkeys(range(35), IGNORE_LABEL) | {i: t for t, i in enumerate(_CITYSCAPES_IDS)},
+)
+
+# Applied to the readable name in lower case without spaces and hyphens, first match wins.
+_MAPILLARY_RULES = (
+    (("trafficsign", "front", "back"), "traffic sign"),
+    (("onrail",), "train"),
+    (("cyclist", "rider"), "rider"),
+    (("pole", "streetlight"), "pole"),
+    (("curb", "pedestrianarea"), "sidewalk"),
+    (("crosswalkplain", "parking", "bikelane", "servicelane", "lanemarking"), "road"),
+)
+
+
+def mapillary_label_map(config: Path) -> LabelMap:
+    """The map of a Mapillary Vistas release from its own ``config_v1.2.json``, by readable name."""
+    try:
+        labels = json.loads(config.read_text())["labels"]
+        names = [label["readable"] for label in labels]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{config}: expected Mapillary's list of 'labels' with their 'readable' names, got "
+            f"{type(error).__name__}: {error}; unpack the file from the release again"
+        ) from error
+    return LabelMap("Mapillary Vistas", {i: _mapillary_class(n) for i, n in enumerate(names)})
+
+
+def _mapillary_class(readable: str) -> int:
+    name = readable.lower().replace(" ", "").replace("-", "")
+    for class_name, train_id in _TRAIN_ID.items():
+        if name == class_name.replace(" ", ""):
+            return train_id
+    for parts, class_name in _MAPILLARY_RULES:
+        if any(part in name for part in parts):
+            return _TRAIN_ID[class_name]
+    return IGNORE_LABEL
+
+
+@dataclass(frozen=True)
+class Folding:
+    """How predictions of the 19 classes are scored on a set that labels fewer.
+
+    Args:
+        name: shown in errors.
+        labels: the classes the set labels; the others never enter its mean.
+        moves: predicted class -> the label that holds it there. A class that is neither a label
+            nor moved has no home: it counts as wrong wherever the truth is labelled.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    moves: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "moves", dict(self.moves))
+        named = {*self.labels, *self.moves}
+        if not named <= set(CLASSES) or not set(self.moves.values()) <= set(self.labels):
+            raise ValueError(
+                f"folding '{self.name}' must move Cityscapes classes onto its own labels, got "
+                f"labels {self.labels} and moves {self.moves}; correct the names"
+            )
+
+    @property
+    def label_ids(self) -> tuple[int, ...]:
+        """Train ids of the labelled classes."""
+        return tuple(_TRAIN_ID[name] for name in self.labels)
+
+    @property
+    def table(self) -> np.ndarray:
+        """(19,) int64: predicted train id -> train id of the label that holds it, 19 = no home."""
+        homes = {name: name for name in self.labels} | dict(self.moves)
+        ids = [_TRAIN_ID[homes[name]] if name in homes else len(CLASSES) for name in CLASSES]
+        return np.array(ids, np.int64)
+
+    @property
+    def label_map(self) -> LabelMap:
+        """Train ids on disk, of which only the labelled ones may occur."""
+        return LabelMap(f"{self.name} train ids", {i: i for i in self.label_ids})
+
+
+CAMVID = Folding(
+    "CamVid",
+    labels=(
+        *("road", "sidewalk", "building", "fence", "pole", "traffic sign"),
+        *("vegetation", "sky", "person", "car", "bicycle"),
+    ),
+    moves={
+        "wall": "building",
+        "traffic light": "traffic sign",
+        "terrain": "vegetation",
+        "truck": "car",
+        "bus": "car",
+        "train": "car",
+        "rider": "bicycle",
+        "motorcycle": "bicycle",
+    },
+)
+
+LABELMEFACADE = Folding(
+    "LabelMeFacade",
+    labels=("road", "sidewalk", "building", "vegetation", "sky", "car"),
+    moves={"wall": "building", "terrain": "vegetation", "truck": "car", "bus": "car"},
+)

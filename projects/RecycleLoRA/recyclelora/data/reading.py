@@ -1,0 +1,134 @@
+"""Image and label files into arrays: RGB uint8 and class ids, whatever the files' encoding."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from .label_maps import LabelMap
+
+_ID_MODES = ("L", "P", "1", "I", "I;16", "I;16B")
+# Orientations (EXIF tag 0x0112) that swap height and width when the picture is shown upright.
+_ORIENTATION_TAG, _TRANSPOSING = 0x0112, (5, 6, 7, 8)
+
+
+def _open(file: str | Path) -> Image.Image:
+    """Open and decode; every way a file can be broken becomes one sentence that names it."""
+    try:
+        image = Image.open(file)
+        image.load()
+        return image
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file}: no such file; restore it or remove its pair") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"{file}: expected a complete picture, got a file that cannot be decoded "
+            f"({type(error).__name__}: {error}); restore the file from its source"
+        ) from error
+
+
+def _rgb(image: Image.Image, file: str | Path) -> np.ndarray:
+    """Any colour mode to (H, W, 3) uint8. Transparency is dropped: the colours beneath it count."""
+    if image.mode in ("I", "I;16", "I;16B"):
+        # convert("RGB") would clip 16-bit greys at 255 instead of scaling them.
+        grey = (np.asarray(image).astype(np.float32) / 257.0).round().clip(0, 255)
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError(
+            f"{file}: expected an image of 8 or 16 bits a channel, got floating point values of "
+            "unknown range; convert it to 8 bits"
+        )
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def read_image(file: str | Path) -> np.ndarray:
+    """Read an image as (H, W, 3) uint8 RGB, upright as a viewer shows it (by its EXIF orientation).
+
+    Grey, palette, CMYK, transparent and 16-bit files are converted.
+
+    Raises:
+        FileNotFoundError, ValueError: one sentence that names the file.
+    """
+    image = _open(file)
+    return _rgb(ImageOps.exif_transpose(image), file)
+
+
+def read_ids(file: str | Path, channel: int | None = None) -> np.ndarray:
+    """Read a label file's own ids as (H, W), unsigned 8 or 16 bits (32 for rare greys).
+
+    Palette files give their indices. A 16-bit colour file (``channel`` given) goes through OpenCV,
+    because Pillow keeps only the high byte of each value.
+    """
+    image = _open(file)
+    if channel is not None:
+        ids = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        if ids is None or ids.ndim != 3:
+            raise ValueError(
+                f"{file}: expected a colour file with the class in channel {channel}, got mode "
+                f"{image.mode}; give the label map channel=None for grey and palette labels"
+            )
+        return ids[..., 2 - channel]  # OpenCV orders channels blue, green, red
+    if image.mode not in _ID_MODES:
+        raise ValueError(
+            f"{file}: expected a map of class ids (grey or palette), got a picture of mode "
+            f"{image.mode}; point the dataset at the id maps, or name the channel in its label map"
+        )
+    ids = np.asarray(image)
+    return ids.astype(np.uint8) if ids.dtype == bool else ids
+
+
+def read_pair(
+    image_file: str | Path, label_file: str | Path, label_map: LabelMap
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image (H, W, 3) uint8 RGB with its train ids (H, W) uint8 on the same pixel grid.
+
+    A label carries no orientation of its own, so its size says which grid it was drawn on: upright
+    as viewers show the image (the usual case, and what is taken where both fit), or as stored.
+
+    Raises:
+        FileNotFoundError, ValueError: one sentence that names the file.
+    """
+    train_ids = label_map.to_train_ids(read_ids(label_file, label_map.channel), label_file)
+    stored = _open(image_file)
+    upright = ImageOps.exif_transpose(stored)
+    for image in (upright, stored):
+        if image.size == train_ids.shape[::-1]:
+            return _rgb(image, image_file), train_ids
+    raise size_mismatch(image_file, upright.size, label_file, train_ids.shape[::-1])
+
+
+def pair_size(image_file: str | Path, label_file: str | Path) -> tuple[int, int] | None:
+    """(width, height) shared by image and label, from the file headers; None where they differ."""
+    with _header(image_file) as image, _header(label_file) as label:
+        sizes = [image.size]
+        if image.getexif().get(_ORIENTATION_TAG) in _TRANSPOSING:
+            sizes.append(image.size[::-1])
+        return label.size if label.size in sizes else None
+
+
+def size_mismatch(
+    image_file: str | Path,
+    image_size: tuple[int, int],
+    label_file: str | Path,
+    label_size: tuple[int, int],
+) -> ValueError:
+    """The one sentence for a label of another size than its image; sizes are (width, height)."""
+    return ValueError(
+        f"{label_file}: expected a label of the size of its image {image_file} "
+        f"({image_size[0]}x{image_size[1]}), got {label_size[0]}x{label_size[1]}; "
+        "replace the pair or remove it from both folders"
+    )
+
+
+def header_size(file: str | Path) -> tuple[int, int]:
+    """(width, height) as stored, without decoding the picture."""
+    with _header(file) as image:
+        return image.size
+
+
+def _header(file: str | Path) -> Image.Image:
+    try:
+        return Image.open(file)
+    except (OSError, SyntaxError, ValueError, EOFError):
+        return _open(file)  # fails again, with the sentence

@@ -1,0 +1,22 @@
+"""Scoring on many domains: confusion matrix, sliding window, protocols, pictures."""
+
+from .confusion import ConfusionMatrix
+from .domains import domain_rows, domain_table, evaluate_domains
+from .pictures import Row, draw_rows, save_rows
+from .protocol import Protocol, native, paper, rein
+from .sliding_window import sliding_window_logits
+
+__all__ = [
+    "ConfusionMatrix",
+    "Protocol",
+    "Row",
+    "domain_rows",
+    "domain_table",
+    "draw_rows",
+    "evaluate_domains",
+    "native",
+    "paper",
+    "rein",
+    "save_rows",
+    "sliding_window_logits",
+]

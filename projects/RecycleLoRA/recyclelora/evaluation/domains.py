@@ -1,0 +1,180 @@
+"""Every target domain in one run: a table in the terminal, ``domains.json`` and pictures."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.utils import comm
+from tabulate import tabulate
+from tqdm import tqdm
+
+from recyclelora.data import CLASSES
+from recyclelora.data.loader import TestLoader
+
+from .confusion import ConfusionMatrix
+from .pictures import Row, save_rows
+from .protocol import Protocol
+from .sliding_window import Predict
+
+logger = logging.getLogger(__name__)
+_CELL_WIDTH = 448
+
+
+def evaluate_domains(
+    predict: Predict,
+    domains: Mapping[str, TestLoader],
+    protocol: Protocol,
+    output_dir: str | Path,
+    device: torch.device | str = "cpu",
+    pictures: int = 3,
+    seed: int = 0,
+) -> dict:
+    """Evaluate ``predict`` on every domain, each process on its share of the images.
+
+    Writes ``domains.json``, ``domains.png`` (a row per domain) and ``pictures/DOMAIN.png`` below
+    ``output_dir``, each complete or not at all, and logs the table.
+
+    Args:
+        predict: (B, 3, H, W) float RGB 0..255 on ``device`` -> (B, C, H, W) logits.
+        domains: name in the table -> loader; ``build_test_loader`` knows the folding it needs.
+        pictures: images per domain to draw, chosen by ``seed``; 0 draws none.
+
+    Returns:
+        In every process, what ``domains.json`` holds: ``{"protocol": {...}, "domains": {name:
+        {"mIoU": float, "IoU": {class: float or null}, "images": int}}, "mean_mIoU": float}``, in
+        percent; null for a class that the set does not label or that occurs nowhere.
+    """
+    if not domains:
+        raise ValueError("expected at least one domain to evaluate, got none; name some")
+    result = {"protocol": protocol.as_dict(), "domains": {}, "mean_mIoU": 0.0}
+    constant, overview = {}, []
+    for name, loader in domains.items():
+        chosen = _chosen(len(loader.dataset), pictures, seed)
+        confusion, rows = _evaluate(predict, name, loader, protocol, device, chosen)
+        scores = _scores(name, confusion, len(loader.dataset))
+        result["domains"][name] = scores
+        constant[name] = 100 * confusion.constant_class_miou()
+        if rows and comm.is_main_process():
+            save_rows(Path(output_dir, "pictures", f"{name}.png"), rows, _CELL_WIDTH)
+            overview.append(rows[0])
+    means = [scores["mIoU"] for scores in result["domains"].values()]
+    result["mean_mIoU"] = float(np.mean(means))
+    if comm.is_main_process():
+        if overview:
+            save_rows(Path(output_dir, "domains.png"), overview, _CELL_WIDTH)
+        write_json(Path(output_dir, "domains.json"), result)
+        logger.info("protocol '%s'\n%s", protocol.name, domain_table(result, constant))
+    return result
+
+
+def domain_rows(
+    predict: Predict,
+    domains: Mapping[str, TestLoader],
+    protocol: Protocol,
+    device: torch.device | str = "cpu",
+    per_domain: int = 1,
+    seed: int = 0,
+) -> list[Row]:
+    """Rows for ``save_rows`` of a few seeded images per domain, for pictures during training.
+
+    Runs in the calling process alone, so the main one may draw without the others.
+    """
+    rows = []
+    for name, loader in domains.items():
+        for index in sorted(_chosen(len(loader.dataset), per_domain, seed)):
+            sample = loader.dataset[index]
+            rows.append(_row(predict, name, sample, loader, protocol, device))
+    return rows
+
+
+def domain_table(result: Mapping, constant: Mapping[str, float] | None = None) -> str:
+    """Two tables of an evaluation's result: a line per domain, then IoU per class and domain.
+
+    Args:
+        constant: per domain, the mIoU (percent) of the best constant prediction, for comparison.
+    """
+    domains = result["domains"]
+    summary = [
+        [name, scores["images"], scores["mIoU"]] + ([constant[name]] if constant else [])
+        for name, scores in domains.items()
+    ]
+    summary.append(["mean", sum(row[1] for row in summary), result["mean_mIoU"]])
+    headers = ["domain", "images", "mIoU"] + (["one class"] if constant else [])
+    classes = [
+        [name] + [scores["IoU"][name] for scores in domains.values()]
+        for name in next(iter(domains.values()))["IoU"]
+    ]
+    first = tabulate(summary, headers, floatfmt=".2f", missingval="")
+    second = tabulate(classes, ["IoU", *domains], floatfmt=".1f", missingval="-")
+    return f"{first}\n\n{second}"
+
+
+def write_json(file: Path, content: Mapping) -> None:
+    """Write JSON complete or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    temporary.replace(file)
+
+
+def _evaluate(
+    predict: Predict,
+    name: str,
+    loader: TestLoader,
+    protocol: Protocol,
+    device: torch.device | str,
+    chosen: set[int],
+) -> tuple[ConfusionMatrix, list[Row]]:
+    """Confusion over all processes, and the chosen rows in the main one."""
+    confusion = ConfusionMatrix(len(CLASSES), folding=loader.metadata.get("folding"))
+    rows: dict[int, Row] = {}
+    progress = tqdm(loader, name, unit="image", disable=not comm.is_main_process())
+    for index, sample in zip(loader.indices, progress, strict=True):
+        prediction, truth, image = protocol.segment(
+            predict, sample, loader.metadata.benchmark, device
+        )
+        try:
+            confusion.update(prediction, truth)
+        except ValueError as error:
+            raise ValueError(f"{sample['file_name']}: {error}") from error
+        if index in chosen:
+            row = Row(name, image, prediction, truth, Path(sample["file_name"]).name)
+            rows[index] = row.shrunk(_CELL_WIDTH)
+    gathered = {index: row for part in comm.gather(rows) for index, row in part.items()}
+    return confusion.merge(), [gathered[index] for index in sorted(gathered)]
+
+
+def _row(
+    predict: Predict,
+    name: str,
+    sample: Mapping,
+    loader: TestLoader,
+    protocol: Protocol,
+    device: torch.device | str,
+) -> Row:
+    prediction, truth, image = protocol.segment(predict, sample, loader.metadata.benchmark, device)
+    return Row(name, image, prediction, truth, Path(sample["file_name"]).name).shrunk(_CELL_WIDTH)
+
+
+def _scores(name: str, confusion: ConfusionMatrix, images: int) -> dict:
+    iou = 100 * confusion.iou()
+    if np.isnan(iou).all():
+        raise ValueError(
+            f"domain '{name}': expected labelled pixels, got only ignored ones in {images} "
+            "images; check the dataset's label map"
+        )
+    per_class = {
+        label: None if np.isnan(value) else float(value)
+        for label, value in zip(CLASSES, iou, strict=True)
+    }
+    return {"mIoU": 100 * confusion.mean_iou(), "IoU": per_class, "images": images}
+
+
+def _chosen(total: int, count: int, seed: int) -> set[int]:
+    """Numbers of the images to draw, equal in all processes."""
+    order = np.random.default_rng(seed).permutation(total)
+    return {int(index) for index in order[: max(count, 0)]}

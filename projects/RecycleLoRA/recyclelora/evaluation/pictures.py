@@ -1,0 +1,127 @@
+"""One picture file with a row per image: input, prediction, truth, and a legend of the classes."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from recyclelora.data import CLASSES, COLORS
+
+_PAPER, _INK, _SOFT = (250, 250, 250), (25, 25, 25), (110, 110, 110)
+_IGNORED = (0, 0, 0)
+_GAP = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the picture.
+
+    Args:
+        title: the domain.
+        image: (h, w, 3) uint8 RGB.
+        prediction, truth: (H, W) uint8 train ids, 255 = ignore; any size of the image's shape.
+        note: small print under the title.
+    """
+
+    title: str
+    image: np.ndarray
+    prediction: np.ndarray
+    truth: np.ndarray
+    note: str = ""
+
+    def shrunk(self, width: int) -> "Row":
+        """The row at the size it is drawn, so that little has to be kept or sent."""
+        height = max(1, round(self.image.shape[0] * width / self.image.shape[1]))
+        shrink = cv2.INTER_AREA if width < self.image.shape[1] else cv2.INTER_LINEAR
+        return Row(
+            self.title,
+            cv2.resize(self.image, (width, height), interpolation=shrink),
+            cv2.resize(self.prediction, (width, height), interpolation=cv2.INTER_NEAREST),
+            cv2.resize(self.truth, (width, height), interpolation=cv2.INTER_NEAREST),
+            self.note,
+        )
+
+
+def colorize(ids: np.ndarray) -> np.ndarray:
+    """(H, W) train ids -> (H, W, 3) uint8 in class colours; anything but 0..18 is black."""
+    table = np.full((256, 3), _IGNORED, np.uint8)
+    table[: len(COLORS)] = COLORS
+    return table[ids]
+
+
+def draw_rows(rows: Sequence[Row], width: int = 448) -> Image.Image:
+    """Lay out rows under the headings input, prediction, truth, with the legend below.
+
+    Args:
+        width: of one column in pixels.
+    """
+    if not rows:
+        raise ValueError("expected at least one row to draw, got none; choose some images")
+    rows = [row.shrunk(width) for row in rows]
+    title_font, small_font = ImageFont.load_default(18), ImageFont.load_default(14)
+    head, title_height = 34, 28
+    total_width = 3 * width + 4 * _GAP
+    legend = _Legend(rows, total_width, small_font)
+    body = sum(title_height + row.image.shape[0] + _GAP for row in rows)
+    sheet = Image.new("RGB", (total_width, head + body + legend.height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for column, heading in enumerate(("input", "prediction", "truth")):
+        centre = _GAP + column * (width + _GAP) + width // 2
+        draw.text((centre, head // 2 + 2), heading, _SOFT, title_font, anchor="mm")
+    top = head
+    for row in rows:
+        baseline = top + title_height - 8
+        draw.text((_GAP, baseline), row.title, _INK, title_font, anchor="ls")
+        draw.text((total_width - _GAP, baseline), row.note, _SOFT, small_font, anchor="rs")
+        top += title_height
+        for column, cell in enumerate((row.image, colorize(row.prediction), colorize(row.truth))):
+            sheet.paste(Image.fromarray(cell), (_GAP + column * (width + _GAP), top))
+        top += row.image.shape[0] + _GAP
+    legend.draw(draw, top)
+    return sheet
+
+
+class _Legend:
+    """Colour swatches of the classes that occur, wrapped to the width of the sheet."""
+
+    def __init__(self, rows: Sequence[Row], width: int, font: ImageFont.FreeTypeFont) -> None:
+        seen = np.zeros(256, bool)
+        for row in rows:
+            seen[np.unique(row.prediction)] = True
+            seen[np.unique(row.truth)] = True
+        entries = [
+            (name, color)
+            for index, (name, color) in enumerate(zip(CLASSES, COLORS, strict=True))
+            if seen[index]
+        ]
+        if seen[len(CLASSES) :].any():
+            entries.append(("not labelled", _IGNORED))
+        self.font, self.line, self.places = font, 26, []
+        x = y = 0
+        for name, color in entries:
+            length = 24 + int(font.getlength(name)) + 18
+            if x and x + length > width - 2 * _GAP:
+                x, y = 0, y + self.line
+            self.places.append((x, y, name, color))
+            x += length
+        self.height = y + self.line + _GAP
+
+    def draw(self, draw: ImageDraw.ImageDraw, top: int) -> None:
+        for x, y, name, color in self.places:
+            left, middle = _GAP + x, top + y + self.line // 2
+            draw.rectangle((left, middle - 8, left + 16, middle + 8), color, _SOFT)
+            draw.text((left + 24, middle), name, _INK, self.font, anchor="lm")
+
+
+def save_rows(file: str | Path, rows: Sequence[Row], width: int = 448) -> Path:
+    """Draw ``rows`` and write them as PNG, complete or not at all; returns the file."""
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    draw_rows(rows, width).save(temporary, "PNG", optimize=True)
+    temporary.replace(file)
+    return file

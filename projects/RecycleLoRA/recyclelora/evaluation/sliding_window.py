@@ -1,0 +1,87 @@
+"""Sliding-window inference: overlapping windows in batches, logits averaged."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def sliding_window_logits(
+    predict: Predict,
+    images: Tensor,
+    crop: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    batch: int = 1,
+) -> Tensor:
+    """Logits of whole images from overlapping windows, as mmsegmentation's ``slide_inference``.
+
+    Windows start every ``stride`` pixels; the last of a row or column is shifted back inside the
+    image. Where windows overlap, logits are averaged with equal weights. Images smaller than the
+    crop are one window of their own size, without padding.
+
+    Args:
+        predict: (N, 3, h, w) -> (N, C, h, w).
+        images: (B, 3, H, W), all of one size.
+        crop, stride: pixels, one number or (height, width).
+        batch: how many windows ``predict`` gets at a time. It changes the result only by the
+            rounding of ``predict`` itself.
+
+    Returns:
+        (B, C, H, W) float32 (float64 if ``predict`` gives float64) on the device of ``images``.
+
+    Example:
+        >>> predict = torch.nn.Conv2d(3, 19, 3, padding=1)
+        >>> sliding_window_logits(predict, torch.rand(1, 3, 100, 150), 64, 43, batch=4).shape
+        torch.Size([1, 19, 100, 150])
+    """
+    crop, stride = _pair(crop), _pair(stride)
+    if batch < 1 or min(crop) < 1 or not all(0 < s <= c for s, c in zip(stride, crop, strict=True)):
+        raise ValueError(
+            "windows need a batch of at least 1 and 0 < stride <= crop, got "
+            f"batch {batch}, crop {crop}, stride {stride}; correct the protocol"
+        )
+    height, width = images.shape[-2:]
+    size = min(crop[0], height), min(crop[1], width)
+    tops = _starts(height, crop[0], stride[0])
+    lefts = _starts(width, crop[1], stride[1])
+    # All windows of one image in reading order, so that sums are formed in the published order.
+    windows = [(i, y, x) for i in range(len(images)) for y in tops for x in lefts]
+    logits = None
+    for first in range(0, len(windows), batch):
+        group = windows[first : first + batch]
+        crops = [images[i, :, y : y + size[0], x : x + size[1]] for i, y, x in group]
+        output = predict(torch.stack(crops))
+        if output.ndim != 4 or (len(output), *output.shape[2:]) != (len(group), *size):
+            raise ValueError(
+                f"predict must turn ({len(group)}, 3, {size[0]}, {size[1]}) into logits "
+                f"({len(group)}, C, {size[0]}, {size[1]}), got {tuple(output.shape)}"
+            )
+        if logits is None:
+            dtype = torch.promote_types(output.dtype, torch.float32)
+            shape = (len(images), output.shape[1], height, width)
+            logits = torch.zeros(shape, dtype=dtype, device=images.device)
+        for (i, y, x), window in zip(group, output, strict=True):
+            logits[i, :, y : y + size[0], x : x + size[1]] += window
+    rows, columns = _coverage(tops, size[0], height), _coverage(lefts, size[1], width)
+    return logits.div_((rows[:, None] * columns).to(logits))
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _starts(length: int, crop: int, stride: int) -> list[int]:
+    """First pixel of every window along one side."""
+    count = max(length - crop + stride - 1, 0) // stride + 1
+    return [max(min(i * stride, length - crop), 0) for i in range(count)]
+
+
+def _coverage(starts: list[int], size: int, length: int) -> Tensor:
+    """How many windows along one side cover each pixel."""
+    coverage = torch.zeros(length)
+    for start in starts:
+        coverage[start : start + size] += 1
+    return coverage
