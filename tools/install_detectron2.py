@@ -5,8 +5,8 @@ detectron2 is on no package index under its own name, so set-up tries three sour
 1. a detectron2 that already imports is taken as it is;
 2. its GitHub repository at a pinned commit, if it answers within seconds (it compiles its own C++);
 3. the source archive ``pb1-detectron2==0.6`` of the package index: the Python files of the official
-   v0.6 tag without the C++ sources. Its sha256 is checked, then it is patched for today's libraries
-   and installed as a pure-Python package.
+   v0.6 tag without the C++ sources. pip checks its sha256 before any of it runs, then it is patched
+   for today's libraries and installed as a pure-Python package.
 
 Everything that v0.6 needs changed is changed here and nowhere else: the package itself imports
 detectron2 and runs on v0.6 and on GitHub's main alike. torch must be installed before.
@@ -14,7 +14,6 @@ detectron2 and runs on v0.6 and on GitHub's main alike. torch must be installed 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -22,7 +21,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import textwrap
 from pathlib import Path
 
 GITHUB = "https://github.com/facebookresearch/detectron2.git"
@@ -31,6 +29,25 @@ GITHUB_TIMEOUT = 10.0
 SDIST = "pb1-detectron2==0.6"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 PURE_VERSION = "0.6+pure"
+
+# What the Python part needs: v0.6's own list less black (pinned to 2021), future and pydot (used by
+# exports that are not here), and with setuptools bounded, since v0.6 imports pkg_resources.
+REQUIREMENTS = (
+    "Pillow>=7.1",
+    "cloudpickle",
+    "fvcore>=0.1.5,<0.1.6",
+    "hydra-core>=1.1",
+    "iopath>=0.1.7,<0.1.10",
+    "matplotlib",
+    "omegaconf>=2.1",
+    "pycocotools>=2.0.2",
+    "setuptools<81",
+    "tabulate",
+    "tensorboard",
+    "termcolor>=1.1",
+    "tqdm>4.29.0",
+    "yacs>=0.1.8",
+)
 
 # v0.6 was written for Pillow < 10 and NumPy < 1.24, which still had these names.
 REPLACEMENTS = (
@@ -63,7 +80,7 @@ def __getattr__(name):
     )
 '''
 
-SETUP_PY = '''\
+SETUP_PY = """\
 from setuptools import find_packages, setup
 
 PROJECTS = {projects!r}
@@ -76,8 +93,9 @@ setup(
     packages=find_packages(include=["detectron2", "detectron2.*"]) + list(PROJECTS),
     package_dir=PROJECTS,
     package_data={{"detectron2.model_zoo": {configs!r}}},
+    install_requires={requirements!r},
 )
-'''
+"""
 
 
 class InstallError(RuntimeError):
@@ -109,11 +127,18 @@ def last_lines(result: subprocess.CompletedProcess[str], count: int = 8) -> str:
 
 def installed() -> str | None:
     """Version and place of the detectron2 that this Python imports, None if it imports none."""
-    # Asked of a child, so that what is installed a moment later is seen, and outside this folder.
-    code = "import detectron2, detectron2.data, detectron2.modeling, detectron2.model_zoo as z;"
-    code += "print(detectron2.__version__, 'in', detectron2.__path__[0])"
+    # Asked of a child process: it also sees what was installed a moment ago.
+    code = (
+        "import detectron2, detectron2.data, detectron2.engine, detectron2.modeling\n"
+        "print(detectron2.__version__, 'in', detectron2.__path__[0])"
+    )
     result = run([sys.executable, "-W", "ignore", "-c", code])
-    return result.stdout.strip().splitlines()[-1] if result.returncode == 0 else None
+    if result.returncode == 0:
+        return result.stdout.strip().splitlines()[-1]
+    reason = last_lines(result, 1)
+    if "No module named 'detectron2'" not in reason:
+        say(f"there is one, but it does not import ({reason})")
+    return None
 
 
 def github_answers() -> bool:
@@ -121,42 +146,44 @@ def github_answers() -> bool:
     return run(["git", "ls-remote", GITHUB, "HEAD"], timeout=GITHUB_TIMEOUT).returncode == 0
 
 
-def pip_install(target: str) -> subprocess.CompletedProcess[str]:
+def pip_install(target: str) -> None:
     """Install one thing that builds against the torch that is already here."""
-    # --no-deps: the archive pins black and old iopath; requirements/base.txt has what is needed.
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation"]
-    return run([*command, target])
+    result = run([sys.executable, "-m", "pip", "install", "--no-build-isolation", target])
+    if result.returncode != 0:
+        raise InstallError(
+            f"Expected pip to install {target}, but it failed:\n{last_lines(result)}"
+        )
 
 
 def download_sdist(folder: Path) -> Path:
-    """Fetch the source archive from the package index into ``folder``."""
+    """Fetch the source archive from the package index into ``folder``, its sha256 checked."""
+    # pip runs the archive's setup.py for its metadata, so pip itself must check the hash before.
+    pinned = folder / "requirement.txt"
+    pinned.write_text(f"{SDIST} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-build-isolation"]
-    result = run([*command, "--no-binary", ":all:", "--dest", str(folder), SDIST])
+    command += ["--no-binary", ":all:", "--require-hashes", "--dest", str(folder)]
+    result = run([*command, "--requirement", str(pinned)])
+    if "DO NOT MATCH THE HASHES" in result.stdout + result.stderr:
+        raise InstallError(
+            f"Expected sha256 {SDIST_SHA256} for {SDIST}, but the index gave another file: nothing "
+            f"was installed; find out what your package index serves.\n{last_lines(result, 4)}"
+        )
     archives = sorted(folder.glob("*.tar.gz"))
     if result.returncode != 0 or not archives:
         raise InstallError(
             f"Expected pip to download {SDIST} from the package index, but it failed (it needs "
-            f"torch installed and pip 23.2 to 25.3; pip 26 refuses this archive):\n"
+            "torch installed, and pip 23.2 to 25.3: pip 26 refuses this archive):\n"
             f"{last_lines(result)}"
         )
     return archives[0]
 
 
-def check_sha256(archive: Path, expected: str) -> None:
-    """Refuse an archive whose bytes are not the ones that were reviewed."""
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != expected:
-        raise InstallError(
-            f"Expected sha256 {expected} for {archive.name}, but it is {found}: the archive is not "
-            "the reviewed one and nothing was installed; clear pip's cache and try again."
-        )
-
-
 def unpack(archive: Path, folder: Path) -> Path:
     """Unpack the archive and return its single top folder."""
     with tarfile.open(archive) as tar:
-        # The `data` filter refuses absolute paths and links that lead outside.
-        tar.extractall(folder, filter="data")
+        # Refuses paths and links that lead outside, where this Python's security release has it.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(folder)
     (root,) = [entry for entry in folder.iterdir() if entry.is_dir()]
     if not (root / "detectron2" / "__init__.py").is_file():
         raise InstallError(f"Expected a folder detectron2/ in {archive.name}, but found none.")
@@ -187,7 +214,9 @@ def make_pure_python(root: Path) -> None:
     }
     zoo = root / "detectron2" / "model_zoo"
     configs = [str(path.relative_to(zoo)) for path in sorted(zoo.rglob("configs/**/*.*"))]
-    text = SETUP_PY.format(projects=projects, version=PURE_VERSION, configs=configs)
+    text = SETUP_PY.format(
+        projects=projects, version=PURE_VERSION, configs=configs, requirements=list(REQUIREMENTS)
+    )
     (root / "setup.py").write_text(text, encoding="utf-8")
     # Its old metadata and tool settings describe another distribution.
     for stale in ("setup.cfg", "PKG-INFO"):
@@ -201,18 +230,25 @@ def install_from_index() -> None:
     with tempfile.TemporaryDirectory(prefix="detectron2-") as temporary:
         folder = Path(temporary)
         say(f"fetching {SDIST} from the package index")
-        archive = download_sdist(folder)
-        check_sha256(archive, SDIST_SHA256)
-        root = unpack(archive, folder)
+        root = unpack(download_sdist(folder), folder)
         changed = patch_sources(root)
         make_pure_python(root)
         say(f"patched {changed} files for current Pillow and NumPy, installing as pure Python")
-        result = pip_install(str(root))
-        if result.returncode != 0:
-            raise InstallError(
-                "Expected pip to install the patched detectron2 v0.6, but it failed:\n"
-                f"{last_lines(result, 20)}"
-            )
+        pip_install(str(root))
+
+
+def install() -> None:
+    """Sources 2 and 3, in this order."""
+    if not github_answers():
+        say(f"GitHub does not answer within {GITHUB_TIMEOUT:.0f} s")
+        install_from_index()
+        return
+    say(f"GitHub answers: building commit {COMMIT[:12]} (compiles C++, takes minutes)")
+    try:
+        pip_install(f"git+{GITHUB}@{COMMIT}")
+    except InstallError as error:
+        say(f"{error}\nthe package index is next")
+        install_from_index()
 
 
 def main() -> int:
@@ -222,25 +258,15 @@ def main() -> int:
         say(f"already installed: {found}")
         return 0
     try:
-        if github_answers():
-            say(f"GitHub answers: building commit {COMMIT[:12]} (compiles C++, takes minutes)")
-            result = pip_install(f"git+{GITHUB}@{COMMIT}")
-            if result.returncode != 0:
-                say(f"the build from GitHub failed, the package index is next:\n{last_lines(result)}")
-                install_from_index()
-        else:
-            say(f"GitHub does not answer within {GITHUB_TIMEOUT:.0f} s")
-            install_from_index()
+        install()
+        found = installed()
+        if not found:
+            raise InstallError(
+                "Expected detectron2 to import after its installation, but it does not: run "
+                f"`{sys.executable} -c 'import detectron2.modeling'` to see why."
+            )
     except InstallError as error:
-        print(textwrap.dedent(f"error: {error}"), file=sys.stderr)
-        return 1
-    found = installed()
-    if not found:
-        print(
-            "error: Expected detectron2 to import after its installation, but it does not: run "
-            f"`{sys.executable} -c 'import detectron2.modeling'` to see why.",
-            file=sys.stderr,
-        )
+        print(f"error: {error}", file=sys.stderr)
         return 1
     say(f"installed: {found}")
     return 0

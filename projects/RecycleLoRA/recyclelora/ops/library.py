@@ -1,4 +1,4 @@
-"""The compiled library of operators: where it lies, and loading it once."""
+"""The compiled library of operators: where it lies, loading it once, what it was built for."""
 
 import functools
 import logging
@@ -31,13 +31,27 @@ def load() -> bool:
     """
     path = library_path()
     if not path.is_file():
-        logger.info("%s is absent: run `pip install --no-build-isolation -e .` to build it", path)
+        logger.info("%s is absent: `pip install --no-build-isolation -e .` builds it", path)
         return False
     try:
         torch.ops.load_library(path)
     except OSError as error:
         raise RuntimeError(
-            f"{path} does not load into torch {torch.__version__}; it was probably built for "
-            f"another version: run `pip install --no-build-isolation -e .` again ({error})"
+            f"Expected {path} to load into torch {torch.__version__}, but it does not; it was "
+            "probably built for another version: run `pip install --no-build-isolation -e .` again"
         ) from error
     return True
+
+
+def build_info() -> dict[str, str]:
+    """What the compiled library was built with; empty without one.
+
+    Keys: ``compiler``, ``cxx`` (the value of ``__cplusplus``), ``torch`` (the version of its
+    headers) and ``cuda`` (the toolkit's version, or "none").
+
+    >>> build_info()  # doctest: +SKIP
+    {'compiler': 'GCC 12.2.0', 'cxx': '201703', 'torch': '2.11.0', 'cuda': 'none'}
+    """
+    if not load():
+        return {}
+    return dict(field.split("=", 1) for field in torch.ops.recyclelora.build_info().split(";"))
