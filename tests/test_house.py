@@ -1,6 +1,7 @@
 """The architecture as a test: which floor imports which, and how long things may get."""
 
 import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -72,7 +73,8 @@ def floor_violations(path: Path) -> list[str]:
 
 
 def test_a_floor_imports_only_floors_below():
-    assert [text for path in sorted(PACKAGE.rglob("*.py")) for text in floor_violations(path)] == []
+    found = [text for path in sorted(PACKAGE.rglob("*.py")) for text in floor_violations(path)]
+    assert not found, "\n".join(found)
 
 
 def test_importing_the_package_does_not_import_detectron2():
@@ -101,7 +103,7 @@ def test_files_and_functions_are_read_in_one_sitting():
             is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             if is_function and (length := function_length(node)) > 60:
                 too_long.append(f"{name(path)}: {node.name} has {length} lines, at most 60")
-    assert too_long == []
+    assert not too_long, "\n".join(too_long)
 
 
 def test_nothing_is_called_utils():
@@ -117,7 +119,25 @@ def test_no_registry_host_and_no_path_of_one_machine():
         for path in TEXT
         for match in re.finditer(f"{hosts}|{paths}", path.read_text(encoding="utf-8"))
     ]
-    assert found == []
+    assert not found, "\n".join(found)
+
+
+def test_every_dependency_is_pinned_for_make_setup():
+    def names(lines):
+        found = (re.match(r"[\w.-]+", line) for line in lines if "extra ==" not in line)
+        return {match.group().lower().replace("_", "-") for match in found if match}
+
+    pinned = names((ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines())
+    assert names(importlib.metadata.requires("recyclelora")) <= pinned
+    tool = (ROOT / "tools" / "install_detectron2.py").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"^REQUIREMENTS = (\(.*?^\))", tool, re.MULTILINE | re.DOTALL)
+    assert names(ast.literal_eval(listed)) - {"setuptools"} <= pinned
+
+
+def test_the_citation_has_the_version_of_the_package():
+    version = importlib.metadata.version("recyclelora")
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {version}" in citation
 
 
 def test_tests_mirror_the_package():
