@@ -4,6 +4,7 @@ The names below need PyTorch and SciPy alone; detectron2 is imported by ``recycl
 ``recyclelora.mask2former``, ``recyclelora.data`` and ``recyclelora.engine``.
 """
 
+from .adapters import DualLoRALinear, adapt
 from .ops import rrqr
 
-__all__ = ["rrqr"]
+__all__ = ["DualLoRALinear", "adapt", "rrqr"]

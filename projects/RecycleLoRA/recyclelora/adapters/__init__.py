@@ -1,0 +1,35 @@
+"""Adapters for linear layers: initialise, inject, train, switch, merge, save."""
+
+from .files import load_adapters, save_adapters
+from .inject import adapt
+from .layer import DualLoRALinear, dual_lora_linear
+from .state import (
+    activate_pair,
+    active,
+    adapted_layers,
+    adapter_parameters,
+    add_pair,
+    export,
+    merge,
+    merged,
+    pair_names,
+    unmerge,
+)
+
+__all__ = [
+    "DualLoRALinear",
+    "activate_pair",
+    "active",
+    "adapt",
+    "adapted_layers",
+    "adapter_parameters",
+    "add_pair",
+    "dual_lora_linear",
+    "export",
+    "load_adapters",
+    "merge",
+    "merged",
+    "pair_names",
+    "save_adapters",
+    "unmerge",
+]

@@ -1,0 +1,173 @@
+"""Adapters as files: a few megabytes that turn one pretrained base into another model."""
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .checks import check_linear, check_pair_name
+from .initialisers import Factors
+from .inject import find_linears, replace_modules, use_forward_of_linears
+from .layer import DualLoRALinear
+from .pair import AdapterPair
+from .state import activate_pair, adapted_layers
+
+FORMAT = "recyclelora adapters 1"
+
+
+def save_adapters(model: nn.Module, path: str | Path) -> None:
+    """Write the active pair of every adapted layer to ``path``, without the base.
+
+    The file holds tensors and plain types: per layer the factors, the initial factors, the
+    settings, and the SHA-256 of W0, by which :func:`load_adapters` knows the base. It is written
+    beside ``path`` and then renamed.
+
+    Raises
+    ------
+    ValueError
+        If the model has no adapters.
+    FileNotFoundError
+        If the folder of ``path`` does not exist.
+    """
+    layers, path = adapted_layers(model), Path(path)
+    if not layers:
+        raise ValueError("the model has no adapters to save: call adapt() first")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot save adapters to {path}: there is no folder {path.parent}")
+    content: dict[str, Any] = {"format": FORMAT, "layers": {}}
+    for name, layer in tqdm(layers.items(), desc="saving adapters", delay=1, leave=False):
+        content["layers"][name] = {
+            "shape": list(layer.weight.shape),
+            "settings": layer.settings(),
+            "tensors": {key: tensor.cpu() for key, tensor in layer.tensors().items()},
+            "weight_sha256": _digest(layer.pretrained_weight()),
+        }
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(content, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_adapters(module: nn.Module, path: str | Path, name: str = "default") -> nn.Module:
+    """Put saved adapters on the base they were trained on, and make them the active pair.
+
+    In a plain ``module`` the linears that the file names are replaced as by :func:`adapt`, but
+    nothing is decomposed, and all other parameters keep their requires_grad. On a model that is
+    adapted already they become the pair ``name``, or take that pair's place.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The base, with the very weights the adapters were saved on; cast it afterwards.
+    path : str or Path
+    name : str
+        The pair's name, a plain word.
+
+    Returns
+    -------
+    nn.Module
+        ``module``; if it is itself an ``nn.Linear``, the layer that replaces it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        One sentence if the file is not whole or not one of adapters, or if the layers or the base
+        weights differ; nothing is changed then.
+    """
+    check_pair_name(name, taken=())
+    path = Path(path)
+    saved = _read(path)
+    adapted = adapted_layers(module)
+    targets: dict[str, nn.Module] = {**(adapted or find_linears(module)[0])}
+    missing = sorted(saved.keys() - targets.keys()) or sorted(adapted.keys() - saved.keys())
+    if missing:
+        where, other = ("file", "model") if missing[0] in saved else ("model", "file")
+        raise ValueError(
+            f"the adapters of {path} belong to another model: layer {missing[0]!r} is in the "
+            f"{where} but not in the {other}"
+        )
+    for key, entry in tqdm(saved.items(), desc="comparing the base", delay=1, leave=False):
+        _check_base(targets[key], entry, f"layer {key!r}", path)
+
+    for key, entry in saved.items():
+        target = targets[key]
+        pair = _pair(entry, target.weight)
+        if isinstance(target, nn.Linear):
+            factors = Factors(pair.initial_A, pair.initial_B, pair.columns)
+            layer = DualLoRALinear(target.weight, target.bias, factors, **pair.settings())
+            layer.pair_name = name
+            module = replace_modules(module, {target: layer.train(target.training)})
+            layer.exchange(pair)
+        else:
+            target.put_pair(name, pair)
+    activate_pair(module, name)
+    use_forward_of_linears(module)
+    return module
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no adapter file {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is not a whole adapter file: it does not load") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} holds no adapters: expected a file that save_adapters() wrote ({FORMAT!r})"
+        )
+    return content["layers"]
+
+
+def _check_base(target: nn.Module, entry: dict[str, Any], name: str, path: Path) -> None:
+    ranks = entry["settings"]["r_main"], entry["settings"]["r_sub"]
+    if isinstance(target, DualLoRALinear):
+        weight = target.pretrained_weight()
+    else:
+        check_linear(target, *ranks, name)
+        weight = target.weight
+    if list(weight.shape) != entry["shape"]:
+        raise ValueError(
+            f"the adapters of {path} belong to another model: {name} is {list(weight.shape)} "
+            f"here and {entry['shape']} in the file"
+        )
+    if _digest(weight) != entry["weight_sha256"]:
+        raise ValueError(
+            f"the adapters of {path} were trained on other base weights: {name} differs; load "
+            "the very weights they started from (and cast the model afterwards)"
+        )
+
+
+def _pair(entry: dict[str, Any], like: Tensor) -> AdapterPair:
+    """The saved pair, on the device and in the dtype of the weight ``like``."""
+
+    def moved(tensor: Tensor | None) -> Tensor | None:
+        return tensor if tensor is None else tensor.to(like.device, _dtype(tensor, like))
+
+    tensors = {key: moved(tensor) for key, tensor in entry["tensors"].items()}
+    factors = Factors(tensors.get("initial_A"), tensors["initial_B"], tensors.get("columns"))
+    pair = AdapterPair(factors, like.shape[1], **entry["settings"])
+    with torch.no_grad():
+        for key, parameter in pair.named_parameters():
+            parameter.copy_(tensors[key])
+    return pair
+
+
+def _dtype(tensor: Tensor, like: Tensor) -> torch.dtype:
+    return like.dtype if tensor.is_floating_point() else tensor.dtype
+
+
+def _digest(weight: Tensor) -> str:
+    """SHA-256 of a weight's values; half precisions and float32 that are equal hash alike."""
+    values = weight.detach().cpu()
+    values = values if values.dtype == torch.float64 else values.float()
+    return hashlib.sha256(values.contiguous().numpy()).hexdigest()

@@ -1,0 +1,364 @@
+"""The dual-adapter linear layer: a frozen residual weight, a main and a sub adapter."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checks import check_linear, check_pair_name, check_settings, check_weight
+from .initialisers import INITIALISERS, Factors
+from .pair import AdapterPair
+
+
+def dual_lora_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    A: Tensor,
+    B: Tensor,
+    scaling: float,
+    columns: Tensor | None = None,
+) -> Tensor:
+    """``x weight' + bias + scaling x A' B'``, both adapters in one pass.
+
+    Parameters
+    ----------
+    x : Tensor, (..., in)
+    weight : Tensor, (out, in)
+    bias : Tensor, (out,), or None
+    A : Tensor, (r, in), or (r, len(columns)) if ``columns`` is given
+    B : Tensor, (out, r), with r at least 1
+    scaling : float
+    columns : Tensor, int64, optional
+        The columns of x that A reads.
+
+    Returns
+    -------
+    Tensor, (..., out)
+    """
+    out = F.linear(x, weight, bias)
+    hidden = F.linear(x if columns is None else x.index_select(-1, columns), A)
+    rows = out.reshape(-1, out.shape[-1])
+    return torch.addmm(rows, hidden.reshape(-1, len(A)), B.t(), alpha=scaling).view(out.shape)
+
+
+class DualLoRALinear(AdapterPair):
+    r"""A linear layer whose pretrained weight is recycled into two adapters.
+
+    .. math:: y = x (W_{res} + s\,B_{main} A_{main} + s\,B_{sub} A_{sub})^T + b, \quad
+              s = \alpha / (r_{main} + r_{sub})
+
+    With the initial factors the weight is the pretrained W0. The residual W_res is frozen, the
+    factors train. ``train()`` and ``eval()`` change no weight. Make one with :meth:`from_linear`.
+
+    The layer has one active pair of adapters, whose factors are its own parameters; further pairs
+    wait, frozen, in ``pairs``. The state dict is always the unmerged form, merged or not.
+
+    Attributes
+    ----------
+    weight : Parameter, (out, in)
+        The frozen residual W_res of the active pair, also while merged.
+    bias : Parameter, (out,), or None
+    lora_A_main, lora_B_main, lora_A_sub, lora_B_sub, columns, initial_A, initial_B, scaling
+        The active pair, see :class:`AdapterPair`.
+    pretrained : Tensor, or None
+        What W_res lacks of W0: the pivot columns (out, r_main + r_sub) for "rrqr", all of W0 for
+        "svd" (which changes every entry), nothing for "kaiming".
+    merged_weight : Tensor, (out, in), or None
+        The weight in use while merged; not in the state dict.
+    main_on, sub_on : bool
+        Whether main and sub act with their trained factors; if not, with their initial ones.
+    pair_name : str
+        The active pair's name, "default" at first.
+    pairs : ModuleDict
+        The other pairs by name.
+
+    Examples
+    --------
+    >>> linear = torch.nn.Linear(16, 8)
+    >>> layer = DualLoRALinear.from_linear(linear, r_main=3, r_sub=1)
+    >>> x = torch.randn(2, 16)
+    >>> torch.allclose(layer(x), linear(x), atol=1e-5)
+    True
+    >>> torch.equal(layer.pretrained_weight(), linear.weight)
+    True
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        factors: Factors,
+        *,
+        r_main: int,
+        r_sub: int,
+        alpha: float,
+        init: str,
+        sparse_a: bool,
+    ) -> None:
+        super().__init__(
+            factors,
+            weight.shape[1],
+            r_main=r_main,
+            r_sub=r_sub,
+            alpha=alpha,
+            init=init,
+            sparse_a=sparse_a,
+        )
+        self.out_features = weight.shape[0]
+        self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        self.register_parameter("bias", None)
+        if bias is not None:
+            self.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
+        self.register_buffer("pretrained", None)
+        self.register_buffer("merged_weight", None, persistent=False)
+        self.main_on = self.sub_on = True
+        self.pair_name = "default"
+        self.pairs = nn.ModuleDict()
+        self._take_residual(weight.detach())
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: nn.Linear,
+        r_main: int = 32,
+        r_sub: int = 4,
+        alpha: float = 1.0,
+        init: str = "rrqr",
+        sparse_a: bool = False,
+    ) -> "DualLoRALinear":
+        """The layer that computes what ``linear`` computes, with adapters to train.
+
+        ``linear`` itself is left as it is; the new layer holds copies, on the same device and in
+        the same dtype, with the bias trainable or not as it was. A weight in half precision is
+        decomposed in float32. On the meta device only shapes are made.
+
+        Parameters
+        ----------
+        linear : nn.Linear, weight (out, in)
+        r_main, r_sub : int
+            Ranks, 0 or more, together at most min(out, in).
+        alpha : float
+            Above 0; the adapters are scaled by alpha / (r_main + r_sub).
+        init : {"rrqr", "svd", "kaiming"}
+            See :mod:`recyclelora.adapters.initialisers`.
+        sparse_a : bool
+            Only for "rrqr": A is restricted to the pivot columns.
+
+        Raises
+        ------
+        TypeError, ValueError
+            One sentence if a setting is out of range, or if the layer is adapted already, holds
+            NaN or Inf, or is a linear whose adapters would not be seen.
+        """
+        check_settings(r_main, r_sub, alpha, init, sparse_a)
+        check_linear(linear, r_main, r_sub)
+        weight = linear.weight.detach()
+        factors = INITIALISERS[init](weight, r_main, r_sub, alpha / max(r_main + r_sub, 1))
+        layer = cls(
+            weight,
+            linear.bias,
+            factors,
+            r_main=r_main,
+            r_sub=r_sub,
+            alpha=alpha,
+            init=init,
+            sparse_a=sparse_a,
+        )
+        return layer.train(linear.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x (..., in)`` to ``(..., out)``."""
+        if self.merged_weight is not None:
+            out = F.linear(x, self.merged_weight, self.bias)
+            adapters = [self.lora_A_main, self.lora_B_main, self.lora_A_sub, self.lora_B_sub]
+            if torch.is_grad_enabled() and any(factor.requires_grad for factor in adapters):
+                return _MergedOutput.apply(out, *adapters)
+            return out
+        main, sub = self._trained_in_use()
+        if not (main or sub):
+            return F.linear(x, self.pretrained_weight(), self.bias)
+        A, B = self.factors(main, sub)
+        columns = self.columns if self.sparse_a else None
+        return dual_lora_linear(x, self.weight, self.bias, A, B, self.scaling, columns)
+
+    def pretrained_weight(self) -> Tensor:
+        """W0 (out, in), bit for bit; not to be written to."""
+        if self.pretrained is None:
+            return self.weight.detach()
+        if self.columns is None:
+            return self.pretrained
+        return self.weight.detach().index_copy(1, self.columns, self.pretrained)
+
+    @torch.no_grad()
+    def effective_weight(self) -> Tensor:
+        """The weight (out, in) that the unmerged layer applies: W_res + s B A.
+
+        The sum is formed in float64 and cast once to the weight's dtype. With both adapters off
+        it is W0, bit for bit.
+        """
+        main, sub = self._trained_in_use()
+        if not (main or sub):
+            return self.pretrained_weight().clone()
+        A, B = self.factors(main, sub)
+        product = self.scaling * (B.double() @ A.double())
+        weight = self.weight.double()
+        weight = weight.index_add(1, self.columns, product) if self.sparse_a else weight + product
+        return weight.to(self.weight.dtype)
+
+    def merge(self) -> None:
+        """Compute with one plain weight from now on; parameters and state dict stay as they are.
+
+        Merging a merged layer again takes up what has changed since.
+        """
+        self.merged_weight = self.effective_weight()
+
+    def unmerge(self) -> None:
+        """Undo :meth:`merge`: drop the merged weight. Nothing else was changed."""
+        self.merged_weight = None
+
+    def set_active(self, main: bool, sub: bool) -> None:
+        """Switch main and sub on (trained factors) or off (initial factors); both off is W0."""
+        self.main_on, self.sub_on = main, sub
+        if self.merged_weight is not None:
+            self.merge()
+
+    def to_dense(self) -> "DualLoRALinear":
+        """A copy whose A covers all inputs: lora_A_main (r_main, in), lora_A_sub (r_sub, in)."""
+        layer = copy.deepcopy(self)
+        if self.sparse_a:
+            for name in ("lora_A_main", "lora_A_sub"):
+                A = getattr(self, name)
+                dense = A.detach().new_zeros(len(A), self.in_features)
+                dense = dense.index_copy(1, self.columns, A.detach())
+                setattr(layer, name, nn.Parameter(dense, requires_grad=A.requires_grad))
+            layer.sparse_a = False
+        return layer
+
+    def add_pair(
+        self,
+        name: str,
+        r_main: int = 32,
+        r_sub: int = 4,
+        alpha: float = 1.0,
+        init: str = "rrqr",
+        sparse_a: bool = False,
+    ) -> None:
+        """Make a further pair from W0, frozen until activated; settings as for from_linear."""
+        check_settings(r_main, r_sub, alpha, init, sparse_a)
+        weight = self.pretrained_weight()
+        check_weight(weight, r_main, r_sub)
+        check_pair_name(name, taken={self.pair_name, *self.pairs})
+        factors = INITIALISERS[init](weight, r_main, r_sub, alpha / max(r_main + r_sub, 1))
+        pair = AdapterPair(
+            factors,
+            self.in_features,
+            r_main=r_main,
+            r_sub=r_sub,
+            alpha=alpha,
+            init=init,
+            sparse_a=sparse_a,
+        )
+        self.put_pair(name, pair)
+
+    def put_pair(self, name: str, pair: AdapterPair) -> None:
+        """Keep ``pair`` under ``name``; if that is the active pair's name, it takes its place."""
+        pair.requires_grad_(False)
+        if name == self.pair_name:
+            self._change_over(pair)
+        else:
+            self.pairs[name] = pair
+
+    def activate_pair(self, name: str) -> None:
+        """Compute with the pair of this name, its residual derived from W0.
+
+        The parameters change places with those of the pair that was active, which waits frozen.
+        A merged layer stays merged, with the new pair.
+        """
+        if name == self.pair_name:
+            return
+        if name not in self.pairs:
+            known = ", ".join(sorted({self.pair_name, *self.pairs}))
+            raise ValueError(f"there is no adapter pair {name!r}; known are: {known}")
+        pair = self.pairs.pop(name)
+        self._change_over(pair)
+        self.pairs[self.pair_name] = pair
+        self.pair_name = name
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows of the layer."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, r_main={self.r_main}, r_sub={self.r_sub}, "
+            f"alpha={self.alpha:g}, init={self.init!r}, sparse_a={self.sparse_a}, "
+            f"merged={self.merged_weight is not None}"
+        )
+
+    def _trained_in_use(self) -> tuple[bool, bool]:
+        return self.main_on and self.r_main > 0, self.sub_on and self.r_sub > 0
+
+    def _change_over(self, pair: AdapterPair) -> None:
+        weight = self.pretrained_weight()
+        self.exchange(pair)
+        self._take_residual(weight)
+        if self.merged_weight is not None:
+            self.merge()
+
+    @torch.no_grad()
+    def _take_residual(self, weight: Tensor) -> None:
+        """Set W_res = W0 - s B_init A_init in place, and keep what it loses of W0 = weight."""
+        initial_B = self.initial_B.double()
+        if self.init == "kaiming" or self.r_main + self.r_sub == 0:
+            self.pretrained, residual = None, weight  # B_init A_init is zero
+        elif self.columns is not None:
+            self.pretrained = weight.index_select(1, self.columns)
+            # A_init is one-hot, so only the pivot columns change.
+            pivots = self.pretrained.double() - self.scaling * initial_B
+            residual = weight.index_copy(1, self.columns, pivots.to(weight.dtype))
+        else:
+            self.pretrained = weight.clone()
+            product = self.scaling * (initial_B @ self.initial_A.double())
+            residual = (weight.double() - product).to(weight.dtype)
+        self.weight.copy_(residual)
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        # Every move of a module ends here: .to(), .cuda(), .half(), .to_empty().
+        if self.weight.is_meta and not fn(self.weight).is_meta:
+            raise RuntimeError(
+                "this adapted model is on the meta device and has no values to give memory to: "
+                "load a state dict with load_state_dict(state_dict, assign=True), or adapt a "
+                "model that has its weights"
+            )
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(
+        self, state_dict, prefix, metadata, strict, missing, unexpected, errors
+    ):  # type: ignore[no-untyped-def]
+        # Plain weights would become the residual, and the adapters would count twice.
+        if f"{prefix}weight" in state_dict and f"{prefix}lora_A_main" not in state_dict:
+            errors.append(
+                f"{prefix}weight is a plain weight (no {prefix}lora_A_main beside it), but the "
+                "model is adapted: load plain weights before adapt()"
+            )
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, metadata, strict, missing, unexpected, errors
+        )
+        if self.merged_weight is not None:
+            self.merge()
+
+
+class _MergedOutput(torch.autograd.Function):
+    """Hands the output on; refuses the gradient that a merged layer could not give its adapters."""
+
+    @staticmethod
+    def forward(ctx, out: Tensor, *adapters: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        return out.view_as(out)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> None:  # type: ignore[no-untyped-def]
+        raise RuntimeError(
+            "backward through merged adapters: a merged layer gives them no gradient; unmerge "
+            "the model before training, or set requires_grad=False on its adapters"
+        )
