@@ -1,0 +1,79 @@
+"""A whole Mask2Former from a backbone and a few numbers."""
+
+from torch import nn
+
+from .criterion import SetCriterion
+from .head import MaskFormerHead
+from .losses import loss_weights
+from .matcher import HungarianMatcher
+from .meta_arch import MaskFormer
+from .pixel_decoder import MSDeformAttnPixelDecoder
+from .transformer_decoder import MultiScaleMaskedTransformerDecoder
+
+
+def build_segmentor(
+    backbone: nn.Module,
+    num_classes: int = 19,
+    *,
+    hidden_dim: int = 256,
+    nheads: int = 8,
+    enc_layers: int = 6,
+    enc_dim_feedforward: int = 1024,
+    dec_layers: int = 9,
+    dec_dim_feedforward: int = 2048,
+    num_queries: int = 100,
+    num_points: int = 12544,
+    class_weight: float = 2.0,
+    mask_weight: float = 5.0,
+    dice_weight: float = 5.0,
+    no_object_weight: float = 0.1,
+    **meta_arch,
+) -> MaskFormer:
+    """`MaskFormer` with the paper's head and losses on any Detectron2 backbone with res2..res5.
+
+    One width for both decoders; the loss weights are also the matcher's. `meta_arch` are
+    arguments of `MaskFormer`, such as `pixel_mean`.
+
+    Example:
+        >>> model = build_segmentor(backbone, hidden_dim=128, enc_layers=2, dec_layers=3,
+        ...                         num_queries=40)  # doctest: +SKIP
+    """
+    input_shape = backbone.output_shape()
+    pixel_decoder = MSDeformAttnPixelDecoder(
+        input_shape,
+        transformer_nheads=nheads,
+        transformer_dim_feedforward=enc_dim_feedforward,
+        transformer_enc_layers=enc_layers,
+        conv_dim=hidden_dim,
+        mask_dim=hidden_dim,
+    )
+    predictor = MultiScaleMaskedTransformerDecoder(
+        hidden_dim,
+        num_classes=num_classes,
+        hidden_dim=hidden_dim,
+        num_queries=num_queries,
+        nheads=nheads,
+        dim_feedforward=dec_dim_feedforward,
+        dec_layers=dec_layers,
+        mask_dim=hidden_dim,
+    )
+    criterion = SetCriterion(
+        num_classes,
+        matcher=HungarianMatcher(class_weight, mask_weight, dice_weight, num_points),
+        weight_dict=loss_weights(class_weight, mask_weight, dice_weight, aux_layers=dec_layers),
+        eos_coef=no_object_weight,
+        num_points=num_points,
+    )
+    head = MaskFormerHead(
+        input_shape,
+        num_classes=num_classes,
+        pixel_decoder=pixel_decoder,
+        transformer_predictor=predictor,
+    )
+    return MaskFormer(
+        backbone=backbone,
+        sem_seg_head=head,
+        criterion=criterion,
+        num_queries=num_queries,
+        **meta_arch,
+    )

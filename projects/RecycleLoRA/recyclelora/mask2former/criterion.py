@@ -1,0 +1,157 @@
+"""The training loss: matched class, mask and dice losses of every prediction."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .losses import dice_loss, sigmoid_ce_loss
+from .points import image_generators, point_sample, uncertain_points
+
+Indices = Sequence[tuple[Tensor, Tensor]]
+
+
+class SetCriterion(nn.Module):
+    """Cross-entropy of classes, and cross-entropy and dice loss of masks at sampled points.
+
+    Args:
+        num_classes: classes without the no-object class.
+        matcher: assigns predictions to targets, see `HungarianMatcher`.
+        weight_dict: weight by loss name, see `loss_weights`; applied by the meta-architecture.
+        eos_coef: weight of the no-object class; the paper has 0.1.
+        losses: which of "labels" and "masks" to compute.
+        num_points, oversample_ratio, importance_sample_ratio: the points of the mask losses; the
+            paper has 12,544, 3.0, 0.75.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        matcher: nn.Module,
+        weight_dict: Mapping[str, float],
+        eos_coef: float = 0.1,
+        losses: Sequence[str] = ("labels", "masks"),
+        num_points: int = 12544,
+        oversample_ratio: float = 3.0,
+        importance_sample_ratio: float = 0.75,
+    ):
+        super().__init__()
+        unknown = sorted(set(losses) - {"labels", "masks"})
+        if unknown:
+            raise ValueError(f'SetCriterion: losses may be "labels" and "masks", got {unknown}.')
+        if oversample_ratio < 1 or not 0 <= importance_sample_ratio <= 1:
+            raise ValueError(
+                "SetCriterion: expected oversample_ratio >= 1 and importance_sample_ratio within "
+                f"0..1, got {oversample_ratio} and {importance_sample_ratio}."
+            )
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.weight_dict = dict(weight_dict)
+        self.eos_coef = eos_coef
+        self.losses = list(losses)
+        self.num_points = num_points
+        self.oversample_ratio = oversample_ratio
+        self.importance_sample_ratio = importance_sample_ratio
+        empty_weight = torch.ones(num_classes + 1)
+        empty_weight[-1] = eos_coef
+        self.register_buffer("empty_weight", empty_weight)
+
+    def forward(self, outputs: dict, targets: Sequence[dict]) -> dict[str, Tensor]:
+        """
+        Args:
+            outputs: "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits, and
+                optionally "aux_outputs", a list of the same.
+            targets: per image "labels" (K,) int64 and "masks" (K, H', W'), all of one size.
+                Optionally "seed": then the image's random points depend on it alone; otherwise
+                they come from torch's global generator in the published code's order.
+
+        Returns:
+            Unweighted "loss_ce", "loss_mask", "loss_dice", and the same with suffix _i of the
+            i-th auxiliary output. Averaging the ranks' gradients (as DDP does) gives the gradient
+            of the whole batch in one process.
+        """
+        generators = image_generators(targets, outputs["pred_masks"].device)
+        num_masks = outputs["pred_masks"].new_tensor(
+            sum(len(target["labels"]) for target in targets), dtype=torch.float32
+        )
+        num_masks = _mean_over_ranks(num_masks).clamp(min=1)
+
+        losses = {}
+        predictions = {"": outputs}
+        predictions |= {f"_{i}": aux for i, aux in enumerate(outputs.get("aux_outputs", []))}
+        for suffix, prediction in predictions.items():
+            indices = self.matcher(prediction, targets, generators)
+            found = {}
+            if "labels" in self.losses:
+                found |= self.loss_labels(prediction, targets, indices)
+            if "masks" in self.losses:
+                found |= self.loss_masks(prediction, targets, indices, num_masks, generators)
+            losses |= {name + suffix: loss for name, loss in found.items()}
+        return losses
+
+    def loss_labels(
+        self, outputs: dict, targets: Sequence[dict], indices: Indices
+    ) -> dict[str, Tensor]:
+        """Cross-entropy of all queries, the unmatched ones against no-object, as weighted mean.
+
+        Deviation: the sum of weights is averaged over ranks. The published code divides each
+        rank's loss by its own sum, so that N processes train something else than one with the
+        whole batch. In one process the two are the same.
+        """
+        logits = outputs["pred_logits"].float()
+        classes = logits.new_full(logits.shape[:2], self.num_classes, dtype=torch.int64)
+        for i, (target, (sources, matches)) in enumerate(zip(targets, indices, strict=True)):
+            classes[i, sources.to(classes.device)] = target["labels"][
+                matches.to(target["labels"].device)
+            ].to(classes.device)
+        total_weight = _mean_over_ranks(self.empty_weight[classes].sum())
+        nll = F.cross_entropy(logits.transpose(1, 2), classes, self.empty_weight, reduction="sum")
+        return {"loss_ce": nll / total_weight}
+
+    def loss_masks(
+        self,
+        outputs: dict,
+        targets: Sequence[dict],
+        indices: Indices,
+        num_masks: Tensor | float,
+        generators: Sequence[torch.Generator | None],
+    ) -> dict[str, Tensor]:
+        """Cross-entropy and dice loss of the matched masks at points, over `num_masks`."""
+        counts = [len(sources) for sources, _ in indices]
+        predicted = torch.cat(
+            [masks[i.to(masks.device)] for masks, (i, _) in zip(outputs["pred_masks"], indices)]
+        ).float()
+        wanted = _joined_masks(targets, indices).to(predicted)
+        with torch.amp.autocast(predicted.device.type, enabled=False):
+            points = uncertain_points(
+                predicted.detach(),
+                counts,
+                generators,
+                self.num_points,
+                self.oversample_ratio,
+                self.importance_sample_ratio,
+            )
+            labels = point_sample(wanted[:, None], points).squeeze(1)
+            logits = point_sample(predicted[:, None], points).squeeze(1)
+            return {
+                "loss_mask": sigmoid_ce_loss(logits, labels, num_masks),
+                "loss_dice": dice_loss(logits, labels, num_masks),
+            }
+
+
+def _joined_masks(targets: Sequence[dict], indices: Indices) -> Tensor:
+    """The matched target masks of all images, (sum of matches, H, W), padded to one size."""
+    masks = [t["masks"][j.to(t["masks"].device)] for t, (_, j) in zip(targets, indices)]
+    h, w = max(m.shape[1] for m in masks), max(m.shape[2] for m in masks)
+    return torch.cat([F.pad(m, (0, w - m.shape[2], 0, h - m.shape[1])) for m in masks])
+
+
+def _mean_over_ranks(value: Tensor) -> Tensor:
+    world_size = comm.get_world_size()
+    if world_size == 1:
+        return value
+    value = value.clone()
+    torch.distributed.all_reduce(value)
+    return value / world_size

@@ -1,0 +1,186 @@
+"""Mask2Former as a Detectron2 meta-architecture, for semantic segmentation."""
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from .inference import resize_masks, semantic_inference
+from .targets import (
+    padded_target,
+    targets_from_instances,
+    targets_from_sem_seg,
+)
+
+
+@META_ARCH_REGISTRY.register()
+class MaskFormer(nn.Module):
+    """Backbone, head and loss (Cheng et al., Mask2Former).
+
+    Args:
+        backbone: a Detectron2 `Backbone`.
+        sem_seg_head: see `MaskFormerHead`.
+        criterion: see `SetCriterion`.
+        size_divisibility: batches are padded to a multiple of it; -1: what the backbone needs.
+        sem_seg_postprocess_before_inference: resize the masks instead of the class scores to the
+            output's size; exact where they overlap, slower, and needs more memory.
+        pixel_mean, pixel_std: per channel, in 0..255, RGB.
+        metadata: of the data set, kept as an attribute.
+        num_queries, object_mask_threshold, overlap_threshold, test_topk_per_image: accepted as in
+            the published class, whose panoptic and instance inference alone read them.
+        semantic_on, panoptic_on, instance_on: semantic inference is the one supported.
+
+    Raises:
+        NotImplementedError: any other choice of the three.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        sem_seg_head: nn.Module,
+        criterion: nn.Module,
+        num_queries: int | None = None,
+        object_mask_threshold: float = 0.8,
+        overlap_threshold: float = 0.8,
+        metadata: object = None,
+        size_divisibility: int = -1,
+        sem_seg_postprocess_before_inference: bool = False,
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+        semantic_on: bool = True,
+        panoptic_on: bool = False,
+        instance_on: bool = False,
+        test_topk_per_image: int = 100,
+    ):
+        super().__init__()
+        if panoptic_on or instance_on or not semantic_on:
+            raise NotImplementedError(
+                "only semantic inference is supported: pass semantic_on=True, panoptic_on=False "
+                "and instance_on=False."
+            )
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.criterion = criterion
+        self.metadata = metadata
+        self.size_divisibility = (
+            backbone.size_divisibility if size_divisibility < 0 else size_divisibility
+        )
+        self.sem_seg_postprocess_before_inference = sem_seg_postprocess_before_inference
+        self.register_buffer("pixel_mean", _per_channel(pixel_mean), False)
+        self.register_buffer("pixel_std", _per_channel(pixel_std), False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: Sequence[dict]) -> dict[str, Tensor] | list[dict]:
+        """
+        Args:
+            batched_inputs: per image "image" (3, H, W), RGB 0..255. For training "sem_seg"
+                (H, W), class ids with the head's `ignore_value` (255), or "instances"
+                with gt_classes and gt_masks; optionally "seed" (see `SetCriterion`) and
+                "file_name". For inference optionally "height" and "width" of the output.
+
+        Returns:
+            In training the weighted losses by name, those in the criterion's `weight_dict`.
+            Otherwise per image {"sem_seg": (num_classes, height, width)} scores.
+
+        Raises:
+            ValueError: an image or label of the wrong shape, or an unknown class id.
+            FloatingPointError: predictions that are not finite (`HungarianMatcher`).
+        """
+        images = [self._normalised(x["image"], _name(i, x)) for i, x in enumerate(batched_inputs)]
+        batch = ImageList.from_tensors(images, self.size_divisibility)
+        if self.training:
+            targets = self._targets(batched_inputs, batch)
+            losses = self.criterion(self._predict(batch), targets)
+            weights = self.criterion.weight_dict
+            return {name: loss * weights[name] for name, loss in losses.items() if name in weights}
+        sizes = [
+            (x.get("height", size[0]), x.get("width", size[1]))
+            for x, size in zip(batched_inputs, batch.image_sizes, strict=True)
+        ]
+        return [{"sem_seg": scores} for scores in self._sem_seg(batch, sizes)]
+
+    @torch.no_grad()
+    def semantic_logits(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W), RGB 0..255, of one size -> class scores (B, num_classes, H, W)."""
+        if images.dim() != 4:
+            raise ValueError(f"expected images (B, 3, H, W), got shape {tuple(images.shape)}.")
+        normalised = [self._normalised(x, f"image {i}") for i, x in enumerate(images)]
+        batch = ImageList.from_tensors(normalised, self.size_divisibility)
+        return torch.stack(list(self._sem_seg(batch, batch.image_sizes)))
+
+    def _predict(self, batch: ImageList) -> dict:
+        return self.sem_seg_head(self.backbone(batch.tensor))
+
+    def _sem_seg(self, batch: ImageList, sizes: Sequence[tuple[int, int]]):
+        """Yields the scores of one image at a time: full-size masks are what needs the memory."""
+        outputs = self._predict(batch)
+        padded = tuple(batch.tensor.shape[-2:])
+        for logits, masks, image_size, (h, w) in zip(
+            outputs["pred_logits"], outputs["pred_masks"], batch.image_sizes, sizes, strict=True
+        ):
+            masks = resize_masks(masks, padded)
+            if self.sem_seg_postprocess_before_inference:
+                masks = sem_seg_postprocess(masks, image_size, h, w)
+                yield semantic_inference(logits, masks)
+            else:
+                scores = semantic_inference(logits, masks)
+                yield sem_seg_postprocess(scores, image_size, h, w)
+
+    def _normalised(self, image: Tensor, name: str) -> Tensor:
+        channels = len(self.pixel_mean)
+        if image.dim() != 3 or len(image) != channels:
+            raise ValueError(
+                f'{name}: expected "image" ({channels}, H, W), got shape {tuple(image.shape)}.'
+            )
+        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
+
+    def _targets(self, batched_inputs: Sequence[dict], batch: ImageList) -> list[dict]:
+        num_classes = self.sem_seg_head.num_classes
+        size = tuple(batch.tensor.shape[-2:])
+        iteration = _iteration()
+        targets = []
+        for i, x in enumerate(batched_inputs):
+            name = _name(i, x)
+            if "sem_seg" in x:
+                ignore_value = self.sem_seg_head.ignore_value
+                target = targets_from_sem_seg(x["sem_seg"], num_classes, ignore_value, name)
+            elif "instances" in x:
+                target = targets_from_instances(x["instances"], num_classes, name)
+            else:
+                raise ValueError(
+                    f'{name}: expected "sem_seg" or "instances" for training, got {sorted(x)}.'
+                )
+            if tuple(target["masks"].shape[-2:]) != tuple(batch.image_sizes[i]):
+                raise ValueError(
+                    f"{name}: the label's size {tuple(target['masks'].shape[-2:])} is not the "
+                    f"image's {tuple(batch.image_sizes[i])}; resize the label (nearest)."
+                )
+            target = padded_target(target, size, self.device)
+            target |= {key: x[key] for key in ("seed", "file_name") if key in x}
+            target["iteration"] = iteration
+            targets.append(target)
+        return targets
+
+
+def _per_channel(values: Sequence[float]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1)
+
+
+def _name(index: int, batched_input: dict) -> str:
+    return batched_input.get("file_name") or f"image {index} of the batch"
+
+
+def _iteration() -> int | None:
+    """The trainer's iteration, None outside of a detectron2 training loop."""
+    try:
+        return get_event_storage().iter
+    except AssertionError:  # how detectron2 says that there is no storage
+        return None

@@ -1,0 +1,221 @@
+"""The pixel decoder: a deformable encoder over strides 32, 16, 8 and an FPN up to stride 4."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import log2
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .ms_deform_attn import MSDeformAttn
+from .position_encoding import PositionEmbeddingSine
+
+NUM_SCALES = 3  # the transformer decoder reads three scales
+
+
+def by_stride(input_shape: Mapping[str, ShapeSpec | Mapping[str, int]]) -> dict[str, ShapeSpec]:
+    """`Backbone.output_shape()`, finest first. A plain `{"channels": c, "stride": s}` will do too.
+
+    >>> list(by_stride({"res3": {"channels": 8, "stride": 8}, "res2": ShapeSpec(4, stride=4)}))
+    ['res2', 'res3']
+    """
+    shapes = {
+        name: ShapeSpec(**spec) if isinstance(spec, Mapping) else spec
+        for name, spec in input_shape.items()
+    }
+    for name, spec in shapes.items():
+        if not getattr(spec, "channels", None) or not getattr(spec, "stride", None):
+            raise ValueError(
+                f"input_shape[{name!r}]: expected channels and stride, got {spec}; "
+                "pass the backbone's output_shape()."
+            )
+    return dict(sorted(shapes.items(), key=lambda item: item[1].stride))
+
+
+class DeformableEncoderLayer(nn.Module):
+    """Deformable self-attention, then a feed-forward network, each followed by its norm."""
+
+    def __init__(self, d_model: int, d_ffn: int, dropout: float, n_levels: int, n_heads: int):
+        super().__init__()
+        self.self_attn = MSDeformAttn(d_model, n_levels, n_heads)
+        self.norm1 = nn.LayerNorm(d_model)
+        self.linear1 = nn.Linear(d_model, d_ffn)
+        self.linear2 = nn.Linear(d_ffn, d_model)
+        self.norm2 = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.xavier_uniform_(self.linear1.weight)
+        nn.init.xavier_uniform_(self.linear2.weight)
+
+    def forward(
+        self,
+        x: Tensor,
+        position: Tensor,
+        reference_points: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """x and position (N, S, d_model), reference_points (S, 2) -> (N, S, d_model)."""
+        attended = self.self_attn(x + position, reference_points, x, spatial_shapes)
+        x = self.norm1(x + self.dropout(attended))
+        hidden = self.dropout(F.relu(self.linear1(x)))
+        return self.norm2(x + self.dropout(self.linear2(hidden)))
+
+
+class DeformableEncoder(nn.Module):
+    """Exchanges information within and between the levels of a pyramid."""
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        num_layers: int,
+        dim_feedforward: int,
+        dropout: float,
+        n_levels: int,
+    ):
+        super().__init__()
+        layers = [
+            DeformableEncoderLayer(d_model, dim_feedforward, dropout, n_levels, n_heads)
+            for _ in range(num_layers)
+        ]
+        # The dictionary gives the official keys, `encoder.layers.0...`.
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
+        self.level_embed = nn.Parameter(torch.empty(n_levels, d_model))
+        nn.init.normal_(self.level_embed)
+        self.position = PositionEmbeddingSine(d_model // 2, normalize=True)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Maps (N, d_model, H_l, W_l) -> maps of the same shapes."""
+        shapes = [tuple(m.shape[-2:]) for m in maps]
+        x = torch.cat([_tokens(m) for m in maps], dim=1)
+        embeddings = zip(maps, self.level_embed, strict=True)
+        position = torch.cat([_tokens(self.position(m)) + e for m, e in embeddings], dim=1)
+        reference = torch.cat([_pixel_centres(h, w, x.device) for h, w in shapes])
+        for layer in self.encoder["layers"]:
+            x = layer(x, position, reference, shapes)
+        levels = x.split([h * w for h, w in shapes], dim=1)
+        return [
+            level.transpose(1, 2).reshape(m.shape) for level, m in zip(levels, maps, strict=True)
+        ]
+
+
+def _tokens(feature_map: Tensor) -> Tensor:
+    return feature_map.flatten(2).transpose(1, 2)
+
+
+def _pixel_centres(h: int, w: int, device: torch.device) -> Tensor:
+    """(h * w, 2) as (x, y), 0..1 from edge to edge."""
+    y = (torch.arange(h, dtype=torch.float32, device=device) + 0.5) / h
+    x = (torch.arange(w, dtype=torch.float32, device=device) + 0.5) / w
+    return torch.stack([x.expand(h, w), y[:, None].expand(h, w)], dim=-1).flatten(0, 1)
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class MSDeformAttnPixelDecoder(nn.Module):
+    """Multi-scale deformable attention pixel decoder (Cheng et al., Mask2Former, section 3.2.2).
+
+    Args:
+        input_shape: the backbone's `output_shape()`, or `{"channels": ..., "stride": ...}` each.
+        transformer_dropout, transformer_nheads, transformer_dim_feedforward,
+            transformer_enc_layers: the deformable encoder; the paper has 0.0, 8, 1024, 6.
+        conv_dim: channels of every map inside, a multiple of 32 (GroupNorm).
+        mask_dim: channels of the mask features.
+        norm: norm of the FPN's convolutions, as detectron2's `get_norm` takes it; "" for none.
+        transformer_in_features: which maps the encoder reads.
+        common_stride: stride of the mask features; finer maps than the encoder's join by an FPN.
+    """
+
+    def __init__(
+        self,
+        input_shape: Mapping[str, ShapeSpec | Mapping[str, int]],
+        *,
+        transformer_dropout: float = 0.0,
+        transformer_nheads: int = 8,
+        transformer_dim_feedforward: int = 1024,
+        transformer_enc_layers: int = 6,
+        conv_dim: int = 256,
+        mask_dim: int = 256,
+        norm: str | Callable | None = "GN",
+        transformer_in_features: Sequence[str] = ("res3", "res4", "res5"),
+        common_stride: int = 4,
+    ):
+        super().__init__()
+        shapes = by_stride(input_shape)
+        missing = [name for name in transformer_in_features if name not in shapes]
+        if missing:
+            raise ValueError(
+                f"transformer_in_features: {missing} are not among the backbone's {list(shapes)}."
+            )
+        if conv_dim % 32:
+            raise ValueError(f"conv_dim: expected a multiple of 32 (GroupNorm), got {conv_dim}.")
+        # Coarse to fine, as the encoder joins its levels.
+        encoded = [name for name in shapes if name in set(transformer_in_features)][::-1]
+        self.in_features = list(shapes)
+        self.transformer_in_features = encoded[::-1]
+        self.input_proj = nn.ModuleList(
+            _projection(shapes[name].channels, conv_dim) for name in encoded
+        )
+        self.transformer = DeformableEncoder(
+            conv_dim,
+            transformer_nheads,
+            transformer_enc_layers,
+            transformer_dim_feedforward,
+            transformer_dropout,
+            n_levels=len(encoded),
+        )
+        self.mask_dim = mask_dim
+        self.mask_features = Conv2d(conv_dim, mask_dim, kernel_size=1)
+        weight_init.c2_xavier_fill(self.mask_features)
+
+        self.num_fpn_levels = int(log2(shapes[encoded[-1]].stride) - log2(common_stride))
+        for i, name in enumerate(self.in_features[: self.num_fpn_levels], start=1):
+            bias = norm == ""
+            lateral = Conv2d(
+                shapes[name].channels, conv_dim, 1, bias=bias, norm=get_norm(norm, conv_dim)
+            )
+            output = Conv2d(
+                conv_dim,
+                conv_dim,
+                3,
+                padding=1,
+                bias=bias,
+                norm=get_norm(norm, conv_dim),
+                activation=F.relu,
+            )
+            weight_init.c2_xavier_fill(lateral)
+            weight_init.c2_xavier_fill(output)
+            self.add_module(f"adapter_{i}", lateral)
+            self.add_module(f"layer_{i}", output)
+
+    def forward_features(
+        self, features: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Maps (N, C, H, W) by name -> mask features (N, mask_dim, H/4, W/4), the encoder's
+        coarsest map, and the three coarsest maps (N, conv_dim, ...), stride 32 first.
+
+        Runs in float32 under autocast too: the sampling positions need it.
+        """
+        device_type = features[self.in_features[0]].device.type
+        with torch.amp.autocast(device_type, enabled=False):
+            coarse_to_fine = self.transformer_in_features[::-1]
+            maps = [
+                project(features[name].float())
+                for project, name in zip(self.input_proj, coarse_to_fine, strict=True)
+            ]
+            maps = self.transformer(maps)
+            for i in range(self.num_fpn_levels, 0, -1):
+                lateral = getattr(self, f"adapter_{i}")(features[self.in_features[i - 1]].float())
+                above = F.interpolate(
+                    maps[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False
+                )
+                maps.append(getattr(self, f"layer_{i}")(lateral + above))
+            return self.mask_features(maps[-1]), maps[0], maps[:NUM_SCALES]
+
+
+def _projection(in_channels: int, conv_dim: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, conv_dim, kernel_size=1)
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, nn.GroupNorm(32, conv_dim))

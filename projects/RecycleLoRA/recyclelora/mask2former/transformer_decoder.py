@@ -1,0 +1,246 @@
+"""The transformer decoder with masked attention (Cheng et al., Mask2Former, section 3.2.1)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.layers import Conv2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .pixel_decoder import NUM_SCALES
+from .position_encoding import PositionEmbeddingSine
+
+
+class MultiHeadAttention(nn.Module):
+    """softmax(M + Q K' / sqrt(d)) V with `nn.MultiheadAttention`'s parameters, batch first.
+
+    Its own class because `nn.MultiheadAttention` wants the mask copied for every head, and
+    averages weights that nobody reads.
+    """
+
+    def __init__(self, d_model: int, n_heads: int):
+        super().__init__()
+        self.n_heads = n_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * d_model, d_model))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * d_model))
+        self.out_proj = nn.Linear(d_model, d_model)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None
+    ) -> Tensor:
+        """(N, Q, C), (N, S, C), (N, S, C), allowed (N, Q, S) bool: may attend -> (N, Q, C)."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(x, w, b).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+            for x, w, b in zip((query, key, value), weights, biases, strict=True)
+        )
+        mask = None if allowed is None else allowed[:, None]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class CrossAttentionLayer(nn.Module):
+    """Queries attend to a feature map where their masks allow it (Mask2Former, eq. 2)."""
+
+    def __init__(self, d_model: int, n_heads: int):
+        super().__init__()
+        self.multihead_attn = MultiHeadAttention(d_model, n_heads)
+        self.norm = nn.LayerNorm(d_model)
+
+    def forward(
+        self, x: Tensor, x_position: Tensor, memory: Tensor, position: Tensor, allowed: Tensor
+    ) -> Tensor:
+        """x (N, Q, C), memory (N, S, C), allowed (N, Q, S) -> (N, Q, C)."""
+        return self.norm(
+            x + self.multihead_attn(x + x_position, memory + position, memory, allowed)
+        )
+
+
+class SelfAttentionLayer(nn.Module):
+    """Queries attend to each other."""
+
+    def __init__(self, d_model: int, n_heads: int):
+        super().__init__()
+        self.self_attn = MultiHeadAttention(d_model, n_heads)
+        self.norm = nn.LayerNorm(d_model)
+
+    def forward(self, x: Tensor, x_position: Tensor) -> Tensor:
+        """(N, Q, C) -> (N, Q, C)."""
+        query = x + x_position
+        return self.norm(x + self.self_attn(query, query, x))
+
+
+class FFNLayer(nn.Module):
+    """Two linear layers with ReLU between."""
+
+    def __init__(self, d_model: int, dim_feedforward: int):
+        super().__init__()
+        self.linear1 = nn.Linear(d_model, dim_feedforward)
+        self.linear2 = nn.Linear(dim_feedforward, d_model)
+        self.norm = nn.LayerNorm(d_model)
+        nn.init.xavier_uniform_(self.linear1.weight)
+        nn.init.xavier_uniform_(self.linear2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, Q, C) -> (N, Q, C)."""
+        return self.norm(x + self.linear2(F.relu(self.linear1(x))))
+
+
+class MLP(nn.Module):
+    """`num_layers` linear layers with ReLU between."""
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
+        super().__init__()
+        widths = [input_dim, *[hidden_dim] * (num_layers - 1), output_dim]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., input_dim) -> (..., output_dim)."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class MultiScaleMaskedTransformerDecoder(nn.Module):
+    """Learned queries read the three scales in turn, each inside the mask it last predicted.
+
+    Every layer is cross-attention, self-attention, feed-forward, with norms after each; a
+    prediction is made from the queries before the first layer and after every layer.
+
+    Args:
+        in_channels: channels of the three maps.
+        mask_classification: True; per-pixel classification is not supported.
+        num_classes: classes without the no-object class, which is the last logit.
+        hidden_dim, nheads, dim_feedforward, dec_layers, num_queries: the paper has 256, 8, 2048,
+            9, 100. `dec_layers` counts the layers built: the published configuration's
+            DEC_LAYERS counts predictions, one more.
+        pre_norm: False; norms before the layers are not supported.
+        mask_dim: channels of the mask features.
+        enforce_input_project: project the maps even where they are `hidden_dim` wide.
+
+    Raises:
+        NotImplementedError: for the two unsupported choices.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        mask_classification: bool = True,
+        *,
+        num_classes: int,
+        hidden_dim: int = 256,
+        num_queries: int = 100,
+        nheads: int = 8,
+        dim_feedforward: int = 2048,
+        dec_layers: int = 9,
+        pre_norm: bool = False,
+        mask_dim: int = 256,
+        enforce_input_project: bool = False,
+    ):
+        super().__init__()
+        if not mask_classification:
+            raise NotImplementedError(
+                "mask_classification=False is not supported: masks are classified; pass True."
+            )
+        if pre_norm:
+            raise NotImplementedError(
+                "pre_norm=True is not supported: the paper's decoder has its norms after each "
+                "layer; pass False."
+            )
+        if hidden_dim % (2 * nheads):
+            raise ValueError(
+                f"hidden_dim: expected an even multiple of nheads, got {hidden_dim} and {nheads}."
+            )
+        self.num_queries = num_queries
+        self.pe_layer = PositionEmbeddingSine(hidden_dim // 2, normalize=True)
+        self.transformer_self_attention_layers = nn.ModuleList(
+            SelfAttentionLayer(hidden_dim, nheads) for _ in range(dec_layers)
+        )
+        self.transformer_cross_attention_layers = nn.ModuleList(
+            CrossAttentionLayer(hidden_dim, nheads) for _ in range(dec_layers)
+        )
+        self.transformer_ffn_layers = nn.ModuleList(
+            FFNLayer(hidden_dim, dim_feedforward) for _ in range(dec_layers)
+        )
+        self.decoder_norm = nn.LayerNorm(hidden_dim)
+        self.query_feat = nn.Embedding(num_queries, hidden_dim)
+        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        self.level_embed = nn.Embedding(NUM_SCALES, hidden_dim)
+        self.input_proj = nn.ModuleList()
+        for _ in range(NUM_SCALES):
+            if in_channels == hidden_dim and not enforce_input_project:
+                self.input_proj.append(nn.Identity())
+            else:
+                self.input_proj.append(Conv2d(in_channels, hidden_dim, kernel_size=1))
+                weight_init.c2_xavier_fill(self.input_proj[-1])
+        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
+
+    def forward(
+        self, x: Sequence[Tensor], mask_features: Tensor, mask: Tensor | None = None
+    ) -> dict[str, Tensor | list[dict[str, Tensor]]]:
+        """
+        Args:
+            x: three maps (N, in_channels, H_l, W_l), stride 32 first.
+            mask_features: (N, mask_dim, H, W).
+            mask: padding; not looked at, as in the published code.
+
+        Returns:
+            "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits, and
+            "aux_outputs", the same two of every earlier prediction.
+        """
+        if len(x) != NUM_SCALES:
+            raise ValueError(f"expected {NUM_SCALES} feature maps, stride 32 first, got {len(x)}.")
+        sizes = [level.shape[-2:] for level in x]
+        position = [self.pe_layer(level).flatten(2).transpose(1, 2) for level in x]
+        memory = [
+            project(level).flatten(2).transpose(1, 2) + embedding
+            for project, level, embedding in zip(
+                self.input_proj, x, self.level_embed.weight, strict=True
+            )
+        ]
+        query_position = self.query_embed.weight[None]
+        queries = self.query_feat.weight[None].expand(len(mask_features), -1, -1)
+
+        logits, masks, blocked = self.forward_prediction_heads(queries, mask_features, sizes[0])
+        predictions = [{"pred_logits": logits, "pred_masks": masks}]
+        layers = zip(
+            self.transformer_cross_attention_layers,
+            self.transformer_self_attention_layers,
+            self.transformer_ffn_layers,
+            strict=True,
+        )
+        for i, (cross_attention, self_attention, ffn) in enumerate(layers):
+            level = i % NUM_SCALES
+            # A query whose mask is empty at this scale reads everything.
+            allowed = ~blocked | blocked.all(dim=-1, keepdim=True)
+            queries = cross_attention(
+                queries, query_position, memory[level], position[level], allowed
+            )
+            queries = ffn(self_attention(queries, query_position))
+            logits, masks, blocked = self.forward_prediction_heads(
+                queries, mask_features, sizes[(i + 1) % NUM_SCALES]
+            )
+            predictions.append({"pred_logits": logits, "pred_masks": masks})
+        return {**predictions[-1], "aux_outputs": predictions[:-1]}
+
+    def forward_prediction_heads(
+        self, output: Tensor, mask_features: Tensor, attn_mask_target_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (N, Q, C) -> class logits (N, Q, num_classes + 1), mask logits (N, Q, H, W) and
+        where the next layer must not attend (N, Q, h * w) bool (Mask2Former, eq. 3).
+        """
+        output = self.decoder_norm(output)
+        logits = self.class_embed(output)
+        masks = torch.einsum("bqc,bchw->bqhw", self.mask_embed(output), mask_features)
+        with torch.no_grad():
+            resized = F.interpolate(
+                masks, size=attn_mask_target_size, mode="bilinear", align_corners=False
+            )
+            blocked = resized.flatten(2).sigmoid() < 0.5
+        return logits, masks, blocked
