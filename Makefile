@@ -67,6 +67,6 @@ $(STAMPS)/detectron2: tools/install_detectron2.py $(STAMPS)/requirements
 # PATH: torch's build tools look there for ninja.
 $(STAMPS)/package: setup.py pyproject.toml $(SOURCES) $(STAMPS)/detectron2
 	@echo "[set-up] compiling csrc/ and installing recyclelora in editable mode"
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --quiet --no-build-isolation --no-deps -e .
-	$(PIP) check
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --quiet --no-build-isolation --no-deps -e .
+	@$(PIP) check
 	@touch $@
