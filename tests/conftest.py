@@ -2,13 +2,14 @@
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 COMMITTED_GOLDEN = Path(__file__).parent / "golden"
 
@@ -44,7 +45,8 @@ def golden() -> Callable[[str], Any]:
     """
 
     def load(name: str) -> Any:
-        folders = [Path(os.environ.get("RECYCLELORA_GOLDEN") or COMMITTED_GOLDEN), COMMITTED_GOLDEN]
+        named = os.environ.get("RECYCLELORA_GOLDEN")
+        folders = [Path(named), COMMITTED_GOLDEN] if named else [COMMITTED_GOLDEN]
         for folder in folders:
             path = folder / name
             if path.is_file() and path.suffix == ".npz":
@@ -52,7 +54,8 @@ def golden() -> Callable[[str], Any]:
                     return dict(arrays)
             if path.is_file():
                 return torch.load(path, map_location="cpu", weights_only=True)
-        pytest.skip(f"reference file {name} is in none of {[str(folder) for folder in folders]}")
+        where = "in RECYCLELORA_GOLDEN" if named else "here, and RECYCLELORA_GOLDEN is not set"
+        pytest.skip(f"the reference file {name} is not {where}")
 
     return load
 
@@ -67,3 +70,41 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"RECYCLELORA_DATA names {folder}, which is not a folder")
     return folder
+
+
+@pytest.fixture
+def tiny_set(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """``tiny_set("name", count=4, size=(48, 64), classes=(0, 2, 10))``: a registered dataset.
+
+    Writes ``count`` noisy images with labels of random classes below ``tmp_path / name``, in
+    ``images`` and ``labels``; keywords beyond those go to ``register_folder``.
+    """
+    from recyclelora.data import register_folder
+
+    def write(
+        name: str,
+        count: int = 4,
+        size: tuple[int, int] = (48, 64),
+        classes: tuple[int, ...] = (0, 2, 10, 255),
+        **options: Any,
+    ) -> str:
+        rng = np.random.default_rng(count)
+        root = tmp_path / name
+        for folder in ("images", "labels"):
+            (root / folder).mkdir(parents=True)
+        for index in range(count):
+            blocks = rng.choice(classes, (6, 8)).astype(np.uint8)
+            label = Image.fromarray(blocks).resize(size[::-1], Image.Resampling.NEAREST)
+            image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(image).save(root / "images" / f"{index:06d}.png")
+            label.save(root / "labels" / f"{index:06d}.png")
+        catalogued.append(name)
+        return register_folder(name, images=root / "images", labels=root / "labels", **options)
+
+    catalogued: list[str] = []
+    yield write
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    for name in catalogued:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
