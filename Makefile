@@ -6,6 +6,7 @@ BIN := .venv/bin
 STAMPS := .venv/stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(wildcard csrc/*.cpp)
+LIBRARY := projects/RecycleLoRA/recyclelora/_C.abi3.so
 PYTEST := $(BIN)/python -m pytest
 LINTED := configs projects tests tools setup.py
 
@@ -15,7 +16,7 @@ LINTED := configs projects tests tools setup.py
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-setup: $(STAMPS)/package  ## make .venv: torch, detectron2, this package (5 GB, some minutes)
+setup: $(LIBRARY)  ## make .venv: torch, detectron2, this package (5 GB, some minutes)
 
 demo: setup  ## adapt, train on drawn streets, evaluate on other domains, draw the picture
 	$(BIN)/python tools/demo.py
@@ -40,7 +41,7 @@ format: setup  ## let ruff and clang-format rewrite what they can
 
 clean:  ## remove what was built and set up, not what was trained
 	rm -rf .venv build dist .pytest_cache .ruff_cache projects/RecycleLoRA/*.egg-info
-	rm -f projects/RecycleLoRA/recyclelora/*.so
+	rm -f $(LIBRARY)
 
 # One stamp a step. The stamp `venv` is away while pip fills .venv, so that a set-up that was cut off
 # there, with packages perhaps half written, begins again from an empty .venv.
@@ -65,7 +66,7 @@ $(STAMPS)/detectron2: tools/install_detectron2.py $(STAMPS)/requirements
 	@touch $@
 
 # PATH: torch's build tools look there for ninja.
-$(STAMPS)/package: setup.py pyproject.toml $(SOURCES) $(STAMPS)/detectron2
+$(LIBRARY): setup.py pyproject.toml $(SOURCES) $(STAMPS)/detectron2
 	@echo "[set-up] compiling csrc/ and installing recyclelora in editable mode"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --quiet --no-build-isolation --no-deps -e .
 	@$(PIP) check
