@@ -1,7 +1,7 @@
 """Scoring on many domains: confusion matrix, sliding window, protocols, pictures."""
 
 from .confusion import ConfusionMatrix
-from .domains import domain_rows, domain_table, evaluate_domains
+from .domains import domain_table, evaluate_domains, preview_domains
 from .pictures import Row, draw_rows, save_rows
 from .protocol import Protocol, native, paper, rein
 from .sliding_window import sliding_window_logits
@@ -10,12 +10,12 @@ __all__ = [
     "ConfusionMatrix",
     "Protocol",
     "Row",
-    "domain_rows",
     "domain_table",
     "draw_rows",
     "evaluate_domains",
     "native",
     "paper",
+    "preview_domains",
     "rein",
     "save_rows",
     "sliding_window_logits",

@@ -4,10 +4,10 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from detectron2.utils import comm
 from tabulate import tabulate
 from tqdm import tqdm
@@ -21,7 +21,8 @@ from .protocol import Protocol
 from .sliding_window import Predict
 
 logger = logging.getLogger(__name__)
-_CELL_WIDTH = 448
+_CELL_WIDTH = 448  # of a picture, in pixels
+_COLUMNS = 5  # domains side by side, so that the table fits a terminal
 
 
 def evaluate_domains(
@@ -29,7 +30,6 @@ def evaluate_domains(
     domains: Mapping[str, TestLoader],
     protocol: Protocol,
     output_dir: str | Path,
-    device: torch.device | str = "cpu",
     pictures: int = 3,
     seed: int = 0,
 ) -> dict:
@@ -39,7 +39,7 @@ def evaluate_domains(
     ``output_dir``, each complete or not at all, and logs the table.
 
     Args:
-        predict: (B, 3, H, W) float RGB 0..255 on ``device`` -> (B, C, H, W) logits.
+        predict: (B, 3, H, W) float RGB 0..255 -> (B, C, H, W) logits, on any device.
         domains: name in the table -> loader; ``build_test_loader`` knows the folding it needs.
         pictures: images per domain to draw, chosen by ``seed``; 0 draws none.
 
@@ -54,13 +54,14 @@ def evaluate_domains(
     constant, overview = {}, []
     for name, loader in domains.items():
         chosen = _chosen(len(loader.dataset), pictures, seed)
-        confusion, rows = _evaluate(predict, name, loader, protocol, device, chosen)
+        confusion, rows = _evaluate(predict, name, loader, protocol, chosen)
         scores = _scores(name, confusion, len(loader.dataset))
         result["domains"][name] = scores
         constant[name] = 100 * confusion.constant_class_miou()
         if rows and comm.is_main_process():
             save_rows(Path(output_dir, "pictures", f"{name}.png"), rows, _CELL_WIDTH)
-            overview.append(rows[0])
+            note = f"mIoU {scores['mIoU']:.1f} % on {scores['images']} images"
+            overview.append(replace(rows[0], note=note))
     means = [scores["mIoU"] for scores in result["domains"].values()]
     result["mean_mIoU"] = float(np.mean(means))
     if comm.is_main_process():
@@ -71,15 +72,15 @@ def evaluate_domains(
     return result
 
 
-def domain_rows(
+def preview_domains(
     predict: Predict,
     domains: Mapping[str, TestLoader],
     protocol: Protocol,
-    device: torch.device | str = "cpu",
+    path: str | Path,
     per_domain: int = 1,
     seed: int = 0,
-) -> list[Row]:
-    """Rows for ``save_rows`` of a few seeded images per domain, for pictures during training.
+) -> Path:
+    """Draw a few seeded images per domain into one picture file, as during training.
 
     Runs in the calling process alone, so the main one may draw without the others.
     """
@@ -87,14 +88,16 @@ def domain_rows(
     for name, loader in domains.items():
         for index in sorted(_chosen(len(loader.dataset), per_domain, seed)):
             sample = loader.dataset[index]
-            rows.append(_row(predict, name, sample, loader, protocol, device))
-    return rows
+            segmented = protocol.segment(predict, sample, loader.metadata.benchmark)
+            rows.append(_row(name, sample, *segmented))
+    return save_rows(path, rows, _CELL_WIDTH)
 
 
 def domain_table(result: Mapping, constant: Mapping[str, float] | None = None) -> str:
-    """Two tables of an evaluation's result: a line per domain, then IoU per class and domain.
+    """A line per domain, then the IoU of every class, a column per domain.
 
     Args:
+        result: of ``evaluate_domains``.
         constant: per domain, the mIoU (percent) of the best constant prediction, for comparison.
     """
     domains = result["domains"]
@@ -104,13 +107,13 @@ def domain_table(result: Mapping, constant: Mapping[str, float] | None = None) -
     ]
     summary.append(["mean", sum(row[1] for row in summary), result["mean_mIoU"]])
     headers = ["domain", "images", "mIoU"] + (["one class"] if constant else [])
-    classes = [
-        [name] + [scores["IoU"][name] for scores in domains.values()]
-        for name in next(iter(domains.values()))["IoU"]
-    ]
-    first = tabulate(summary, headers, floatfmt=".2f", missingval="")
-    second = tabulate(classes, ["IoU", *domains], floatfmt=".1f", missingval="-")
-    return f"{first}\n\n{second}"
+    tables = [tabulate(summary, headers, floatfmt=".2f", missingval="")]
+    names = list(domains)
+    for first in range(0, len(names), _COLUMNS):
+        group = names[first : first + _COLUMNS]
+        lines = [[label] + [domains[name]["IoU"][label] for name in group] for label in CLASSES]
+        tables.append(tabulate(lines, ["IoU", *group], floatfmt=".1f", missingval="-"))
+    return "\n\n".join(tables)
 
 
 def write_json(file: Path, content: Mapping) -> None:
@@ -126,7 +129,6 @@ def _evaluate(
     name: str,
     loader: TestLoader,
     protocol: Protocol,
-    device: torch.device | str,
     chosen: set[int],
 ) -> tuple[ConfusionMatrix, list[Row]]:
     """Confusion over all processes, and the chosen rows in the main one."""
@@ -134,30 +136,22 @@ def _evaluate(
     rows: dict[int, Row] = {}
     progress = tqdm(loader, name, unit="image", disable=not comm.is_main_process())
     for index, sample in zip(loader.indices, progress, strict=True):
-        prediction, truth, image = protocol.segment(
-            predict, sample, loader.metadata.benchmark, device
-        )
+        prediction, truth, image = protocol.segment(predict, sample, loader.metadata.benchmark)
         try:
             confusion.update(prediction, truth)
         except ValueError as error:
             raise ValueError(f"{sample['file_name']}: {error}") from error
         if index in chosen:
-            row = Row(name, image, prediction, truth, Path(sample["file_name"]).name)
-            rows[index] = row.shrunk(_CELL_WIDTH)
+            rows[index] = _row(name, sample, prediction, truth, image)
     gathered = {index: row for part in comm.gather(rows) for index, row in part.items()}
     return confusion.merge(), [gathered[index] for index in sorted(gathered)]
 
 
 def _row(
-    predict: Predict,
-    name: str,
-    sample: Mapping,
-    loader: TestLoader,
-    protocol: Protocol,
-    device: torch.device | str,
+    name: str, sample: Mapping, prediction: np.ndarray, truth: np.ndarray, image: np.ndarray
 ) -> Row:
-    prediction, truth, image = protocol.segment(predict, sample, loader.metadata.benchmark, device)
-    return Row(name, image, prediction, truth, Path(sample["file_name"]).name).shrunk(_CELL_WIDTH)
+    row = Row(name, image, prediction, truth, Path(sample["file_name"]).name)
+    return row.shrunk(_CELL_WIDTH)
 
 
 def _scores(name: str, confusion: ConfusionMatrix, images: int) -> dict:

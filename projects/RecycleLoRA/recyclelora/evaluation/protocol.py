@@ -99,11 +99,7 @@ class Protocol:
 
     @torch.no_grad()
     def segment(
-        self,
-        predict: Predict,
-        sample: Mapping,
-        benchmark: str,
-        device: torch.device | str = "cpu",
+        self, predict: Predict, sample: Mapping, benchmark: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Evaluate one sample of a test loader.
 
@@ -112,7 +108,7 @@ class Protocol:
             (h, w, 3) uint8 image that the model saw.
         """
         image, truth = self.prepare(sample["image"], sample["sem_seg"], benchmark)
-        logits = self.logits(predict, image[None].to(device))
+        logits = self.logits(predict, image[None])
         logits = F.interpolate(
             logits.float(), size=tuple(truth.shape), mode="bilinear", align_corners=False
         )

@@ -30,7 +30,7 @@ def sliding_window_logits(
             rounding of ``predict`` itself.
 
     Returns:
-        (B, C, H, W) float32 (float64 if ``predict`` gives float64) on the device of ``images``.
+        (B, C, H, W) on the device of ``predict``'s outputs, float32 (float64 if they are that).
 
     Example:
         >>> predict = torch.nn.Conv2d(3, 19, 3, padding=1)
@@ -62,7 +62,7 @@ def sliding_window_logits(
         if logits is None:
             dtype = torch.promote_types(output.dtype, torch.float32)
             shape = (len(images), output.shape[1], height, width)
-            logits = torch.zeros(shape, dtype=dtype, device=images.device)
+            logits = torch.zeros(shape, dtype=dtype, device=output.device)
         for (i, y, x), window in zip(group, output, strict=True):
             logits[i, :, y : y + size[0], x : x + size[1]] += window
     rows, columns = _coverage(tops, size[0], height), _coverage(lefts, size[1], width)

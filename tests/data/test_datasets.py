@@ -1,0 +1,214 @@
+import json
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from recyclelora.data import (
+    CAMVID,
+    CITYSCAPES_IDS,
+    CLASSES,
+    COLORS,
+    REAL_SETS,
+    Folder,
+    Layout,
+    folder_of,
+    read_pair,
+    real_sets,
+    register,
+    register_folder,
+)
+
+
+def write(file, value=0, size=(8, 6), mode="L"):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("L" if mode == "P" else mode, size, value)
+    if mode == "P":  # as GTAV and Mapillary: the index is the id, the palette only for the eye
+        image.putpalette([255 - i // 3 for i in range(768)])
+    image.save(file)
+    return file
+
+
+def read(record):
+    return read_pair(record["file_name"], record["sem_seg_file_name"], record["label_map"])
+
+
+def test_a_folder_is_in_both_catalogs(tiny_set):
+    name = tiny_set("tiny_catalog", count=3, folding=CAMVID)
+    records = DatasetCatalog.get(name)
+    assert [record["image_id"] for record in records] == ["000000", "000001", "000002"]
+    assert [(record["height"], record["width"]) for record in records] == [(48, 64)] * 3
+    metadata = MetadataCatalog.get(name)
+    assert metadata.stuff_classes == list(CLASSES)
+    assert metadata.stuff_colors == [list(color) for color in COLORS]
+    assert (metadata.ignore_label, metadata.evaluator_type) == (255, "sem_seg")
+    assert metadata.folding == CAMVID
+
+
+def test_registering_reads_nothing_and_may_be_repeated(tmp_path, tiny_set):
+    name = tiny_set("tiny_repeated")
+    root = tmp_path / name
+    register_folder(name, images=root / "images", labels=root / "labels")
+    with pytest.raises(ValueError, match="'tiny_repeated' is already registered with other"):
+        register_folder(name, images="elsewhere", labels="elsewhere")
+
+
+def test_registering_never_asks_where_the_files_are(monkeypatch):
+    monkeypatch.setattr(Folder, "root", property(lambda folder: pytest.fail("asked for the root")))
+    for name in (*REAL_SETS, "gtav_train", "cityscapes_val", "mapillary_vistas_val"):
+        folder = MetadataCatalog.get(name).folder
+        DatasetCatalog.remove(name)
+        assert register(folder) == name and name in DatasetCatalog
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"got 'citiscapes'; known are .*cityscapes_val"):
+        folder_of("citiscapes")
+
+
+def test_a_missing_folder_an_empty_one_and_no_variable_are_named(tmp_path, monkeypatch):
+    folder = Folder("f", (Layout(str(tmp_path / "images"), str(tmp_path / "labels")),))
+    with pytest.raises(FileNotFoundError, match=r"'f': expected the folders .*images with"):
+        folder.records()
+    (tmp_path / "images").mkdir()
+    with pytest.raises(FileNotFoundError, match="labels, which are not there"):
+        folder.records()
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(ValueError, match=r"'f': expected images \(\*\.png, .*found none"):
+        folder.records()
+    monkeypatch.delenv("RECYCLELORA_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="RECYCLELORA_DATA names, which is not set"):
+        DatasetCatalog.get("camvid_dusk")
+
+
+def test_what_does_not_pair_up_is_named(tmp_path, tiny_set):
+    name = tiny_set("tiny_pairs", count=2)
+    write(tmp_path / name / "images" / "extra.jpg", mode="RGB")
+    with pytest.raises(ValueError, match=r"extra\.jpg: expected its label .*extra\.png"):
+        folder_of(name).records()
+    (tmp_path / name / "images" / "extra.jpg").unlink()
+    write(tmp_path / name / "labels" / "more.png")
+    with pytest.raises(ValueError, match=r"more\.png: a label without an image"):
+        folder_of(name).records()
+    write(tmp_path / name / "images" / "more.png")
+    write(tmp_path / name / "images" / "more.jpg", mode="RGB")
+    with pytest.raises(ValueError, match="has the same name"):
+        folder_of(name).records()
+
+
+def test_sizes_are_checked_before_anything_is_trained(tmp_path, tiny_set):
+    name = tiny_set("tiny_sizes", count=2)
+    write(tmp_path / name / "labels" / "000001.png", size=(64, 47))
+    with pytest.raises(ValueError, match=r"labels/000001\.png: .*\(64x48\), got 64x47"):
+        folder_of(name).records()
+    (tmp_path / name / "labels" / "000001.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"000001\.png: expected a complete picture"):
+        folder_of(name).records()
+
+
+def test_a_subset_is_seeded_sorted_and_the_same_everywhere(tiny_set):
+    folder = folder_of(tiny_set("tiny_subset", count=12))
+    keys = [record["image_id"] for record in folder.records(subset=5, seed=0)]
+    # Written out: another machine, NumPy or Python must draw these very images.
+    assert keys == ["000000", "000002", "000006", "000007", "000011"]
+    assert [record["image_id"] for record in folder.records(subset=5, seed=1)] != keys
+    assert len(folder.records(subset=50)) == 12
+    with pytest.raises(ValueError, match="at least 1 image, got 0"):
+        folder.records(subset=0)
+
+
+def gtav(root, count=3):
+    for index in range(count):
+        write(root / f"gtav/images/{index:05d}.png", mode="RGB")
+        write(root / f"gtav/labels/{index:05d}.png", value=26, mode="P")
+
+
+def test_gtav_reports_and_skips_labels_of_another_size(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    gtav(tmp_path)
+    write(tmp_path / "gtav/labels/00001.png", value=26, mode="P", size=(9, 6))
+    records = DatasetCatalog.get("gtav_all")
+    assert [record["image_id"] for record in records] == ["00000", "00002"]
+    assert "labels/00001.png" in caplog.text and "got 9x6" in caplog.text
+    assert (read(records[0])[1] == CLASSES.index("car")).all()
+
+
+def test_gtav_train_is_drawn_from_the_whole_set_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    gtav(tmp_path)
+    with pytest.raises(ValueError, match=r"'gtav_train' is 12403 pairs .* has only 3"):
+        DatasetCatalog.get("gtav_train")
+
+
+def test_cityscapes_in_its_own_layout(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    root = tmp_path / "cityscapes"
+    for city in ("bonn", "ulm"):
+        stem = f"{city}/{city}_000000_000019"
+        write(root / f"leftImg8bit/val/{stem}_leftImg8bit.png", mode="RGB")
+        write(root / f"gtFine/val/{stem}_gtFine_labelIds.png", value=7)
+        write(root / f"gtFine/val/{stem}_gtFine_color.png", mode="RGB")
+        (root / f"gtFine/val/{stem}_gtFine_polygons.json").write_text("{}")
+    records = DatasetCatalog.get("cityscapes_val")
+    assert len(records) == 2 and (read(records[1])[1] == 0).all()
+    assert MetadataCatalog.get("cityscapes_val").benchmark == "cityscapes"
+    with pytest.raises(FileNotFoundError, match="leftImg8bit/train"):
+        DatasetCatalog.get("cityscapes_train")
+
+
+@pytest.mark.parametrize("release", ["images/10k/val labels/sem_seg/masks/val", "seg"])
+def test_bdd_in_the_layouts_of_both_releases(tmp_path, monkeypatch, release):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    images, labels, end = "seg/images/val", "seg/labels/val", "_train_id.png"
+    if release != "seg":
+        (images, labels), end = release.split(), ".png"
+    write(tmp_path / "bdd100k" / images / "7d06fefd-f7be05a6.jpg", mode="RGB")
+    write(tmp_path / "bdd100k" / labels / f"7d06fefd-f7be05a6{end}", value=13)
+    (record,) = DatasetCatalog.get("bdd100k_val")
+    assert (read(record)[1] == 13).all()
+
+
+@pytest.mark.parametrize("labels", ["v1.2/labels", "labels"])
+def test_mapillary_reads_its_classes_from_the_release(tmp_path, monkeypatch, labels):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    root = tmp_path / "mapillary_vistas"
+    write(root / "validation/images/a.jpg", mode="RGB")
+    write(root / "validation" / labels / "a.png", value=1, mode="P")
+    with pytest.raises(FileNotFoundError, match=r"config_v1\.2\.json or .*config\.json"):
+        DatasetCatalog.get("mapillary_vistas_val")
+    config = {"labels": [{"readable": "Bird"}, {"readable": "Curb Cut"}]}
+    (root / "config_v1.2.json").write_text(json.dumps(config))
+    (record,) = DatasetCatalog.get("mapillary_vistas_val")
+    assert (read(record)[1] == CLASSES.index("sidewalk")).all()
+
+
+def test_other_label_maps_for_folders_of_ones_own(tmp_path, tiny_set):
+    name = tiny_set("tiny_ids", classes=(7, 26), label_map=CITYSCAPES_IDS)
+    assert set(np.unique(read(folder_of(name).records()[0])[1])) <= {0, 13}
+
+
+def test_real_sets_are_found_with_their_foldings(tmp_path, monkeypatch):
+    monkeypatch.delenv("RECYCLELORA_DATA", raising=False)
+    assert real_sets() == []
+    monkeypatch.setenv("RECYCLELORA_DATA", str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match="RECYCLELORA_DATA: expected a folder"):
+        real_sets()
+    for name in ("camvid_test_only", "other_test_only"):
+        write(tmp_path / name / "images/a.jpg", mode="RGB")
+        write(tmp_path / name / "labels/a.png")
+    monkeypatch.setenv("RECYCLELORA_DATA", str(tmp_path))
+    assert real_sets() == ["camvid_test_only", "other_test_only"]
+    assert folder_of("camvid_test_only").folding == CAMVID
+    assert folder_of("other_test_only").folding is None
+
+
+def test_the_shared_real_sets_hold_what_their_label_maps_say(real_data):
+    sizes = dict.fromkeys(REAL_SETS, 20)
+    assert sizes.keys() <= set(real_sets())
+    for name in REAL_SETS:
+        records = folder_of(name).records(subset=sizes[name])
+        assert len(records) == sizes[name]
+        for record in records[:5]:
+            image, label = read(record)
+            assert image.shape == (*label.shape, 3)

@@ -1,0 +1,152 @@
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from recyclelora.data import TRAIN_IDS, LabelMap, read_image, read_pair
+from recyclelora.data.reading import read_ids
+
+RNG = np.random.default_rng(0)
+COLORS = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+IDS = RNG.integers(0, 19, (6, 9), dtype=np.uint8)
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def test_rgb_is_read_in_this_order(tmp_path):
+    Image.fromarray(COLORS).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), COLORS)
+
+
+def test_grey_palette_and_transparent_images_become_rgb(tmp_path):
+    grey = Image.fromarray(COLORS[..., 0])
+    grey.save(tmp_path / "grey.png")
+    assert np.array_equal(read_image(tmp_path / "grey.png"), np.repeat(COLORS[..., :1], 3, 2))
+    grey.convert("P").save(tmp_path / "palette.png")
+    assert np.array_equal(read_image(tmp_path / "palette.png"), np.repeat(COLORS[..., :1], 3, 2))
+    alpha = np.dstack([COLORS, np.full((6, 9), 7, np.uint8)])
+    Image.fromarray(alpha).save(tmp_path / "alpha.png")
+    assert np.array_equal(read_image(tmp_path / "alpha.png"), COLORS)
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    red = Image.new("RGB", (16, 16), (200, 30, 40))
+    red.convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - (200, 30, 40)).max() < 6
+
+
+def test_16_bit_images_are_scaled_and_not_clipped(tmp_path):
+    wide = COLORS.astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / "grey.png"), wide[..., 0])
+    assert np.array_equal(read_image(tmp_path / "grey.png")[..., 1], COLORS[..., 0])
+    cv2.imwrite(str(tmp_path / "rgb.png"), wide[..., ::-1])
+    assert np.array_equal(read_image(tmp_path / "rgb.png"), COLORS)
+
+
+def test_floating_point_images_are_refused(tmp_path):
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=r"a\.tiff: expected an image of 8 or 16 bits"):
+        read_image(tmp_path / "a.tiff")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_upright_as_a_viewer_shows_them(tmp_path, orientation):
+    Image.fromarray(COLORS).save(tmp_path / "a.png", exif=exif(orientation))
+    upright = {
+        1: COLORS,
+        2: COLORS[:, ::-1],
+        3: COLORS[::-1, ::-1],
+        4: COLORS[::-1],
+        5: COLORS.transpose(1, 0, 2),
+        6: np.rot90(COLORS, -1),
+        7: np.rot90(COLORS, 2).transpose(1, 0, 2),
+        8: np.rot90(COLORS),
+    }[orientation]
+    assert np.array_equal(read_image(tmp_path / "a.png"), upright)
+
+
+def test_the_labels_size_says_on_which_grid_it_was_drawn(tmp_path):
+    Image.fromarray(COLORS).save(tmp_path / "a.png", exif=exif(6))
+    Image.fromarray(IDS).save(tmp_path / "stored.png")
+    Image.fromarray(np.ascontiguousarray(np.rot90(IDS, -1))).save(tmp_path / "upright.png")
+    image, label = read_pair(tmp_path / "a.png", tmp_path / "stored.png", TRAIN_IDS)
+    assert np.array_equal(image, COLORS) and np.array_equal(label, IDS)
+    image, label = read_pair(tmp_path / "a.png", tmp_path / "upright.png", TRAIN_IDS)
+    assert np.array_equal(image, np.rot90(COLORS, -1))
+    assert np.array_equal(label, np.rot90(IDS, -1))
+
+
+def test_palette_labels_give_their_indices(tmp_path):
+    label = Image.fromarray(IDS).convert("P")
+    label.putpalette([value for i in range(256) for value in (255 - i, i, 7)])
+    label.putdata(IDS.ravel().tolist())
+    label.save(tmp_path / "a.png")
+    assert np.array_equal(read_ids(tmp_path / "a.png"), IDS)
+
+
+def test_palettes_of_few_colours_are_unpacked(tmp_path):
+    label = Image.fromarray(IDS % 4).convert("P")
+    label.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    label.putdata((IDS % 4).ravel().tolist())
+    label.save(tmp_path / "a.png", bits=2)
+    assert np.array_equal(read_ids(tmp_path / "a.png"), IDS % 4)
+
+
+def test_16_bit_labels_keep_all_their_bits(tmp_path):
+    wide = IDS.astype(np.uint16) * 300
+    cv2.imwrite(str(tmp_path / "grey.png"), wide)
+    assert np.array_equal(read_ids(tmp_path / "grey.png"), wide)
+    # SYNTHIA: three channels, the class in the red one.
+    cv2.imwrite(str(tmp_path / "rgb.png"), np.dstack([wide * 0, wide * 0 + 5, wide]))
+    assert np.array_equal(read_ids(tmp_path / "rgb.png", channel=0), wide)
+
+
+def test_a_channel_goes_with_colour_labels_only(tmp_path):
+    Image.fromarray(COLORS).save(tmp_path / "rgb.png")
+    Image.fromarray(IDS).save(tmp_path / "grey.png")
+    with pytest.raises(ValueError, match=r"rgb\.png: expected a map of class ids"):
+        read_ids(tmp_path / "rgb.png")
+    with pytest.raises(ValueError, match=r"grey\.png: expected a colour file"):
+        read_ids(tmp_path / "grey.png", channel=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_truncated_file_is_named(tmp_path, suffix, share):
+    whole, broken = tmp_path / f"whole{suffix}", tmp_path / f"broken{suffix}"
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(whole)
+    content = whole.read_bytes()
+    broken.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=rf"broken\{suffix}: expected a complete picture"):
+        read_image(broken)
+
+
+def test_a_truncated_16_bit_colour_label_is_named(tmp_path):
+    wide = RNG.integers(0, 20, (64, 64, 3)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "whole.png"), wide)
+    content = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"a\.png: expected a complete picture"):
+        read_ids(tmp_path / "a.png", channel=0)
+
+
+def test_a_missing_file_and_another_size_are_named(tmp_path):
+    Image.fromarray(COLORS).save(tmp_path / "a.png")
+    Image.fromarray(IDS[:4]).save(tmp_path / "small.png")
+    with pytest.raises(FileNotFoundError, match=r"gone\.png: no such file"):
+        read_pair(tmp_path / "a.png", tmp_path / "gone.png", TRAIN_IDS)
+    with pytest.raises(ValueError, match=r"small\.png: .*a\.png \(9x6\), got 9x4"):
+        read_pair(tmp_path / "a.png", tmp_path / "small.png", TRAIN_IDS)
+
+
+def test_the_label_map_of_a_pair_is_applied(tmp_path):
+    Image.fromarray(COLORS).save(tmp_path / "a.png")
+    Image.fromarray(IDS).save(tmp_path / "label.png")
+    shifted = LabelMap("shifted", {i: (i + 1) % 19 for i in range(19)})
+    assert np.array_equal(
+        read_pair(tmp_path / "a.png", tmp_path / "label.png", shifted)[1], (IDS + 1) % 19
+    )
