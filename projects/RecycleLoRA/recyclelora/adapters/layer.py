@@ -40,7 +40,7 @@ def dual_lora_linear(
     out = F.linear(x, weight, bias)
     hidden = F.linear(x if columns is None else x.index_select(-1, columns), A)
     rows = out.reshape(-1, out.shape[-1])
-    return torch.addmm(rows, hidden.reshape(-1, len(A)), B.t(), alpha=scaling).view(out.shape)
+    return torch.addmm(rows, hidden.reshape(-1, A.shape[0]), B.t(), alpha=scaling).view(out.shape)
 
 
 class DualLoRALinear(AdapterPair):
