@@ -105,6 +105,11 @@ def test_a_linear_with_its_own_forward_is_refused():
         adapt(nn.Sequential(Doubled(8, 8)), r_main=3, r_sub=1)
 
 
+def test_something_else_is_refused():
+    with pytest.raises(TypeError, match="must be an nn[.]Module, got dict"):
+        adapt({"weight": torch.ones(8, 8)})
+
+
 def test_without_linears_warns():
     model = nn.Sequential(nn.Conv2d(3, 4, 1))
     with pytest.warns(UserWarning, match="found no nn.Linear"):

@@ -76,9 +76,7 @@ def test_golden(golden, case):
     q = expected["Q_float64"][:, :rank]
     signs = (q * out.q_major[:, :rank]).sum(0).sign()
     tolerance = 2e-6 if rank == 32 else 5e-4
-    torch.testing.assert_close(
-        out.q_major[:, :rank], (q * signs).float(), atol=tolerance, rtol=0
-    )
+    torch.testing.assert_close(out.q_major[:, :rank], (q * signs).float(), atol=tolerance, rtol=0)
     torch.testing.assert_close(out.q_major @ r, permuted, atol=1e-5, rtol=0)
 
 

@@ -56,6 +56,8 @@ def adapt(
     >>> sorted(name for name, p in model.named_parameters() if p.requires_grad)[:2]
     ['0.lora_A_main', '0.lora_A_sub']
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"adapt: module must be an nn.Module, got {type(module).__name__}")
     check_settings(r_main, r_sub, alpha, init, sparse_a)
     for name, child in module.named_modules():
         if isinstance(child, DualLoRALinear):
