@@ -58,7 +58,7 @@ $(STAMPS)/venv:
 $(STAMPS)/requirements: requirements.txt $(STAMPS)/venv
 	@echo "[set-up] installing torch and the other requirements (5 GB once unpacked)"
 	@rm $(STAMPS)/venv
-	$(PIP) install -r requirements.txt || { touch $(STAMPS)/venv; exit 1; }
+	trap 'exit 130' INT TERM; $(PIP) install -r requirements.txt || { touch $(STAMPS)/venv; exit 1; }
 	@touch $(STAMPS)/venv $@
 
 $(STAMPS)/detectron2: tools/install_detectron2.py $(STAMPS)/requirements
