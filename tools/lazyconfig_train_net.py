@@ -14,7 +14,7 @@ from pathlib import Path
 
 from detectron2.config import LazyConfig
 from detectron2.engine import default_argument_parser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.engine.launch import launch_processes
 from recyclelora.engine.overrides import apply_overrides
@@ -22,6 +22,8 @@ from recyclelora.engine.run import evaluate, train
 
 # What bad input raises; anything else is a bug of ours and keeps its traceback on the screen.
 INPUT_ERRORS = (ValueError, OSError, FloatingPointError)
+
+SECTIONS = ("train", "model", "optimizer", "schedule", "dataloader", "evaluation")
 
 
 def load_config(args: Namespace) -> DictConfig:
@@ -32,7 +34,14 @@ def load_config(args: Namespace) -> DictConfig:
         raise FileNotFoundError(
             f"no config at {args.config_file}: see configs/ for those that exist"
         )
-    return apply_overrides(LazyConfig.load(args.config_file), args.opts)
+    loaded = LazyConfig.load(args.config_file)
+    missing = [section for section in SECTIONS if section not in loaded]
+    if missing:
+        raise ValueError(f"{args.config_file} lacks {', '.join(missing)}: see configs/demo.py")
+    # What a config imported to build its sections is not part of the run: an override of it would
+    # be without effect, so it is unknown.
+    cfg = OmegaConf.create({s: loaded[s] for s in SECTIONS}, flags={"allow_objects": True})
+    return apply_overrides(cfg, args.opts)
 
 
 def main(args: Namespace) -> None:

@@ -24,6 +24,8 @@ class ProgressLine(EventWriter):
     def write(self) -> None:
         """Log the line of the current iteration."""
         storage = get_event_storage()
+        if storage.iter >= self.iterations:
+            return  # Detectron2 writes once more after the training has ended
         scalars = storage.latest_with_smoothing_hint(window_size=20)
 
         def smoothed(name: str) -> float | None:

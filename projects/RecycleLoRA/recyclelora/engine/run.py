@@ -102,7 +102,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     cfg.optimizer.params.model = None
-    loader = instantiate(cfg.dataloader.train, start_iteration=start)
+    cfg.dataloader.train.start_iteration = start
+    loader = instantiate(cfg.dataloader.train)
     trainer = Trainer(
         model=ddp,
         loader=loader,
@@ -150,12 +151,7 @@ def _hooks(cfg, model, trainer, checkpoints, log) -> list:
         _preview(cfg, model, trainer.dtype, f"iter_{done:07d}.png")
 
     output = Path(cfg.train.output_dir)
-    actions = [
-        StepTimer(),
-        SaveCheckpoints(checkpoints=checkpoints, period=cfg.train.checkpoint_period),
-        Every(action=preview, period=cfg.train.picture_period),
-        Every(action=evaluate_now, period=cfg.train.eval_period, last=True),
-    ]
+    actions = [StepTimer()]
     if comm.is_main_process():
         writers = [
             ProgressLine(iterations=cfg.train.max_iter, logger=log),
@@ -163,7 +159,12 @@ def _hooks(cfg, model, trainer, checkpoints, log) -> list:
             TensorboardXWriter(str(output)),
         ]
         actions.append(hooks.PeriodicWriter(writers, period=cfg.train.log_period))
-    return actions
+    return [
+        *actions,
+        SaveCheckpoints(checkpoints=checkpoints, period=cfg.train.checkpoint_period),
+        Every(action=preview, period=cfg.train.picture_period),
+        Every(action=evaluate_now, period=cfg.train.eval_period, last=True),
+    ]
 
 
 def evaluate(cfg: DictConfig) -> dict:

@@ -1,0 +1,37 @@
+"""The demo: DINOv2-S learns on procedural streets by day, and is tested on what it never saw.
+
+``make demo`` draws the streets first. Real sets join where RECYCLELORA_DATA points at them.
+"""
+
+from detectron2.config import LazyCall as L
+
+from recyclelora.data import real_sets
+from recyclelora.evaluation import native
+
+from .common.data import folder, test_loader, train_loader
+from .common.dinov2 import dinov2_s
+from .common.optimizer import optimizer
+from .common.recyclelora import model
+from .common.train import train
+
+train.update(output_dir="output/demo/run", max_iter=300, log_period=10, picture_period=100)
+train.amp.dtype = "auto"
+optimizer.lr = 5e-4  # a short run: five times the paper's
+
+model.backbone.module.update(module=dinov2_s, weights="dinov2_vits14_focus")
+model.update(hidden_dim=128, enc_layers=2, enc_dim_feedforward=512)
+model.update(dec_layers=3, dec_dim_feedforward=512, num_queries=40, num_points=3136)
+
+streets = "${dataloader.streets}"
+dataloader = dict(
+    streets="output/demo/streets",
+    train=train_loader(folder(streets, "day"), crop=256),
+    test={
+        **{
+            f"streets {name}": test_loader(folder(streets, name))
+            for name in ("day_val", "night", "fog", "rain")
+        },
+        **{name: test_loader(name, subset=20) for name in real_sets()},
+    },
+)
+evaluation = dict(protocol=L(native)(long_side=512))

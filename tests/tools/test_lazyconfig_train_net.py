@@ -1,0 +1,157 @@
+"""The training tool as a user runs it: train, evaluate, resume, and every mistake in one sentence."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+TINY = "tests/tools/tiny.py"
+
+
+def run_tool(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "tools/lazyconfig_train_net.py", "--config-file", TINY, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def write_blocks(folder: Path, count: int) -> None:
+    """Images of coloured blocks, a colour per class, and their labels."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for i in range(count):
+        label = np.kron(rng.integers(0, 19, (4, 6)), np.ones((16, 16))).astype(np.uint8)
+        image = np.stack([label * 13, 255 - label * 9, label * 5 % 251], axis=-1)
+        cv2.imwrite(str(folder / "images" / f"{i:03d}.png"), image.astype(np.uint8))
+        cv2.imwrite(str(folder / "labels" / f"{i:03d}.png"), label)
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("streets")
+    for name in ("day", "night"):
+        write_blocks(root / name, 4)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(streets, tmp_path_factory) -> Path:
+    """The output folder of a whole run of four iterations."""
+    output = tmp_path_factory.mktemp("run") / "whole"
+    done = run_tool(f"train.output_dir={output}", f"dataloader.streets={streets}")
+    assert done.returncode == 0, done.stderr
+    for said in ("main adapter", "sub adapter", "iteration 4/4", "left", "mIoU"):
+        assert said in done.stdout + done.stderr
+    return output
+
+
+def checkpoint(folder: Path, iteration: int) -> dict:
+    return torch.load(folder / f"iter_{iteration:07d}.pth", weights_only=True)
+
+
+def test_a_run_leaves_table_pictures_metrics_and_checkpoints(finished):
+    result = json.loads((finished / "domains.json").read_text())
+    assert set(result) == {"protocol", "domains", "mean_mIoU"}
+    assert result["domains"]["night"]["images"] == 2
+    assert 0 <= result["mean_mIoU"] <= 100
+    for picture in ("domains.png", "pictures/iter_0000002.png", "pictures/night.png"):
+        assert cv2.imread(str(finished / picture)) is not None, picture
+    lines = [json.loads(line) for line in (finished / "metrics.json").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if "total_loss" in line] == [0, 1, 2, 3]
+    assert list(finished.glob("events.out.tfevents*"))
+    assert checkpoint(finished, 4)["iteration"] == 4
+
+
+def test_only_adapters_and_head_have_moved(finished):
+    before, after = (checkpoint(finished, i)["model"] for i in (2, 4))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    backbone = {name for name in moved if name.startswith("backbone.")}
+    assert backbone and all("lora_" in name for name in backbone)
+    assert any(name.startswith("sem_seg_head.") for name in moved)
+
+
+def test_resume_continues_bit_for_bit(finished, streets, tmp_path):
+    arguments = [f"train.output_dir={tmp_path}", f"dataloader.streets={streets}"]
+    # The copy holds what a run killed after two iterations would have left.
+    torch.save(checkpoint(finished, 2), tmp_path / "iter_0000002.pth")
+    done = run_tool("--resume", *arguments)
+    assert done.returncode == 0, done.stderr
+    resumed, whole = checkpoint(tmp_path, 4), checkpoint(finished, 4)
+    for name, value in whole["model"].items():
+        assert torch.equal(resumed["model"][name], value), name
+    states = zip(
+        resumed["optimizer"]["state"].values(), whole["optimizer"]["state"].values(), strict=True
+    )
+    assert all(torch.equal(a["exp_avg_sq"], b["exp_avg_sq"]) for a, b in states)
+
+
+def test_eval_only_repeats_the_evaluation(finished, streets, tmp_path):
+    done = run_tool(
+        "--eval-only",
+        f"train.output_dir={tmp_path}",
+        f"train.init_checkpoint={finished / 'iter_0000004.pth'}",
+        f"dataloader.streets={streets}",
+    )
+    assert done.returncode == 0, done.stderr
+    first, again = (json.loads((d / "domains.json").read_text()) for d in (finished, tmp_path))
+    assert first == again
+
+
+def test_accumulation_and_half_precision_train(streets, tmp_path):
+    done = run_tool(
+        f"train.output_dir={tmp_path}",
+        f"dataloader.streets={streets}",
+        "train.accumulate=2",
+        "train.amp.dtype=bfloat16",
+        "train.max_iter=1",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train.max_iters=3"], "nearest known key is 'train.max_iter'"),
+        (["train.max_iter"], "form key=value"),
+        (["dataloader.streets=/nowhere"], "/nowhere/day/images"),
+        (["train.device=cuda:99"], "train.device=cuda:99"),
+        (["train.amp.dtype=int8"], "train.amp.dtype"),
+        (["train.init_checkpoint=/nowhere.pth"], "no checkpoint at /nowhere.pth"),
+        (["model.backbone.r_main=64"], "r_main"),
+        (["dataloader.train.total_batch_size=0"], "total_batch_size"),
+        (["train.accumulate=3"], "train.accumulate=3"),
+        (["--eval-only"], "no checkpoint to evaluate"),
+        (["--config-file", "nowhere.py"], "no config at nowhere.py"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(arguments, sentence, streets, tmp_path):
+    common = [f"train.output_dir={tmp_path}"]
+    if not any(a.startswith("dataloader.streets") for a in arguments):
+        common.append(f"dataloader.streets={streets}")
+    options = [a for a in arguments if "=" not in a]
+    done = run_tool(*options, *common, *[a for a in arguments if "=" in a])
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and sentence in last, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.pth"))
+
+
+def test_a_second_run_into_the_same_folder_is_refused(finished, streets):
+    done = run_tool(f"train.output_dir={finished}", f"dataloader.streets={streets}")
+    assert done.returncode != 0 and "add --resume" in done.stderr
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished, streets, tmp_path):
+    done = run_tool(
+        f"train.output_dir={tmp_path}",
+        f"dataloader.streets={streets}",
+        f"train.init_checkpoint={finished / 'iter_0000004.pth'}",
+        "model.hidden_dim=64",
+    )
+    assert done.returncode != 0 and "belongs to another model" in done.stderr
