@@ -106,7 +106,7 @@ def test_a_linear_with_its_own_forward_is_refused():
 
 
 def test_something_else_is_refused():
-    with pytest.raises(TypeError, match="must be an nn[.]Module, got dict"):
+    with pytest.raises(TypeError, match=r"must be an nn\.Module, got dict"):
         adapt({"weight": torch.ones(8, 8)})
 
 
