@@ -1,0 +1,141 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from detectron2.utils import comm
+from PIL import Image
+
+from recyclelora.data import CAMVID, CLASSES, LABELMEFACADE, build_test_loader, real_sets
+from recyclelora.evaluation import evaluate_domains, native, preview_domains
+
+
+def predict(images):
+    """Logits that depend on the pixel's colour alone, so that windows change nothing."""
+    batch, _, height, width = images.shape
+    logits = torch.zeros(batch, len(CLASSES), height, width)
+    logits[:, [0, 2, 10]] = images
+    return logits
+
+
+def loaders(tiny_set, **sets):
+    return {
+        name: build_test_loader(tiny_set(f"tiny_{name}", **options), num_workers=0)
+        for name, options in sets.items()
+    }
+
+
+def expected_iou(loader):
+    prediction = np.stack([predict(s["image"][None].float())[0].argmax(0) for s in loader])
+    truth = np.stack([sample["sem_seg"] for sample in loader])
+    prediction, truth = prediction[truth != 255], truth[truth != 255]
+    ious = {}
+    for index, name in enumerate(CLASSES):
+        union = ((prediction == index) | (truth == index)).sum()
+        hits = ((prediction == index) & (truth == index)).sum()
+        ious[name] = 100 * hits / union if union else None
+    return ious
+
+
+def test_domains_json_holds_every_domain_in_percent(tiny_set, tmp_path):
+    domains = loaders(tiny_set, day={"count": 3}, night={"count": 2, "classes": (2, 8, 255)})
+    protocol = native(mode="slide", crop=32, stride=20)
+    result = evaluate_domains(predict, domains, protocol, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "domains.json").read_text()) == result
+    assert result.keys() == {"protocol", "domains", "mean_mIoU"}
+    assert result["protocol"] == protocol.as_dict()
+    for name, scores in result["domains"].items():
+        assert scores.keys() == {"mIoU", "IoU", "images"}
+        known = expected_iou(domains[name])
+        assert scores["IoU"] == pytest.approx(known, abs=1e-9)
+        assert scores["mIoU"] == pytest.approx(
+            np.mean([v for v in known.values() if v is not None])
+        )
+    assert [scores["images"] for scores in result["domains"].values()] == [3, 2]
+    means = [scores["mIoU"] for scores in result["domains"].values()]
+    assert result["mean_mIoU"] == pytest.approx(np.mean(means))
+
+
+def test_classes_that_a_set_does_not_label_are_null(tiny_set, tmp_path):
+    domains = loaders(tiny_set, facades={"folding": LABELMEFACADE})
+    scores = evaluate_domains(predict, domains, native(), tmp_path)["domains"]["facades"]
+    nulls = {name for name, value in scores["IoU"].items() if value is None}
+    # Of the six labels, three occur in truth or prediction.
+    assert nulls == set(CLASSES) - {"road", "building", "sky"}
+
+
+def test_the_table_names_domains_classes_and_the_constant_baseline(tiny_set, tmp_path, caplog):
+    domains = loaders(tiny_set, day={}, cambridge={"folding": CAMVID})
+    with caplog.at_level(logging.INFO):
+        result = evaluate_domains(predict, domains, native(), tmp_path)
+    lines = caplog.text.splitlines()
+    line = next(line for line in lines if line.startswith("day "))
+    assert f"{result['domains']['day']['mIoU']:.2f}" in line.split()
+    assert "one class" in caplog.text and any(line.startswith("bicycle") for line in lines)
+
+
+def test_pictures_are_written_with_a_row_per_domain(tiny_set, tmp_path):
+    domains = loaders(tiny_set, day={}, night={})
+    evaluate_domains(predict, domains, native(), tmp_path, pictures=2)
+    files = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.png")}
+    files = {file for file in files if not file.startswith("tiny_")}
+    assert files == {"domains.png", "pictures/day.png", "pictures/night.png"}
+    path = preview_domains(predict, domains, native(), tmp_path / "preview.png")
+    with Image.open(path) as preview, Image.open(tmp_path / "domains.png") as overview:
+        assert preview.size == overview.size
+
+
+def test_no_pictures_no_files(tiny_set, tmp_path):
+    evaluate_domains(predict, loaders(tiny_set, day={}), native(), tmp_path / "o", pictures=0)
+    assert [file.name for file in (tmp_path / "o").iterdir()] == ["domains.json"]
+
+
+def test_a_domain_without_a_labelled_pixel_leaves_no_file(tiny_set, tmp_path):
+    domains = loaders(tiny_set, blank={"classes": (255,)})
+    with pytest.raises(ValueError, match="domain 'blank': expected labelled pixels"):
+        evaluate_domains(predict, domains, native(), tmp_path / "out")
+    assert not (tmp_path / "out" / "domains.json").exists()
+
+
+def test_no_domain_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one domain"):
+        evaluate_domains(predict, {}, native(), tmp_path)
+
+
+def test_real_streets_score_as_their_labels_say(real_data, tmp_path):
+    """Predicting the truth scores 100 on every set, folded or not."""
+    domains = {name: build_test_loader(name, subset=2, num_workers=0) for name in real_sets()}
+    for name, loader in domains.items():
+        truths = iter([sample["sem_seg"] for sample in loader])
+
+        def oracle(images, truths=truths):
+            ids = next(truths).long()
+            ids[ids == 255] = 0
+            return torch.nn.functional.one_hot(ids, len(CLASSES)).permute(2, 0, 1)[None].float()
+
+        result = evaluate_domains(oracle, {name: loader}, native(), tmp_path / name, pictures=0)
+        assert result["mean_mIoU"] == pytest.approx(100), name
+
+
+def evaluate_in_process(rank, world, folder, name):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/address", rank=rank, world_size=world
+    )
+    domains = {"shared": build_test_loader(name, num_workers=0)}
+    evaluate_domains(predict, domains, native(), folder / "two")
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_does(tiny_set, tmp_path):
+    name = tiny_set("tiny_two", count=5)
+    domains = {"shared": build_test_loader(name, num_workers=0)}
+    alone = evaluate_domains(predict, domains, native(), tmp_path / "one")
+    # Forked, so that the registered dataset is there; nothing in this process holds threads.
+    torch.multiprocessing.start_processes(
+        evaluate_in_process, (2, tmp_path, name), nprocs=2, start_method="fork"
+    )
+    assert json.loads((tmp_path / "two" / "domains.json").read_text()) == alone
+    for picture in ("domains.png", "pictures/shared.png"):
+        one, two = (tmp_path / run / picture for run in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()

@@ -1,0 +1,93 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from recyclelora.evaluation import sliding_window_logits
+
+
+def published_network(reference):
+    def predict(crops):
+        height, width = crops.shape[-2:]
+        bias = reference["position_bias"][:, :height, :width]
+        return F.conv2d(crops, reference["conv_weight"], padding=2) + bias
+
+    return predict
+
+
+def test_logits_and_argmax_agree_with_mmsegmentation(golden):
+    reference = golden("slide_inference.pt")
+    cases = [case for case in reference.values() if isinstance(case, dict)]
+    assert cases
+    for case in cases:
+        seen = []
+
+        def predict(crops, seen=seen):
+            seen.append(list(crops.shape))
+            return published_network(reference)(crops)
+
+        images = case["x"]
+        crop, stride = tuple(case["crop"]), tuple(case["stride"])
+        logits = sliding_window_logits(predict, images, crop, stride, batch=1)
+        torch.testing.assert_close(logits, case["slide_logits"], atol=1e-5, rtol=0)
+        if len(images) == 1:
+            assert seen == [list(shape) for shape in case["windows_in_order"]]
+        size = tuple(case["ori_shape"])
+        resized = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        same = resized.argmax(1).to(torch.uint8) == case["argmax_ori"]
+        assert same.float().mean() >= 0.9995
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 100])
+def test_batches_of_windows_change_only_rounding(batch):
+    network = torch.nn.Conv2d(3, 5, 3, padding=1)
+    images = torch.rand(2, 3, 50, 70)
+    with torch.no_grad():
+        one = sliding_window_logits(network, images[:1], 24, 16)
+        two = sliding_window_logits(network, images[1:], 24, 16)
+        both = sliding_window_logits(network, images, 24, 16, batch=batch)
+    torch.testing.assert_close(both, torch.cat([one, two]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "windows"),
+    [
+        ((20, 30), [((0, 20), (0, 30))]),  # smaller than the crop: one window of its own size
+        ((20, 64), [((0, 20), (0, 64))]),
+        ((20, 65), [((0, 20), (0, 64)), ((0, 20), (1, 65))]),
+        ((64, 150), [((0, 64), (0, 64)), ((0, 64), (43, 107)), ((0, 64), (86, 150))]),
+        ((64, 151), [((0, 64), x) for x in ((0, 64), (43, 107), (86, 150), (87, 151))]),
+    ],
+)
+def test_the_last_window_is_shifted_back_inside(size, windows):
+    rows, columns = torch.meshgrid(*map(torch.arange, size), indexing="ij")
+    images = torch.stack([rows, columns, rows]).float()[None]
+    seen = []
+
+    def predict(crops):
+        for crop in crops:
+            first, last = crop[:2, 0, 0].int().tolist(), crop[:2, -1, -1].int().tolist()
+            seen.append(tuple((a, b + 1) for a, b in zip(first, last, strict=True)))
+        return crops
+
+    logits = sliding_window_logits(predict, images, 64, 43, batch=2)
+    assert seen == windows
+    torch.testing.assert_close(logits, images)
+
+
+def test_half_precision_outputs_are_summed_in_float32():
+    logits = sliding_window_logits(lambda x: x.bfloat16(), torch.rand(1, 3, 40, 40), 16, 5)
+    assert logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "options", [{"stride": 20}, {"stride": 0}, {"batch": 0}, {"crop": 0}, {"crop": (16, 4)}]
+)
+def test_windows_that_leave_gaps_are_refused(options):
+    arguments = {"crop": 16, "stride": 8, "batch": 1} | options
+    with pytest.raises(ValueError, match="windows need a batch of at least 1 and 0 < stride"):
+        sliding_window_logits(lambda x: x, torch.rand(1, 3, 32, 32), **arguments)
+
+
+def test_logits_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"\(1, C, 16, 16\), got \(1, 3, 8, 8\)"):
+        sliding_window_logits(lambda x: x[..., ::2, ::2], torch.rand(1, 3, 32, 32), 16, 8)
