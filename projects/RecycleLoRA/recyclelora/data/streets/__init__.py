@@ -1,0 +1,7 @@
+"""Procedural streets: drawn scenes with pixel-exact labels of the 19 Cityscapes classes."""
+
+from .domains import DOMAINS, Domain
+from .generate import GENERATOR_VERSION, draw_street
+from .write import write_streets
+
+__all__ = ["DOMAINS", "GENERATOR_VERSION", "Domain", "draw_street", "write_streets"]

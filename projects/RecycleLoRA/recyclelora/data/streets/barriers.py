@@ -1,0 +1,118 @@
+"""Walls, fences and hedges along the street."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from . import textures
+from .canvas import Canvas
+from .ground import KERB
+
+WALL, FENCE, VEGETATION = 3, 4, 8
+KINDS = {
+    "wall": WALL,
+    "bars": FENCE,
+    "planks": FENCE,
+    "mesh": FENCE,
+    "rail": FENCE,
+    "hedge": VEGETATION,
+}
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """A straight piece from (xa, za) to (xb, zb), seen from either side."""
+
+    kind: str
+    start: tuple[float, float]
+    end: tuple[float, float]
+    height: float
+    base: float = KERB
+    tone: int = 0  # pieces of one run share it, and with it their colour
+
+    def corners(self) -> np.ndarray:
+        return np.array([[x, y, z] for x, z in (self.start, self.end) for y in (0.0, self.height)])
+
+
+@lru_cache(maxsize=64)
+def _grid(kind: str, length_pixels: int, height_pixels: int, density: int) -> np.ndarray:
+    """Alpha (h, w) uint8 of a fence that one can see through."""
+    alpha = np.zeros((height_pixels, length_pixels), np.uint8)
+    line = max(int(0.035 * density), 1)
+    if kind == "bars":
+        for x in range(0, length_pixels, max(int(0.13 * density), 2 * line)):
+            alpha[:, x : x + line] = 255
+        for y in (0.06, 0.9):
+            row = int(y * height_pixels)
+            alpha[row : row + 2 * line] = 255
+    elif kind == "rail":
+        for y in (0.12, 0.5, 0.82):
+            row = int(y * height_pixels)
+            alpha[row : row + max(int(0.09 * density), 1)] = 255
+    else:
+        step = max(int(0.1 * density), 2)
+        y, x = np.mgrid[0:height_pixels, 0:length_pixels]
+        alpha[((x + y) % step < max(step // 5, 1)) | ((x - y) % step < max(step // 5, 1))] = 120
+        alpha[: 2 * line] = 255
+    post = max(int(0.08 * density), 1)
+    for x in range(0, length_pixels, max(int(2.5 * density), 1)):
+        alpha[:, x : x + post] = 255
+    return alpha
+
+
+def _paint_of(canvas: Canvas, barrier: Barrier) -> tuple[np.ndarray, str]:
+    choice = np.random.default_rng(barrier.tone)
+    if barrier.kind == "wall":
+        walls = canvas.palette.facades
+        colour = np.array(walls[choice.integers(len(walls))], float) * choice.uniform(0.6, 0.95)
+        return colour, ("brick", "stone", "panel", "plaster", "brick")[choice.integers(5)]
+    if barrier.kind == "hedge":
+        leaves = canvas.palette.leaves
+        return np.array(leaves[choice.integers(len(leaves))], float) * 0.75, "leaves"
+    if barrier.kind == "planks":
+        return np.array([132.0, 104, 78]) * choice.uniform(0.6, 1.2), "planks"
+    metals = ((44, 46, 48), (150, 154, 156), (60, 84, 66), (206, 206, 200), (96, 84, 76))
+    return np.array(metals[choice.integers(len(metals))], float), "plaster"
+
+
+def draw_barrier(canvas: Canvas, barrier: Barrier):
+    """Paint the side that faces the camera, and the top of a wall or hedge."""
+    camera = canvas.camera
+    colour, material = _paint_of(canvas, barrier)
+    (xa, za), (xb, zb) = barrier.start, barrier.end
+    low, high = barrier.base, barrier.base + barrier.height
+    ends = np.array([[xa, high, za], [xb, high, zb]])
+    seen = camera.to_camera(ends)
+    if seen[:, 2].max() < 0.4:
+        return
+    if seen[0, 0] * seen[1, 2] > seen[1, 0] * seen[0, 2]:
+        ends = ends[::-1]
+    along = ends[1] - ends[0]
+    length = float(np.linalg.norm(along))
+    normal = np.array([along[2], 0, -along[0]]) / length
+    nearest = max(seen[:, 2].min(), 0.15 * np.linalg.norm(seen[0]), 2.0)
+    density = textures.density_for(camera.focal / nearest, 64 if barrier.height < 1.6 else 40)
+    shift = np.random.default_rng(abs(int(za * 10))).integers(0, 256, 2)
+    picture = textures.surfaced(colour, material, (length, barrier.height), density, shift)
+    cover = None
+    if barrier.kind in ("bars", "mesh", "rail"):
+        cover = _grid(barrier.kind, picture.shape[1], picture.shape[0], density)
+    outward = camera.rotation @ normal
+    surface = canvas.surface(KINDS[barrier.kind], camera.plane(camera.to_camera(ends[0]), outward))
+    down = ends[0] - (0, high - low, 0)
+    if barrier.kind in ("wall", "hedge"):
+        _top(canvas, ends, normal, colour, surface, 0.3 if barrier.kind == "wall" else 0.9)
+        rows = np.linspace(1.05, 0.72, picture.shape[0])[:, None, None] * (1, 1, 1, 1)
+        picture = np.clip(picture * rows, 0, 255).astype(np.uint8)
+    if barrier.kind == "wall":
+        cap = max(int(0.08 * density), 1)
+        picture[:cap] = (*np.clip(colour * 1.25, 0, 255), 0)
+        picture[cap : cap + max(cap // 2, 1)] = (*(colour * 0.5), 0)
+    canvas.textured(ends[0], ends[1], down, picture, surface, normal=normal, cover=cover)
+
+
+def _top(canvas: Canvas, ends: np.ndarray, normal: np.ndarray, colour, surface: int, depth: float):
+    back = ends - normal * depth
+    points = canvas.camera.to_camera(np.array([ends[0], ends[1], back[1], back[0]]))
+    canvas.polygon(points, canvas.shaded([colour * 1.15], np.array([[0.0, 1.0, 0.0]]))[0], surface)

@@ -1,0 +1,170 @@
+"""Buildings: boxes with facades, roofs and chimneys."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import textures
+from .canvas import Canvas
+from .facade import FacadePaint, FacadeStyle, paint_facade
+from .ground import KERB
+from .mesh import MeshBuilder, draw_mesh
+
+BUILDING = 2
+
+
+@dataclass(frozen=True)
+class Building:
+    """Footprint x0..x1, z0..z1 in metres; ``fronts`` names the faces with windows."""
+
+    x0: float
+    x1: float
+    z0: float
+    z1: float
+    style: FacadeStyle
+    fronts: tuple[str, ...]  # of "left", "right", "near"
+    roof: float = 0.0  # height of a gable above the eaves, 0 = flat
+    chimneys: int = 0
+    awning: bool = False
+
+    def corners(self) -> np.ndarray:
+        """The box's eight corners, for its shadow."""
+        top = KERB + self.style.height + 0.5 * self.roof
+        return np.array(
+            [[x, y, z] for x in (self.x0, self.x1) for y in (0.0, top) for z in (self.z0, self.z1)]
+        )
+
+
+def _faces(building: Building):
+    """(name, top left corner, right, down, outward normal) of the faces that can look at us."""
+    b, top = building, KERB + building.style.height
+    yield "near", (b.x0, top, b.z0), (b.x1, top, b.z0), (b.x0, KERB, b.z0), (0, 0, -1)
+    yield "right", (b.x1, top, b.z0), (b.x1, top, b.z1), (b.x1, KERB, b.z0), (1, 0, 0)
+    yield "left", (b.x0, top, b.z1), (b.x0, top, b.z0), (b.x0, KERB, b.z1), (-1, 0, 0)
+
+
+def draw_building(canvas: Canvas, building: Building):
+    """Paint the faces that look at the camera, then roof and chimneys."""
+    camera, look = canvas.camera, canvas.look
+    paint = FacadePaint.draw(look, canvas.palette)
+    roof_colour = np.array(canvas.palette.roofs[look.integers(len(canvas.palette.roofs))], float)
+    seed = int(look.integers(1 << 31))
+    for name, corner, right, down, normal in _faces(building):
+        points = camera.to_camera(np.array([corner, right, down], float))
+        outward = camera.rotation @ np.asarray(normal, float)
+        if points[0] @ outward >= 0 or points[:, 2].max() < 0.5:
+            continue
+        width = float(np.linalg.norm(np.subtract(right, corner)))
+        nearest = max(points[:, 2].min(), 0.12 * np.linalg.norm(points[0]), 2.0)
+        density = textures.density_for(camera.focal / nearest, int(max(camera.focal / 14, 8)))
+        style = building.style
+        face_look = np.random.default_rng((seed, ord(name[0])))
+        if name not in building.fronts:
+            style = FacadeStyle(style.storeys, style.storey, ground="blank", cornice=style.cornice)
+        picture = paint_facade(style, paint, width, density, look=face_look, lit=canvas.lit)
+        plane = camera.plane(points[0], outward)
+        surface = canvas.surface(BUILDING, plane)
+        canvas.textured(corner, right, down, picture, surface, normal=normal)
+        if building.awning and name in building.fronts and style.ground == "shop":
+            _awning(canvas, building, name, paint, face_look)
+    if building.roof:
+        _roof(canvas, building, paint, roof_colour)
+    _chimneys(canvas, building, paint, seed)
+
+
+def _roof(canvas: Canvas, b: Building, paint: FacadePaint, colour: np.ndarray):
+    """A gable whose ridge runs along the main front."""
+    camera = canvas.camera
+    low, high = KERB + b.style.height, KERB + b.style.height + b.roof
+    over = 0.3
+    if "near" in b.fronts and len(b.fronts) == 1:
+        ridge = 0.5 * (b.z0 + b.z1)
+        slopes = [
+            (
+                (b.x0, high, ridge),
+                (b.x1, high, ridge),
+                (b.x0, low, b.z0 - over),
+                (0, ridge - b.z0, -b.roof),
+            )
+        ]
+        gable = [(b.x1, low, b.z0), (b.x1, low, b.z1), (b.x1, high, ridge)]
+        gables = [(gable, (1, 0, 0)), ([(b.x0, y, z) for _, y, z in gable], (-1, 0, 0))]
+    else:
+        ridge = 0.5 * (b.x0 + b.x1)
+        run = ridge - b.x0
+        slopes = [
+            ((ridge, high, b.z0), (ridge, high, b.z1), (b.x1 + over, low, b.z0), (b.roof, run, 0)),
+            ((ridge, high, b.z1), (ridge, high, b.z0), (b.x0 - over, low, b.z1), (-b.roof, run, 0)),
+        ]
+        gables = [([(b.x0, low, b.z0), (b.x1, low, b.z0), (ridge, high, b.z0)], (0, 0, -1))]
+    for points, normal in gables:
+        seen = camera.to_camera(np.array(points, float))
+        outward = camera.rotation @ np.array(normal, float)
+        if seen[0] @ outward < 0:
+            shade = canvas.shaded([paint.wall], np.array([normal], float))[0]
+            canvas.polygon(seen, shade, canvas.surface(BUILDING, camera.plane(seen[0], outward)))
+    for corner, right, down, normal in slopes:
+        normal = np.array(normal, float) / np.linalg.norm(normal)
+        points = camera.to_camera(np.array([corner, right, down], float))
+        outward = camera.rotation @ normal
+        if points[0] @ outward >= 0 or points[:, 2].max() < 1:
+            continue
+        metres = (
+            np.linalg.norm(np.subtract(right, corner)),
+            np.linalg.norm(np.subtract(down, corner)),
+        )
+        nearest = max(points[:, 2].min(), 4.0)
+        picture = textures.surfaced(
+            colour, "tiles", metres, textures.density_for(camera.focal / nearest, 27)
+        )
+        canvas.textured(
+            corner,
+            right,
+            down,
+            picture,
+            canvas.surface(BUILDING, camera.plane(points[0], outward)),
+            normal=normal,
+        )
+
+
+def _chimneys(canvas: Canvas, b: Building, paint: FacadePaint, seed: int):
+    top = KERB + b.style.height + b.roof
+    rng = np.random.default_rng(seed)
+    for i in range(b.chimneys):
+        z = b.z0 + (i + 0.5) / b.chimneys * (b.z1 - b.z0)
+        x = 0.5 * (b.x0 + b.x1) + rng.uniform(-0.5, 0.5)
+        builder = MeshBuilder()
+        builder.box((-0.4, -1.2, -0.3), (0.4, 0.9, 0.3), "wall")
+        builder.box((-0.25, 0.9, -0.12), (0.25, 1.25, 0.12), "pot")
+        draw_mesh(
+            canvas,
+            builder.mesh(),
+            {"wall": paint.wall * 0.8, "pot": (150, 90, 66)},
+            BUILDING,
+            (x, top, z),
+            0.0,
+        )
+
+
+def _awning(canvas: Canvas, b: Building, name: str, paint: FacadePaint, look):
+    """A sloping cloth over the shop window."""
+    y = KERB + b.style.storey - 0.35
+    stripe = (230, 226, 214) if look.random() < 0.5 else paint.shop * 0.7
+    reach, drop = 1.3, 0.6
+    sign = 1 if name == "right" else -1
+    for i, z in enumerate(np.arange(b.z0 + 0.3, b.z1 - 0.8, 0.5)):
+        colour = paint.shop if i % 2 else stripe
+        if name == "near":
+            return
+        x = b.x1 if name == "right" else b.x0
+        cloth = np.array(
+            [
+                [x, y, z],
+                [x, y, z + 0.5],
+                [x + sign * reach, y - drop, z + 0.5],
+                [x + sign * reach, y - drop, z],
+            ]
+        )
+        points = canvas.camera.to_camera(cloth)
+        shade = canvas.shaded([colour], np.array([[0.4 * sign, 0.9, 0.0]]))[0]
+        canvas.polygon(points, shade, canvas.surface(BUILDING, float(points[:, 2].mean())))

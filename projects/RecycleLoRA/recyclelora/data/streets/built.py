@@ -1,0 +1,151 @@
+"""Rows of buildings along the blocks of a street, at its crossings and at its end."""
+
+import numpy as np
+
+from .buildings import Building, draw_building
+from .facade import FacadeStyle
+from .layout import BACKDROP, BUILDINGS, Scene, draw_plant, plant
+from .street import Side
+
+# character: storeys (low, high), lot length, share of shops, share of gables, share of gaps
+ROWS = {
+    "old": ((2, 4), (6, 13), 0.5, 0.6, 0.05),
+    "modern": ((3, 8), (12, 26), 0.4, 0.0, 0.1),
+    "suburb": ((1, 3), (8, 14), 0.03, 0.9, 0.25),
+    "green": ((1, 4), (10, 20), 0.05, 0.6, 0.6),
+    "industrial": ((1, 3), (14, 30), 0.1, 0.25, 0.25),
+}
+
+
+def _style(rng: np.random.Generator, character: str) -> tuple[FacadeStyle, float]:
+    """A facade and the height of its gable."""
+    (low, high), _, shops, gables, _ = ROWS[character]
+    storeys = int(rng.integers(low, high + 1))
+    ground = "shop" if rng.random() < shops else "flat"
+    ribbon = character in ("modern", "industrial") and rng.random() < 0.45
+    window = (rng.uniform(0.9, 1.5), rng.uniform(1.25, 1.9))
+    if ribbon:
+        window = (rng.uniform(1.6, 2.2), rng.uniform(1.3, 2.0))
+    style = FacadeStyle(
+        storeys=storeys,
+        storey=rng.uniform(2.7, 3.5),
+        bay=max(window[0] + rng.uniform(0.5, 1.7), 1.7),
+        window=window,
+        ground=ground,
+        balconies=bool(rng.random() < 0.2),
+        ribbon=ribbon,
+        cornice=rng.uniform(0.15, 0.7),
+    )
+    return style, (rng.uniform(1.6, 4.0) if rng.random() < gables and storeys < 5 else 0.0)
+
+
+def add_buildings(scene: Scene, rng: np.random.Generator):
+    """Both sides of every block, then the streets that cross, then what closes the view."""
+    street = scene.street
+    for side in street.sides:
+        for number, (z0, z1) in enumerate(street.blocks):
+            _row(scene, rng, side, z0 + side.sidewalk, z1 - side.sidewalk)
+            if number:
+                _crossing_row(scene, rng, side, z0 + side.sidewalk)
+    _end(scene, rng)
+
+
+def _put(scene: Scene, building: Building, layer: int = BUILDINGS):
+    centre = (0.5 * (building.x0 + building.x1), 0.5 * (building.z0 + building.z1))
+    scene.put(layer, draw_building, building, at=centre)
+
+
+def _row(scene: Scene, rng, side: Side, z0: float, z1: float):
+    street = scene.street
+    _, lots, _, _, gap = ROWS[side.character]
+    line = street.line(side)
+    style, roof = _style(rng, side.character)
+    uniform = rng.random() < 0.4  # a terrace of like houses
+    z = z0
+    while z < z1 - 4:
+        length = min(rng.uniform(*lots), z1 - z)
+        if not uniform or rng.random() < 0.1:
+            style, roof = _style(rng, side.character)
+        if rng.random() < gap:
+            _grove(scene, rng, side, line, z, z + length)
+            z += length
+            continue
+        back = line + side.sign * rng.uniform(9, 14)
+        x0, x1 = sorted((line, back))
+        front = "right" if side.sign < 0 else "left"
+        detached = side.character in ("suburb", "green") and rng.random() < 0.6
+        stop = z + length - (rng.uniform(1.5, 3.5) if detached else 0.0)
+        fronts = (front, "near") if z == z0 or detached else (front,)
+        if stop - z > 3:
+            _put(
+                scene,
+                Building(
+                    x0,
+                    x1,
+                    z,
+                    stop,
+                    style,
+                    fronts,
+                    roof,
+                    int(rng.integers(0, 3)) if roof else 0,
+                    awning=bool(rng.random() < 0.3),
+                ),
+            )
+        z += length
+
+
+def _grove(scene: Scene, rng, side: Side, line: float, z0: float, z1: float):
+    """Trees where a building is missing."""
+    for _ in range(max(int((z1 - z0) / 4), 1)):
+        x = line + side.sign * rng.uniform(0.5, 14)
+        tree = plant(rng, scene.street, x, rng.uniform(z0, z1), rng.uniform(0.8, 1.3))
+        scene.put(BUILDINGS, draw_plant, tree)
+
+
+def _crossing_row(scene: Scene, rng, side: Side, z: float):
+    """Houses on the far side of a crossing street, which look at us."""
+    street = scene.street
+    x = abs(street.line(side)) + 15
+    while x < 62:
+        width = rng.uniform(9, 18)
+        if rng.random() < 0.25:
+            tree = plant(
+                rng, street, side.sign * (x + 3), z + rng.uniform(1, 8), rng.uniform(0.8, 1.3)
+            )
+            scene.put(BUILDINGS, draw_plant, tree)
+        else:
+            style, roof = _style(rng, side.character)
+            x0, x1 = sorted((side.sign * x, side.sign * (x + width)))
+            _put(scene, Building(x0, x1, z + 0.5, z + 11, style, ("near",), roof))
+        x += width
+
+
+def _end(scene: Scene, rng):
+    """The block that closes the street: houses, trees, or both; behind it a row of taller trees."""
+    street = scene.street
+    green = rng.random() < 0.5
+    for x in np.arange(-95, 96, 9.0):
+        tree = plant(rng, street, x + rng.uniform(-3, 3), street.end + 30 + rng.uniform(0, 20), 1.3)
+        scene.put(BACKDROP, draw_plant, tree, shadow=False)
+    x = -60.0
+    while x < 60:
+        width = rng.uniform(9, 20)
+        if green or rng.random() < 0.3:
+            for _ in range(2):
+                tree = plant(
+                    rng,
+                    street,
+                    x + rng.uniform(0, width),
+                    street.end + rng.uniform(5, 14),
+                    rng.uniform(0.7, 1.2),
+                )
+                scene.put(BACKDROP, draw_plant, tree)
+        else:
+            character = (street.left if x < 0 else street.right).character
+            style, roof = _style(rng, character)
+            _put(
+                scene,
+                Building(x, x + width, street.end + 6, street.end + 18, style, ("near",), roof),
+                BACKDROP,
+            )
+        x += width

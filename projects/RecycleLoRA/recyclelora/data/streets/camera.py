@@ -1,0 +1,93 @@
+"""A pinhole camera in a street: metres in the world, pixels in the image.
+
+World frame: x to the right across the street, y up, z along the street. Camera frame: x right, y down,
+z forward. A street bends by a shear, x += bend * z**2 / 2, that the camera applies to every point, so
+everything else may take the street for straight.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+NEAR = 0.25  # metres; nothing closer to the camera plane is drawn
+
+
+@dataclass(frozen=True)
+class Camera:
+    """``rotation`` takes world directions to camera directions; ``focal`` is in pixels."""
+
+    height: int
+    width: int
+    focal: float
+    position: np.ndarray
+    rotation: np.ndarray
+    bend: float = 0.0
+
+    @classmethod
+    def looking(cls, height, width, *, field_of_view, position, yaw, pitch, roll, bend=0.0):
+        """Angles in radians; ``field_of_view`` spans the longer side; yaw > 0 looks to the right."""
+        focal = 0.5 * max(height, width) / np.tan(0.5 * field_of_view)
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        turn = np.array([[cos, 0, -sin], [0, -1, 0], [sin, 0, cos]])
+        cos, sin = np.cos(pitch), np.sin(pitch)
+        tilt = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]])
+        cos, sin = np.cos(roll), np.sin(roll)
+        spin = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+        return cls(height, width, focal, np.asarray(position, float), spin @ tilt @ turn, bend)
+
+    def bent(self, points: np.ndarray) -> np.ndarray:
+        """World points (..., 3) of the straight street -> of the bent one."""
+        points = np.array(points, float)
+        points[..., 0] += 0.5 * self.bend * points[..., 2] ** 2
+        return points
+
+    def to_camera(self, points: np.ndarray) -> np.ndarray:
+        """Straight-street world points (..., 3) -> camera points (..., 3)."""
+        return (self.bent(points) - self.position) @ self.rotation.T
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Camera points (..., 3) in front of the near plane -> pixels (..., 2) as (column, row)."""
+        centre = (0.5 * self.width - 0.5, 0.5 * self.height - 0.5)
+        return points[..., :2] * (self.focal / points[..., 2:]) + centre
+
+    def rays(self, step: int = 1) -> np.ndarray:
+        """World directions (H', W', 3) of every ``step``-th pixel, of length 1 along the camera's z."""
+        columns = (np.arange(0, self.width, step) - 0.5 * self.width + 0.5) / self.focal
+        rows = (np.arange(0, self.height, step) - 0.5 * self.height + 0.5) / self.focal
+        axes = self.rotation.astype(np.float32)
+        across = columns[None, :, None].astype(np.float32) * axes[0]
+        return across + (rows[:, None, None].astype(np.float32) * axes[1] + axes[2])
+
+    def plane(self, point: np.ndarray, normal: np.ndarray) -> tuple[float, float, float]:
+        """The plane through a camera point as (a, b, c): 1 / z = a * column + b * row + c."""
+        offset = float(point @ normal)
+        if abs(offset) < 1e-9:
+            return 0.0, 0.0, 1.0 / max(float(point[2]), NEAR)
+        across, down = normal[0] / self.focal / offset, normal[1] / self.focal / offset
+        centre = across * (0.5 * self.width - 0.5) + down * (0.5 * self.height - 0.5)
+        return float(across), float(down), float(normal[2] / offset - centre)
+
+    def level(self, y: float) -> tuple[float, float, float]:
+        """The horizontal plane at height ``y`` metres, as ``plane`` gives it."""
+        down = self.rotation @ np.array([0.0, -1.0, 0.0])
+        return self.plane(down * (self.position[1] - y), down)
+
+    def horizon(self) -> float:
+        """Row of the horizon at the image's middle column."""
+        up = self.rotation[:, 1]
+        return 0.5 * self.height - 0.5 - self.focal * float(up[2] / up[1])
+
+
+def clip_near(polygon: np.ndarray) -> np.ndarray:
+    """A convex polygon of camera points (N, 3), cut at the near plane: (M, 3), M = 0 when all is behind."""
+    depth = polygon[:, 2] - NEAR
+    if (depth >= 0).all():
+        return polygon
+    kept = []
+    for i in range(len(polygon)):
+        here, there = polygon[i - 1], polygon[i]
+        if (depth[i - 1] >= 0) != (depth[i] >= 0):
+            kept.append(here + (there - here) * (depth[i - 1] / (depth[i - 1] - depth[i])))
+        if depth[i] >= 0:
+            kept.append(there)
+    return np.array(kept).reshape(-1, 3)

@@ -1,0 +1,209 @@
+"""The picture being painted, back to front: colours and surface numbers side by side.
+
+``paint`` (H, W, 4) uint8 holds red, green, blue and how much the pixel shines by itself (lamps, lit
+windows); ``ids`` (H, W) uint16 holds the number of the surface that was painted there last. A surface
+has one label and one plane in space, so the label image and the depth image follow from ``ids`` by
+table look-up: a label is right to the pixel because it is the same polygon that carries the colour.
+"""
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from .camera import NEAR, Camera, clip_near
+from .light import Light
+
+SHIFT = 4  # fractional bits of OpenCV's fixed-point vertex coordinates
+Plane = tuple[float, float, float]
+
+
+def _fixed(pixels: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(pixels, -3e4, 3e4) * (1 << SHIFT)).astype(np.int32)
+
+
+@dataclass
+class Canvas:
+    """What a drawing function gets: where to paint, from where it is seen, in what light.
+
+    ``look`` decides colours and never shapes, ``snow`` is how white upward faces are (0..1), and
+    ``lit`` the share of lamps and windows that shine.
+    """
+
+    camera: Camera
+    light: Light
+    look: np.random.Generator
+    palette: object
+    snow: float = 0.0
+    lit: float = 0.0
+    paint: np.ndarray = field(init=False)
+    ids: np.ndarray = field(init=False)
+    labels: list[int] = field(init=False)
+    planes: list[Plane] = field(init=False)
+
+    def __post_init__(self):
+        self.paint = np.zeros((self.camera.height, self.camera.width, 4), np.uint8)
+        self.ids = np.zeros((self.camera.height, self.camera.width), np.uint16)
+        self.labels, self.planes = [255], [(0.0, 0.0, 0.0)]
+
+    def surface(self, label: int, plane: Plane | float) -> int:
+        """A new surface number; a float is the depth (metres) of an upright surface facing us."""
+        if isinstance(plane, float):
+            plane = (0.0, 0.0, 1.0 / max(plane, NEAR))
+        self.labels.append(label)
+        self.planes.append(plane)
+        return len(self.labels) - 1
+
+    def label_image(self) -> np.ndarray:
+        """(H, W) uint8 train ids."""
+        return np.array(self.labels, np.uint8)[self.ids]
+
+    def inverse_depth(self) -> np.ndarray:
+        """(H, W) float32, 1 / metres along the viewing axis; 0 in the sky."""
+        planes = np.array(self.planes, np.float32)
+        rows = np.arange(self.camera.height, dtype=np.float32)[:, None]
+        columns = np.arange(self.camera.width, dtype=np.float32)
+        depth = planes[:, 0][self.ids] * columns
+        depth += planes[:, 1][self.ids] * rows
+        depth += planes[:, 2][self.ids]
+        return np.clip(depth, 0, 1 / NEAR, out=depth)
+
+    def shaded(self, colours: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Paint colours (N, 3 or 4) on faces with these normals -> RGBE (N, 4) as they look."""
+        colours = np.atleast_2d(np.asarray(colours, float))
+        shine = colours[:, 3:] if colours.shape[1] == 4 else np.zeros((len(colours), 1))
+        base = colours[:, :3]
+        if self.snow:
+            cover = self.snow * np.clip(2.5 * normals[:, 1:2] - 0.6, 0, 1)
+            base = base + (np.array([232, 236, 242]) - base) * cover
+        factor = np.where(shine > 0, 1.0, self.light.shade(normals))
+        return np.clip(np.hstack([base * factor, shine]), 0, 255)
+
+    def polygon(self, points: np.ndarray, colour, surface: int | None = None):
+        """Fill a convex polygon of camera points; without ``surface`` only the colour is painted."""
+        points = clip_near(points)
+        if len(points) >= 3:
+            self.fill(self.camera.project(points), colour, surface)
+
+    def fill(self, pixels: np.ndarray, colour, surface: int | None = None):
+        """Fill a convex polygon of pixels (N, 2); the colour's edge is smooth, the surface's is not."""
+        corners = _fixed(pixels)
+        if colour is not None:
+            cv2.fillConvexPoly(self.paint, corners, tuple(map(float, colour)), cv2.LINE_AA, SHIFT)
+        if surface is not None:
+            cv2.fillConvexPoly(self.ids, corners, surface, cv2.LINE_8, SHIFT)
+
+    def outline(self, pixels: np.ndarray, colour, thickness: float, closed: bool = True):
+        """A line of at least one pixel through pixels (N, 2), in colour only."""
+        size = int(np.clip(round(thickness), 1, 60))
+        cv2.polylines(
+            self.paint,
+            [_fixed(pixels)],
+            closed,
+            tuple(map(float, colour)),
+            size,
+            cv2.LINE_AA,
+            SHIFT,
+        )
+
+    def box_of(self, pixels: np.ndarray) -> tuple[int, int, int, int] | None:
+        """(left, top, right, bottom) of pixels (N, 2) inside the image, or None."""
+        low, high = np.floor(pixels.min(0)), np.ceil(pixels.max(0)) + 1
+        left, top = int(max(low[0], 0)), int(max(low[1], 0))
+        right, bottom = int(min(high[0], self.camera.width)), int(min(high[1], self.camera.height))
+        return (left, top, right, bottom) if left < right and top < bottom else None
+
+    def textured(self, corner, right, down, texture, surface, *, normal=None, cover=None):
+        """Paint a parallelogram with an RGBE texture in true perspective.
+
+        Args:
+            corner, right, down: world points of the texture's top left, top right and bottom left.
+            normal: the outward normal that shades it (None: as the texture is).
+            cover: alpha (h, w) uint8 of the texture; colour shows where it is high, while the
+                surface takes the whole parallelogram (a fence hides what is behind it).
+        """
+        origin, right, down = self.camera.to_camera(np.array([corner, right, down], float))
+        across, below = right - origin, down - origin
+        outline = clip_near(np.array([origin, right, right + below, down]))
+        if len(outline) < 3:
+            return
+        pixels = self.camera.project(outline)
+        box = self.box_of(pixels)
+        if box is None:
+            return
+        if normal is not None:
+            factor = self.shaded([[255, 255, 255]], np.asarray(normal, float)[None])[0, :3] / 255
+            texture = cv2.multiply(texture, (*factor, 1.0))
+        left, top, far, low = box
+        height, width = texture.shape[:2]
+        lens = np.array(
+            [
+                [self.camera.focal, 0, 0.5 * self.camera.width - 0.5 - left],
+                [0, self.camera.focal, 0.5 * self.camera.height - 0.5 - top],
+                [0, 0, 1],
+            ]
+        )
+        warp = lens @ np.stack([across / width, below / height, origin], 1)
+        size = (far - left, low - top)
+        patch = cv2.warpPerspective(texture, warp, size, borderMode=cv2.BORDER_REPLICATE)
+        mask = np.zeros(patch.shape[:2], np.uint8)
+        cv2.fillConvexPoly(mask, _fixed(pixels - (left, top)), 255, cv2.LINE_8, SHIFT)
+        region = self.ids[top:low, left:far]
+        region[mask > 0] = surface
+        view = self.paint[top:low, left:far]
+        if cover is None:
+            cv2.copyTo(patch, mask, view)
+        else:
+            alpha = cv2.warpPerspective(cover, warp, size)
+            self._blend(view, patch, cv2.min(alpha, mask))
+
+    def _blend(self, view: np.ndarray, patch: np.ndarray, alpha: np.ndarray):
+        weight = alpha.astype(np.float32) * (1 / 255)
+        view[:] = cv2.blendLinear(
+            np.ascontiguousarray(patch), np.ascontiguousarray(view), weight, 1 - weight
+        )
+
+    def sprite(self, base, size, layers, ramp, label, *, flip=False):
+        """Paint an upright cut-out that faces the camera.
+
+        Args:
+            base: world point of its bottom centre. size: (width, height) in metres.
+            layers: mip levels of (h, w, 3) uint8: brightness, alpha of the colour, cover of the label.
+            ramp: (256, 3) colours of brightness 0..255.
+        """
+        foot = self.camera.to_camera(np.asarray(base, float))
+        if foot[2] < 1.0:
+            return
+        scale = self.camera.focal / foot[2]
+        bottom = self.camera.project(foot)
+        wide, tall = size[0] * scale, size[1] * scale
+        box = self.box_of(np.array([bottom - (wide / 2, tall), bottom + (wide / 2, 0)]))
+        if box is None or tall < 2:
+            return
+        image = next((m for m in reversed(layers) if m.shape[0] >= tall), layers[0])
+        left, top, right, low = box
+        zoom_x, zoom_y = wide / image.shape[1], tall / image.shape[0]
+        start = (bottom[0] - wide / 2 - left, bottom[1] - tall - top)
+        if flip:
+            zoom_x, start = -zoom_x, (start[0] + wide, start[1])
+        warp = np.array([[zoom_x, 0, start[0]], [0, zoom_y, start[1]]])
+        patch = cv2.warpAffine(image, warp, (right - left, low - top))
+        colour = np.dstack([np.take(ramp, patch[..., 0], 0), np.zeros_like(patch[..., 0])])
+        self._blend(self.paint[top:low, left:right], colour, patch[..., 1])
+        self.ids[top:low, left:right][patch[..., 2] > 127] = self.surface(label, float(foot[2]))
+
+    def grain(self, surface: int, pixels: np.ndarray, texture: np.ndarray, contrast: float):
+        """Multiply the pixels of one surface inside a box by a noise texture (float32, mean 0)."""
+        box = self.box_of(pixels)
+        if box is None:
+            return
+        left, top, right, bottom = box
+        mask = (self.ids[top:bottom, left:right] == surface).view(np.uint8)
+        view = self.paint[top:bottom, left:right]
+        rows = np.arange(top, bottom) % texture.shape[0]
+        columns = np.arange(left, right) % texture.shape[1]
+        factor = 1 + contrast * texture[rows][:, columns]
+        rough = cv2.multiply(
+            view, cv2.merge([factor, factor, factor, np.ones_like(factor)]), dtype=cv2.CV_8U
+        )
+        cv2.copyTo(rough, mask, view)

@@ -1,0 +1,239 @@
+"""The named looks of a street. A domain changes weather, light and materials, and never a label."""
+
+from dataclasses import dataclass
+
+Range = tuple[float, float]
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Paints (RGB of things in full light) and the materials of walls."""
+
+    facades: tuple[Colour, ...]
+    materials: tuple[str, ...]
+    roofs: tuple[Colour, ...]
+    asphalt: tuple[Colour, ...]
+    paving: tuple[Colour, ...]
+    grass: tuple[Colour, ...]
+    leaves: tuple[Colour, ...]
+    bark: Colour
+    cars: tuple[Colour, ...]
+    clothes: tuple[Colour, ...]
+    markings: tuple[Colour, ...]
+
+
+CLOTHES = (
+    (38, 40, 48),
+    (52, 62, 88),
+    (92, 96, 104),
+    (140, 132, 120),
+    (200, 198, 192),
+    (120, 44, 40),
+    (64, 84, 58),
+    (58, 98, 140),
+    (176, 150, 66),
+    (90, 66, 50),
+    (178, 92, 110),
+    (30, 30, 32),
+)
+TEMPERATE = Palette(
+    facades=(
+        (150, 92, 72),
+        (128, 78, 62),
+        (172, 116, 86),
+        (196, 172, 136),
+        (214, 204, 184),
+        (186, 180, 168),
+        (222, 214, 196),
+        (160, 150, 136),
+        (204, 186, 148),
+        (178, 160, 150),
+        (232, 230, 222),
+        (148, 140, 132),
+        (190, 146, 112),
+        (120, 112, 106),
+        (206, 196, 160),
+        (176, 188, 190),
+    ),
+    materials=("brick", "brick", "plaster", "plaster", "stone", "siding", "panel"),
+    roofs=((112, 66, 52), (92, 88, 90), (74, 72, 76), (130, 82, 62), (88, 78, 70)),
+    asphalt=((104, 104, 106), (88, 90, 94), (122, 120, 118), (76, 77, 80), (112, 112, 116)),
+    paving=((152, 148, 142), (138, 134, 130), (168, 160, 150), (124, 122, 120), (160, 146, 134)),
+    grass=((92, 112, 50), (108, 122, 58), (78, 102, 44), (128, 126, 72)),
+    leaves=(
+        (86, 116, 46),
+        (74, 102, 44),
+        (102, 126, 52),
+        (64, 92, 46),
+        (116, 124, 54),
+        (150, 116, 46),
+    ),
+    bark=(98, 86, 74),
+    cars=(
+        (196, 198, 202),
+        (150, 154, 160),
+        (228, 228, 228),
+        (30, 32, 36),
+        (44, 48, 56),
+        (92, 96, 104),
+        (150, 30, 30),
+        (40, 62, 120),
+        (70, 96, 140),
+        (36, 72, 56),
+        (120, 100, 74),
+        (190, 188, 176),
+    ),
+    clothes=CLOTHES,
+    markings=((226, 226, 222), (226, 226, 222), (214, 214, 206), (222, 190, 88)),
+)
+SOUTHERN = Palette(
+    facades=(
+        (214, 150, 92),
+        (226, 184, 112),
+        (190, 108, 84),
+        (236, 214, 170),
+        (120, 150, 168),
+        (222, 170, 150),
+        (160, 180, 140),
+        (240, 236, 226),
+        (196, 126, 60),
+        (110, 126, 150),
+        (206, 110, 96),
+        (232, 200, 90),
+    ),
+    materials=("adobe", "adobe", "plaster", "glass", "panel", "siding", "planks"),
+    roofs=((182, 104, 66), (196, 128, 84), (150, 150, 148), (104, 120, 112)),
+    asphalt=((146, 138, 128), (128, 118, 106), (156, 152, 148), (112, 102, 96)),
+    paving=((190, 170, 140), (176, 150, 126), (200, 186, 166), (158, 130, 112)),
+    grass=((158, 146, 84), (142, 126, 84), (120, 134, 62), (176, 150, 106)),
+    leaves=((110, 128, 74), (132, 134, 70), (92, 120, 82), (150, 140, 76), (172, 110, 50)),
+    bark=(134, 112, 88),
+    cars=(
+        (236, 236, 234),
+        (220, 214, 196),
+        (206, 160, 50),
+        (40, 130, 150),
+        (178, 60, 40),
+        (60, 60, 64),
+        (116, 160, 110),
+        (150, 154, 160),
+        (70, 60, 110),
+        (214, 120, 60),
+    ),
+    clothes=(
+        (232, 230, 224),
+        (220, 160, 60),
+        (190, 70, 60),
+        (50, 120, 150),
+        (60, 54, 60),
+        (150, 180, 120),
+    ),
+    markings=((240, 214, 92), (240, 240, 234), (244, 196, 64)),
+)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One look. Pairs are ranges that each image draws from.
+
+    Attributes:
+        sun: strength of the direct light, 0 overcast .. 1 clear. elevation: of the sun, degrees.
+        clouds: share of the sky they cover. haze: 1 / metres of visibility loss.
+        darkness: 0 day .. 1 night; lamps and windows shine from 0.3 on.
+        wet: how strongly the ground mirrors. rain: density of streaks. snow: whiteness of upward faces.
+        tint: RGB gain of the whole picture. exposure, contrast, saturation: camera gains.
+        noise: standard deviation in grey levels. blur: sigma in pixels at 512 lines.
+    """
+
+    name: str
+    sun: Range = (0.0, 1.0)
+    elevation: Range = (18.0, 62.0)
+    clouds: Range = (0.0, 1.0)
+    haze: Range = (0.0004, 0.004)
+    darkness: Range = (0.0, 0.0)
+    wet: Range = (0.0, 0.0)
+    rain: Range = (0.0, 0.0)
+    snow: Range = (0.0, 0.0)
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    exposure: Range = (0.82, 1.2)
+    contrast: Range = (0.9, 1.15)
+    saturation: Range = (0.75, 1.1)
+    noise: Range = (1.0, 4.0)
+    blur: Range = (0.35, 0.75)
+    palette: Palette = TEMPERATE
+
+
+DOMAINS: dict[str, Domain] = {
+    domain.name: domain
+    for domain in (
+        Domain("day"),
+        Domain(
+            "dusk",
+            sun=(0.0, 0.3),
+            elevation=(6.0, 14.0),
+            clouds=(0.4, 0.9),
+            darkness=(0.25, 0.55),
+            tint=(0.92, 1.0, 1.08),
+            exposure=(0.7, 0.95),
+            noise=(2.0, 6.0),
+        ),
+        Domain(
+            "night",
+            sun=(0.0, 0.0),
+            clouds=(0.2, 0.9),
+            darkness=(0.8, 1.0),
+            tint=(1.05, 1.0, 0.92),
+            noise=(4.0, 9.0),
+            blur=(0.5, 0.9),
+        ),
+        Domain(
+            "fog",
+            sun=(0.0, 0.1),
+            clouds=(1.0, 1.0),
+            haze=(0.018, 0.05),
+            exposure=(0.9, 1.15),
+            contrast=(0.8, 0.95),
+            saturation=(0.5, 0.8),
+        ),
+        Domain(
+            "rain",
+            sun=(0.0, 0.0),
+            clouds=(0.9, 1.0),
+            haze=(0.004, 0.012),
+            darkness=(0.0, 0.25),
+            wet=(0.35, 0.65),
+            rain=(0.4, 1.0),
+            exposure=(0.7, 0.95),
+            saturation=(0.6, 0.85),
+            blur=(0.5, 1.1),
+            noise=(2.0, 6.0),
+        ),
+        Domain(
+            "snow",
+            sun=(0.0, 0.4),
+            clouds=(0.6, 1.0),
+            haze=(0.003, 0.01),
+            snow=(0.55, 1.0),
+            tint=(0.97, 1.0, 1.04),
+            saturation=(0.6, 0.9),
+        ),
+        Domain(
+            "textures",
+            palette=SOUTHERN,
+            sun=(0.4, 1.0),
+            elevation=(35.0, 75.0),
+            clouds=(0.0, 0.4),
+            tint=(1.05, 1.0, 0.93),
+            saturation=(0.95, 1.25),
+            contrast=(0.95, 1.2),
+        ),
+    )
+}
+
+
+def find_domain(name: str) -> Domain:
+    """The domain of this name, or a ValueError that lists the names there are."""
+    if name not in DOMAINS:
+        raise ValueError(f"unknown street domain {name!r}: expected one of {', '.join(DOMAINS)}")
+    return DOMAINS[name]

@@ -1,0 +1,82 @@
+"""One street scene: a picture and its labels, from (seed, index, domain) alone."""
+
+import numpy as np
+
+from .built import add_buildings
+from .canvas import Canvas
+from .domains import Domain, find_domain
+from .ground import paint_ground
+from .layout import Scene, add_boundaries, add_greenery, lay_blocks
+from .light import Light
+from .photometry import photograph
+from .sky import paint_sky
+from .street import draw_camera, draw_plan
+from .traffic import add_markings, add_people, add_posts, add_traffic
+
+GENERATOR_VERSION = 1  # counts up whenever the same seed gives another picture
+
+
+def plan_scene(rng: np.random.Generator) -> Scene:
+    """Everything in a street and where it stands; no colour, no weather."""
+    scene = Scene(draw_plan(rng))
+    lay_blocks(scene, rng)
+    scene.ground.paving = int(rng.integers(3))
+    add_markings(scene, rng)
+    add_buildings(scene, rng)
+    add_greenery(scene, rng)
+    add_boundaries(scene, rng)
+    add_posts(scene, rng)
+    add_traffic(scene, rng)
+    add_people(scene, rng)
+    return scene
+
+
+def check_request(seed: int, index: int, height: int, width: int):
+    """A ValueError in one sentence when no picture can be drawn for these numbers."""
+    if min(seed, index) < 0:
+        raise ValueError(f"seed and index must not be negative, got {seed} and {index}")
+    if not 32 <= min(height, width) <= max(height, width) <= 8192:
+        raise ValueError(f"a street needs 32 to 8192 pixels each way, got {height} x {width}")
+
+
+def draw_street(
+    seed: int, index: int, domain: str | Domain = "day", height: int = 512, width: int = 1024
+):
+    """Draw one street scene.
+
+    Args:
+        seed, index: which scene; not negative. The same pair has the same layout, and so the same
+            labels, in every domain.
+        domain: a name from ``DOMAINS`` or a ``Domain``.
+        height, width: of the picture in pixels, at least 32.
+
+    Returns:
+        image (height, width, 3) uint8 RGB, and label (height, width) uint8: Cityscapes train ids 0..18.
+
+    Raises:
+        ValueError: an unknown domain, a negative seed or index, or a size below 32.
+
+    >>> image, label = draw_street(seed=0, index=7, domain="fog", height=64, width=128)
+    >>> image.shape, label.shape, int(label.max()) <= 18
+    ((64, 128, 3), (64, 128), True)
+    """
+    domain = find_domain(domain) if isinstance(domain, str) else domain
+    check_request(seed, index, height, width)
+    # Three streams: the layout decides labels, look only colours, mood weather and camera.
+    plan, look, mood = (np.random.default_rng((seed, index, stream)) for stream in range(3))
+    scene = plan_scene(plan)
+    camera = draw_camera(plan, scene.street, height, width)
+    strength = float(mood.uniform(*domain.sun))
+    strength = strength if strength > 0.35 else 0.0 if strength < 0.2 else strength * 0.5
+    light = Light.from_sky(
+        mood.uniform(0, 2 * np.pi), np.deg2rad(mood.uniform(*domain.elevation)), strength
+    )
+    darkness, snow = float(mood.uniform(*domain.darkness)), float(mood.uniform(*domain.snow))
+    lit = 0.45 * darkness if darkness > 0.2 else 0.0
+    canvas = Canvas(camera, light, look, domain.palette, snow=snow, lit=lit)
+    paint_sky(canvas, float(mood.uniform(*domain.clouds)), strength, mood)
+    paint_ground(canvas, scene.ground, [t.hull for t in scene.things if t.hull is not None])
+    for thing in scene.back_to_front():
+        thing.draw(canvas)
+    lamps = scene.lamps if lit else []
+    return photograph(canvas, domain, darkness, lamps, mood), canvas.label_image()

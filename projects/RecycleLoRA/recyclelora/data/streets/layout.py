@@ -1,0 +1,221 @@
+"""Fills a street's plan with things: which stand where, and in which order they are painted.
+
+The building lines enclose a strip that is nearly convex, and the camera stands in it. So what lies
+outside the strip is always behind what lies inside, and a layer number plus the distance is enough
+for painting back to front.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from .barriers import Barrier, draw_barrier
+from .canvas import Canvas
+from .ground import KERB, SIDEWALK, TERRAIN, Ground, Patch, rectangle, rounded
+from .nature import Plant, draw_plant
+from .street import Side, Street
+
+BACKDROP, BUILDINGS, YARD, BOUNDARY, STREET = range(5)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """``draw`` paints it; ``hull`` are world points (N, 3) whose fall on the ground is its shadow."""
+
+    layer: int
+    x: float
+    z: float
+    draw: Callable[[Canvas], None]
+    hull: np.ndarray | None = None
+
+
+class Scene:
+    """Ground and things of one street; ``put`` keeps what cannot be seen for lack of room out."""
+
+    def __init__(self, street: Street):
+        self.street = street
+        self.ground = Ground()
+        self.things: list[Thing] = []
+        self.lamps: list[np.ndarray] = []
+
+    def put(
+        self,
+        layer: int,
+        draw: Callable,
+        item,
+        *,
+        at: tuple[float, float] | None = None,
+        shadow=True,
+    ):
+        """Add ``item`` drawn by ``draw(canvas, item)``, at its own (x, z) unless given."""
+        x, z = at or (item.x, item.z)
+        if layer > BUILDINGS and not self.street.visible(x, z):
+            layer = BUILDINGS
+        hull = item.corners() if shadow and z > -15 else None
+        self.things.append(Thing(layer, x, z, partial(_call, draw, item), hull))
+
+    def back_to_front(self) -> list[Thing]:
+        x = self.street.camera_x
+        return sorted(self.things, key=lambda t: (t.layer, -np.hypot(t.x - x, t.z)))
+
+
+def _call(draw, item, canvas):
+    draw(canvas, item)
+
+
+def plant(
+    rng, street: Street, x: float, z: float, size: float = 1.0, kinds=("leafy", "conifer", "poplar")
+) -> Plant:
+    """A tree for the season."""
+    kind = kinds[
+        int(
+            rng.choice(
+                len(kinds),
+                p=np.array([6, 1.5, 1.0, 1, 1])[: len(kinds)]
+                / sum([6, 1.5, 1.0, 1, 1][: len(kinds)]),
+            )
+        )
+    ]
+    if kind in ("leafy", "poplar") and rng.random() < street.season - 0.2:
+        kind = "bare"
+    height = size * rng.uniform(5.0, 12.0)
+    spread = (
+        height
+        * {
+            "leafy": rng.uniform(0.75, 1.15),
+            "bare": rng.uniform(0.8, 1.1),
+            "conifer": rng.uniform(0.4, 0.6),
+            "poplar": rng.uniform(0.34, 0.5),
+            "bush": rng.uniform(1.2, 2.0),
+        }[kind]
+    )
+    if kind == "bush":
+        height = size * rng.uniform(0.8, 2.2)
+        spread = height * rng.uniform(1.2, 2.0)
+    return Plant(kind, x, z, height, spread, int(rng.integers(64)))
+
+
+def lay_blocks(scene: Scene, rng: np.random.Generator):
+    """Land with kerbs on both sides and at the end, sidewalks along it, lots behind them."""
+    street, patches = scene.street, scene.ground.patches
+    for side in street.sides:
+        edge = side.sign * street.half
+        far = side.sign * 90.0
+        for z0, z1 in street.blocks:
+            x0, x1 = sorted((edge, far))
+            radius = min(rng.uniform(1.5, 4.0), (z1 - z0) / 3)
+            outline = rounded(x0, x1, z0, z1, radius, side.sign)
+            patches.append(Patch(outline, SIDEWALK, kerb=True))
+            if side.verge:
+                a, b = sorted((edge + side.sign * 0.15, edge + side.sign * side.verge))
+                patches.append(
+                    Patch(
+                        rectangle(a, b, z0 + radius + 2, z1 - radius - 2), TERRAIN, material="grass"
+                    )
+                )
+            a, b = sorted((edge + side.sign * side.inner, far))
+            lot = rectangle(a, b, z0 + side.sidewalk, z1 - side.sidewalk)
+            paved = side.setback == 0 or (
+                side.character in ("modern", "industrial") and rng.random() < 0.5
+            )
+            kind = (
+                ("court", SIDEWALK)
+                if paved
+                else (("grass", "grass", "soil")[rng.integers(3)], TERRAIN)
+            )
+            patches.append(Patch(lot, kind[1], material=kind[0]))
+    end = rectangle(-90, 90, street.end, street.end + 80)
+    patches.append(Patch(end, SIDEWALK, kerb=True))
+    patches.append(
+        Patch(rectangle(-90, 90, street.end + 3, street.end + 80), TERRAIN, material="grass")
+    )
+
+
+def add_greenery(scene: Scene, rng: np.random.Generator):
+    """Street trees in a row, and trees and bushes in the yards."""
+    street = scene.street
+    for side in street.sides:
+        for z0, z1 in street.blocks:
+            if side.trees:
+                x = side.sign * (
+                    street.half
+                    + (0.5 * side.verge if side.verge else min(0.9, 0.35 * side.sidewalk))
+                )
+                size = rng.uniform(0.6, 1.1)
+                for z in np.arange(z0 + 5, z1 - 4, side.trees):
+                    tree = plant(rng, street, x, z + rng.normal(0, 0.4), size, ("leafy", "poplar"))
+                    if np.hypot(tree.x - street.camera_x, tree.z) > 4:
+                        scene.put(STREET, draw_plant, tree)
+            if side.setback < 2:
+                continue
+            density = 0.16 if side.character in ("green", "suburb") else 0.05
+            for _ in range(rng.poisson(density * (z1 - z0))):
+                x = side.sign * (street.half + side.inner + rng.uniform(0.8, side.setback - 0.5))
+                bush = rng.random() < 0.55
+                kinds = ("bush",) if bush else ("leafy", "conifer", "poplar")
+                item = plant(rng, street, x, rng.uniform(z0 + 2, z1 - 2), 0.85, kinds)
+                if np.hypot(item.x - street.camera_x, item.z) > 5:
+                    scene.put(YARD, draw_plant, item)
+
+
+def add_boundaries(scene: Scene, rng: np.random.Generator):
+    """Walls, fences and hedges along the back of the sidewalk, in pieces that follow the bend."""
+    street = scene.street
+    for side in street.sides:
+        if not side.boundary:
+            continue
+        for z0, z1 in street.blocks:
+            x = side.sign * (street.half + side.inner + 0.1)
+            if rng.random() < 0.15:
+                continue
+            kind = side.boundary
+            height = {
+                "wall": rng.uniform(0.7, 2.4),
+                "hedge": rng.uniform(0.8, 2.0),
+                "rail": rng.uniform(0.8, 1.1),
+            }.get(kind, rng.uniform(0.9, 2.0))
+            tone, step = int(rng.integers(1 << 20)), 6.0
+            base = KERB
+            if kind == "bars" and rng.random() < 0.4:
+                base = KERB + 0.5
+            for z in np.arange(z0 + side.sidewalk, z1 - side.sidewalk - 1, step):
+                stop = min(z + step, z1 - side.sidewalk)
+                if rng.random() < 0.12:
+                    continue
+                if base > KERB:
+                    low = Barrier("wall", (x, z), (x, stop), 0.5, KERB, tone)
+                    scene.put(BOUNDARY, draw_barrier, low, at=(x, (z + stop) / 2))
+                piece = Barrier(kind, (x, z), (x, stop), height, base, tone)
+                scene.put(BOUNDARY, draw_barrier, piece, at=(x - side.sign * 0.01, (z + stop) / 2))
+            gate = Barrier(
+                kind,
+                (x, z0 + side.sidewalk),
+                (x + side.sign * 14, z0 + side.sidewalk),
+                height,
+                KERB,
+                tone,
+            )
+            scene.put(YARD, draw_barrier, gate, at=(x + side.sign * 7, z0 + side.sidewalk))
+
+
+def add_guard_rail(scene: Scene, rng: np.random.Generator):
+    """Railings at the kerb, as near crossings and schools."""
+    street = scene.street
+    side = street.sides[int(rng.integers(2))]
+    z0, z1 = street.blocks[int(rng.integers(min(2, len(street.blocks))))]
+    start = max(z0 + 4, rng.uniform(2, 25))
+    tone = int(rng.integers(1 << 20))
+    kind = ("bars", "rail")[int(rng.integers(2))]
+    x = side.sign * (street.half + 0.25)
+    for z in np.arange(start, min(start + rng.uniform(6, 24), z1 - 5), 3.0):
+        piece = Barrier(kind, (x, z), (x, z + 3.0), 1.05, KERB, tone)
+        scene.put(STREET, draw_barrier, piece, at=(x, z + 1.5))
+
+
+def sidewalk_x(rng: np.random.Generator, street: Street, side: Side) -> float:
+    """A random x on a side's sidewalk."""
+    return side.sign * (
+        street.half + side.verge + rng.uniform(0.45, max(side.sidewalk - 0.35, 0.6))
+    )

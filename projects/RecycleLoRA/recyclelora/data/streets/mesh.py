@@ -1,0 +1,202 @@
+"""Solid objects: a mesh of flat faces, and rods of round section."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .camera import NEAR
+from .canvas import Canvas
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Faces in the order in which they are painted; only those that face us are.
+
+    vertices (N, 3) in metres: x to the object's right, y up, z forward. ``slots`` names each face's
+    paint, ``tones`` brightens it, and ``details`` marks faces too small to matter from afar (they lie
+    on other faces, so they carry no surface number of their own).
+    """
+
+    vertices: np.ndarray
+    faces: tuple[np.ndarray, ...]
+    normals: np.ndarray
+    slots: tuple[str, ...]
+    tones: np.ndarray
+    details: np.ndarray
+
+
+class MeshBuilder:
+    """Collects faces; each is turned outward, away from the point ``inside``."""
+
+    def __init__(self):
+        self._vertices, self._faces, self._normals = [], [], []
+        self._slots, self._tones, self._details = [], [], []
+
+    def face(self, points, slot, *, inside, tone=1.0, detail=False):
+        points = np.asarray(points, float)
+        normal = np.cross(points[1] - points[0], points[2] - points[0])
+        normal /= max(np.linalg.norm(normal), 1e-9)
+        if normal @ (points.mean(0) - inside) < 0:
+            normal = -normal
+        start = sum(map(len, self._vertices))
+        self._vertices.append(points)
+        self._faces.append(np.arange(start, start + len(points)))
+        self._normals.append(normal)
+        self._slots.append(slot)
+        self._tones.append(tone)
+        self._details.append(detail)
+
+    def both(self, points, slot, *, inside, tone=1.0, detail=False):
+        """A face and its mirror image at -x."""
+        for sign in (1, -1):
+            mirrored = np.asarray(points, float) * (sign, 1, 1)
+            self.face(mirrored, slot, inside=inside, tone=tone, detail=detail)
+
+    def box(self, low, high, slot, *, tone=1.0, detail=False):
+        """An upright box without a floor."""
+        (x0, y0, z0), (x1, y1, z1) = low, high
+        inside = (np.asarray(low, float) + high) / 2
+        for corners in (
+            [(x0, y0, z0), (x0, y0, z1), (x0, y1, z1), (x0, y1, z0)],
+            [(x1, y0, z0), (x1, y0, z1), (x1, y1, z1), (x1, y1, z0)],
+            [(x0, y0, z0), (x1, y0, z0), (x1, y1, z0), (x0, y1, z0)],
+            [(x0, y0, z1), (x1, y0, z1), (x1, y1, z1), (x0, y1, z1)],
+            [(x0, y1, z0), (x1, y1, z0), (x1, y1, z1), (x0, y1, z1)],
+        ):
+            self.face(corners, slot, inside=inside, tone=tone, detail=detail)
+
+    def side_panel(self, x, y0, y1, z0, z1, slot, *, tone=1.0, lean=0.0, detail=True):
+        """A rectangle on both flanks |x|, its top leaning inwards by ``lean``."""
+        corners = [(x, y0, z0), (x, y0, z1), (x - lean, y1, z1), (x - lean, y1, z0)]
+        self.both(corners, slot, inside=np.zeros(3), tone=tone, detail=detail)
+
+    def end_panel(self, z, x0, x1, y0, y1, slot, *, tone=1.0, detail=True):
+        """A rectangle that looks forward (z > 0) or backward (z < 0)."""
+        corners = [(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)]
+        self.face(corners, slot, inside=np.zeros(3), tone=tone, detail=detail)
+
+    def wheels(self, x, positions, radius, width=0.22):
+        """A wheel on both flanks at each z of ``positions``, tread towards front and rear."""
+        turn = np.linspace(0, 2 * np.pi, 14, endpoint=False)
+        circle = np.stack([np.zeros(14), np.sin(turn), np.cos(turn)], 1)
+        for z in positions:
+            for sign in (1, -1):
+                inner, outer = sign * (x - width), sign * x
+                for end in (0.8, -0.8):
+                    tread = [
+                        (inner, 0, z + end * radius),
+                        (outer, 0, z + end * radius),
+                        (outer, radius, z + end * radius),
+                        (inner, radius, z + end * radius),
+                    ]
+                    self.face(tread, "tyre", inside=np.array([outer, 0.5 * radius, z]))
+                centre = np.array([outer, radius, z])
+                inside = np.array([0, radius, z])
+                for size, slot in ((1.0, "tyre"), (0.64, "rim"), (0.25, "tyre")):
+                    self.face(
+                        centre + circle * radius * size, slot, inside=inside, detail=size < 0.3
+                    )
+
+    def mesh(self) -> Mesh:
+        return Mesh(
+            np.concatenate(self._vertices),
+            tuple(self._faces),
+            np.array(self._normals),
+            tuple(self._slots),
+            np.array(self._tones),
+            np.array(self._details),
+        )
+
+
+def placed(points: np.ndarray, position, heading: float, scale=1.0) -> np.ndarray:
+    """Object points (..., 3) -> world; heading 0 looks along the street, pi towards us."""
+    cos, sin = np.cos(heading), np.sin(heading)
+    turn = np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
+    return (np.asarray(points) * scale) @ turn + np.asarray(position, float)
+
+
+def draw_mesh(canvas: Canvas, mesh: Mesh, paints, label, position, heading, scale=1.0):
+    """Paint a mesh; returns (surface, its pixel box corners (2, 2)) or None when out of sight."""
+    camera = canvas.camera
+    world = placed(mesh.vertices, position, heading, scale)
+    points = camera.to_camera(world)
+    if points[:, 2].max() < NEAR:
+        return None
+    normals = placed(mesh.normals, (0, 0, 0), heading)
+    bent = camera.bent(world)
+    firsts = bent[[face[0] for face in mesh.faces]]
+    facing = np.einsum("ij,ij->i", normals, camera.position - firsts) > 0
+    whole = points[:, 2].min() >= NEAR
+    pixels = camera.project(points if whole else points[points[:, 2] >= NEAR])
+    corners = np.stack([pixels.min(0), pixels.max(0)])
+    if whole and canvas.box_of(corners) is None:
+        return None
+    if np.ptp(pixels[:, 1]) < 24:
+        facing &= ~mesh.details
+    colours = np.array([(*paints[slot], 0)[:4] for slot in mesh.slots], float)
+    colours[:, :3] *= mesh.tones[:, None]
+    colours = canvas.shaded(colours, normals)
+    surface = canvas.surface(label, float(max(np.median(points[:, 2]), NEAR)))
+    for i in np.flatnonzero(facing):
+        number = None if mesh.details[i] else surface
+        if whole:
+            canvas.fill(pixels[mesh.faces[i]], colours[i], number)
+        else:
+            canvas.polygon(points[mesh.faces[i]], colours[i], number)
+    return surface, corners
+
+
+def draw_rods(
+    canvas: Canvas, starts, ends, radii, colours, surface: int | None, *, round_light=True
+):
+    """Paint round rods (N of them, back to front) as capsules that face the camera.
+
+    Args:
+        starts, ends: world points (N, 3). radii: metres, (N, 2), at start and end. colours: (N, 3).
+        round_light: a second, narrower and brighter stroke on the sunny side.
+    """
+    camera = canvas.camera
+    points = camera.to_camera(np.stack([np.asarray(starts, float), np.asarray(ends, float)], 1))
+    keep = points[..., 2].min(1) > NEAR
+    if not keep.any():
+        return
+    points, radii = points[keep], np.broadcast_to(np.asarray(radii, float), (len(keep), 2))[keep]
+    colours = np.broadcast_to(np.asarray(colours, float), (len(keep), np.shape(colours)[-1]))[keep]
+    pixels = camera.project(points)
+    radii = np.maximum(radii * camera.focal / points[..., 2], 0.45)
+    side = np.sign((camera.rotation @ canvas.light.sun)[0]) or 1.0
+    normals = np.broadcast_to(np.array([0.0, 0.25, -0.2]), (len(colours), 3))
+    shown = canvas.shaded(colours, normals)
+    for i, shape in enumerate(_capsules(pixels, radii)):
+        canvas.fill(shape, shown[i], surface)
+        if round_light and radii[i].max() > 1.6:
+            shift = np.array([side * 0.35, -0.1]) * radii[i][:, None]
+            inner = _capsules((pixels[i] + shift)[None], radii[i][None] * 0.5)[0]
+            canvas.fill(inner, np.clip(shown[i] * (1.22, 1.22, 1.2, 1), 0, 255))
+
+
+def _capsules(pixels: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Ends (N, 2, 2) and radii (N, 2) -> outlines (N, 12, 2)."""
+    along = pixels[:, 1] - pixels[:, 0]
+    angle = np.arctan2(along[:, 1], along[:, 0])[:, None]
+    half = np.linspace(0.5 * np.pi, 1.5 * np.pi, 6)
+    arcs = []
+    for end, turn in ((0, half), (1, half + np.pi)):
+        round_ = np.stack([np.cos(angle + turn), np.sin(angle + turn)], -1)
+        arcs.append(pixels[:, end, None] + round_ * radii[:, end, None, None])
+    return np.concatenate(arcs, 1)
+
+
+def hull(canvas: Canvas, points: np.ndarray, radius: float, colour, surface: int | None):
+    """Fill the convex hull of balls of ``radius`` metres around world points (N, 3)."""
+    seen = canvas.camera.to_camera(points)
+    if seen[:, 2].min() <= NEAR:
+        return
+    pixels = canvas.camera.project(seen)
+    size = radius * canvas.camera.focal / seen[:, 2]
+    turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    balls = pixels[:, None] + np.stack([np.cos(turn), np.sin(turn)], 1) * size[:, None, None]
+    shape = cv2.convexHull(balls.reshape(-1, 2).astype(np.float32))[:, 0]
+    shade = canvas.shaded([colour], np.array([[0.0, 0.2, -0.2]]))[0]
+    canvas.fill(shape, shade, surface)

@@ -1,0 +1,174 @@
+"""Trees and bushes: cut-outs grown from leaves and branches once per process, lit from one side."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from .canvas import Canvas
+from .ground import KERB
+from .mesh import draw_rods
+
+VEGETATION = 8
+VARIANTS = {"leafy": 8, "conifer": 4, "bare": 5, "bush": 4, "poplar": 3}
+
+
+@dataclass(frozen=True)
+class Plant:
+    """``kind`` one of VARIANTS, at (x, z), ``height`` and ``spread`` in metres."""
+
+    kind: str
+    x: float
+    z: float
+    height: float
+    spread: float
+    variant: int
+    lean: float = 0.0
+
+    def corners(self) -> np.ndarray:
+        """Points around the crown, for its shadow."""
+        turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+        low = 0.15 if self.kind in ("bush", "conifer") else 0.45
+        rings = [
+            np.stack([self.x + r * np.cos(turn), np.full(8, y), self.z + r * np.sin(turn)], 1)
+            for r, y in (
+                (self.spread * 0.42, self.height * low),
+                (self.spread * 0.3, self.height * 0.9),
+            )
+        ]
+        return np.concatenate(rings)
+
+
+@lru_cache(maxsize=64)
+def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
+    """Mip levels of (h, w, 3): brightness, alpha, cover. Light comes from the upper right."""
+    rng = np.random.default_rng((77, *kind.encode(), variant))
+    size = 384
+    tone, alpha = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
+    if kind == "bare":
+        _grow(tone, alpha, rng, (size / 2, size - 1.0), -np.pi / 2, size * 0.24, size * 0.022, 7)
+    else:
+        _leaves(tone, alpha, rng, kind)
+    reach = 15 if kind == "bare" else 5
+    round_ = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    cover = cv2.morphologyEx(np.pad(alpha, 16), cv2.MORPH_CLOSE, round_)[16:-16, 16:-16]
+    levels = [np.dstack([tone, alpha, cover])]
+    while levels[-1].shape[0] > 24:
+        level = levels[-1].astype(np.float32)
+        half = (level.shape[1] // 2, level.shape[0] // 2)
+        weight = cv2.resize(level[..., 1], half, interpolation=cv2.INTER_AREA)
+        bright = cv2.resize(level[..., 0] * level[..., 1], half, interpolation=cv2.INTER_AREA)
+        rest = cv2.resize(level[..., 2], half, interpolation=cv2.INTER_AREA)
+        small = np.dstack([bright / np.maximum(weight, 1), weight, rest])
+        levels.append(np.clip(small, 0, 255).astype(np.uint8))
+    return tuple(levels)
+
+
+def _grow(tone, alpha, rng, start, angle, length, width, depth):
+    """A branch and its twigs, in pixels."""
+    end = (start[0] + length * np.cos(angle), start[1] + length * np.sin(angle))
+    line = [tuple(int(round(v * 8)) for v in p) for p in (start, end)]
+    for image, value in ((alpha, 255), (tone, int(rng.uniform(40, 120)))):
+        cv2.line(image, *line, value, max(int(round(width)), 1), cv2.LINE_AA, 3)
+    if depth == 0:
+        return
+    for turn in (
+        rng.normal(0, 0.16, 1).tolist()
+        + (rng.choice((-1, 1), 2) * rng.uniform(0.3, 0.8, 2)).tolist()
+    ):
+        shrink = rng.uniform(0.66, 0.86)
+        _grow(tone, alpha, rng, end, angle + turn, length * shrink, width * 0.68, depth - 1)
+
+
+def _outline(kind: str, count: int, rng) -> np.ndarray:
+    """Centres of leaf clusters (count, 2) in the unit square, y up."""
+    turn, radius = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.uniform(0, 1, count))
+    if kind == "conifer":
+        y = rng.beta(1.1, 1.9, count)
+        return np.stack([0.5 + 0.36 * (1 - y) * rng.uniform(-1, 1, count), 0.06 + 0.86 * y], 1)
+    wide, tall, middle = {
+        "leafy": (0.36, 0.30, 0.62),
+        "bush": (0.38, 0.34, 0.42),
+        "poplar": (0.30, 0.42, 0.52),
+    }[kind]
+    lumps = 1 + 0.16 * np.sin(turn * rng.integers(2, 5) + rng.uniform(0, 6))
+    return np.stack(
+        [0.5 + wide * radius * lumps * np.cos(turn), middle + tall * radius * lumps * np.sin(turn)],
+        1,
+    )
+
+
+def _leaves(tone, alpha, rng, kind):
+    """Clusters of leaves from the back to the front: dark inside and below, bright above."""
+    size = tone.shape[0]
+    centres = _outline(kind, 46 if kind != "bush" else 36, rng)
+    centres = centres[np.argsort(rng.uniform(size=len(centres)) - 0.6 * centres[:, 1])[::-1]]
+    if kind in ("leafy", "poplar"):
+        trunk = size * 0.022
+        for top in centres[:: len(centres) // 5]:
+            line = [
+                (int(size * 4), size * 8),
+                (int(top[0] * size * 8), int((1 - top[1]) * size * 8)),
+            ]
+            for image, value in ((alpha, 255), (tone, 12)):
+                cv2.line(image, *line, value, max(int(trunk * 0.5), 1), cv2.LINE_AA, 3)
+    cluster = 0.085 if kind != "conifer" else 0.05
+    for centre in centres:
+        sunny = 0.30 + 0.55 * (centre[1] - 0.3) + 0.45 * (centre[0] - 0.5) + rng.normal(0, 0.07)
+        count = 70 if kind != "conifer" else 40
+        turn, radius = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.uniform(0, 1, count)) * cluster
+        flat = 0.8 if kind != "conifer" else 0.45
+        x, y = centre[0] + radius * np.cos(turn) * 1.1, centre[1] + flat * radius * np.sin(turn)
+        lift = np.sin(turn) * radius / cluster
+        bright = np.clip(sunny + 0.16 * lift + rng.normal(0, 0.12, count), 0.02, 1) * 255
+        for i in np.argsort(lift):
+            leaf = (rng.uniform(4.0, 11.0), rng.uniform(2.4, 6.8))
+            box = ((x[i] * size, (1 - y[i]) * size), leaf, float(rng.uniform(0, 180)))
+            cv2.ellipse(alpha, box, 255, -1, cv2.LINE_AA)
+            cv2.ellipse(tone, box, float(bright[i]), -1, cv2.LINE_8)
+
+
+def _ramp(canvas: Canvas, plant: Plant) -> np.ndarray:
+    """(256, 3) colours from deep shade to sunlit leaf, or the bark of a bare tree."""
+    look, palette = canvas.look, canvas.palette
+    base = np.array(palette.leaves[look.integers(len(palette.leaves))], float) * look.uniform(
+        0.75, 1.1
+    )
+    if plant.kind == "conifer":
+        base = base * (0.55, 0.66, 0.72)
+    if plant.kind == "bare":
+        base = np.array(palette.bark, float) * 0.8
+    level = np.linspace(0, 1, 256)[:, None]
+    light = canvas.light
+    ambient, direct = light.ambient, light.direct
+    tone = ambient * (0.22 + 0.85 * level) + direct * np.clip(1.6 * level - 0.35, 0, 1.2)
+    sunlit = base + (np.array([34, 26, -6]) * level if plant.kind != "bare" else 0)
+    if canvas.snow:
+        white = np.clip(level * 2 - 0.6, 0, 1) * canvas.snow * 0.8
+        sunlit = sunlit + (np.array([228, 232, 238]) - sunlit) * white
+    return np.clip(sunlit * tone, 0, 255).astype(np.uint8)
+
+
+def draw_plant(canvas: Canvas, plant: Plant):
+    """Paint trunk and crown; all of it is vegetation, the gaps between leaves as well."""
+    foot = np.array([plant.x, KERB, plant.z])
+    ramp = _ramp(canvas, plant)
+    depth = float(canvas.camera.to_camera(foot)[2])
+    if depth < 2.0:
+        return
+    sun_right = (canvas.camera.rotation @ canvas.light.sun)[0] >= 0
+    layers = _sprite(plant.kind, plant.variant % VARIANTS[plant.kind])
+    if plant.kind in ("leafy", "poplar", "conifer"):
+        bark = np.array(canvas.palette.bark, float)
+        top = foot + (plant.lean, plant.height * 0.5, 0)
+        width = 0.028 * plant.height + 0.04
+        draw_rods(
+            canvas,
+            [foot],
+            [top],
+            [(width * 0.5, width * 0.3)],
+            bark[None],
+            canvas.surface(VEGETATION, depth),
+        )
+    canvas.sprite(foot, (plant.spread, plant.height), layers, ramp, VEGETATION, flip=not sun_right)

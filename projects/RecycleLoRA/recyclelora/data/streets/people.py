@@ -1,0 +1,392 @@
+"""People on foot and on two wheels: skeletons of rods in metres, seen from anywhere."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import textures
+from .camera import NEAR
+from .canvas import Canvas
+from .ground import KERB
+from .mesh import draw_rods, hull, placed
+
+PERSON, RIDER, MOTORCYCLE, BICYCLE = 11, 12, 17, 18
+SKIN = ((226, 184, 154), (206, 158, 126), (160, 112, 82), (110, 74, 54), (236, 200, 172))
+HAIR = ((36, 28, 24), (70, 48, 34), (120, 88, 56), (24, 22, 22), (150, 142, 134))
+
+
+@dataclass(frozen=True)
+class Person:
+    """Stands or walks at (x, z); ``phase`` (radians) is where in the step, ``stride`` 0 = standing."""
+
+    x: float
+    z: float
+    heading: float
+    height: float
+    phase: float
+    stride: float
+    arms: float = 0.0
+    coat: bool = False
+    bag: bool = False
+    base: float = KERB
+
+    def corners(self) -> np.ndarray:
+        spread = np.array([(-0.2, 0), (0.2, 0), (-0.22, 0.8), (0.22, 0.8), (0, 1.0)])
+        return np.array([[self.x + a, self.base + h * self.height, self.z] for a, h in spread])
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """A bicycle or motorcycle at (x, z), with or without its rider."""
+
+    motor: bool
+    x: float
+    z: float
+    heading: float
+    rider: bool
+    phase: float = 0.0
+    base: float = 0.0
+
+    def corners(self) -> np.ndarray:
+        top = 1.75 if self.rider else 1.0
+        points = np.array([(0, 0, -0.9), (0, 0, 0.9), (-0.25, 1.0, 0), (0.25, 1.0, 0), (0, top, 0)])
+        return placed(points, (self.x, self.base, self.z), self.heading)
+
+
+def _clothes(canvas: Canvas) -> dict[str, np.ndarray]:
+    look, palette = canvas.look, canvas.palette
+    pick = lambda colours: np.array(colours[look.integers(len(colours))], float)  # noqa: E731
+    return {
+        "top": pick(palette.clothes) * look.uniform(0.8, 1.15),
+        "legs": pick(palette.clothes[:6]) * look.uniform(0.7, 1.1),
+        "skin": pick(SKIN),
+        "hair": pick(HAIR),
+        "shoes": pick(((30, 28, 26), (70, 52, 40), (210, 208, 204))),
+        "bag": pick(palette.clothes),
+    }
+
+
+def _walking(person: Person) -> dict[str, np.ndarray]:
+    """Joints for a body of 1.75 m that walks along +z; index 0 = left (x < 0)."""
+    joints = {"neck": np.array([0, 1.47, 0.02]), "head": np.array([0, 1.62, 0.04])}
+    for side, sign in ((0, -1), (1, 1)):
+        swing = person.stride * np.sin(person.phase + np.pi * side)
+        bend = 0.1 + person.stride * max(np.cos(person.phase + np.pi * side), 0)
+        hip = np.array([sign * 0.09, 0.92, 0])
+        knee = hip + 0.44 * np.array([0, -np.cos(swing), np.sin(swing)])
+        ankle = knee + 0.42 * np.array([0, -np.cos(swing - bend), np.sin(swing - bend)])
+        shoulder = np.array([sign * 0.18, 1.40, 0])
+        reach = -0.8 * swing + person.arms * side
+        elbow = shoulder + 0.29 * np.array([sign * 0.12, -np.cos(reach), np.sin(reach)])
+        wrist = elbow + 0.26 * np.array(
+            [-sign * 0.05, -np.cos(reach + 0.35 + person.arms), np.sin(reach + 0.35 + person.arms)]
+        )
+        joints |= {
+            f"hip{side}": hip,
+            f"knee{side}": knee,
+            f"ankle{side}": ankle,
+            f"shoulder{side}": shoulder,
+            f"elbow{side}": elbow,
+            f"wrist{side}": wrist,
+            f"toe{side}": ankle + (0, -0.05, 0.14),
+        }
+    lowest = min(joints["ankle0"][1], joints["ankle1"][1]) - 0.07
+    return {name: joint - (0, lowest, 0) for name, joint in joints.items()}
+
+
+def _riding(motor: bool, phase: float) -> dict[str, np.ndarray]:
+    """Joints of somebody in the saddle; feet on the pedals or rests, hands on the bar."""
+    hips, lean = (0.86, 0.18) if motor else (0.98, 0.30)
+    joints = {
+        "neck": np.array([0, hips + 0.54, lean]),
+        "head": np.array([0, hips + 0.70, lean + 0.08]),
+    }
+    for side, sign in ((0, -1), (1, 1)):
+        turn = phase + np.pi * side
+        foot = (
+            np.array([sign * 0.12, 0.36, 0.02])
+            if motor
+            else np.array([sign * 0.11, 0.30 + 0.17 * np.sin(turn), 0.02 + 0.17 * np.cos(turn)])
+        )
+        hip = np.array([sign * 0.09, hips, -0.2])
+        knee = 0.5 * (hip + foot) + (sign * 0.05, 0.08, 0.24)
+        shoulder = np.array([sign * 0.18, hips + 0.46, lean - 0.03])
+        wrist = np.array([sign * 0.28, 1.04, 0.42])
+        elbow = 0.5 * (shoulder + wrist) + (sign * 0.05, -0.08, -0.03)
+        joints |= {
+            f"hip{side}": hip,
+            f"knee{side}": knee,
+            f"ankle{side}": foot,
+            f"shoulder{side}": shoulder,
+            f"elbow{side}": elbow,
+            f"wrist{side}": wrist,
+            f"toe{side}": foot + (0, -0.03, 0.13),
+        }
+    return joints
+
+
+def _draw_body(
+    canvas,
+    joints,
+    clothes,
+    surface,
+    position,
+    heading,
+    scale,
+    *,
+    coat=False,
+    bag=False,
+    helmet=None,
+):
+    """Far limbs, torso, head, near limbs."""
+    world = {name: placed(joint, position, heading, scale) for name, joint in joints.items()}
+    depth = {side: canvas.camera.to_camera(world[f"shoulder{side}"])[2] for side in (0, 1)}
+    far, near = (0, 1) if depth[0] > depth[1] else (1, 0)
+
+    def limb(side, names, radii, colours):
+        starts = [world[f"{a}{side}"] for a, _ in names]
+        ends = [world[f"{b}{side}"] for _, b in names]
+        draw_rods(canvas, starts, ends, np.array(radii) * scale, np.array(colours), surface)
+
+    def leg(side):
+        limb(
+            side,
+            (("hip", "knee"), ("knee", "ankle"), ("ankle", "toe")),
+            ((0.085, 0.062), (0.062, 0.045), (0.05, 0.04)),
+            (clothes["legs"], clothes["legs"] * 0.94, clothes["shoes"]),
+        )
+
+    def arm(side):
+        limb(
+            side,
+            (("shoulder", "elbow"), ("elbow", "wrist"), ("wrist", "wrist")),
+            ((0.06, 0.048), (0.046, 0.036), (0.042, 0.042)),
+            (clothes["top"], clothes["top"] * 0.94, clothes["skin"]),
+        )
+
+    back = placed(np.array([0, 0, -0.16]), (0, 0, 0), heading, scale)
+    away = (
+        canvas.camera.to_camera(world["neck"] + back)[2] > canvas.camera.to_camera(world["neck"])[2]
+    )
+    pack = [
+        (world["shoulder0"] + world["shoulder1"]) / 2 + back,
+        (world["hip0"] + world["hip1"]) / 2 + back,
+    ]
+    if bag and away:
+        draw_rods(
+            canvas,
+            [pack[0]],
+            [pack[0] + 0.7 * (pack[1] - pack[0])],
+            [(0.15, 0.16)],
+            clothes["bag"][None],
+            surface,
+        )
+    arm(far)
+    leg(far)
+    leg(near)
+    trunk = [world[n] for n in ("shoulder0", "shoulder1", "hip0", "hip1")]
+    if coat:
+        trunk += [0.5 * (world[f"hip{s}"] + world[f"knee{s}"]) for s in (0, 1)]
+    hull(canvas, np.array(trunk), 0.085 * scale, clothes["top"], surface)
+    middle = [(world["shoulder0"] + world["shoulder1"]) / 2, (world["hip0"] + world["hip1"]) / 2]
+    draw_rods(
+        canvas,
+        [middle[0]],
+        [middle[1]],
+        [(0.11 * scale, 0.1 * scale)],
+        clothes["top"][None] * 1.03,
+        surface,
+    )
+    head = world["head"]
+    draw_rods(
+        canvas,
+        [world["neck"]],
+        [head],
+        [(0.055 * scale, 0.055 * scale)],
+        clothes["skin"][None] * 0.85,
+        surface,
+    )
+    face = placed(np.array([0, 0, 0.03]), (0, 0, 0), heading, scale)
+    crown = clothes["hair"] if helmet is None else helmet
+    order = (
+        (head - (0, 0.02, 0) + face, 0.098, clothes["skin"]),
+        (head + (0, 0.035, 0) - face, 0.108, crown),
+    )
+    for centre, radius, colour in order if away is False else order[::-1]:
+        draw_rods(
+            canvas,
+            [centre - (0, 0.02, 0)],
+            [centre + (0, 0.025, 0)],
+            [(radius * scale, radius * scale)],
+            colour[None],
+            surface,
+        )
+    arm(near)
+    if bag and not away:
+        draw_rods(
+            canvas,
+            [pack[0]],
+            [pack[0] + 0.7 * (pack[1] - pack[0])],
+            [(0.15, 0.16)],
+            clothes["bag"][None],
+            surface,
+        )
+
+
+def draw_person(canvas: Canvas, person: Person):
+    clothes = _clothes(canvas)
+    position = np.array([person.x, person.base, person.z])
+    depth = float(canvas.camera.to_camera(position)[2])
+    if depth < 4 * NEAR:
+        return
+    surface = canvas.surface(PERSON, depth)
+    _draw_body(
+        canvas,
+        _walking(person),
+        clothes,
+        surface,
+        position,
+        person.heading,
+        person.height / 1.75,
+        coat=person.coat,
+        bag=person.bag,
+    )
+    _cloth_grain(canvas, surface, position)
+
+
+def _cloth_grain(canvas: Canvas, surface: int, position):
+    spread = np.array([[-0.6, 0, 0], [0.6, 2.0, 0]])
+    box = canvas.camera.project(canvas.camera.to_camera(position + spread))
+    if abs(box[0, 1] - box[1, 1]) > 40:
+        canvas.grain(surface, np.stack([box.min(0), box.max(0)]), textures.fractal(1.1, 62), 0.1)
+
+
+def draw_cycle(canvas: Canvas, cycle: Cycle):
+    position = np.array([cycle.x, cycle.base, cycle.z])
+    depth = float(canvas.camera.to_camera(position)[2])
+    clothes = _clothes(canvas)
+    tint = canvas.look.uniform(20, 200, 3)
+    if depth < 4 * NEAR:
+        return
+    surface = canvas.surface(MOTORCYCLE if cycle.motor else BICYCLE, depth)
+    _wheels(canvas, cycle, position, surface)
+    (_motorcycle if cycle.motor else _bicycle)(canvas, cycle, position, tint, surface)
+    if cycle.rider:
+        rider = canvas.surface(RIDER, depth)
+        helmet = np.array([30.0, 30, 34]) if cycle.motor else tint * 0.5 + 90
+        _draw_body(
+            canvas,
+            _riding(cycle.motor, cycle.phase),
+            clothes,
+            rider,
+            position,
+            cycle.heading,
+            1.0,
+            helmet=helmet,
+        )
+        _cloth_grain(canvas, rider, position)
+
+
+def _wheels(canvas: Canvas, cycle: Cycle, position, surface: int):
+    """Spoked rings or solid discs; the label takes the whole disc."""
+    radius, base = (0.31, 0.68) if cycle.motor else (0.34, 0.52)
+    turn = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    shade = canvas.shaded([[34, 34, 36]], np.array([[0.0, 0.2, -0.3]]))[0]
+    grey = canvas.shaded([[150, 150, 152]], np.array([[0.0, 0.2, -0.3]]))[0]
+    for z in (-base, base):
+        ring = np.stack(
+            [np.zeros(20), radius + radius * np.sin(turn), z + radius * np.cos(turn)], 1
+        )
+        seen = canvas.camera.to_camera(placed(ring, position, cycle.heading))
+        if seen[:, 2].min() < NEAR:
+            return
+        pixels = canvas.camera.project(seen)
+        scale = canvas.camera.focal / seen[:, 2].mean()
+        tyre = (0.12 if cycle.motor else 0.04) * scale
+        canvas.fill(pixels, shade * 0.9 if cycle.motor else None, surface)
+        if not cycle.motor and scale > 45:
+            for i in range(0, 10, 2):
+                canvas.outline(pixels[[i, i + 10]], grey * 0.7, 1, closed=False)
+        if cycle.motor:
+            middle = pixels.mean(0)
+            canvas.fill(middle + (pixels - middle) * 0.55, grey * 0.6)
+        canvas.outline(pixels, shade, tyre)
+        edge = placed(np.array([[0, 0, z], [0, 2 * radius, z]]), position, cycle.heading)
+        draw_rods(
+            canvas,
+            edge[:1],
+            edge[1:],
+            [(0.03, 0.03) if not cycle.motor else (0.06, 0.06)],
+            np.array([[32.0, 32, 34]]),
+            surface,
+        ) if abs(np.ptp(pixels[:, 0])) < 0.25 * scale else None
+
+
+def _rods(canvas, cycle, position, rods, surface):
+    starts, ends, radii, colours = zip(*rods, strict=True)
+    draw_rods(
+        canvas,
+        placed(np.array(starts, float), position, cycle.heading),
+        placed(np.array(ends, float), position, cycle.heading),
+        np.array(radii, float)[:, None] * (1, 1),
+        np.array(colours, float),
+        surface,
+    )
+
+
+def _bicycle(canvas, cycle, position, tint, surface):
+    rear, crank, saddle = (0, 0.34, -0.52), (0, 0.30, -0.05), (0, 0.88, -0.22)
+    head, front, dark = (0, 0.85, 0.36), (0, 0.34, 0.52), (30, 30, 32)
+    _rods(
+        canvas,
+        cycle,
+        position,
+        [
+            (rear, crank, 0.016, tint),
+            (rear, (0, 0.72, -0.17), 0.014, tint),
+            (crank, saddle, 0.02, tint),
+            (crank, (0, 0.72, 0.38), 0.022, tint),
+            ((0, 0.74, -0.17), (0, 0.80, 0.36), 0.02, tint),
+            (head, front, 0.018, tint),
+            (head, (0, 1.04, 0.36), 0.016, dark),
+            ((-0.28, 1.04, 0.40), (0.28, 1.04, 0.40), 0.018, dark),
+            ((0, 0.92, -0.34), (0, 0.92, -0.1), 0.045, dark),
+            ((0, 0.30, -0.05), (0.1, 0.16, 0.05), 0.02, dark),
+            ((0, 0.30, -0.05), (0, 0.30, -0.04), 0.08, (70, 70, 72)),
+        ],
+        surface,
+    )
+
+
+def _motorcycle(canvas, cycle, position, tint, surface):
+    dark, steel = (28, 28, 30), (120, 122, 126)
+    lamp = (255, 244, 214, 255) if canvas.lit else (214, 216, 214, 0)
+    _rods(
+        canvas,
+        cycle,
+        position,
+        [
+            ((0, 0.31, -0.68), (0, 0.42, -0.1), 0.05, dark),
+            ((0, 0.38, -0.1), (0, 0.42, 0.2), 0.17, (64, 64, 68)),
+            ((0, 0.5, -0.15), (0, 0.55, 0.2), 0.12, steel),
+            ((0.14, 0.3, -0.7), (0.14, 0.33, 0.1), 0.05, steel),
+            ((0, 0.72, -0.75), (0, 0.72, -0.05), 0.11, dark),
+            ((0, 0.72, -0.78), (0, 0.68, -0.6), 0.1, tint),
+            ((0, 0.82, 0.02), (0, 0.86, 0.32), 0.15, tint),
+            ((0, 0.9, 0.42), (0, 0.31, 0.68), 0.045, steel),
+            ((0, 0.62, 0.6), (0, 0.64, 0.72), 0.1, tint),
+            ((-0.34, 1.04, 0.4), (0.34, 1.04, 0.4), 0.025, dark),
+        ],
+        surface,
+    )
+    place = placed(np.array([[0, 0.9, 0.5], [0, 0.9, 0.56]]), position, cycle.heading)
+    if canvas.camera.to_camera(place[1])[2] < canvas.camera.to_camera(place[0])[2]:
+        draw_rods(
+            canvas,
+            place[:1],
+            place[1:],
+            [(0.1, 0.1)],
+            np.array([lamp], float),
+            surface,
+            round_light=False,
+        )

@@ -1,0 +1,56 @@
+"""The sky: a gradient, clouds on a high plane, a glow around the sun."""
+
+import cv2
+import numpy as np
+
+from . import textures
+from .canvas import Canvas
+
+SKY = 10
+STEP = 4  # the sky is soft: every fourth pixel is computed
+
+
+def paint_sky(canvas: Canvas, clouds: float, strength: float, mood: np.random.Generator):
+    """Fill the whole canvas with sky; ``clouds`` is their share, ``strength`` the sun's."""
+    rays = canvas.camera.rays(STEP)
+    rays = rays / np.linalg.norm(rays, axis=2, keepdims=True)
+    up = np.clip(rays[..., 1], 0, 1)
+    grey = np.array([206, 212, 218], np.float32) * mood.uniform(0.92, 1.1)
+    blue = np.array([92, 140, 202], np.float32) * mood.uniform(0.8, 1.15)
+    pale = np.array([196, 214, 232], np.float32)
+    zenith = grey * 0.92 + (blue - grey * 0.92) * (0.25 + 0.75 * strength) * (1 - 0.55 * clouds)
+    horizon = grey * 1.05 + (pale - grey * 1.05) * strength
+    rise = (1 - np.exp(-4.0 * up))[..., None]
+    colour = horizon + (zenith - horizon) * rise
+    density = _clouds(rays, clouds, mood)
+    lit = np.array([246, 246, 248], np.float32) * (0.84 + 0.16 * strength)
+    base = lit * (0.74 + 0.1 * mood.uniform())
+    body = lit + (base - lit) * np.clip(density * 1.6 - 0.6, 0, 1)[..., None]
+    colour = colour + (body - colour) * np.clip(density * 1.5, 0, 1)[..., None]
+    glow = np.clip(rays @ canvas.light.sun.astype(np.float32), 0, 1)[..., None]
+    colour = colour + strength * (90 * glow**24 + 160 * glow**220)
+    size = (canvas.camera.width, canvas.camera.height)
+    full = cv2.resize(
+        np.clip(colour, 0, 255).astype(np.float32), size, interpolation=cv2.INTER_LINEAR
+    )
+    canvas.paint[..., :3] = full.astype(np.uint8)
+    canvas.ids[:] = canvas.surface(SKY, (0.0, 0.0, 0.0))
+
+
+def _clouds(rays: np.ndarray, share: float, mood: np.random.Generator) -> np.ndarray:
+    """Density (H', W') 0..1 of clouds that cover about ``share`` of the sky."""
+    noise = textures.fractal(1.75, 41) + 0.35 * textures.fractal(1.1, 42)
+    up = np.maximum(rays[..., 1], 0.04)
+    drift = mood.uniform(0, 512, 2).astype(np.float32)
+    scale = np.float32(mood.uniform(50, 110))
+    columns = rays[..., 0] / (up + 0.12) * scale + drift[0]
+    rows = rays[..., 2] / (up + 0.12) * scale + drift[1]
+    seen = cv2.remap(
+        noise,
+        columns.astype(np.float32) % 512,
+        rows.astype(np.float32) % 512,
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_WRAP,
+    )
+    threshold = 1.6 - 3.4 * share
+    return np.clip((seen - threshold) / 1.3, 0, 1) * np.clip(rays[..., 1] * 9 + 0.25, 0, 1)

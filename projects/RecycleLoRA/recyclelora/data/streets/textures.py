@@ -1,0 +1,141 @@
+"""Tileable grey textures, made once per process from fixed seeds.
+
+Noise is float32 with mean 0 and standard deviation 1. Materials are uint8 at ``DENSITY`` pixels per
+metre over ``TILE`` metres, 128 = the paint's own brightness.
+"""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+DENSITY = 64
+TILE = 8.0
+MATERIALS = (
+    "brick",
+    "stone",
+    "plaster",
+    "siding",
+    "panel",
+    "planks",
+    "tiles",
+    "leaves",
+    "glass",
+    "adobe",
+)
+
+
+@lru_cache(maxsize=32)
+def fractal(beta: float, seed: int, size: int = 512) -> np.ndarray:
+    """Noise whose amplitude falls as frequency**-beta: 0 is white, 1 is rough, 2 is cloudy."""
+    rng = np.random.default_rng(seed)
+    white = np.fft.rfft2(rng.standard_normal((size, size)))
+    radius = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
+    radius[0, 0] = 1.0
+    noise = np.fft.irfft2(white * radius**-beta * (radius < 1), (size, size))
+    return ((noise - noise.mean()) / noise.std()).astype(np.float32)
+
+
+def _courses(width, height, joint, *, seed, jitter, dark, size, offset=0.5):
+    """Rows of blocks ``width`` x ``height`` metres with joints, every second row shifted."""
+    rng = np.random.default_rng(seed)
+    rows, columns = round(TILE / height), round(TILE / width)
+    y, x = np.mgrid[0:size, 0:size] / size
+    row = np.floor(y * rows).astype(int)
+    along = (x * columns + offset * (row % 2)) % columns
+    column = np.floor(along).astype(int)
+    tone = 1 + jitter * rng.standard_normal((rows, columns))
+    picture = tone[row, column]
+    edge = np.minimum((y * rows) % 1 * height, along % 1 * width)
+    return np.where(edge < joint, dark, picture).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def material(name: str, density: int = DENSITY) -> np.ndarray:
+    """The tile of a material at ``density`` pixels per metre, (8 * density, 8 * density) uint8."""
+    if density != DENSITY:
+        side = int(TILE * density)
+        return cv2.resize(material(name), (side, side), interpolation=cv2.INTER_AREA)
+    size = int(TILE * DENSITY)
+    fine, rough, cloudy = fractal(0.4, 11, size), fractal(1.0, 12, size), fractal(1.7, 13, size)
+    if name == "brick":
+        tile = _courses(0.22, 0.075, 0.011, seed=1, jitter=0.13, dark=1.18, size=size)
+    elif name == "stone":
+        tile = _courses(0.8, 0.4, 0.018, seed=2, jitter=0.08, dark=0.78, size=size)
+    elif name == "siding":
+        tile = _courses(8.0, 0.16, 0.02, seed=3, jitter=0.02, dark=0.74, size=size, offset=0)
+    elif name == "panel":
+        tile = _courses(2.67, 1.33, 0.03, seed=4, jitter=0.03, dark=0.72, size=size, offset=0)
+    elif name == "glass":
+        tile = _courses(1.6, 2.0, 0.05, seed=5, jitter=0.22, dark=0.45, size=size, offset=0)
+    elif name == "planks":
+        tile = _courses(0.14, 8.0, 0.014, seed=6, jitter=0.12, dark=0.45, size=size, offset=0)
+    elif name == "tiles":
+        tile = _courses(0.25, 0.33, 0.03, seed=7, jitter=0.12, dark=0.66, size=size)
+    elif name == "leaves":
+        tile = 1 + 0.26 * fractal(0.55, 14, size) + 0.12 * cloudy
+    elif name == "adobe":
+        tile = 1 + 0.06 * rough + 0.07 * cloudy
+    elif name == "plaster":
+        tile = 1 + 0.03 * rough + 0.035 * cloudy
+    else:
+        raise ValueError(f"unknown material {name!r}: expected one of {', '.join(MATERIALS)}")
+    tile = tile * (1 + 0.025 * fine + 0.03 * cloudy)
+    return np.clip(tile * 128, 0, 255).astype(np.uint8)
+
+
+def surfaced(
+    colour, name: str, metres: tuple[float, float], density: int, shift=(0, 0)
+) -> np.ndarray:
+    """A wall of ``metres`` (width, height) in a colour and a material: RGBE (h, w, 4) uint8."""
+    tile = material(name, density)
+    width, height = (max(int(round(m * density)), 2) for m in metres)
+    rows = (np.arange(height) + shift[0]) % tile.shape[0]
+    columns = (np.arange(width) + shift[1]) % tile.shape[1]
+    grey = tile[rows][:, columns]
+    levels = np.arange(256)[:, None] * (np.array([*colour[:3], 0.0]) / 128)
+    return np.take(np.clip(levels, 0, 255).astype(np.uint8), grey, 0)
+
+
+def density_for(pixels_per_metre: float, limit: int = 40) -> int:
+    """The next larger of a few densities, so that resized materials can be kept."""
+    for density in (3, 5, 8, 12, 18, 27, 40, 64):
+        if density >= pixels_per_metre or density >= limit:
+            return density
+    return limit
+
+
+@lru_cache(maxsize=4)
+def asphalt() -> np.ndarray:
+    """Fine grain, 512 x 512 uint8 for 4 metres, 128 = neutral."""
+    grain = cv2.GaussianBlur(fractal(0.0, 21), (3, 3), 0.7) * 1.6
+    return np.clip(128 * (1 + 0.075 * grain + 0.03 * fractal(1.0, 22)), 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=4)
+def patches() -> np.ndarray:
+    """Stains, wear and cracks, 512 x 512 uint8 for 32 metres, 128 = neutral."""
+    cracks = np.clip(1 - np.abs(fractal(1.5, 24)) * 22, 0, 1) * (fractal(1.4, 25) > 0.9)
+    return np.clip(128 * (1 + 0.07 * fractal(1.3, 23) - 0.25 * cracks), 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=4)
+def grass() -> np.ndarray:
+    """512 x 512 uint8 for 5 metres, 128 = neutral."""
+    blades = cv2.GaussianBlur(fractal(0.0, 26), (1, 5), 0.8) * 1.7
+    return np.clip(128 * (1 + 0.16 * blades + 0.10 * fractal(1.0, 27)), 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=8)
+def paving(kind: int) -> np.ndarray:
+    """512 x 512 uint8 for 4 metres: 0 large slabs, 1 small setts, 2 bare concrete or asphalt."""
+    size = 512
+    rng = np.random.default_rng(30 + kind)
+    y, x = np.mgrid[0:size, 0:size] / size
+    rows, columns, joint = ((8, 5, 0.012), (32, 20, 0.018), (2, 1, 0.01))[kind]
+    row = np.floor(y * rows).astype(int)
+    along = (x * columns + 0.5 * (row % 2)) % columns
+    tone = 1 + (0.06, 0.10, 0.03)[kind] * rng.standard_normal((rows, columns))
+    edge = np.minimum((y * rows) % 1 * 4 / rows, along % 1 * 4 / columns)
+    tile = np.where(edge < joint, 0.72, tone[row, along.astype(int)])
+    return np.clip(128 * tile * (1 + 0.05 * fractal(0.4, 33)), 0, 255).astype(np.uint8)
