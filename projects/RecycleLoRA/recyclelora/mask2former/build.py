@@ -22,7 +22,10 @@ def build_segmentor(
     dec_layers: int = 9,
     dec_dim_feedforward: int = 2048,
     num_queries: int = 100,
+    dropout: float = 0.0,
     num_points: int = 12544,
+    oversample_ratio: float = 3.0,
+    importance_sample_ratio: float = 0.75,
     class_weight: float = 2.0,
     mask_weight: float = 5.0,
     dice_weight: float = 5.0,
@@ -31,8 +34,8 @@ def build_segmentor(
 ) -> MaskFormer:
     """`MaskFormer` with the paper's head and losses on any Detectron2 backbone with res2..res5.
 
-    One width for both decoders; the loss weights are also the matcher's. `meta_arch` are
-    arguments of `MaskFormer`, such as `pixel_mean`.
+    One width for both decoders; the loss weights are also the matcher's; `dropout` is the pixel
+    decoder's. `meta_arch` are arguments of `MaskFormer`, such as `pixel_mean`.
 
     Example:
         >>> model = build_segmentor(backbone, hidden_dim=128, enc_layers=2, dec_layers=3,
@@ -41,6 +44,7 @@ def build_segmentor(
     input_shape = backbone.output_shape()
     pixel_decoder = MSDeformAttnPixelDecoder(
         input_shape,
+        transformer_dropout=dropout,
         transformer_nheads=nheads,
         transformer_dim_feedforward=enc_dim_feedforward,
         transformer_enc_layers=enc_layers,
@@ -63,6 +67,8 @@ def build_segmentor(
         weight_dict=loss_weights(class_weight, mask_weight, dice_weight, aux_layers=dec_layers),
         eos_coef=no_object_weight,
         num_points=num_points,
+        oversample_ratio=oversample_ratio,
+        importance_sample_ratio=importance_sample_ratio,
     )
     head = MaskFormerHead(
         input_shape,

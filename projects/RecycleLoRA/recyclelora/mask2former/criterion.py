@@ -78,17 +78,18 @@ class SetCriterion(nn.Module):
         )
         num_masks = _mean_over_ranks(num_masks).clamp(min=1)
 
-        losses = {}
         predictions = {"": outputs}
         predictions |= {f"_{i}": aux for i, aux in enumerate(outputs.get("aux_outputs", []))}
-        for suffix, prediction in predictions.items():
-            indices = self.matcher(prediction, targets, generators)
-            found = {}
-            if "labels" in self.losses:
-                found |= self.loss_labels(prediction, targets, indices)
-            if "masks" in self.losses:
-                found |= self.loss_masks(prediction, targets, indices, num_masks, generators)
-            losses |= {name + suffix: loss for name, loss in found.items()}
+        losses = {}
+        with torch.amp.autocast(num_masks.device.type, enabled=False):
+            for suffix, prediction in predictions.items():
+                indices = self.matcher(prediction, targets, generators)
+                found = {}
+                if "labels" in self.losses:
+                    found |= self.loss_labels(prediction, targets, indices)
+                if "masks" in self.losses:
+                    found |= self.loss_masks(prediction, targets, indices, num_masks, generators)
+                losses |= {name + suffix: loss for name, loss in found.items()}
         return losses
 
     def loss_labels(
@@ -121,29 +122,33 @@ class SetCriterion(nn.Module):
         """Cross-entropy and dice loss of the matched masks at points, over `num_masks`."""
         counts = [len(sources) for sources, _ in indices]
         predicted = torch.cat(
-            [masks[i.to(masks.device)] for masks, (i, _) in zip(outputs["pred_masks"], indices)]
-        ).float()
+            [
+                masks[i.to(masks.device)].float()
+                for masks, (i, _) in zip(outputs["pred_masks"], indices, strict=True)
+            ]
+        )
+        points = uncertain_points(
+            predicted.detach(),
+            counts,
+            generators,
+            self.num_points,
+            self.oversample_ratio,
+            self.importance_sample_ratio,
+        )
         wanted = _joined_masks(targets, indices).to(predicted)
-        with torch.amp.autocast(predicted.device.type, enabled=False):
-            points = uncertain_points(
-                predicted.detach(),
-                counts,
-                generators,
-                self.num_points,
-                self.oversample_ratio,
-                self.importance_sample_ratio,
-            )
-            labels = point_sample(wanted[:, None], points).squeeze(1)
-            logits = point_sample(predicted[:, None], points).squeeze(1)
-            return {
-                "loss_mask": sigmoid_ce_loss(logits, labels, num_masks),
-                "loss_dice": dice_loss(logits, labels, num_masks),
-            }
+        labels = point_sample(wanted[:, None], points).squeeze(1)
+        logits = point_sample(predicted[:, None], points).squeeze(1)
+        return {
+            "loss_mask": sigmoid_ce_loss(logits, labels, num_masks),
+            "loss_dice": dice_loss(logits, labels, num_masks),
+        }
 
 
 def _joined_masks(targets: Sequence[dict], indices: Indices) -> Tensor:
     """The matched target masks of all images, (sum of matches, H, W), padded to one size."""
-    masks = [t["masks"][j.to(t["masks"].device)] for t, (_, j) in zip(targets, indices)]
+    masks = [
+        t["masks"][j.to(t["masks"].device)] for t, (_, j) in zip(targets, indices, strict=True)
+    ]
     h, w = max(m.shape[1] for m in masks), max(m.shape[2] for m in masks)
     return torch.cat([F.pad(m, (0, w - m.shape[2], 0, h - m.shape[1])) for m in masks])
 

@@ -23,7 +23,9 @@ def by_stride(input_shape: Mapping[str, ShapeSpec | Mapping[str, int]]) -> dict[
     ['res2', 'res3']
     """
     shapes = {
-        name: ShapeSpec(**spec) if isinstance(spec, Mapping) else spec
+        name: ShapeSpec(channels=spec.get("channels"), stride=spec.get("stride"))
+        if isinstance(spec, Mapping)
+        else spec
         for name, spec in input_shape.items()
     }
     for name, spec in shapes.items():
@@ -171,21 +173,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
 
         self.num_fpn_levels = int(log2(shapes[encoded[-1]].stride) - log2(common_stride))
         for i, name in enumerate(self.in_features[: self.num_fpn_levels], start=1):
-            bias = norm == ""
-            lateral = Conv2d(
-                shapes[name].channels, conv_dim, 1, bias=bias, norm=get_norm(norm, conv_dim)
-            )
-            output = Conv2d(
-                conv_dim,
-                conv_dim,
-                3,
-                padding=1,
-                bias=bias,
-                norm=get_norm(norm, conv_dim),
-                activation=F.relu,
-            )
-            weight_init.c2_xavier_fill(lateral)
-            weight_init.c2_xavier_fill(output)
+            lateral, output = _fpn_convs(shapes[name].channels, conv_dim, norm)
             self.add_module(f"adapter_{i}", lateral)
             self.add_module(f"layer_{i}", output)
 
@@ -219,3 +207,22 @@ def _projection(in_channels: int, conv_dim: int) -> nn.Sequential:
     nn.init.xavier_uniform_(conv.weight)
     nn.init.zeros_(conv.bias)
     return nn.Sequential(conv, nn.GroupNorm(32, conv_dim))
+
+
+def _fpn_convs(
+    in_channels: int, conv_dim: int, norm: str | Callable | None
+) -> tuple[Conv2d, Conv2d]:
+    bias = norm == ""
+    lateral = Conv2d(in_channels, conv_dim, 1, bias=bias, norm=get_norm(norm, conv_dim))
+    output = Conv2d(
+        conv_dim,
+        conv_dim,
+        3,
+        padding=1,
+        bias=bias,
+        norm=get_norm(norm, conv_dim),
+        activation=F.relu,
+    )
+    weight_init.c2_xavier_fill(lateral)
+    weight_init.c2_xavier_fill(output)
+    return lateral, output
