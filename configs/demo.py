@@ -10,7 +10,7 @@ from recyclelora.evaluation import native
 
 from .common.data import folder, test_loader, train_loader
 from .common.dinov2 import dinov2_s
-from .common.optimizer import optimizer
+from .common.optimizer import optimizer, schedule
 from .common.recyclelora import model
 from .common.train import train
 

@@ -6,6 +6,7 @@ from recyclelora.evaluation import native
 
 from ...configs.common.data import folder, test_loader, train_loader
 from ...configs.common.dinov2 import dinov2_s
+from ...configs.common.optimizer import optimizer, schedule
 from ...configs.common.recyclelora import model
 from ...configs.common.train import train
 
