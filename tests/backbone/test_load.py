@@ -79,7 +79,8 @@ def without(state: dict, name: str) -> dict:
         (lambda s: s | {"pos_embed": torch.ones(1, 8, 24)}, "7 positions are no square grid"),
         (lambda s: {"conv1.weight": torch.ones(64, 3, 7, 7)}, "none among 1 names such as conv1"),
         (lambda s: {f"{k}.{n}": t for k in "ab" for n, t in s.items()}, "one ViT.*found a.*b"),
-        (lambda s: {"epoch": 3} | s, "not tensors are epoch"),
+        (lambda s: {"epoch": 3} | s, "state dict: epoch are no named tensors"),
+        (lambda s: {0: torch.ones(1)}, "state dict: 0 are no named tensors"),
         (lambda s: [1, 2], "holds a list, expected a state dict"),
         (lambda s: {}, "holds no tensors"),
         (lambda s: {"model": torch.nn.Linear(1, 1)}, "hold?s Python objects, .* could run code"),
@@ -121,6 +122,8 @@ def test_a_checkpoint_of_another_model(tiny, tmp_path, save, source, target, sen
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "is a Git LFS pointer"),
         (b"", r"\(0 bytes\) is neither a PyTorch"),
         (b"\xff\xd8\xff\xe0 a photograph", "is neither a PyTorch, a safetensors nor an ONNX"),
+        (b"\x80", "damaged, cut off"),
+        (b"PK\x03\x04 some other archive", "damaged, cut off"),
         (b"\x08\x07\x12\xff\xff", "not an ONNX file, or is damaged"),
     ],
 )

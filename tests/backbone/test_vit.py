@@ -185,8 +185,9 @@ def test_detectron2_sees_strides_and_divisibility(tiny):
 
 
 def test_patch_14_is_refused_as_a_pyramid(tiny):
-    with pytest.raises(ValueError, match=r"strides 4, 8, 16, 32 needs patch_size=16.* has 14"):
-        tiny().output_shape()
+    for ask in (lambda model: model.output_shape(), lambda model: model.size_divisibility):
+        with pytest.raises(ValueError, match=r"strides 4, 8, 16, 32 needs patch_size=16.* has 14"):
+            ask(tiny())
 
 
 def test_from_lazy_config_and_from_yacs():

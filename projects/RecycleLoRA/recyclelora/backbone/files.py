@@ -48,21 +48,26 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types for damaged or refused files
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
             f"{path} cannot be read as tensors only: it is damaged, cut off, or holds Python "
             f"objects, which are not loaded because they could run code; save its state dict "
-            f"alone (torch said: {str(error).splitlines()[0][:200]})"
+            f"alone (torch said: {reason})"
         ) from error
     for wrapping in ("state_dict", "model", "teacher"):
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a state dict")
-    other = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    other = [
+        str(name)
+        for name, value in content.items()
+        if not (isinstance(name, str) and isinstance(value, torch.Tensor))
+    ]
     if other:
         raise ValueError(
-            f"{path} holds no plain state dict: not tensors are {some_of(other)}; save only the "
-            f"state dict, alone or as 'state_dict', 'model' or 'teacher'"
+            f"{path} holds no plain state dict: {some_of(other)} are no named tensors; "
+            f"save only the state dict, alone or as 'state_dict', 'model' or 'teacher'"
         )
     return content
 

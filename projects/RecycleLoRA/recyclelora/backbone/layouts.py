@@ -79,7 +79,7 @@ def _from_hugging_face(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 def _from_timm(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """timm's layout is the official one but for registers and SwiGLU."""
     tensors = dict(tensors)
-    if "reg_token" in tensors:
+    if {"reg_token", "cls_token", "pos_embed"} <= tensors.keys():
         tensors["register_tokens"] = tensors.pop("reg_token")
         # With registers timm adds the cls token's position to the cls token itself.
         zero = torch.zeros_like(tensors["cls_token"])

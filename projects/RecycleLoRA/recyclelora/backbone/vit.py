@@ -241,8 +241,8 @@ class DinoVisionTransformer(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Sides to pad images to: two patches, so that res5 is exactly half of res4."""
-        return 2 * self.patch_size
+        """Sides to pad images to, so that res5 is exactly half of res4; for patch 16 only."""
+        return self.output_shape()["res5"].stride
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and strides (4, 8, 16, 32) of the pyramid; refused for a patch other than 16."""
