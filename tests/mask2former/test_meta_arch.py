@@ -184,46 +184,51 @@ def test_unsupported_choices(backbone):
         MSDeformAttnPixelDecoder({"res2": {"channels": 8}}, transformer_in_features=["res2"])
 
 
-def nested_config():
-    """The model as nested LazyCalls, every official argument by its name."""
+def head_config():
+    """The head as nested LazyCalls, every official argument by its name."""
     shapes = {
         "res2": L(ShapeSpec)(channels=16, stride=4),
         **{f"res{i}": {"channels": 16, "stride": 2**i} for i in (3, 4, 5)},
     }
+    return L(MaskFormerHead)(
+        input_shape=shapes,
+        num_classes=19,
+        pixel_decoder=L(MSDeformAttnPixelDecoder)(
+            input_shape=shapes,
+            transformer_dropout=0.0,
+            transformer_nheads=8,
+            transformer_dim_feedforward=64,
+            transformer_enc_layers=1,
+            conv_dim=32,
+            mask_dim=64,
+            norm="GN",
+            transformer_in_features=["res3", "res4", "res5"],
+            common_stride=4,
+        ),
+        loss_weight=1.0,
+        ignore_value=255,
+        transformer_predictor=L(MultiScaleMaskedTransformerDecoder)(
+            in_channels=32,
+            mask_classification=True,
+            num_classes=19,
+            hidden_dim=64,
+            num_queries=8,
+            nheads=4,
+            dim_feedforward=64,
+            dec_layers=2,
+            pre_norm=False,
+            mask_dim=64,
+            enforce_input_project=True,
+        ),
+        transformer_in_feature="multi_scale_pixel_decoder",
+    )
+
+
+def model_config():
+    """The model likewise."""
     return L(MaskFormer)(
         backbone=None,
-        sem_seg_head=L(MaskFormerHead)(
-            input_shape=shapes,
-            num_classes=19,
-            pixel_decoder=L(MSDeformAttnPixelDecoder)(
-                input_shape=shapes,
-                transformer_dropout=0.0,
-                transformer_nheads=8,
-                transformer_dim_feedforward=64,
-                transformer_enc_layers=1,
-                conv_dim=32,
-                mask_dim=64,
-                norm="GN",
-                transformer_in_features=["res3", "res4", "res5"],
-                common_stride=4,
-            ),
-            loss_weight=1.0,
-            ignore_value=255,
-            transformer_predictor=L(MultiScaleMaskedTransformerDecoder)(
-                in_channels=32,
-                mask_classification=True,
-                num_classes=19,
-                hidden_dim=64,
-                num_queries=8,
-                nheads=4,
-                dim_feedforward=64,
-                dec_layers=2,
-                pre_norm=False,
-                mask_dim=64,
-                enforce_input_project=True,
-            ),
-            transformer_in_feature="multi_scale_pixel_decoder",
-        ),
+        sem_seg_head=head_config(),
         criterion=L(SetCriterion)(
             num_classes=19,
             matcher=L(HungarianMatcher)(
@@ -252,7 +257,7 @@ def nested_config():
 
 
 def test_lazy_config(backbone, sample):
-    config = OmegaConf.create({"model": nested_config()}, flags={"allow_objects": True})
+    config = OmegaConf.create({"model": model_config()}, flags={"allow_objects": True})
     LazyConfig.apply_overrides(config, ["model.sem_seg_head.transformer_predictor.dec_layers=1"])
     config.model.backbone = backbone
     model = instantiate(config.model)

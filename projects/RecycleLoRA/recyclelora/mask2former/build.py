@@ -36,10 +36,6 @@ def build_segmentor(
 
     One width for both decoders; the loss weights are also the matcher's; `dropout` is the pixel
     decoder's. `meta_arch` are arguments of `MaskFormer`, such as `pixel_mean`.
-
-    Example:
-        >>> model = build_segmentor(backbone, hidden_dim=128, enc_layers=2, dec_layers=3,
-        ...                         num_queries=40)  # doctest: +SKIP
     """
     input_shape = backbone.output_shape()
     pixel_decoder = MSDeformAttnPixelDecoder(
@@ -76,10 +72,4 @@ def build_segmentor(
         pixel_decoder=pixel_decoder,
         transformer_predictor=predictor,
     )
-    return MaskFormer(
-        backbone=backbone,
-        sem_seg_head=head,
-        criterion=criterion,
-        num_queries=num_queries,
-        **meta_arch,
-    )
+    return MaskFormer(backbone=backbone, sem_seg_head=head, criterion=criterion, **meta_arch)
