@@ -20,7 +20,9 @@ def test_iou_agrees_with_the_published_metrics(golden):
     cases = {key.split("/")[0] for key in reference if "/" in key}
     assert cases
     for case in cases:
-        known = {key.split("/")[1]: reference[key] for key in reference if key.startswith(case)}
+        known = {
+            key.split("/")[1]: reference[key] for key in reference if key.startswith(f"{case}/")
+        }
         ignore = int(reference["ignore_index"])
         confusion = ConfusionMatrix(len(known["area_label"]), ignore_label=ignore)
         for prediction, truth in zip(known["pred"], known["label"], strict=True):

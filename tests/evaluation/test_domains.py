@@ -4,7 +4,6 @@ import logging
 import numpy as np
 import pytest
 import torch
-from detectron2.utils import comm
 from PIL import Image
 
 from recyclelora.data import CAMVID, CLASSES, LABELMEFACADE, build_test_loader, real_sets

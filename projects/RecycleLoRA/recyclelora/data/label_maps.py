@@ -64,7 +64,7 @@ class LabelMap:
         outside = (ids < 0) | (ids > 65535) if ids.dtype.itemsize > 2 else None
         if outside is not None and outside.any():
             self._refuse(ids, outside, file)
-        train_ids = self.table[ids]
+        train_ids = np.take(self.table, ids)
         unknown = train_ids == _UNKNOWN
         if unknown.any():
             self._refuse(ids, unknown, file)

@@ -28,6 +28,12 @@ def _open(file: str | Path) -> Image.Image:
         ) from error
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as a viewer shows it; the image itself, not a copy, where nothing is to be done."""
+    plain = image.getexif().get(_ORIENTATION_TAG, 1) == 1
+    return image if plain else ImageOps.exif_transpose(image)
+
+
 def _rgb(image: Image.Image, file: str | Path) -> np.ndarray:
     """Any colour mode to (H, W, 3) uint8. Transparency is dropped: the colours beneath it count."""
     if image.mode in ("I", "I;16", "I;16B"):
@@ -50,8 +56,7 @@ def read_image(file: str | Path) -> np.ndarray:
     Raises:
         FileNotFoundError, ValueError: one sentence that names the file.
     """
-    image = _open(file)
-    return _rgb(ImageOps.exif_transpose(image), file)
+    return _rgb(_upright(_open(file)), file)
 
 
 def read_ids(file: str | Path, channel: int | None = None) -> np.ndarray:
@@ -91,7 +96,7 @@ def read_pair(
     """
     train_ids = label_map.to_train_ids(read_ids(label_file, label_map.channel), label_file)
     stored = _open(image_file)
-    upright = ImageOps.exif_transpose(stored)
+    upright = _upright(stored)
     for image in (upright, stored):
         if image.size == train_ids.shape[::-1]:
             return _rgb(image, image_file), train_ids
@@ -101,10 +106,11 @@ def read_pair(
 def pair_size(image_file: str | Path, label_file: str | Path) -> tuple[int, int] | None:
     """(width, height) shared by image and label, from the file headers; None where they differ."""
     with _header(image_file) as image, _header(label_file) as label:
-        sizes = [image.size]
-        if image.getexif().get(_ORIENTATION_TAG) in _TRANSPOSING:
-            sizes.append(image.size[::-1])
-        return label.size if label.size in sizes else None
+        if label.size == image.size:
+            return label.size
+        # Asked for only here: to look for it, Pillow decodes a whole PNG.
+        turned = image.getexif().get(_ORIENTATION_TAG) in _TRANSPOSING
+        return label.size if turned and label.size == image.size[::-1] else None
 
 
 def size_mismatch(
