@@ -6,7 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
+
+# Two threads on one such matrix are slower than one, and far slower on a busy machine (they spin).
+_LAPACK = ThreadpoolController().select(internal_api="openblas")
 
 
 class RRQR(NamedTuple):
@@ -95,8 +99,9 @@ def _kernel(weight: Tensor, n_major: int, n_minor: int) -> tuple[Tensor, Tensor,
     perm = np.empty((len(matrices), k), np.int64)
     q = np.empty((len(matrices), d, m))
     r_diag = np.empty((len(matrices), m))
-    for i, matrix in enumerate(matrices):
-        perm[i], q[i], r_diag[i] = _decompose(matrix)
+    with _LAPACK.limit(limits=1):
+        for i, matrix in enumerate(matrices):
+            perm[i], q[i], r_diag[i] = _decompose(matrix)
 
     def tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
         shaped = torch.tensor(array).reshape(*batch, *array.shape[1:])
