@@ -5,6 +5,8 @@ from detectron2.config import LazyCall as L
 from recyclelora.evaluation import paper
 
 from .common.data import test_loader, train_loader
+from .common.optimizer import optimizer, schedule
+from .common.recyclelora import model
 from .common.train import train
 
 train.output_dir = "output/recyclelora_dinov2l_g2cbm"

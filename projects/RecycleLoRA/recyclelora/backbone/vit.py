@@ -36,6 +36,17 @@ class PatchEmbed(nn.Module):
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
+def _pyramid_blocks(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    """The four blocks that become res2 .. res5, checked."""
+    if out_indices is None:
+        out_indices = [math.ceil(depth * part) - 1 for part in (1 / 3, 1 / 2, 2 / 3, 1)]
+    if len(out_indices) != 4 or not all(0 <= index < depth for index in out_indices):
+        raise ValueError(
+            f"out_indices must name four blocks between 0 and {depth - 1}, got {list(out_indices)}"
+        )
+    return tuple(out_indices)
+
+
 @BACKBONE_REGISTRY.register()
 class DinoVisionTransformer(Backbone):
     """DINOv2, from the outputs of chosen blocks a pyramid ``res2`` .. ``res5``.
@@ -100,16 +111,9 @@ class DinoVisionTransformer(Backbone):
         super().__init__()
         if block_chunks:
             raise ValueError(f"block_chunks must be 0, got {block_chunks}: chunks change no output")
-        if out_indices is None:
-            out_indices = [math.ceil(depth * part) - 1 for part in (1 / 3, 1 / 2, 2 / 3, 1)]
-        if len(out_indices) != 4 or not all(0 <= index < depth for index in out_indices):
-            raise ValueError(
-                f"out_indices must name four blocks between 0 and {depth - 1}, "
-                f"got {list(out_indices)}"
-            )
         self.patch_size = patch_size
         self.embed_dim = embed_dim
-        self.out_indices = tuple(out_indices)
+        self.out_indices = _pyramid_blocks(out_indices, depth)
         self.interpolate_offset = interpolate_offset
         self.interpolate_antialias = interpolate_antialias
         self.checkpointing = checkpointing
