@@ -1,4 +1,4 @@
-"""Draw procedural streets as a dataset: images, label maps of the 19 Cityscapes classes, dataset.json.
+"""Draw procedural streets as a dataset: images and label maps of the 19 Cityscapes classes.
 
 python tools/draw_streets.py datasets/streets/day --count 400
 python tools/draw_streets.py datasets/streets/night --count 40 --domain night --seed 1
@@ -10,7 +10,8 @@ import sys
 from recyclelora.data.streets import DOMAINS, write_streets
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,6 +42,7 @@ def parse(arguments=None) -> argparse.Namespace:
 
 
 def main() -> int:
+    """Draw; a request that cannot be met ends in one sentence and exit code 2."""
     try:
         write_streets(**vars(parse()))
     except (ValueError, OSError) as error:

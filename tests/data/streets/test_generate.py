@@ -51,9 +51,9 @@ def test_a_domain_changes_the_look_and_no_label(domain):
 
 
 def test_night_is_darker_and_fog_is_flatter():
-    pick = lambda domain: np.stack([draw_street(0, i, domain, **SIZE)[0] for i in range(6)]).astype(
-        float
-    )  # noqa: E731
+    def pick(domain):
+        return np.stack([draw_street(0, i, domain, **SIZE)[0] for i in range(6)]).astype(float)
+
     day = pick("day")
     assert pick("night").mean() < 0.6 * day.mean()
     assert pick("fog").std() < 0.8 * day.std()

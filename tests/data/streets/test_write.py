@@ -71,6 +71,6 @@ def test_leaves_a_foreign_folder_alone(tmp_path):
     "bad", [{"count": 0}, {"count": 1, "workers": 0}, {"count": 1, "image_format": "bmp"}]
 )
 def test_bad_arguments(tmp_path, bad):
-    with pytest.raises(ValueError, match="at least 1|bmp"):
+    with pytest.raises(ValueError, match=r"at least 1|bmp"):
         write_streets(tmp_path / "x", **SMALL, **bad)
     assert not (tmp_path / "x").exists()

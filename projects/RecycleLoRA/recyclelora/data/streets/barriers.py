@@ -76,6 +76,11 @@ def _paint_of(canvas: Canvas, barrier: Barrier) -> tuple[np.ndarray, str]:
     return np.array(metals[choice.integers(len(metals))], float), "plaster"
 
 
+def _shade(height: int, width: int) -> np.ndarray:
+    """Darker towards the ground (uint8, 128 = 1)."""
+    return np.repeat(np.linspace(134, 92, height).astype(np.uint8)[:, None], width, 1)
+
+
 def draw_barrier(canvas: Canvas, barrier: Barrier):
     """Paint the side that faces the camera, and the top of a wall or hedge."""
     camera = canvas.camera
@@ -84,27 +89,28 @@ def draw_barrier(canvas: Canvas, barrier: Barrier):
     low, high = barrier.base, barrier.base + barrier.height
     ends = np.array([[xa, high, za], [xb, high, zb]])
     seen = camera.to_camera(ends)
-    if seen[:, 2].max() < 0.4:
+    density = canvas.density(ends[0], ends[1], ends[0] - (0, high - low, 0))
+    if density is None:
         return
     if seen[0, 0] * seen[1, 2] > seen[1, 0] * seen[0, 2]:
         ends = ends[::-1]
     along = ends[1] - ends[0]
     length = float(np.linalg.norm(along))
     normal = np.array([along[2], 0, -along[0]]) / length
-    nearest = max(seen[:, 2].min(), 0.15 * np.linalg.norm(seen[0]), 2.0)
-    density = textures.density_for(camera.focal / nearest, 64 if barrier.height < 1.6 else 40)
+    density = textures.density_for(1.3 * density, 64)
     shift = np.random.default_rng(abs(int(za * 10))).integers(0, 256, 2)
-    picture = textures.surfaced(colour, material, (length, barrier.height), density, shift)
+    solid = barrier.kind in ("wall", "hedge")
+    picture = textures.surfaced(
+        colour, material, (length, barrier.height), density, shift, _shade if solid else None
+    )
     cover = None
     if barrier.kind in ("bars", "mesh", "rail"):
         cover = _grid(barrier.kind, picture.shape[1], picture.shape[0], density)
     outward = camera.rotation @ normal
     surface = canvas.surface(KINDS[barrier.kind], camera.plane(camera.to_camera(ends[0]), outward))
     down = ends[0] - (0, high - low, 0)
-    if barrier.kind in ("wall", "hedge"):
+    if solid:
         _top(canvas, ends, normal, colour, surface, 0.3 if barrier.kind == "wall" else 0.9)
-        rows = np.linspace(1.05, 0.72, picture.shape[0])[:, None, None] * (1, 1, 1, 1)
-        picture = np.clip(picture * rows, 0, 255).astype(np.uint8)
     if barrier.kind == "wall":
         cap = max(int(0.08 * density), 1)
         picture[:cap] = (*np.clip(colour * 1.25, 0, 255), 0)

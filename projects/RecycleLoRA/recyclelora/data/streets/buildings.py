@@ -1,6 +1,7 @@
 """Buildings: boxes with facades, roofs and chimneys."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from . import textures
 from .canvas import Canvas
 from .facade import FacadePaint, FacadeStyle, paint_facade
 from .ground import KERB
-from .mesh import MeshBuilder, draw_mesh
+from .mesh import Mesh, MeshBuilder, draw_mesh
 
 BUILDING = 2
 
@@ -55,8 +56,10 @@ def draw_building(canvas: Canvas, building: Building):
         if points[0] @ outward >= 0 or points[:, 2].max() < 0.5:
             continue
         width = float(np.linalg.norm(np.subtract(right, corner)))
-        nearest = max(points[:, 2].min(), 0.12 * np.linalg.norm(points[0]), 2.0)
-        density = textures.density_for(camera.focal / nearest, int(max(camera.focal / 14, 8)))
+        density = canvas.density(corner, right, down)
+        if density is None:
+            continue
+        density = textures.density_for(1.2 * density)
         style = building.style
         face_look = np.random.default_rng((seed, ord(name[0])))
         if name not in building.fronts:
@@ -65,11 +68,17 @@ def draw_building(canvas: Canvas, building: Building):
         plane = camera.plane(points[0], outward)
         surface = canvas.surface(BUILDING, plane)
         canvas.textured(corner, right, down, picture, surface, normal=normal)
-        if building.awning and name in building.fronts and style.ground == "shop":
+        if (
+            building.awning
+            and building.z0 < 50
+            and name in building.fronts
+            and style.ground == "shop"
+        ):
             _awning(canvas, building, name, paint, face_look)
     if building.roof:
         _roof(canvas, building, paint, roof_colour)
-    _chimneys(canvas, building, paint, seed)
+    if building.chimneys and building.z0 < 70:
+        _chimneys(canvas, building, paint, seed)
 
 
 def _roof(canvas: Canvas, b: Building, paint: FacadePaint, colour: np.ndarray):
@@ -113,10 +122,10 @@ def _roof(canvas: Canvas, b: Building, paint: FacadePaint, colour: np.ndarray):
             np.linalg.norm(np.subtract(right, corner)),
             np.linalg.norm(np.subtract(down, corner)),
         )
-        nearest = max(points[:, 2].min(), 4.0)
-        picture = textures.surfaced(
-            colour, "tiles", metres, textures.density_for(camera.focal / nearest, 27)
-        )
+        density = canvas.density(corner, right, down)
+        if density is None:
+            continue
+        picture = textures.surfaced(colour, "tiles", metres, textures.density_for(density, 27))
         canvas.textured(
             corner,
             right,
@@ -127,18 +136,23 @@ def _roof(canvas: Canvas, b: Building, paint: FacadePaint, colour: np.ndarray):
         )
 
 
+@lru_cache(maxsize=1)
+def _chimney() -> Mesh:
+    builder = MeshBuilder()
+    builder.box((-0.4, -1.2, -0.3), (0.4, 0.9, 0.3), "wall")
+    builder.box((-0.25, 0.9, -0.12), (0.25, 1.25, 0.12), "pot")
+    return builder.mesh()
+
+
 def _chimneys(canvas: Canvas, b: Building, paint: FacadePaint, seed: int):
     top = KERB + b.style.height + b.roof
     rng = np.random.default_rng(seed)
     for i in range(b.chimneys):
         z = b.z0 + (i + 0.5) / b.chimneys * (b.z1 - b.z0)
         x = 0.5 * (b.x0 + b.x1) + rng.uniform(-0.5, 0.5)
-        builder = MeshBuilder()
-        builder.box((-0.4, -1.2, -0.3), (0.4, 0.9, 0.3), "wall")
-        builder.box((-0.25, 0.9, -0.12), (0.25, 1.25, 0.12), "pot")
         draw_mesh(
             canvas,
-            builder.mesh(),
+            _chimney(),
             {"wall": paint.wall * 0.8, "pot": (150, 90, 66)},
             BUILDING,
             (x, top, z),

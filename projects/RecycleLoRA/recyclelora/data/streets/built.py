@@ -5,6 +5,7 @@ import numpy as np
 from .buildings import Building, draw_building
 from .facade import FacadeStyle
 from .layout import BACKDROP, BUILDINGS, Scene, draw_plant, plant
+from .nature import Plant
 from .street import Side
 
 # character: storeys (low, high), lot length, share of shops, share of gables, share of gaps
@@ -47,7 +48,19 @@ def add_buildings(scene: Scene, rng: np.random.Generator):
             _row(scene, rng, side, z0 + side.sidewalk, z1 - side.sidewalk)
             if number:
                 _crossing_row(scene, rng, side, z0 + side.sidewalk)
+    _woods(scene, rng)
     _end(scene, rng)
+
+
+def _woods(scene: Scene, rng):
+    """Woods far to the sides, so that no gap shows a bare horizon."""
+    for sign in (-1, 1):
+        for z in np.arange(-5, 185, 19.0):
+            x, height = sign * rng.uniform(70, 86), rng.uniform(6, 11)
+            wood = Plant(
+                "bush", x, z + rng.uniform(-6, 6), height, 3 * height, int(rng.integers(64))
+            )
+            scene.put(BACKDROP, draw_plant, wood, shadow=False)
 
 
 def _put(scene: Scene, building: Building, layer: int = BUILDINGS):
@@ -124,7 +137,7 @@ def _end(scene: Scene, rng):
     """The block that closes the street: houses, trees, or both; behind it a row of taller trees."""
     street = scene.street
     green = rng.random() < 0.5
-    for x in np.arange(-95, 96, 9.0):
+    for x in np.arange(-96, 97, 12.0):
         tree = plant(rng, street, x + rng.uniform(-3, 3), street.end + 30 + rng.uniform(0, 20), 1.3)
         scene.put(BACKDROP, draw_plant, tree, shadow=False)
     x = -60.0

@@ -1,8 +1,8 @@
 """A pinhole camera in a street: metres in the world, pixels in the image.
 
-World frame: x to the right across the street, y up, z along the street. Camera frame: x right, y down,
-z forward. A street bends by a shear, x += bend * z**2 / 2, that the camera applies to every point, so
-everything else may take the street for straight.
+World frame: x to the right across the street, y up, z along the street. Camera frame: x right,
+y down, z forward. A street bends by a shear, x += bend * z**2 / 2, that the camera applies to every
+point, so everything else may take the street for straight.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Camera:
 
     @classmethod
     def looking(cls, height, width, *, field_of_view, position, yaw, pitch, roll, bend=0.0):
-        """Angles in radians; ``field_of_view`` spans the longer side; yaw > 0 looks to the right."""
+        """Angles in radians; ``field_of_view`` spans the longer side; yaw > 0 looks right."""
         focal = 0.5 * max(height, width) / np.tan(0.5 * field_of_view)
         cos, sin = np.cos(yaw), np.sin(yaw)
         turn = np.array([[cos, 0, -sin], [0, -1, 0], [sin, 0, cos]])
@@ -50,10 +50,13 @@ class Camera:
         centre = (0.5 * self.width - 0.5, 0.5 * self.height - 0.5)
         return points[..., :2] * (self.focal / points[..., 2:]) + centre
 
-    def rays(self, step: int = 1) -> np.ndarray:
-        """World directions (H', W', 3) of every ``step``-th pixel, of length 1 along the camera's z."""
+    def rays(self, step: int = 1, top: int = 0) -> np.ndarray:
+        """World directions (H', W', 3) of length 1 along the camera's z, float32.
+
+        Of every ``step``-th pixel, from row ``top`` on.
+        """
         columns = (np.arange(0, self.width, step) - 0.5 * self.width + 0.5) / self.focal
-        rows = (np.arange(0, self.height, step) - 0.5 * self.height + 0.5) / self.focal
+        rows = (np.arange(top, self.height, step) - 0.5 * self.height + 0.5) / self.focal
         axes = self.rotation.astype(np.float32)
         across = columns[None, :, None].astype(np.float32) * axes[0]
         return across + (rows[:, None, None].astype(np.float32) * axes[1] + axes[2])
@@ -78,10 +81,10 @@ class Camera:
         return 0.5 * self.height - 0.5 - self.focal * float(up[2] / up[1])
 
 
-def clip_near(polygon: np.ndarray) -> np.ndarray:
-    """A convex polygon of camera points (N, 3), cut at the near plane: (M, 3), M = 0 when all is behind."""
-    depth = polygon[:, 2] - NEAR
-    if (depth >= 0).all():
+def clip_near(polygon: np.ndarray, near: float = NEAR) -> np.ndarray:
+    """A convex polygon (N, 3) of camera points, cut at depth ``near``: (M, 3), M may be 0."""
+    depth = polygon[:, 2] - near
+    if depth.min() >= 0:
         return polygon
     kept = []
     for i in range(len(polygon)):

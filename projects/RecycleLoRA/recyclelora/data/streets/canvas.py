@@ -1,9 +1,10 @@
 """The picture being painted, back to front: colours and surface numbers side by side.
 
 ``paint`` (H, W, 4) uint8 holds red, green, blue and how much the pixel shines by itself (lamps, lit
-windows); ``ids`` (H, W) uint16 holds the number of the surface that was painted there last. A surface
-has one label and one plane in space, so the label image and the depth image follow from ``ids`` by
-table look-up: a label is right to the pixel because it is the same polygon that carries the colour.
+windows); ``ids`` (H, W) uint16 holds the number of the surface that was painted there last. A
+surface has one label and one plane in space, so the label image and the depth image follow from
+``ids`` by table look-up: a label is right to the pixel because the polygon that carries it carries
+the colour.
 """
 
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ SHIFT = 4  # fractional bits of OpenCV's fixed-point vertex coordinates
 Plane = tuple[float, float, float]
 
 
-def _fixed(pixels: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(pixels, -3e4, 3e4) * (1 << SHIFT)).astype(np.int32)
+def fixed(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (N, 2) as the fixed-point vertices that OpenCV takes with ``shift=SHIFT``."""
+    return np.rint(pixels * (1 << SHIFT)).astype(np.int32)
 
 
 @dataclass
@@ -56,16 +58,16 @@ class Canvas:
 
     def label_image(self) -> np.ndarray:
         """(H, W) uint8 train ids."""
-        return np.array(self.labels, np.uint8)[self.ids]
+        return np.take(np.array(self.labels, np.uint8), self.ids)
 
     def inverse_depth(self) -> np.ndarray:
         """(H, W) float32, 1 / metres along the viewing axis; 0 in the sky."""
         planes = np.array(self.planes, np.float32)
         rows = np.arange(self.camera.height, dtype=np.float32)[:, None]
         columns = np.arange(self.camera.width, dtype=np.float32)
-        depth = planes[:, 0][self.ids] * columns
-        depth += planes[:, 1][self.ids] * rows
-        depth += planes[:, 2][self.ids]
+        across, down, depth = (np.take(planes[:, i], self.ids) for i in range(3))
+        depth += across * columns
+        depth += down * rows
         return np.clip(depth, 0, 1 / NEAR, out=depth)
 
     def shaded(self, colours: np.ndarray, normals: np.ndarray) -> np.ndarray:
@@ -77,17 +79,17 @@ class Canvas:
             cover = self.snow * np.clip(2.5 * normals[:, 1:2] - 0.6, 0, 1)
             base = base + (np.array([232, 236, 242]) - base) * cover
         factor = np.where(shine > 0, 1.0, self.light.shade(normals))
-        return np.clip(np.hstack([base * factor, shine]), 0, 255)
+        return np.minimum(np.hstack([base * factor, shine]), 255)
 
     def polygon(self, points: np.ndarray, colour, surface: int | None = None):
-        """Fill a convex polygon of camera points; without ``surface`` only the colour is painted."""
+        """Fill a convex polygon of camera points; without ``surface`` in colour only."""
         points = clip_near(points)
         if len(points) >= 3:
             self.fill(self.camera.project(points), colour, surface)
 
     def fill(self, pixels: np.ndarray, colour, surface: int | None = None):
-        """Fill a convex polygon of pixels (N, 2); the colour's edge is smooth, the surface's is not."""
-        corners = _fixed(pixels)
+        """Fill a convex polygon of pixels (N, 2); only the colour's edge is smooth."""
+        corners = fixed(pixels)
         if colour is not None:
             cv2.fillConvexPoly(self.paint, corners, tuple(map(float, colour)), cv2.LINE_AA, SHIFT)
         if surface is not None:
@@ -98,7 +100,7 @@ class Canvas:
         size = int(np.clip(round(thickness), 1, 60))
         cv2.polylines(
             self.paint,
-            [_fixed(pixels)],
+            [fixed(pixels)],
             closed,
             tuple(map(float, colour)),
             size,
@@ -112,6 +114,21 @@ class Canvas:
         left, top = int(max(low[0], 0)), int(max(low[1], 0))
         right, bottom = int(min(high[0], self.camera.width)), int(min(high[1], self.camera.height))
         return (left, top, right, bottom) if left < right and top < bottom else None
+
+    def density(self, corner, right, down) -> float | None:
+        """Pixels per metre that a parallelogram gets in the image; None when it is out of sight."""
+        origin, right, down = self.camera.to_camera(np.array([corner, right, down], float))
+        outline = clip_near(np.array([origin, right, right + down - origin, down]), 2.0)
+        if len(outline) < 3:
+            return None
+        pixels = self.camera.project(outline)
+        if self.box_of(pixels) is None:
+            return None
+        fan = np.cross(outline[1:-1] - outline[0], outline[2:] - outline[0]).sum(0)
+        area = cv2.contourArea(pixels.astype(np.float32)) / max(
+            0.5 * float(np.linalg.norm(fan)), 1e-3
+        )
+        return float(np.sqrt(area))
 
     def textured(self, corner, right, down, texture, surface, *, normal=None, cover=None):
         """Paint a parallelogram with an RGBE texture in true perspective.
@@ -147,7 +164,7 @@ class Canvas:
         size = (far - left, low - top)
         patch = cv2.warpPerspective(texture, warp, size, borderMode=cv2.BORDER_REPLICATE)
         mask = np.zeros(patch.shape[:2], np.uint8)
-        cv2.fillConvexPoly(mask, _fixed(pixels - (left, top)), 255, cv2.LINE_8, SHIFT)
+        cv2.fillConvexPoly(mask, fixed(pixels - (left, top)), 255, cv2.LINE_8, SHIFT)
         region = self.ids[top:low, left:far]
         region[mask > 0] = surface
         view = self.paint[top:low, left:far]
@@ -168,7 +185,7 @@ class Canvas:
 
         Args:
             base: world point of its bottom centre. size: (width, height) in metres.
-            layers: mip levels of (h, w, 3) uint8: brightness, alpha of the colour, cover of the label.
+            layers: mip levels of (h, w, 3) uint8: brightness, alpha of colour, cover of label.
             ramp: (256, 3) colours of brightness 0..255.
         """
         foot = self.camera.to_camera(np.asarray(base, float))
@@ -177,7 +194,7 @@ class Canvas:
         scale = self.camera.focal / foot[2]
         bottom = self.camera.project(foot)
         wide, tall = size[0] * scale, size[1] * scale
-        box = self.box_of(np.array([bottom - (wide / 2, tall), bottom + (wide / 2, 0)]))
+        box = self.box_of(bottom + np.array([(-wide / 2, -tall), (wide / 2, 0)]))
         if box is None or tall < 2:
             return
         image = next((m for m in reversed(layers) if m.shape[0] >= tall), layers[0])
@@ -192,8 +209,8 @@ class Canvas:
         self._blend(self.paint[top:low, left:right], colour, patch[..., 1])
         self.ids[top:low, left:right][patch[..., 2] > 127] = self.surface(label, float(foot[2]))
 
-    def grain(self, surface: int, pixels: np.ndarray, texture: np.ndarray, contrast: float):
-        """Multiply the pixels of one surface inside a box by a noise texture (float32, mean 0)."""
+    def grain(self, surface: int, pixels: np.ndarray, texture: np.ndarray):
+        """Multiply the pixels of one surface inside a box by a noise texture (uint8, 128 = 1)."""
         box = self.box_of(pixels)
         if box is None:
             return
@@ -202,8 +219,10 @@ class Canvas:
         view = self.paint[top:bottom, left:right]
         rows = np.arange(top, bottom) % texture.shape[0]
         columns = np.arange(left, right) % texture.shape[1]
-        factor = 1 + contrast * texture[rows][:, columns]
-        rough = cv2.multiply(
-            view, cv2.merge([factor, factor, factor, np.ones_like(factor)]), dtype=cv2.CV_8U
-        )
-        cv2.copyTo(rough, mask, view)
+        modulate(view, texture[rows][:, columns], mask)
+
+
+def modulate(view: np.ndarray, factor: np.ndarray, mask: np.ndarray | None = None):
+    """Multiply an RGBE view in place by factor / 128; factor (h, w) or (h, w, 4) uint8."""
+    factor = cv2.merge([factor] * 4) if factor.ndim == 2 else factor
+    cv2.copyTo(cv2.multiply(view, factor, scale=1 / 128), mask, view)

@@ -141,7 +141,8 @@ class Domain:
         sun: strength of the direct light, 0 overcast .. 1 clear. elevation: of the sun, degrees.
         clouds: share of the sky they cover. haze: 1 / metres of visibility loss.
         darkness: 0 day .. 1 night; lamps and windows shine from 0.3 on.
-        wet: how strongly the ground mirrors. rain: density of streaks. snow: whiteness of upward faces.
+        wet: how strongly the ground mirrors. rain: density of streaks.
+        snow: whiteness of upward faces.
         tint: RGB gain of the whole picture. exposure, contrast, saturation: camera gains.
         noise: standard deviation in grey levels. blur: sigma in pixels at 512 lines.
     """

@@ -1,6 +1,7 @@
 """Facades as flat RGBE textures: wall, windows, doors, shop fronts, cornices."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -8,6 +9,9 @@ import numpy as np
 from . import textures
 
 SHINE = 235  # how strongly a lit window glows at night
+WARM = np.array([255.0, 220, 160])  # light behind a window
+REFLECTION = np.array([150.0, 168, 188])  # sky mirrored in glass
+CLOTH = np.array([206.0, 200, 188])  # curtains and blinds
 
 
 @dataclass(frozen=True)
@@ -72,41 +76,48 @@ def paint_facade(
 
     ``look`` decides every colour; ``lit`` is the share of windows with the lights on.
     """
-    shift = look.integers(0, 256, 2)
-    wall = textures.surfaced(paint.wall, paint.material, (width, style.height), density, shift)
-    _weather(wall, look)
+    shift, span, start = look.integers(0, 256, 2), look.uniform(60, 300, 2), look.integers(512)
+    wall = textures.surfaced(
+        paint.wall,
+        paint.material,
+        (width, style.height),
+        density,
+        shift,
+        partial(_stain, span, start),
+    )
     pen = _Pen(wall, density)
-    floor = style.height - style.cornice
     pen.bar(0, style.cornice, paint.trim)
     pen.bar(style.cornice, style.cornice + 0.12, paint.wall * 0.55)
+    if style.ground != "blank":
+        _storeys(pen, style, paint, width, look, lit)
+    if style.ground == "shop":
+        top = style.height - style.cornice - style.storey - 0.5
+        _shop(pen, paint, width, top, style.height, look, lit)
+    else:
+        pen.bar(style.height - 0.5, style.height, paint.wall * 0.62)
+    if style.ground == "flat":
+        _door(pen, paint, look.uniform(0.15, 0.85) * width, look)
+    return wall
+
+
+def _storeys(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, look, lit: float):
+    """Rows of windows, each one of three, with bands between storeys and balconies below."""
     upper = style.storeys - (1 if style.ground == "shop" else 0)
-    windows = [_window(style, paint, density, look, lit) for _ in range(4)]
+    windows = [_window(style, paint, pen.density, look, lit) for _ in range(3)]
     bays = max(int(width / style.bay), 1)
     pitch = width / bays
-    door = int(look.integers(bays))
+    chosen = look.integers(0, 3, (upper, bays))
     for level in range(upper):
         top = style.cornice + level * style.storey + 0.55
-        bottom_row = style.ground == "flat" and level == upper - 1
-        if style.ground == "blank":
-            break
         if style.ribbon:
             pen.rect(0.2, top - 0.1, width - 0.2, top + style.window[1] + 0.1, paint.frame * 0.6)
         for bay in range(bays):
-            window = windows[look.integers(4)]
-            left = (bay + 0.5) * pitch - window.shape[1] / density / 2
-            if bottom_row and bay == door:
-                _door(pen, paint, (bay + 0.5) * pitch, floor, look)
-            else:
-                pen.stamp(window, left, top - 0.1)
-                if style.balconies and bay % 2 == 0 and not bottom_row:
-                    _balcony(pen, left - 0.3, top + style.window[1], 1.8)
+            left = (bay + 0.5) * pitch - 0.5 * style.window[0] - 0.1
+            pen.stamp(windows[chosen[level, bay]], left, top - 0.1)
+            if style.balconies and bay % 2 == 0 and level < style.storeys - 1:
+                _balcony(pen, left - 0.3, top + style.window[1], style.window[0] + 0.8)
         if level and not level % 2 and style.cornice > 0.3:
             pen.bar(top - 0.5, top - 0.38, paint.trim * 0.95)
-    if style.ground == "shop":
-        _shop(pen, paint, width, floor - style.storey - 0.5, style.height, look, lit)
-    else:
-        pen.bar(style.height - 0.5, style.height, paint.wall * 0.62)
-    return wall
 
 
 class _Pen:
@@ -114,136 +125,118 @@ class _Pen:
 
     def __init__(self, image: np.ndarray, density: int):
         self.image, self.density = image, density
+        self.fine = density >= 12  # whether small parts are worth painting
 
     def rect(self, x0, y0, x1, y1, colour, shine=0):
-        x0, y0, x1, y1 = (max(int(round(v * self.density)), 0) for v in (x0, y0, x1, y1))
-        self.image[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = (
-            *np.clip(colour, 0, 255)[:3],
-            shine,
-        )
+        scale = self.density
+        left, top = max(int(x0 * scale + 0.5), 0), max(int(y0 * scale + 0.5), 0)
+        right, low = max(int(x1 * scale + 0.5), left + 1), max(int(y1 * scale + 0.5), top + 1)
+        red, green, blue = colour
+        self.image[top:low, left:right] = (min(red, 255), min(green, 255), min(blue, 255), shine)
 
     def bar(self, y0, y1, colour):
         self.rect(0, y0, self.image.shape[1] / self.density, y1, colour)
 
     def stamp(self, picture: np.ndarray, x: float, y: float):
-        left, top = max(int(round(x * self.density)), 0), max(int(round(y * self.density)), 0)
+        left, top = max(int(x * self.density + 0.5), 0), max(int(y * self.density + 0.5), 0)
         target = self.image[top : top + picture.shape[0], left : left + picture.shape[1]]
         target[:] = picture[: target.shape[0], : target.shape[1]]
 
 
-def _weather(wall: np.ndarray, look):
-    """Large soft stains and streaks, darker towards the ground."""
-    height, width = wall.shape[:2]
-    rows = np.linspace(0, look.uniform(60, 300), height).astype(int) % 512
-    columns = (np.linspace(0, look.uniform(60, 300), width) + look.integers(512)).astype(int) % 512
-    stain = textures.fractal(1.6, 51)[rows][:, columns] * 0.05
-    stain += 1 - 0.1 * np.linspace(0, 1, height, dtype=np.float32)[:, None] ** 3
-    wall[:] = cv2.multiply(wall, cv2.merge([stain] * 3 + [np.ones_like(stain)]), dtype=cv2.CV_8U)
+def _stain(span, start: int, height: int, width: int) -> np.ndarray:
+    """Large soft stains (uint8, 128 = 1), darker towards the ground."""
+    rows = (np.arange(height) * (span[0] / height)).astype(int) % 512
+    columns = (np.arange(width) * (span[1] / width) + start).astype(int) % 512
+    stain = textures.grain(1.6, 51, 0.05)[rows][:, columns]
+    fall = np.linspace(0, 1, height, dtype=np.float32) ** 3 * 13
+    return cv2.subtract(stain, np.repeat(fall.astype(np.uint8)[:, None], width, 1))
 
 
 def _window(style: FacadeStyle, paint: FacadePaint, density: int, look, lit: float) -> np.ndarray:
     """One window with its surround, sill, reveal, panes, curtains or blinds."""
     width, height = style.window
-    image = np.zeros(
-        (max(int((height + 0.3) * density), 3), max(int((width + 0.2) * density), 3), 4), np.uint8
-    )
-    pen = _Pen(image, density)
+    size = (max(int((height + 0.3) * density), 3), max(int((width + 0.2) * density), 2), 4)
+    pen = _Pen(np.zeros(size, np.uint8), density)
     pen.rect(0, 0, 9, 9, paint.trim)
     x0, y0, x1, y1 = 0.1, 0.12, 0.1 + width, 0.12 + height
     pen.rect(x0, y0, x1, y1, paint.frame)
-    shines = look.random(3)
-    on = shines[0] < lit
-    warm = np.array([255.0, 214, 150]) * (0.7 + 0.3 * shines[1])
-    steps = 6
-    edge = 0.07
-    sky = np.array([150.0, 168, 188]) * look.uniform(0.4, 1.0)
-    depth = look.uniform(0.1, 0.75)
+    on, warmth, bright, depth, drape, cloth, drop = look.random(7)
+    on = on < lit
+    warm = WARM * (0.7 + 0.3 * warmth)
+    sky = REFLECTION * (0.4 + 0.6 * bright)
+    edge, steps, shine = 0.07, 4 if pen.fine else 2, SHINE if on else 0
+    pitch = (height - 2 * edge) / steps
     for i in range(steps):
-        mix = depth * (1 - i / steps) ** 1.5
+        mix = (0.1 + 0.65 * depth) * (1 - i / steps) ** 1.5
         tone = warm * (0.75 + 0.25 * i / steps) if on else paint.glass * (1 - mix) + sky * mix
-        top = y0 + edge + (height - 2 * edge) * i / steps
-        pen.rect(
-            x0 + edge, top, x1 - edge, top + (height - 2 * edge) / steps, tone, SHINE if on else 0
-        )
-    drape = look.random()
-    cloth = np.array([206.0, 200, 188]) * look.uniform(0.5, 0.95) * (1.15 if on else 0.8)
-    glow = int(SHINE * 0.6) if on else 0
+        top = y0 + edge + i * pitch
+        pen.rect(x0 + edge, top, x1 - edge, top + pitch, tone, shine)
+    tone = CLOTH * (0.5 + 0.45 * cloth) * (1.15 if on else 0.8)
     if drape < 0.25:
         for side in (x0 + edge, x1 - edge - 0.22 * width):
-            pen.rect(side, y0 + edge, side + 0.22 * width, y1 - edge, cloth, glow)
+            pen.rect(side, y0 + edge, side + 0.22 * width, y1 - edge, tone, int(0.6 * shine))
     elif drape < 0.5:
-        pen.rect(
-            x0 + edge,
-            y0 + edge,
-            x1 - edge,
-            y0 + edge + height * look.uniform(0.15, 0.6),
-            cloth,
-            glow,
-        )
-    bar = 0.05
-    pen.rect((x0 + x1 - bar) / 2, y0, (x0 + x1 + bar) / 2, y1, paint.frame)
-    if height > 1.3:
-        pen.rect(x0, y0 + 0.42 * height, x1, y0 + 0.42 * height + bar, paint.frame)
-    pen.rect(x0, y0, x1, y0 + 0.07, paint.glass * 0.45)
+        low = y0 + edge + height * (0.15 + 0.45 * drop)
+        pen.rect(x0 + edge, y0 + edge, x1 - edge, low, tone, int(0.6 * shine))
+    if pen.fine:
+        pen.rect((x0 + x1) / 2 - 0.025, y0, (x0 + x1) / 2 + 0.025, y1, paint.frame)
+        if height > 1.3:
+            pen.rect(x0, y0 + 0.42 * height, x1, y0 + 0.42 * height + 0.05, paint.frame)
+        pen.rect(x0, y0, x1, y0 + 0.07, paint.glass * 0.45)
+        pen.rect(0, y1 + 0.12, width + 0.2, y1 + 0.18, paint.wall * 0.5)
     pen.rect(0, y1 + 0.02, width + 0.2, y1 + 0.12, paint.trim * 1.08)
-    pen.rect(0, y1 + 0.12, width + 0.2, y1 + 0.18, paint.wall * 0.5)
-    return image
+    return pen.image
 
 
-def _door(pen: _Pen, paint: FacadePaint, x: float, floor: float, look):
+def _door(pen: _Pen, paint: FacadePaint, x: float, look):
     colour = paint.shop * look.uniform(0.6, 1.0)
     bottom = pen.image.shape[0] / pen.density
     pen.rect(x - 0.68, bottom - 2.6, x + 0.68, bottom, paint.trim)
     pen.rect(x - 0.5, bottom - 2.45, x + 0.5, bottom - 0.1, colour)
     pen.rect(x - 0.5, bottom - 2.45, x + 0.5, bottom - 2.1, paint.glass)
-    for row in (1.85, 1.0):
+    for row in (1.85, 1.0) if pen.fine else ():
         pen.rect(x - 0.36, bottom - row, x - 0.05, bottom - row + 0.65, colour * 0.78)
         pen.rect(x + 0.05, bottom - row, x + 0.36, bottom - row + 0.65, colour * 0.78)
     pen.rect(x - 0.8, bottom - 0.12, x + 0.8, bottom, paint.trim * 0.8)
 
 
 def _balcony(pen: _Pen, x: float, y: float, width: float):
-    dark = np.array([48.0, 48, 52])
+    dark = (48, 48, 52)
     pen.rect(x, y - 0.1, x + width, y + 0.12, (168, 164, 158))
     pen.rect(x, y + 0.12, x + width, y + 0.24, (70, 68, 66))
     pen.rect(x, y - 0.95, x + width, y - 0.88, dark)
-    for bar in np.arange(x, x + width, 0.16):
+    for bar in np.arange(x, x + width, 0.16) if pen.fine else ():
         pen.rect(bar, y - 0.95, bar + 0.03, y - 0.1, dark)
 
 
 def _shop(pen: _Pen, paint: FacadePaint, width: float, top: float, height: float, look, lit: float):
-    """A shop front: sign board with strokes for letters, glass with goods behind, a door, a plinth."""
+    """A shop front: sign board with strokes for letters, goods behind glass, a door, a plinth."""
     pen.rect(0, top, width, height, paint.shop * 0.5)
     pen.rect(0.15, top + 0.15, width - 0.15, top + 0.8, paint.shop)
-    bright = np.array([240.0, 236, 222]) if paint.shop.mean() < 150 else np.array([50.0, 44, 40])
-    x, end = width * look.uniform(0.12, 0.3), width * look.uniform(0.6, 0.9)
-    while x < end:
-        letter = look.uniform(0.14, 0.3)
-        pen.rect(
-            x, top + look.uniform(0.26, 0.4), x + letter, top + 0.66, bright, 120 if lit else 0
-        )
+    bright = (240, 236, 222) if paint.shop.mean() < 150 else (50, 44, 40)
+    start, end, on = look.random(3)
+    x, end = width * (0.12 + 0.18 * start), width * (0.6 + 0.3 * end)
+    for tall, letter, gap in look.random((int(width * 3), 3)) if pen.fine else ():
+        letter = 0.14 + 0.16 * letter
+        if x > end:
+            break
+        pen.rect(x, top + 0.26 + 0.14 * tall, x + letter, top + 0.66, bright, 120 if lit else 0)
         pen.rect(x + 0.05, top + 0.42, x + letter - 0.04, top + 0.5, paint.shop)
-        x += letter + look.choice((0.06, 0.06, 0.25))
+        x += letter + (0.06 if gap < 0.7 else 0.25)
     panes = max(int(width / 1.7), 1)
-    door = look.integers(panes)
-    on = look.random() < min(1.6 * lit, 0.9)
-    for pane in range(panes):
-        x0, x1 = 0.2 + pane * (width - 0.4) / panes, 0.2 + (pane + 1) * (width - 0.4) / panes - 0.1
-        base = np.array([250.0, 226, 176]) if on else paint.glass * look.uniform(0.7, 1.5)
+    door, on = look.integers(panes), on < min(1.6 * lit, 0.9)
+    shine = SHINE if on else 0
+    for pane, light in enumerate(look.uniform(0.7, 1.5, panes)):
+        x0, x1 = 0.2 + pane * (width - 0.4) / panes, 0.1 + (pane + 1) * (width - 0.4) / panes
+        base = WARM if on else paint.glass * light
         low = height - (0.1 if pane == door else 0.55)
-        shine = SHINE if on else 0
         pen.rect(x0, top + 0.95, x1, low, base, shine)
         pen.rect(x0, top + 0.95, x1, top + 0.95 + 0.3 * (low - top), base * 0.8 + 26, shine)
-        for _ in range(5):
-            gx, gy = look.uniform(x0, x1 - 0.2), look.uniform(low - 1.1, low - 0.4)
-            goods = look.uniform(40, 210, 3) * (1.0 if on else 0.5)
+        for gx, gy, wide, tall, *goods in look.random((5, 7)) if pen.fine else ():
+            gx, gy = x0 + gx * (x1 - x0 - 0.2), low - 1.1 + 0.7 * gy
+            goods = (40 + 170 * np.array(goods)) * (1.0 if on else 0.5)
             pen.rect(
-                gx,
-                gy,
-                min(gx + look.uniform(0.15, 0.5), x1),
-                gy + look.uniform(0.2, 0.5),
-                goods,
-                shine // 2,
+                gx, gy, min(gx + 0.15 + 0.35 * wide, x1), gy + 0.2 + 0.3 * tall, goods, shine // 2
             )
         if pane == door:
             pen.rect((x0 + x1) / 2 - 0.03, top + 0.95, (x0 + x1) / 2 + 0.03, low, paint.shop * 0.6)

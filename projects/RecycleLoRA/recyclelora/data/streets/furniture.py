@@ -1,13 +1,14 @@
 """Poles and what hangs on them: street lamps, traffic lights, traffic signs; bollards."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from .camera import NEAR
 from .canvas import Canvas
 from .ground import KERB
-from .mesh import MeshBuilder, draw_mesh, draw_rods, placed
+from .mesh import Mesh, MeshBuilder, draw_mesh, draw_rods, placed
 
 POLE, LIGHT, SIGN = 5, 6, 7
 SHAPES = ("disc", "triangle", "square", "octagon", "board", "arrow")
@@ -15,7 +16,9 @@ SHAPES = ("disc", "triangle", "square", "octagon", "board", "arrow")
 
 @dataclass(frozen=True)
 class Post:
-    """Something on a pole at (x, z). ``side`` +1 / -1 is where the road lies; ``heading`` its front.
+    """Something on a pole at (x, z).
+
+    ``side`` +1 / -1 is where the road lies, ``heading`` where its front looks.
 
     ``kind``: "lamp", "lights", "sign", "bollard", "mast" or "gantry" (lights above the road).
     """
@@ -36,6 +39,7 @@ class Post:
 
 
 def draw_post(canvas: Canvas, post: Post):
+    """Paint the pole and what hangs on it."""
     foot = np.array([post.x, post.base, post.z])
     depth = float(canvas.camera.to_camera(foot)[2])
     tone = canvas.look.uniform(0.7, 1.15)
@@ -49,7 +53,7 @@ def draw_post(canvas: Canvas, post: Post):
         "gantry": (120, 122, 122),
     }
     grey = np.array(greys.get(post.kind, (112, 116, 116)), float) * tone
-    top = foot + (0, post.height, 0)
+    top = foot + np.array([0, post.height, 0])
     thick = {"bollard": 0.07, "sign": 0.035, "lights": 0.06, "gantry": 0.10, "mast": 0.12}.get(
         post.kind, 0.075
     )
@@ -62,10 +66,10 @@ def draw_post(canvas: Canvas, post: Post):
     elif post.kind == "lights":
         _signal(canvas, post, top - (0, 0.35, 0), surface)
     elif post.kind == "gantry":
-        end = top + (post.side * 5.0, 0.2, 0)
+        end = top + np.array([post.side * 5.0, 0.2, 0])
         draw_rods(canvas, [top], [end], [(0.07, 0.05)], grey[None], surface)
         _signal(canvas, post, end - (0, 0.35, 0), surface)
-        _signal(canvas, post, foot + (post.side * 0.2, 2.7, 0), surface)
+        _signal(canvas, post, foot + np.array([post.side * 0.2, 2.7, 0]), surface)
     elif post.kind == "sign":
         _sign(canvas, post, top - (0, 0.36, 0))
 
@@ -94,12 +98,17 @@ def _lamp(canvas: Canvas, post: Post, top, grey, surface):
     )
 
 
-def _signal(canvas: Canvas, post: Post, centre, pole_surface):
-    """A box with three lamps and a dark backing; from behind only the box."""
+@lru_cache(maxsize=1)
+def _signal_box() -> Mesh:
     builder = MeshBuilder()
     builder.box((-0.19, -0.5, 0.0), (0.19, 0.5, 0.22), "box")
+    return builder.mesh()
+
+
+def _signal(canvas: Canvas, post: Post, centre, pole_surface):
+    """A box with three lamps and a dark backing; from behind only the box."""
     seen = draw_mesh(
-        canvas, builder.mesh(), {"box": (34, 36, 36)}, LIGHT, centre - (0, 0, 0.1), post.heading
+        canvas, _signal_box(), {"box": (34, 36, 36)}, LIGHT, centre - (0, 0, 0.1), post.heading
     )
     if seen is None:
         return
@@ -152,8 +161,8 @@ def _sign(canvas: Canvas, post: Post, centre):
     surface = canvas.surface(SIGN, float(max(canvas.camera.to_camera(centre)[2], NEAR)))
 
     def plate(points, colour, number):
-        points = placed(points + (0, 0, 0.05), centre, post.heading)
-        shade = canvas.shaded([colour], np.array([front + (0, 0.3, 0)]))[0]
+        points = placed(points + np.array([0, 0, 0.05]), centre, post.heading)
+        shade = canvas.shaded([colour], front[None] + np.array([0, 0.3, 0]))[0]
         canvas.polygon(canvas.camera.to_camera(points), shade, number)
 
     for colour, share in plates:

@@ -51,7 +51,7 @@ def draw_street(
         height, width: of the picture in pixels, at least 32.
 
     Returns:
-        image (height, width, 3) uint8 RGB, and label (height, width) uint8: Cityscapes train ids 0..18.
+        image (height, width, 3) uint8 RGB, and label (height, width) uint8: Cityscapes train ids.
 
     Raises:
         ValueError: an unknown domain, a negative seed or index, or a size below 32.
@@ -75,8 +75,8 @@ def draw_street(
     lit = 0.45 * darkness if darkness > 0.2 else 0.0
     canvas = Canvas(camera, light, look, domain.palette, snow=snow, lit=lit)
     paint_sky(canvas, float(mood.uniform(*domain.clouds)), strength, mood)
-    paint_ground(canvas, scene.ground, [t.hull for t in scene.things if t.hull is not None])
-    for thing in scene.back_to_front():
+    paint_ground(canvas, scene.ground, scene.hulls(camera) if strength else [])
+    for thing in scene.back_to_front(camera):
         thing.draw(canvas)
     lamps = scene.lamps if lit else []
     return photograph(canvas, domain, darkness, lamps, mood), canvas.label_image()

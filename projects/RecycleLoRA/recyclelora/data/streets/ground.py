@@ -1,4 +1,4 @@
-"""The ground: carriageway, raised blocks of land with kerbs, lots on them, markings, cast shadows."""
+"""The ground: carriageway, raised blocks of land with kerbs, lots on them, markings, shadows."""
 
 from dataclasses import dataclass, field
 
@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from . import textures
-from .camera import clip_near
-from .canvas import Canvas
+from .camera import NEAR, clip_near
+from .canvas import SHIFT, Canvas, fixed, modulate
 
 KERB = 0.12  # metres by which land stands above the carriageway
 ROAD, SIDEWALK, TERRAIN = 0, 1, 9
@@ -50,7 +50,7 @@ def rectangle(x0: float, x1: float, z0: float, z1: float, step: float = 5.0) -> 
 
 
 def rounded(x0, x1, z0, z1, radius: float, sign: int) -> np.ndarray:
-    """A rectangle whose two corners next to the street (x0 for sign > 0, x1 for sign < 0) are round."""
+    """A rectangle with round corners next to the street: at x0 for sign > 0, else at x1."""
     turn = np.linspace(0, np.pi / 2, 6)
     near = np.stack([radius - radius * np.sin(turn), radius - radius * np.cos(turn)], 1)
     edge = x0 if sign > 0 else x1
@@ -68,14 +68,17 @@ def _lift(outline: np.ndarray, y: float) -> np.ndarray:
 
 def _fill(canvas: Canvas, world: np.ndarray, colour, surface):
     """Fill a flat polygon that need not be convex."""
-    points = clip_near(canvas.camera.to_camera(world))
-    if len(points) < 3:
+    points = canvas.camera.to_camera(world)
+    if points[:, 2].max() <= NEAR:
         return
-    corners = [np.rint(np.clip(canvas.camera.project(points), -3e4, 3e4) * 16).astype(np.int32)]
+    pixels = canvas.camera.project(clip_near(points))
+    if canvas.box_of(pixels) is None:
+        return
+    corners = [fixed(pixels)]
     if colour is not None:
-        cv2.fillPoly(canvas.paint, corners, tuple(map(float, colour)), cv2.LINE_AA, 4)
+        cv2.fillPoly(canvas.paint, corners, tuple(map(float, colour)), cv2.LINE_AA, SHIFT)
     if surface is not None:
-        cv2.fillPoly(canvas.ids, corners, surface, cv2.LINE_8, 4)
+        cv2.fillPoly(canvas.ids, corners, surface, cv2.LINE_8, SHIFT)
 
 
 def _colours(canvas: Canvas) -> dict[str, np.ndarray]:
@@ -114,13 +117,16 @@ def _colours(canvas: Canvas) -> dict[str, np.ndarray]:
 def paint_ground(canvas: Canvas, ground: Ground, shadows: list[np.ndarray]):
     """Paint the flat things; ``shadows`` are hulls of world points (N, 3) that stand in the sun."""
     camera, colours = canvas.camera, _colours(canvas)
-    below = (camera.rays() @ np.array([0, 1, 0], np.float32)) < -1e-3
+    level = camera.level(KERB)
+    top = _first_row(canvas)
+    rays = camera.rays(top=top)
+    below = rays[..., 1] < -1e-3
     kinds = {}
     road = canvas.surface(ROAD, camera.level(0.0))
-    far = canvas.surface(TERRAIN, camera.level(KERB))
+    far = canvas.surface(TERRAIN, level)
     kinds[road], kinds[far] = "asphalt", "grass"
-    canvas.ids[below] = far
-    canvas.paint[below] = colours["grass"].astype(np.uint8)
+    canvas.ids[top:][below] = far
+    canvas.paint[top:][below] = colours["grass"].astype(np.uint8)
     carriageway = rectangle(-90, 90, -12, 260)
     _fill(canvas, _lift(carriageway, 0.0), colours["asphalt"], road)
     for mark in ground.marks:
@@ -133,83 +139,88 @@ def paint_ground(canvas: Canvas, ground: Ground, shadows: list[np.ndarray]):
         if patch.kerb:
             _kerb(canvas, patch, colours["kerb"], surface)
         _fill(canvas, _lift(patch.outline, patch.y), colours[patch.material], surface)
-    _roughen(canvas, below, kinds, ground.paving)
-    _cast(canvas, below, shadows)
+    _roughen(canvas, rays, kinds, ground.paving)
+    _cast(canvas, top, below, shadows)
 
 
 def _kerb(canvas: Canvas, patch: Patch, colour, surface: int):
-    outline = patch.outline
-    for here, there in zip(outline, np.roll(outline, -1, 0), strict=True):
-        if np.hypot(*(here - canvas.camera.position[[0, 2]])) > 90:
-            continue
-        face = np.array([[*here, 0.0], [*there, 0.0], [*there, patch.y], [*here, patch.y]])[
-            :, [0, 2, 1]
-        ]
-        canvas.polygon(canvas.camera.to_camera(face), colour * (0.8, 0.8, 0.8, 1), surface)
+    """The upright faces along a block's edge that are near enough to show."""
+    here, there = patch.outline, np.roll(patch.outline, -1, 0)
+    near = np.hypot(*(here - canvas.camera.position[[0, 2]]).T) < 70
+    low, high = _lift(here, 0.0), _lift(here, patch.y)
+    faces = np.stack([low, _lift(there, 0.0), _lift(there, patch.y), high], 1)[near]
+    for face in canvas.camera.to_camera(faces):
+        if face[:, 2].max() > NEAR:
+            canvas.polygon(face, colour * (0.8, 0.8, 0.8, 1), surface)
 
 
-def _roughen(canvas: Canvas, below: np.ndarray, kinds: dict[int, str], paving: int):
+def _first_row(canvas: Canvas) -> int:
+    """The topmost row in which any ground can be seen."""
+    camera = canvas.camera
+    slope = abs(camera.rotation[0, 1] / camera.rotation[1, 1]) * 0.5 * camera.width
+    return int(np.clip(camera.horizon() - slope - 1, 0, camera.height - 1))
+
+
+def _roughen(canvas: Canvas, rays: np.ndarray, kinds: dict[int, str], paving: int):
     """Multiply the ground by its materials' textures, fading where a pixel spans many grains."""
     camera = canvas.camera
-    top = int(np.argmax(below.any(1)))
-    rays = camera.rays()[top:]
-    depth = np.minimum(camera.position[1] / np.maximum(-rays[..., 1], 1e-3), 400).astype(np.float32)
-    z = camera.position[2] + depth * rays[..., 2]
-    x = camera.position[0] + depth * rays[..., 0] - (0.5 * camera.bend) * z * z
-    span = depth * depth / (camera.focal * camera.position[1])  # metres of ground along one pixel
+    top = camera.height - len(rays)
+    depth = np.minimum(np.float32(camera.position[1]) / np.maximum(-rays[..., 1], 1e-3), 400)
+    z = depth * rays[..., 2]
+    x = (
+        np.float32(camera.position[0])
+        + depth * rays[..., 0]
+        - np.float32(0.5 * camera.bend) * z * z
+    )
+    span = (
+        depth * depth * np.float32(1 / (camera.focal * camera.position[1]))
+    )  # metres along one pixel
     fade = 1 / (1 + (span * 14) ** 2)
     names = np.array([kinds.get(i, "") for i in range(len(canvas.labels))])
     ids = canvas.ids[top:]
-    factor = _tile(textures.patches(), x / 32, z / 32) / (1 + (span * 0.8) ** 2)
+    factor = 128 + _tile(textures.patches(), x, z, 32) / (1 + (span * 0.8) ** 2)
     for wanted, tile, metres in (
-        (("asphalt",), textures.asphalt(), 4.0),
-        (("paving", "court"), textures.paving(paving), 4.0),
-        (("grass", "soil"), textures.grass(), 5.0),
+        (("asphalt",), textures.asphalt(), 4),
+        (("paving", "court"), textures.paving(paving), 4),
+        (("grass", "soil"), textures.grass(), 5),
     ):
         mask = np.isin(names, wanted)[ids].view(np.uint8)
         if not mask.any():
             continue
         x0, y0, wide, tall = cv2.boundingRect(mask)
         part = np.s_[y0 : y0 + tall, x0 : x0 + wide]
-        detail = _tile(tile, x[part] / metres, z[part] / metres) * fade[part]
+        detail = _tile(tile, x[part], z[part], metres) * fade[part]
         cv2.copyTo(cv2.add(factor[part], detail), mask[part], factor[part])
-    factor += 1
-    view = canvas.paint[top:]
-    view[:] = cv2.multiply(
-        view, cv2.merge([factor, factor, factor, np.ones_like(factor)]), dtype=cv2.CV_8U
-    )
+    modulate(canvas.paint[top:], factor.astype(np.uint8))
 
 
-def _tile(tile: np.ndarray, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Look a tile up at (x, z) in tiles, nearest pixel, as a relative change of brightness."""
-    size = tile.shape[0]
-    columns = (x * size).astype(np.int32) & (size - 1)
-    rows = (z * size).astype(np.int32) & (size - 1)
-    table = (tile.astype(np.float32) - 128) * (1 / 128)
-    return table.ravel()[rows * size + columns]
+def _tile(tile: np.ndarray, x: np.ndarray, z: np.ndarray, metres: int) -> np.ndarray:
+    """The tile's nearest pixel at (x, z): float32, 0 = neutral, 128 = twice as bright."""
+    size, scale = tile.shape[0], np.float32(tile.shape[0] / metres)
+    columns = (x * scale).astype(np.int32) & (size - 1)
+    rows = (z * scale).astype(np.int32) & (size - 1)
+    return np.take((tile.astype(np.float32) - 128).ravel(), rows * size + columns)
 
 
-def _cast(canvas: Canvas, below: np.ndarray, shadows: list[np.ndarray]):
-    """Darken the ground where hulls stand between it and the sun, and under everything a little."""
+def _cast(canvas: Canvas, top: int, below: np.ndarray, shadows: list[np.ndarray]):
+    """Darken the ground where hulls stand between it and the sun."""
     camera, light = canvas.camera, canvas.light
-    dark = np.zeros(canvas.ids.shape, np.uint8)
-    if light.direct.max() > 0.05:
-        for points in shadows:
-            fallen = light.fall(points)
-            outline = cv2.convexHull(fallen[:, [0, 2]].astype(np.float32))[:, 0]
-            seen = clip_near(camera.to_camera(_lift(outline, 0.02)))
-            if len(seen) >= 3:
-                pixels = np.rint(np.clip(camera.project(seen), -3e4, 3e4) * 16).astype(np.int32)
-                cv2.fillConvexPoly(dark, pixels, 255, cv2.LINE_AA, 4)
-    dark = cv2.blur(dark, (5, 3))
-    dark[~below] = 0
-    factor = 1 - dark[..., None].astype(np.float32) * (
-        (1 - light.shadow()).astype(np.float32) / 255
-    )
-    top = int(np.argmax(below.any(1)))
-    view = canvas.paint[top:]
-    whole = np.dstack([factor[top:], np.ones_like(factor[top:, :, :1])])
-    view[:] = cv2.multiply(view, whole, dtype=cv2.CV_8U)
+    if not shadows:
+        return
+    dark = np.zeros((camera.height - top, camera.width), np.uint8)
+    for points in shadows:
+        fallen = light.fall(points)
+        outline = cv2.convexHull(fallen[:, [0, 2]].astype(np.float32))[:, 0]
+        seen = clip_near(camera.to_camera(_lift(outline, 0.02)))
+        if len(seen) >= 3:
+            cv2.fillConvexPoly(
+                dark, fixed(camera.project(seen) - (0, top)), 255, cv2.LINE_AA, SHIFT
+            )
+    dark = cv2.blur(dark, (5, 3)) * below
+    level = np.arange(256)[:, None] / 255
+    table = np.clip(128 * (1 - level * (1 - light.shadow())), 0, 255).astype(np.uint8)
+    factor = np.take(np.column_stack([table, np.full(256, 128, np.uint8)]), dark, 0)
+    modulate(canvas.paint[top:], factor)
 
 
 def contact(canvas: Canvas, corners: np.ndarray, strength: float = 0.6):
@@ -224,11 +235,7 @@ def contact(canvas: Canvas, corners: np.ndarray, strength: float = 0.6):
         if box is None:
             return
         left, top, right, bottom = box
-        mask = np.zeros((bottom - top, right - left), np.uint8)
-        cv2.fillConvexPoly(
-            mask, np.rint((pixels - (left, top)) * 16).astype(np.int32), 255, cv2.LINE_AA, 4
-        )
-        factor = 1 - mask.astype(np.float32) * (strength / 3 * 1.3 / 255)
-        view = canvas.paint[top:bottom, left:right]
-        ones = np.ones_like(factor)
-        view[:] = cv2.multiply(view, cv2.merge([factor, factor, factor, ones]), dtype=cv2.CV_8U)
+        factor = np.full((bottom - top, right - left), 128, np.uint8)
+        shade = int(128 * (1 - 0.43 * strength))
+        cv2.fillConvexPoly(factor, fixed(pixels - (left, top)), shade, cv2.LINE_AA, SHIFT)
+        modulate(canvas.paint[top:bottom, left:right], factor)

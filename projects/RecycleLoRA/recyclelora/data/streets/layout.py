@@ -12,23 +12,25 @@ from functools import partial
 import numpy as np
 
 from .barriers import Barrier, draw_barrier
+from .camera import Camera
 from .canvas import Canvas
 from .ground import KERB, SIDEWALK, TERRAIN, Ground, Patch, rectangle, rounded
 from .nature import Plant, draw_plant
 from .street import Side, Street
 
+REACH = 9.0  # metres that a thing may extend from its (x, z); buildings: three times that
 BACKDROP, BUILDINGS, YARD, BOUNDARY, STREET = range(5)
 
 
 @dataclass(frozen=True)
 class Thing:
-    """``draw`` paints it; ``hull`` are world points (N, 3) whose fall on the ground is its shadow."""
+    """``draw`` paints it; ``hull`` gives the world points (N, 3) that cast its shadow."""
 
     layer: int
     x: float
     z: float
     draw: Callable[[Canvas], None]
-    hull: np.ndarray | None = None
+    hull: Callable[[], np.ndarray] | None = None
 
 
 class Scene:
@@ -53,12 +55,25 @@ class Scene:
         x, z = at or (item.x, item.z)
         if layer > BUILDINGS and not self.street.visible(x, z):
             layer = BUILDINGS
-        hull = item.corners() if shadow and z > -15 else None
+        hull = item.corners if shadow and z > -15 else None
         self.things.append(Thing(layer, x, z, partial(_call, draw, item), hull))
 
-    def back_to_front(self) -> list[Thing]:
+    def hulls(self, camera: Camera) -> list[np.ndarray]:
+        """What casts shadows that may be seen."""
+        x, _, z = camera.position
+        return [t.hull() for t in self.things if t.hull and np.hypot(t.x - x, t.z - z) < 110]
+
+    def back_to_front(self, camera: Camera) -> list[Thing]:
+        """The things that can be in view, in the order in which they are painted."""
         x = self.street.camera_x
-        return sorted(self.things, key=lambda t: (t.layer, -np.hypot(t.x - x, t.z)))
+        seen = camera.to_camera(np.array([(t.x, 1.5, t.z) for t in self.things]))
+        reach = np.array([REACH if t.layer > BUILDINGS else 3 * REACH for t in self.things])
+        edge = 0.5 * camera.width / camera.focal
+        inside = (seen[:, 2] > -reach) & (
+            abs(seen[:, 0]) < np.maximum(seen[:, 2], 0) * edge + reach
+        )
+        shown = [thing for thing, keep in zip(self.things, inside, strict=True) if keep]
+        return sorted(shown, key=lambda t: (t.layer, -np.hypot(t.x - x, t.z)))
 
 
 def _call(draw, item, canvas):

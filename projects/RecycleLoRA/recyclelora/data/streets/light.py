@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Light:
-    """``sun`` points towards the sun; ``direct`` and ``ambient`` are RGB strengths (1 = full paint)."""
+    """``sun`` points towards the sun; ``direct`` and ``ambient`` are RGB, 1 = full paint."""
 
     sun: np.ndarray
     direct: np.ndarray

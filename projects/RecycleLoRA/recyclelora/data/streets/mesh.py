@@ -8,14 +8,18 @@ import numpy as np
 from .camera import NEAR
 from .canvas import Canvas
 
+HALF_TURN = np.linspace(0.5 * np.pi, 1.5 * np.pi, 6)
+ARCS = np.stack([HALF_TURN, HALF_TURN + np.pi])  # of a capsule's outline, around start and end
+ROUND = np.array([[0.0, 0.25, -0.2]])  # a short normal: round things average light and shade
+
 
 @dataclass(frozen=True)
 class Mesh:
     """Faces in the order in which they are painted; only those that face us are.
 
     vertices (N, 3) in metres: x to the object's right, y up, z forward. ``slots`` names each face's
-    paint, ``tones`` brightens it, and ``details`` marks faces too small to matter from afar (they lie
-    on other faces, so they carry no surface number of their own).
+    paint, ``tones`` brightens it, ``details`` marks faces too small to matter from afar; these lie
+    on other faces and carry no surface number of their own.
     """
 
     vertices: np.ndarray
@@ -150,42 +154,41 @@ def draw_mesh(canvas: Canvas, mesh: Mesh, paints, label, position, heading, scal
 def draw_rods(
     canvas: Canvas, starts, ends, radii, colours, surface: int | None, *, round_light=True
 ):
-    """Paint round rods (N of them, back to front) as capsules that face the camera.
+    """Paint round rods (N of them, back to front) as capsules; none if one is too near.
 
     Args:
-        starts, ends: world points (N, 3). radii: metres, (N, 2), at start and end. colours: (N, 3).
+        starts, ends: world points (N, 3). radii: metres, (N, 2), at start and end.
+        colours: (N, 3 or 4).
         round_light: a second, narrower and brighter stroke on the sunny side.
     """
     camera = canvas.camera
-    points = camera.to_camera(np.stack([np.asarray(starts, float), np.asarray(ends, float)], 1))
-    keep = points[..., 2].min(1) > NEAR
-    if not keep.any():
+    starts, ends = np.asarray(starts, float), np.asarray(ends, float)
+    points = camera.to_camera(np.concatenate([starts, ends])).reshape(2, -1, 3).swapaxes(0, 1)
+    if points[..., 2].min() <= NEAR:
         return
-    points, radii = points[keep], np.broadcast_to(np.asarray(radii, float), (len(keep), 2))[keep]
-    colours = np.broadcast_to(np.asarray(colours, float), (len(keep), np.shape(colours)[-1]))[keep]
     pixels = camera.project(points)
-    radii = np.maximum(radii * camera.focal / points[..., 2], 0.45)
-    side = np.sign((camera.rotation @ canvas.light.sun)[0]) or 1.0
-    normals = np.broadcast_to(np.array([0.0, 0.25, -0.2]), (len(colours), 3))
-    shown = canvas.shaded(colours, normals)
-    for i, shape in enumerate(_capsules(pixels, radii)):
-        canvas.fill(shape, shown[i], surface)
-        if round_light and radii[i].max() > 1.6:
-            shift = np.array([side * 0.35, -0.1]) * radii[i][:, None]
-            inner = _capsules((pixels[i] + shift)[None], radii[i][None] * 0.5)[0]
-            canvas.fill(inner, np.clip(shown[i] * (1.22, 1.22, 1.2, 1), 0, 255))
+    if canvas.box_of(pixels.reshape(-1, 2)) is None:
+        return
+    radii = np.maximum(np.asarray(radii) * camera.focal / points[..., 2], 0.45)
+    shown = canvas.shaded(colours, ROUND)
+    outlines = _capsules(pixels, radii)
+    thick = radii.max(1) > (1.6 if round_light else np.inf)
+    if thick.any():
+        side = np.sign((camera.rotation @ canvas.light.sun)[0]) or 1.0
+        inner = _capsules(pixels + np.array([side * 0.35, -0.1]) * radii[..., None], radii * 0.5)
+        bright = np.minimum(shown * (1.22, 1.22, 1.2, 1), 255)
+    for i in range(len(outlines)):
+        canvas.fill(outlines[i], shown[i], surface)
+        if thick[i]:
+            canvas.fill(inner[i], bright[i])
 
 
 def _capsules(pixels: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Ends (N, 2, 2) and radii (N, 2) -> outlines (N, 12, 2)."""
     along = pixels[:, 1] - pixels[:, 0]
-    angle = np.arctan2(along[:, 1], along[:, 0])[:, None]
-    half = np.linspace(0.5 * np.pi, 1.5 * np.pi, 6)
-    arcs = []
-    for end, turn in ((0, half), (1, half + np.pi)):
-        round_ = np.stack([np.cos(angle + turn), np.sin(angle + turn)], -1)
-        arcs.append(pixels[:, end, None] + round_ * radii[:, end, None, None])
-    return np.concatenate(arcs, 1)
+    angle = np.arctan2(along[:, 1], along[:, 0])[:, None, None] + ARCS
+    arcs = np.stack([np.cos(angle), np.sin(angle)], -1) * radii[..., None, None]
+    return (arcs + pixels[:, :, None]).reshape(len(pixels), -1, 2)
 
 
 def hull(canvas: Canvas, points: np.ndarray, radius: float, colour, surface: int | None):
@@ -198,5 +201,5 @@ def hull(canvas: Canvas, points: np.ndarray, radius: float, colour, surface: int
     turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     balls = pixels[:, None] + np.stack([np.cos(turn), np.sin(turn)], 1) * size[:, None, None]
     shape = cv2.convexHull(balls.reshape(-1, 2).astype(np.float32))[:, 0]
-    shade = canvas.shaded([colour], np.array([[0.0, 0.2, -0.2]]))[0]
+    shade = canvas.shaded([colour], ROUND)[0]
     canvas.fill(shape, shade, surface)

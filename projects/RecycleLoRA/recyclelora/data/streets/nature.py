@@ -24,7 +24,6 @@ class Plant:
     height: float
     spread: float
     variant: int
-    lean: float = 0.0
 
     def corners(self) -> np.ndarray:
         """Points around the crown, for its shadow."""
@@ -44,10 +43,10 @@ class Plant:
 def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
     """Mip levels of (h, w, 3): brightness, alpha, cover. Light comes from the upper right."""
     rng = np.random.default_rng((77, *kind.encode(), variant))
-    size = 384
+    size = 448
     tone, alpha = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     if kind == "bare":
-        _grow(tone, alpha, rng, (size / 2, size - 1.0), -np.pi / 2, size * 0.24, size * 0.022, 7)
+        _grow(tone, alpha, rng, (size / 2, size - 1.0), -np.pi / 2, size * 0.25, size * 0.02, 8)
     else:
         _leaves(tone, alpha, rng, kind)
     reach = 15 if kind == "bare" else 5
@@ -68,9 +67,9 @@ def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
 def _grow(tone, alpha, rng, start, angle, length, width, depth):
     """A branch and its twigs, in pixels."""
     end = (start[0] + length * np.cos(angle), start[1] + length * np.sin(angle))
-    line = [tuple(int(round(v * 8)) for v in p) for p in (start, end)]
-    for image, value in ((alpha, 255), (tone, int(rng.uniform(40, 120)))):
-        cv2.line(image, *line, value, max(int(round(width)), 1), cv2.LINE_AA, 3)
+    line = [tuple(round(v * 8) for v in p) for p in (start, end)]
+    for image, value in ((alpha, 255), (tone, int(rng.uniform(90, 200)))):
+        cv2.line(image, *line, value, max(round(width), 1), cv2.LINE_AA, 3)
     if depth == 0:
         return
     for turn in (
@@ -78,7 +77,7 @@ def _grow(tone, alpha, rng, start, angle, length, width, depth):
         + (rng.choice((-1, 1), 2) * rng.uniform(0.3, 0.8, 2)).tolist()
     ):
         shrink = rng.uniform(0.66, 0.86)
-        _grow(tone, alpha, rng, end, angle + turn, length * shrink, width * 0.68, depth - 1)
+        _grow(tone, alpha, rng, end, angle + turn, length * shrink, width * 0.66, depth - 1)
 
 
 def _outline(kind: str, count: int, rng) -> np.ndarray:
@@ -88,7 +87,7 @@ def _outline(kind: str, count: int, rng) -> np.ndarray:
         y = rng.beta(1.1, 1.9, count)
         return np.stack([0.5 + 0.36 * (1 - y) * rng.uniform(-1, 1, count), 0.06 + 0.86 * y], 1)
     wide, tall, middle = {
-        "leafy": (0.36, 0.30, 0.62),
+        "leafy": (0.37, 0.28, 0.66),
         "bush": (0.38, 0.34, 0.42),
         "poplar": (0.30, 0.42, 0.52),
     }[kind]
@@ -105,25 +104,22 @@ def _leaves(tone, alpha, rng, kind):
     centres = _outline(kind, 46 if kind != "bush" else 36, rng)
     centres = centres[np.argsort(rng.uniform(size=len(centres)) - 0.6 * centres[:, 1])[::-1]]
     if kind in ("leafy", "poplar"):
-        trunk = size * 0.022
-        for top in centres[:: len(centres) // 5]:
-            line = [
-                (int(size * 4), size * 8),
-                (int(top[0] * size * 8), int((1 - top[1]) * size * 8)),
-            ]
+        fork = (size * 4, int((1 - 0.8 * centres[:, 1].min()) * size * 8))  # eighths of a pixel
+        for top in centres[:: len(centres) // 6]:
+            tip = (int(top[0] * size * 8), int((1 - top[1]) * size * 8))
             for image, value in ((alpha, 255), (tone, 12)):
-                cv2.line(image, *line, value, max(int(trunk * 0.5), 1), cv2.LINE_AA, 3)
+                cv2.line(image, fork, tip, value, max(size // 90, 1), cv2.LINE_AA, 3)
     cluster = 0.085 if kind != "conifer" else 0.05
     for centre in centres:
         sunny = 0.30 + 0.55 * (centre[1] - 0.3) + 0.45 * (centre[0] - 0.5) + rng.normal(0, 0.07)
-        count = 70 if kind != "conifer" else 40
+        count = 110 if kind != "conifer" else 40
         turn, radius = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.uniform(0, 1, count)) * cluster
         flat = 0.8 if kind != "conifer" else 0.45
         x, y = centre[0] + radius * np.cos(turn) * 1.1, centre[1] + flat * radius * np.sin(turn)
         lift = np.sin(turn) * radius / cluster
         bright = np.clip(sunny + 0.16 * lift + rng.normal(0, 0.12, count), 0.02, 1) * 255
         for i in np.argsort(lift):
-            leaf = (rng.uniform(4.0, 11.0), rng.uniform(2.4, 6.8))
+            leaf = (rng.uniform(4.0, 9.0), rng.uniform(2.0, 5.0))
             box = ((x[i] * size, (1 - y[i]) * size), leaf, float(rng.uniform(0, 180)))
             cv2.ellipse(alpha, box, 255, -1, cv2.LINE_AA)
             cv2.ellipse(tone, box, float(bright[i]), -1, cv2.LINE_8)
@@ -159,9 +155,9 @@ def draw_plant(canvas: Canvas, plant: Plant):
         return
     sun_right = (canvas.camera.rotation @ canvas.light.sun)[0] >= 0
     layers = _sprite(plant.kind, plant.variant % VARIANTS[plant.kind])
-    if plant.kind in ("leafy", "poplar", "conifer"):
+    if plant.kind in ("leafy", "poplar", "conifer") and depth < 60:
         bark = np.array(canvas.palette.bark, float)
-        top = foot + (plant.lean, plant.height * 0.5, 0)
+        top = foot + np.array([0, plant.height * 0.5, 0])
         width = 0.028 * plant.height + 0.04
         draw_rods(
             canvas,

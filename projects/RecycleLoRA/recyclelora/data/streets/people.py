@@ -1,6 +1,7 @@
 """People on foot and on two wheels: skeletons of rods in metres, seen from anywhere."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,7 @@ HAIR = ((36, 28, 24), (70, 48, 34), (120, 88, 56), (24, 22, 22), (150, 142, 134)
 
 @dataclass(frozen=True)
 class Person:
-    """Stands or walks at (x, z); ``phase`` (radians) is where in the step, ``stride`` 0 = standing."""
+    """Stands or walks at (x, z); ``phase`` (radians) in the step, ``stride`` 0 = standing."""
 
     x: float
     z: float
@@ -88,7 +89,7 @@ def _walking(person: Person) -> dict[str, np.ndarray]:
             f"shoulder{side}": shoulder,
             f"elbow{side}": elbow,
             f"wrist{side}": wrist,
-            f"toe{side}": ankle + (0, -0.05, 0.14),
+            f"toe{side}": ankle + np.array([0, -0.05, 0.14]),
         }
     lowest = min(joints["ankle0"][1], joints["ankle1"][1]) - 0.07
     return {name: joint - (0, lowest, 0) for name, joint in joints.items()}
@@ -120,136 +121,78 @@ def _riding(motor: bool, phase: float) -> dict[str, np.ndarray]:
             f"shoulder{side}": shoulder,
             f"elbow{side}": elbow,
             f"wrist{side}": wrist,
-            f"toe{side}": foot + (0, -0.03, 0.13),
+            f"toe{side}": foot + np.array([0, -0.03, 0.13]),
         }
     return joints
 
 
-def _draw_body(
-    canvas,
-    joints,
-    clothes,
-    surface,
-    position,
-    heading,
-    scale,
-    *,
-    coat=False,
-    bag=False,
-    helmet=None,
-):
-    """Far limbs, torso, head, near limbs."""
-    world = {name: placed(joint, position, heading, scale) for name, joint in joints.items()}
-    depth = {side: canvas.camera.to_camera(world[f"shoulder{side}"])[2] for side in (0, 1)}
-    far, near = (0, 1) if depth[0] > depth[1] else (1, 0)
-
-    def limb(side, names, radii, colours):
-        starts = [world[f"{a}{side}"] for a, _ in names]
-        ends = [world[f"{b}{side}"] for _, b in names]
-        draw_rods(canvas, starts, ends, np.array(radii) * scale, np.array(colours), surface)
-
-    def leg(side):
-        limb(
-            side,
-            (("hip", "knee"), ("knee", "ankle"), ("ankle", "toe")),
-            ((0.085, 0.062), (0.062, 0.045), (0.05, 0.04)),
-            (clothes["legs"], clothes["legs"] * 0.94, clothes["shoes"]),
-        )
-
-    def arm(side):
-        limb(
-            side,
-            (("shoulder", "elbow"), ("elbow", "wrist"), ("wrist", "wrist")),
-            ((0.06, 0.048), (0.046, 0.036), (0.042, 0.042)),
-            (clothes["top"], clothes["top"] * 0.94, clothes["skin"]),
-        )
-
-    back = placed(np.array([0, 0, -0.16]), (0, 0, 0), heading, scale)
-    away = (
-        canvas.camera.to_camera(world["neck"] + back)[2] > canvas.camera.to_camera(world["neck"])[2]
+def _limbs(joints, clothes, side):
+    """Rods (start, end, radii, colour) of one leg and of one arm."""
+    hip, knee, ankle, toe, shoulder, elbow, wrist = (
+        joints[f"{name}{side}"]
+        for name in ("hip", "knee", "ankle", "toe", "shoulder", "elbow", "wrist")
     )
-    pack = [
-        (world["shoulder0"] + world["shoulder1"]) / 2 + back,
-        (world["hip0"] + world["hip1"]) / 2 + back,
+    legs, top = clothes["legs"], clothes["top"]
+    leg = [
+        (hip, knee, (0.085, 0.062), legs),
+        (knee, ankle, (0.062, 0.045), legs * 0.94),
+        (ankle, toe, (0.05, 0.04), clothes["shoes"]),
     ]
-    if bag and away:
-        draw_rods(
-            canvas,
-            [pack[0]],
-            [pack[0] + 0.7 * (pack[1] - pack[0])],
-            [(0.15, 0.16)],
-            clothes["bag"][None],
-            surface,
-        )
-    arm(far)
-    leg(far)
-    leg(near)
-    trunk = [world[n] for n in ("shoulder0", "shoulder1", "hip0", "hip1")]
+    arm = [
+        (shoulder, elbow, (0.06, 0.048), top),
+        (elbow, wrist, (0.046, 0.036), top * 0.94),
+        (wrist, wrist, (0.042, 0.042), clothes["skin"]),
+    ]
+    return leg, arm
+
+
+def _draw_body(canvas, joints, clothes, surface, item, scale=1.0, *, coat=False, bag=False):
+    """Far limbs, torso, head, near limbs; ``joints`` stand at the origin and look along +z."""
+    position = np.array([item.x, item.base, item.z])
+    place = partial(placed, position=position, heading=item.heading, scale=scale)
+    shoulders = canvas.camera.to_camera(place(np.array([joints["shoulder0"], joints["shoulder1"]])))
+    far, near = (0, 1) if shoulders[0, 2] > shoulders[1, 2] else (1, 0)
+    chest = 0.5 * (joints["shoulder0"] + joints["shoulder1"])
+    waist = 0.5 * (joints["hip0"] + joints["hip1"])
+    back = np.array([0, 0, -0.16])
+    depth = canvas.camera.to_camera(place(np.array([chest, chest + back])))[:, 2]
+    facing = depth[1] > depth[0]  # we see the face and not the back
+    pack = [(chest + back, chest + back + 0.7 * (waist - chest), (0.15, 0.16), clothes["bag"])]
+
+    def rods(parts):
+        starts, ends, radii, colours = zip(*parts, strict=True)
+        ends = place(np.array(ends))
+        draw_rods(canvas, place(np.array(starts)), ends, np.array(radii) * scale, colours, surface)
+
+    (far_leg, far_arm), (near_leg, near_arm) = (_limbs(joints, clothes, s) for s in (far, near))
+    rods((pack if bag and facing else []) + far_arm + far_leg + near_leg)
+    trunk = [joints[name] for name in ("shoulder0", "shoulder1", "hip0", "hip1")]
     if coat:
-        trunk += [0.5 * (world[f"hip{s}"] + world[f"knee{s}"]) for s in (0, 1)]
-    hull(canvas, np.array(trunk), 0.085 * scale, clothes["top"], surface)
-    middle = [(world["shoulder0"] + world["shoulder1"]) / 2, (world["hip0"] + world["hip1"]) / 2]
-    draw_rods(
-        canvas,
-        [middle[0]],
-        [middle[1]],
-        [(0.11 * scale, 0.1 * scale)],
-        clothes["top"][None] * 1.03,
-        surface,
+        trunk += [0.5 * (joints[f"hip{s}"] + joints[f"knee{s}"]) for s in (0, 1)]
+    hull(canvas, place(np.array(trunk)), 0.085 * scale, clothes["top"], surface)
+    head, up, out = joints["head"], np.array([0, 0.025, 0]), np.array([0, 0, 0.03])
+    face = (head - up + out, head + up + out, (0.098, 0.095), clothes["skin"])
+    crown = (head + 0.3 * up - out, head + 2 * up - out, (0.106, 0.104), clothes["hair"])
+    rods(
+        [(chest, waist, (0.11, 0.1), clothes["top"] * 1.03)]
+        + [(joints["neck"], head, (0.055, 0.055), clothes["skin"] * 0.85)]
+        + ([crown, face] if facing else [face, crown])
+        + near_arm
+        + (pack if bag and not facing else [])
     )
-    head = world["head"]
-    draw_rods(
-        canvas,
-        [world["neck"]],
-        [head],
-        [(0.055 * scale, 0.055 * scale)],
-        clothes["skin"][None] * 0.85,
-        surface,
-    )
-    face = placed(np.array([0, 0, 0.03]), (0, 0, 0), heading, scale)
-    crown = clothes["hair"] if helmet is None else helmet
-    order = (
-        (head - (0, 0.02, 0) + face, 0.098, clothes["skin"]),
-        (head + (0, 0.035, 0) - face, 0.108, crown),
-    )
-    for centre, radius, colour in order if away is False else order[::-1]:
-        draw_rods(
-            canvas,
-            [centre - (0, 0.02, 0)],
-            [centre + (0, 0.025, 0)],
-            [(radius * scale, radius * scale)],
-            colour[None],
-            surface,
-        )
-    arm(near)
-    if bag and not away:
-        draw_rods(
-            canvas,
-            [pack[0]],
-            [pack[0] + 0.7 * (pack[1] - pack[0])],
-            [(0.15, 0.16)],
-            clothes["bag"][None],
-            surface,
-        )
 
 
 def draw_person(canvas: Canvas, person: Person):
+    """Paint somebody on foot."""
     clothes = _clothes(canvas)
     position = np.array([person.x, person.base, person.z])
     depth = float(canvas.camera.to_camera(position)[2])
     if depth < 4 * NEAR:
         return
     surface = canvas.surface(PERSON, depth)
+    scale = person.height / 1.75
     _draw_body(
-        canvas,
-        _walking(person),
-        clothes,
-        surface,
-        position,
-        person.heading,
-        person.height / 1.75,
-        coat=person.coat,
-        bag=person.bag,
+        canvas, _walking(person), clothes, surface, person, scale, coat=person.coat, bag=person.bag
     )
     _cloth_grain(canvas, surface, position)
 
@@ -258,10 +201,11 @@ def _cloth_grain(canvas: Canvas, surface: int, position):
     spread = np.array([[-0.6, 0, 0], [0.6, 2.0, 0]])
     box = canvas.camera.project(canvas.camera.to_camera(position + spread))
     if abs(box[0, 1] - box[1, 1]) > 40:
-        canvas.grain(surface, np.stack([box.min(0), box.max(0)]), textures.fractal(1.1, 62), 0.1)
+        canvas.grain(surface, np.stack([box.min(0), box.max(0)]), textures.grain(1.1, 62, 0.1))
 
 
 def draw_cycle(canvas: Canvas, cycle: Cycle):
+    """Paint a two-wheeler, and its rider as a surface of its own."""
     position = np.array([cycle.x, cycle.base, cycle.z])
     depth = float(canvas.camera.to_camera(position)[2])
     clothes = _clothes(canvas)
@@ -273,17 +217,8 @@ def draw_cycle(canvas: Canvas, cycle: Cycle):
     (_motorcycle if cycle.motor else _bicycle)(canvas, cycle, position, tint, surface)
     if cycle.rider:
         rider = canvas.surface(RIDER, depth)
-        helmet = np.array([30.0, 30, 34]) if cycle.motor else tint * 0.5 + 90
-        _draw_body(
-            canvas,
-            _riding(cycle.motor, cycle.phase),
-            clothes,
-            rider,
-            position,
-            cycle.heading,
-            1.0,
-            helmet=helmet,
-        )
+        clothes["hair"] = np.array([30.0, 30, 34]) if cycle.motor else tint * 0.5 + 90
+        _draw_body(canvas, _riding(cycle.motor, cycle.phase), clothes, rider, cycle)
         _cloth_grain(canvas, rider, position)
 
 

@@ -21,16 +21,18 @@ def photograph(
 ) -> np.ndarray:
     """The finished picture, (H, W, 3) uint8 RGB."""
     inverse = canvas.inverse_depth()
-    picture = canvas.paint[..., :3].astype(np.float32)
-    sky = np.array(canvas.labels, np.uint8)[canvas.ids] == 10
+    picture = cv2.cvtColor(canvas.paint, cv2.COLOR_RGBA2RGB).astype(np.float32)
+    sky = canvas.label_image() == 10
     haze_colour = np.array([206, 212, 220], np.float32) * (0.75 + 0.25 * (1 - darkness))
     if darkness > 0:
         picture *= _night_light(canvas, inverse, darkness, lamps, sky)
         haze_colour *= 1 - 0.9 * darkness
     density = _pick(mood, domain.haze)
-    veil = 1 - cv2.exp(-density / np.maximum(inverse, 1e-4))
-    veil[sky] = np.float32(min(density * 24, 0.92))
-    picture += (haze_colour - picture) * veil[..., None]
+    seen = cv2.exp(-density / np.maximum(inverse, 1e-4))
+    seen[sky] = 1 - min(density * 24, 0.92)
+    veil = np.empty_like(picture)
+    veil[:] = haze_colour
+    picture = cv2.blendLinear(picture, veil, seen, 1 - seen)
     wet = _pick(mood, domain.wet)
     if wet > 0:
         picture = _mirror(canvas, picture, wet)
@@ -70,7 +72,7 @@ def _night_light(canvas: Canvas, inverse, darkness: float, lamps, sky) -> np.nda
 def _mirror(canvas: Canvas, picture: np.ndarray, wet: float) -> np.ndarray:
     """A wet road shows what stands upside down beyond it: the picture flipped about the horizon."""
     height = picture.shape[0]
-    labels = np.array(canvas.labels, np.uint8)[canvas.ids]
+    labels = canvas.label_image()
     horizon = int(np.clip(canvas.camera.horizon(), 1, height - 2))
     rows = np.clip(2 * horizon - np.arange(height), 0, height - 1)
     flipped = cv2.blur(picture[rows], (5, max(height // 20, 3)))
@@ -116,7 +118,22 @@ def _streaks(shape: tuple[int, int], density: float, mood: np.random.Generator) 
 @lru_cache(maxsize=4)
 def _vignette(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    return (x * x + y * y).astype(np.float32)
+    radius = (x * x + y * y).astype(np.float32)
+    return cv2.merge([radius] * 3)
+
+
+@lru_cache(maxsize=1)
+def _noise_tile() -> np.ndarray:
+    """(512, 512, 3) float32 white noise of standard deviation 1."""
+    return cv2.merge([textures.fractal(0.0, 81 + channel) for channel in range(3)])
+
+
+@lru_cache(maxsize=1)
+def _shoulder() -> np.ndarray:
+    """Film-like clipping: linear up to 200, then bending softly towards 255; for 0..1023."""
+    level = np.arange(1024.0)
+    bent = 200 + 55 * (1 - np.exp(-(level - 200) / 55))
+    return np.where(level > 200, bent, level).astype(np.uint8)
 
 
 def _camera(picture: np.ndarray, domain: Domain, mood: np.random.Generator) -> np.ndarray:
@@ -125,22 +142,20 @@ def _camera(picture: np.ndarray, domain: Domain, mood: np.random.Generator) -> n
     gain = np.array(domain.tint) * _pick(mood, domain.exposure) * (1 + mood.normal(0, 0.03, 3))
     contrast, saturation = _pick(mood, domain.contrast), _pick(mood, domain.saturation)
     grey = np.full((3, 3), (1 - saturation) / 3) + saturation * np.eye(3)
-    mix = contrast * grey * gain
-    picture = cv2.transform(
-        picture, np.column_stack([mix, np.full(3, 118 * (1 - contrast))]).astype(np.float32)
-    )
-    picture *= (1 - mood.uniform(0, 0.13) * _vignette(height, width))[..., None]
-    sigma = _pick(mood, domain.blur) * height / 512
+    mix = np.column_stack([contrast * grey * gain, np.full(3, 118 * (1 - contrast))])
+    picture = cv2.transform(picture, mix.astype(np.float32))
+    picture -= picture * (_vignette(height, width) * np.float32(mood.uniform(0, 0.13)))
+    shift = mood.integers(0, 512, 2)
+    noise = cv2.copyMakeBorder(
+        np.roll(_noise_tile(), shift, (0, 1)),
+        0,
+        max(height - 512, 0),
+        0,
+        max(width - 512, 0),
+        cv2.BORDER_WRAP,
+    )[:height, :width]
+    sigma, strength = _pick(mood, domain.blur) * height / 512, _pick(mood, domain.noise)
     if sigma > 0.2:
         picture = cv2.GaussianBlur(picture, (0, 0), sigma)
-    noise = textures.fractal(0.0, 81)
-    strength = _pick(mood, domain.noise)
-    shift = mood.integers(0, 512, (3, 2))
-    for channel in range(3):
-        rows = (np.arange(height) + shift[channel, 0]) % 512
-        columns = (np.arange(width) + shift[channel, 1]) % 512
-        picture[..., channel] += strength * noise[rows][:, columns]
-    high = 200.0
-    over = picture > high  # a soft shoulder instead of a hard white
-    picture[over] = high + 55 * (1 - np.exp(-(picture[over] - high) / 55))
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    picture = cv2.addWeighted(picture, 1, noise, strength, 0)
+    return np.take(_shoulder(), np.clip(picture, 0, 1023).astype(np.uint16))

@@ -30,10 +30,8 @@ def paint_sky(canvas: Canvas, clouds: float, strength: float, mood: np.random.Ge
     glow = np.clip(rays @ canvas.light.sun.astype(np.float32), 0, 1)[..., None]
     colour = colour + strength * (90 * glow**24 + 160 * glow**220)
     size = (canvas.camera.width, canvas.camera.height)
-    full = cv2.resize(
-        np.clip(colour, 0, 255).astype(np.float32), size, interpolation=cv2.INTER_LINEAR
-    )
-    canvas.paint[..., :3] = full.astype(np.uint8)
+    colour = np.clip(np.dstack([colour, np.zeros_like(glow)]), 0, 255).astype(np.uint8)
+    canvas.paint[:] = cv2.resize(colour, size, interpolation=cv2.INTER_LINEAR)
     canvas.ids[:] = canvas.surface(SKY, (0.0, 0.0, 0.0))
 
 

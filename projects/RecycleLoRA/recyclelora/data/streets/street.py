@@ -1,4 +1,4 @@
-"""The plan of one street, drawn at random: roadway, sides, crossings, and where the camera stands."""
+"""The plan of one street, drawn at random: roadway, sides, crossings, and the camera's place."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Street:
-    """Lengths in metres. ``blocks`` are z ranges of land on either side; streets cross between them."""
+    """Lengths in metres. ``blocks`` are z ranges of land; other streets cross between them."""
 
     half: float  # half the carriageway's width
     lanes: int  # driving lanes, both directions together

@@ -84,15 +84,28 @@ def material(name: str, density: int = DENSITY) -> np.ndarray:
     return np.clip(tile * 128, 0, 255).astype(np.uint8)
 
 
+@lru_cache(maxsize=8)
+def grain(beta: float, seed: int, contrast: float) -> np.ndarray:
+    """``fractal`` noise as uint8 factors, 128 = 1."""
+    return np.clip(128 * (1 + contrast * fractal(beta, seed)), 0, 255).astype(np.uint8)
+
+
 def surfaced(
-    colour, name: str, metres: tuple[float, float], density: int, shift=(0, 0)
+    colour, name: str, metres: tuple[float, float], density: int, shift=(0, 0), stain=None
 ) -> np.ndarray:
-    """A wall of ``metres`` (width, height) in a colour and a material: RGBE (h, w, 4) uint8."""
+    """A wall in a colour and a material: RGBE (h, w, 4) uint8.
+
+    Args:
+        metres: (width, height). shift: start within the material's tile, in pixels (rows, columns).
+        stain: a function of (height, width) in pixels that gives further uint8 factors, 128 = 1.
+    """
     tile = material(name, density)
-    width, height = (max(int(round(m * density)), 2) for m in metres)
+    width, height = (max(round(m * density), 2) for m in metres)
     rows = (np.arange(height) + shift[0]) % tile.shape[0]
     columns = (np.arange(width) + shift[1]) % tile.shape[1]
     grey = tile[rows][:, columns]
+    if stain is not None:
+        grey = cv2.multiply(grey, stain(height, width), scale=1 / 128)
     levels = np.arange(256)[:, None] * (np.array([*colour[:3], 0.0]) / 128)
     return np.take(np.clip(levels, 0, 255).astype(np.uint8), grey, 0)
 

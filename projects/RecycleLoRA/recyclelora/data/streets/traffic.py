@@ -230,7 +230,7 @@ def add_traffic(scene: Scene, rng: np.random.Generator):
                 scene, rng, "train", side * 0.5 * street.lane, rng.uniform(20, 75), heading, taken
             ):
                 break
-    bus = rng.random() < 0.32
+    bus = rng.random() < 0.6
     trucks = 0.55 if rng.random() < 0.5 else 0.1
     flow = rng.choice((0.4, 1.0, 2.2))
     for i in range(street.lanes):
@@ -240,7 +240,7 @@ def add_traffic(scene: Scene, rng: np.random.Generator):
             if z > street.end - 8:
                 break
             kind = "truck" if rng.random() < 0.16 * trucks else "car"
-            if bus and rng.random() < 0.3:
+            if bus and z > 8 and rng.random() < 0.3:
                 kind, bus = "bus", False
             if rng.random() < 0.10:
                 _cycle(

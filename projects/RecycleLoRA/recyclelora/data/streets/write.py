@@ -1,4 +1,4 @@
-"""Streets as an ordinary dataset on disk: ``images/000000.jpg``, ``labels/000000.png``, ``dataset.json``."""
+"""Streets as a dataset on disk: ``images/000000.jpg``, ``labels/000000.png``, ``dataset.json``."""
 
 import json
 import multiprocessing
@@ -24,8 +24,8 @@ def write_streets(
 ) -> Path:
     """Draw ``count`` street scenes of one domain into a folder, with a progress bar.
 
-    The files do not depend on ``workers`` (None: one for each core). An interrupted run is taken up again:
-    pairs that are there and whole are kept, and a larger ``count`` adds to them.
+    The files do not depend on ``workers`` (None: one for each core). An interrupted run is taken up
+    again: pairs that are there and whole are kept, and a larger ``count`` adds to them.
 
     Args:
         root: the folder; ``root/images`` and ``root/labels`` (8-bit train ids) are made in it.
@@ -33,7 +33,7 @@ def write_streets(
         image_format: "jpg" (quality 95) or "png".
 
     Returns:
-        ``root`` as a Path; ``root/dataset.json`` holds the parameters and each class's share of the pixels.
+        ``root`` as a Path; ``root/dataset.json`` holds the parameters and each class's share.
 
     Raises:
         ValueError: a parameter makes no sense, or the folder holds something else.
@@ -107,11 +107,12 @@ def _claim(root: Path, header: dict, count: int):
     for key, value in header.items():
         if there.get(key) != value:
             raise ValueError(
-                f"{root} holds streets with {key} {there.get(key)!r}, not {value!r}: name another folder or delete that one"
+                f"{root} holds streets with {key} {there.get(key)!r}, not {value!r}: "
+                "name another folder or delete that one"
             )
     if there.get("count", 0) > count:
         raise ValueError(
-            f"{root} already holds {there['count']} streets, more than {count}: ask for at least as many"
+            f"{root} already holds {there['count']} streets: ask for at least as many, not {count}"
         )
 
 
