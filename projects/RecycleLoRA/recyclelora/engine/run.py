@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from recyclelora.backbone import load_weights
+from recyclelora.data.loader import TestLoader
 from recyclelora.evaluation import evaluate_domains, preview_domains
 
 from .checkpoint import Checkpoints, load_model, read_checkpoint
@@ -86,6 +87,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     """Train as ``cfg`` says; ``resume`` goes on from the newest checkpoint of the output folder."""
     log = setup(cfg)
     device = pick_device(cfg.train.device)
+    domains = _domains(cfg)  # first: a target set that is missing must not show after the training
     checkpoints = Checkpoints(cfg.train.output_dir, keep=cfg.train.checkpoints_kept)
     found = checkpoints.latest(log=log.warning) if resume else None
     if not resume and checkpoints.paths():
@@ -94,6 +96,10 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
             "on with it, or choose another train.output_dir"
         )
     start, model = _build_to_train(cfg, found, device, log)
+    if start >= cfg.train.max_iter:
+        log.info("All %d iterations are done: evaluating", start)
+        _evaluate(cfg, model, domains, amp_dtype(cfg.train.amp.dtype, device))
+        return
     ddp = create_ddp_model(
         model,
         broadcast_buffers=False,
@@ -117,7 +123,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
         trainer.scaler.load_state_dict(found[1]["scaler"])
         del found
     log.info("Optimiser groups:\n%s", groups_table(optimizer))
-    trainer.register_hooks(_hooks(cfg, model, trainer, checkpoints, log))
+    trainer.register_hooks(_hooks(cfg, model, domains, trainer, checkpoints, log))
     log.info(
         "Training on %s in %s, iterations %d to %d",
         device,
@@ -143,12 +149,12 @@ def _build_to_train(cfg, found, device, log) -> tuple[int, nn.Module]:
     return 0, model
 
 
-def _hooks(cfg, model, trainer, checkpoints, log) -> list:
+def _hooks(cfg, model, domains, trainer, checkpoints, log) -> list:
     def evaluate_now(_: int) -> None:
-        _evaluate(cfg, model, trainer.dtype)
+        _evaluate(cfg, model, domains, trainer.dtype)
 
     def preview(done: int) -> None:
-        _preview(cfg, model, trainer.dtype, f"iter_{done:07d}.png")
+        _preview(cfg, model, domains, trainer.dtype, f"iter_{done:07d}.png")
 
     output = Path(cfg.train.output_dir)
     actions = [StepTimer()]
@@ -188,14 +194,22 @@ def evaluate(cfg: DictConfig) -> dict:
                 "train.init_checkpoint=FILE"
             )
         source, content = found
+    domains = _domains(cfg)
     model = build_model(cfg, pretrained=False, device=device)
     load_model(model, content["model"], source=str(source))
     log.info("Evaluating %s (iteration %d)", source, content["iteration"])
-    return _evaluate(cfg, model, amp_dtype(cfg.train.amp.dtype, device))
+    return _evaluate(cfg, model, domains, amp_dtype(cfg.train.amp.dtype, device))
 
 
-def _evaluate(cfg: DictConfig, model: nn.Module, dtype: torch.dtype) -> dict:
-    domains = {name: instantiate(loader) for name, loader in cfg.dataloader.test.items()}
+def _domains(cfg: DictConfig) -> dict[str, TestLoader]:
+    """A loader per target domain; ``dataloader.test.NAME=null`` leaves one out."""
+    loaders = cfg.dataloader.test.items()
+    return {name: instantiate(loader) for name, loader in loaders if loader is not None}
+
+
+def _evaluate(
+    cfg: DictConfig, model: nn.Module, domains: dict[str, TestLoader], dtype: torch.dtype
+) -> dict:
     with predictor(model, dtype=dtype) as predict:
         return evaluate_domains(
             predict,
@@ -205,13 +219,19 @@ def _evaluate(cfg: DictConfig, model: nn.Module, dtype: torch.dtype) -> dict:
         )
 
 
-def _preview(cfg: DictConfig, model: nn.Module, dtype: torch.dtype, name: str) -> None:
-    domains = {name: instantiate(loader) for name, loader in cfg.dataloader.test.items()}
+def _preview(
+    cfg: DictConfig,
+    model: nn.Module,
+    domains: dict[str, TestLoader],
+    dtype: torch.dtype,
+    name: str,
+) -> None:
+    if not comm.is_main_process():
+        return
     with predictor(model, dtype=dtype) as predict:
-        if comm.is_main_process():
-            preview_domains(
-                predict,
-                domains,
-                protocol=instantiate(cfg.evaluation.protocol),
-                path=Path(cfg.train.output_dir) / "pictures" / name,
-            )
+        preview_domains(
+            predict,
+            domains,
+            protocol=instantiate(cfg.evaluation.protocol),
+            path=Path(cfg.train.output_dir) / "pictures" / name,
+        )
