@@ -45,6 +45,27 @@ def run(title: str, *command: str) -> float:
     return time.perf_counter() - start
 
 
+def summarise(seconds: dict[str, float]) -> dict:
+    """What was measured, on what, and the result, as ``output/demo/demo.json``."""
+    if torch.cuda.is_available():
+        machine = torch.cuda.get_device_name()
+    else:
+        machine = f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
+    summary = {
+        "machine": machine,
+        "torch": torch.__version__,
+        "commit": commit.stdout.strip() or "unknown",
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2),
+        "result": json.loads((OUTPUT / "run" / "domains.json").read_text()),
+        "one_class": json.loads((OUTPUT / "run" / "one_class.json").read_text()),
+    }
+    (OUTPUT / "demo.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
 def main() -> None:
     """Fetch, draw, train, evaluate, and say where to look."""
     print("== Pretrained weights: DINOv2 ViT-S", flush=True)
@@ -66,16 +87,7 @@ def main() -> None:
         CONFIG,
         "--resume",
     )
-    summary = {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} CPU threads"
-        if not torch.cuda.is_available()
-        else torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2),
-        "result": json.loads((OUTPUT / "run" / "domains.json").read_text()),
-    }
-    (OUTPUT / "demo.json").write_text(json.dumps(summary, indent=2) + "\n")
+    summary = summarise(seconds)
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     picture = OUTPUT / "run" / "domains.png"
     print(f"\n{spent}; at most {summary['peak_memory_gb']} GB in one process")

@@ -51,8 +51,9 @@ def test_trainable_parameters_are_those_of_the_paper(cfg, r_main, r_sub, paramet
 
 def test_the_optimiser_has_the_published_groups(cfg):
     cfg.optimizer.params.model = on_meta(cfg)
-    groups = {g["name"]: g for g in instantiate(cfg.optimizer).param_groups if g["name"] != "head"}
-    assert set(groups) == {"main adapter", "sub adapter"}
+    groups = {g["name"]: g for g in instantiate(cfg.optimizer).param_groups}
+    assert groups.pop("head")["weight_decay"] == 0.05
+    assert set(groups) == {"main adapter", "sub adapter", "head without decay"}
     assert groups["main adapter"]["lr"] == 1e-4 and groups["sub adapter"]["lr"] == 5e-5
     assert all(g["weight_decay"] == 0 for g in groups.values())
     assert count(groups["main adapter"]["params"]) == 12_582_912

@@ -76,6 +76,8 @@ def parameter_groups(
             decay_mult = norm_decay_mult if isinstance(owner, NORM_LAYERS) else 1.0
         values = (lr * lr_mult, weight_decay * decay_mult)
         family = _FAMILIES.get(rule) or ("backbone" if name.startswith("backbone.") else "head")
+        if family == "head" and decay_mult == 0:
+            family = "head without decay"
         group = groups.setdefault(
             (family, *values),
             {

@@ -35,7 +35,8 @@ def evaluate_domains(
 ) -> dict:
     """Evaluate ``predict`` on every domain, each process on its share of the images.
 
-    Writes ``domains.json``, ``domains.png`` (a row per domain) and ``pictures/DOMAIN.png`` below
+    Writes ``domains.json``, ``one_class.json`` (per domain, the mIoU of the best constant
+    prediction), ``domains.png`` (a row per domain) and ``pictures/DOMAIN.png`` below
     ``output_dir``, each complete or not at all, and logs the table.
 
     Args:
@@ -68,6 +69,7 @@ def evaluate_domains(
         if overview:
             save_rows(Path(output_dir, "domains.png"), overview, _CELL_WIDTH)
         write_json(Path(output_dir, "domains.json"), result)
+        write_json(Path(output_dir, "one_class.json"), constant)
         logger.info("protocol '%s'\n%s", protocol.name, domain_table(result, constant))
     return result
 
