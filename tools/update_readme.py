@@ -26,13 +26,14 @@ def demo_table() -> str:
     headers = ["domain", "images", "mIoU", "one class"]
     table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     seconds = run["seconds"]
+    drawing, training = seconds["draw"], seconds["train and evaluate"]
     return (
         f"{table}\n\n"
-        f"`make demo` on {run['machine']}: drawing {seconds['draw']:.0f} s, training and evaluation "
-        f"{seconds['train and evaluate']:.0f} s, at most {run['peak_memory_gb']:.1f} GB in one process; "
-        f"torch {run['torch']}, commit {run['commit']}. mIoU in percent; *one class* is what the best "
-        "constant prediction would score. Trained on the drawn day alone; `camvid_*` and `lmf_*` are "
-        "real photographs."
+        f"`make demo` on {run['machine']}: drawing {drawing:.0f} s, training and evaluation "
+        f"{training:.0f} s, at most {run['peak_memory_gb']:.1f} GB in one process; torch "
+        f"{run['torch']}, commit {run['commit']}. mIoU in percent; *one class* is what the best "
+        "constant prediction would score. Trained on the drawn day alone; `camvid_*` and "
+        "`lmf_*` are real photographs."
     )
 
 
