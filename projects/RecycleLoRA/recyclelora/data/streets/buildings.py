@@ -35,13 +35,13 @@ class Building:
             [[x, y, z] for x in (self.x0, self.x1) for y in (0.0, top) for z in (self.z0, self.z1)]
         )
 
-
-def _faces(building: Building):
-    """(name, top left corner, right, down, outward normal) of the faces that can look at us."""
-    b, top = building, KERB + building.style.height
-    yield "near", (b.x0, top, b.z0), (b.x1, top, b.z0), (b.x0, KERB, b.z0), (0, 0, -1)
-    yield "right", (b.x1, top, b.z0), (b.x1, top, b.z1), (b.x1, KERB, b.z0), (1, 0, 0)
-    yield "left", (b.x0, top, b.z1), (b.x0, top, b.z0), (b.x0, KERB, b.z1), (-1, 0, 0)
+    def faces(self):
+        """(name, top left corner, right, down, outward normal) of the faces that can look at us."""
+        x0, x1, z0, z1 = self.x0, self.x1, self.z0, self.z1
+        top = KERB + self.style.height
+        yield "near", (x0, top, z0), (x1, top, z0), (x0, KERB, z0), (0, 0, -1)
+        yield "right", (x1, top, z0), (x1, top, z1), (x1, KERB, z0), (1, 0, 0)
+        yield "left", (x0, top, z1), (x0, top, z0), (x0, KERB, z1), (-1, 0, 0)
 
 
 def draw_building(canvas: Canvas, building: Building):
@@ -50,7 +50,7 @@ def draw_building(canvas: Canvas, building: Building):
     paint = FacadePaint.draw(look, canvas.palette)
     roof_colour = np.array(canvas.palette.roofs[look.integers(len(canvas.palette.roofs))], float)
     seed = int(look.integers(1 << 31))
-    for name, corner, right, down, normal in _faces(building):
+    for name, corner, right, down, normal in building.faces():
         points = camera.to_camera(np.array([corner, right, down], float))
         outward = camera.rotation @ np.asarray(normal, float)
         if points[0] @ outward >= 0 or points[:, 2].max() < 0.5:
@@ -59,7 +59,7 @@ def draw_building(canvas: Canvas, building: Building):
         density = canvas.density(corner, right, down)
         if density is None:
             continue
-        density = textures.density_for(1.2 * density)
+        density = textures.density_for(1.05 * density)
         style = building.style
         face_look = np.random.default_rng((seed, ord(name[0])))
         if name not in building.fronts:

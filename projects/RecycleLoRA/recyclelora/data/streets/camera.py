@@ -50,16 +50,16 @@ class Camera:
         centre = (0.5 * self.width - 0.5, 0.5 * self.height - 0.5)
         return points[..., :2] * (self.focal / points[..., 2:]) + centre
 
-    def rays(self, step: int = 1, top: int = 0) -> np.ndarray:
-        """World directions (H', W', 3) of length 1 along the camera's z, float32.
+    def ray(self, axis: int, top: int = 0, step: int = 1) -> np.ndarray:
+        """One world component (H', W') of every ``step``-th pixel's direction, from row ``top`` on.
 
-        Of every ``step``-th pixel, from row ``top`` on.
+        A direction has length 1 along the camera's z: position + depth * direction is what is seen.
         """
         columns = (np.arange(0, self.width, step) - 0.5 * self.width + 0.5) / self.focal
         rows = (np.arange(top, self.height, step) - 0.5 * self.height + 0.5) / self.focal
-        axes = self.rotation.astype(np.float32)
-        across = columns[None, :, None].astype(np.float32) * axes[0]
-        return across + (rows[:, None, None].astype(np.float32) * axes[1] + axes[2])
+        across, down, ahead = self.rotation[:, axis]
+        down = (down * rows + ahead).astype(np.float32)
+        return down[:, None] + (across * columns).astype(np.float32)
 
     def plane(self, point: np.ndarray, normal: np.ndarray) -> tuple[float, float, float]:
         """The plane through a camera point as (a, b, c): 1 / z = a * column + b * row + c."""

@@ -148,9 +148,6 @@ class Canvas:
         box = self.box_of(pixels)
         if box is None:
             return
-        if normal is not None:
-            factor = self.shaded([[255, 255, 255]], np.asarray(normal, float)[None])[0, :3] / 255
-            texture = cv2.multiply(texture, (*factor, 1.0))
         left, top, far, low = box
         height, width = texture.shape[:2]
         lens = np.array(
@@ -163,6 +160,9 @@ class Canvas:
         warp = lens @ np.stack([across / width, below / height, origin], 1)
         size = (far - left, low - top)
         patch = cv2.warpPerspective(texture, warp, size, borderMode=cv2.BORDER_REPLICATE)
+        if normal is not None:
+            factor = self.shaded([[255, 255, 255]], np.asarray(normal, float)[None])[0, :3] / 255
+            patch = cv2.multiply(patch, (*factor, 1.0))
         mask = np.zeros(patch.shape[:2], np.uint8)
         cv2.fillConvexPoly(mask, fixed(pixels - (left, top)), 255, cv2.LINE_8, SHIFT)
         region = self.ids[top:low, left:far]

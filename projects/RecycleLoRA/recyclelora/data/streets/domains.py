@@ -157,7 +157,7 @@ class Domain:
     rain: Range = (0.0, 0.0)
     snow: Range = (0.0, 0.0)
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    exposure: Range = (0.82, 1.2)
+    exposure: Range = (0.88, 1.3)
     contrast: Range = (0.9, 1.15)
     saturation: Range = (0.75, 1.1)
     noise: Range = (1.0, 4.0)

@@ -4,14 +4,17 @@ import numpy as np
 
 from .built import add_buildings
 from .canvas import Canvas
+from .crowd import add_people
 from .domains import Domain, find_domain
 from .ground import paint_ground
 from .layout import Scene, add_boundaries, add_greenery, lay_blocks
 from .light import Light
+from .markings import add_markings
 from .photometry import photograph
+from .posts import add_posts
 from .sky import paint_sky
 from .street import draw_camera, draw_plan
-from .traffic import add_markings, add_people, add_posts, add_traffic
+from .traffic import add_traffic
 
 GENERATOR_VERSION = 1  # counts up whenever the same seed gives another picture
 
@@ -26,8 +29,8 @@ def plan_scene(rng: np.random.Generator) -> Scene:
     add_greenery(scene, rng)
     add_boundaries(scene, rng)
     add_posts(scene, rng)
-    add_traffic(scene, rng)
-    add_people(scene, rng)
+    taken = add_traffic(scene, rng)
+    add_people(scene, rng, taken)
     return scene
 
 
@@ -77,6 +80,6 @@ def draw_street(
     paint_sky(canvas, float(mood.uniform(*domain.clouds)), strength, mood)
     paint_ground(canvas, scene.ground, scene.hulls(camera) if strength else [])
     for thing in scene.back_to_front(camera):
-        thing.draw(canvas)
+        thing.draw(canvas, thing.item)
     lamps = scene.lamps if lit else []
     return photograph(canvas, domain, darkness, lamps, mood), canvas.label_image()

@@ -13,6 +13,14 @@ KERB = 0.12  # metres by which land stands above the carriageway
 ROAD, SIDEWALK, TERRAIN = 0, 1, 9
 
 
+# materials, their texture given the kind of paving, and the metres that it covers
+DETAIL = (
+    (("asphalt",), lambda _: textures.asphalt(), 4),
+    (("paving", "court"), textures.paving, 4),
+    (("grass", "soil"), lambda _: textures.grass(), 5),
+)
+
+
 @dataclass
 class Patch:
     """A horizontal polygon (N, 2) of (x, z) in metres, not necessarily convex."""
@@ -119,14 +127,15 @@ def paint_ground(canvas: Canvas, ground: Ground, shadows: list[np.ndarray]):
     camera, colours = canvas.camera, _colours(canvas)
     level = camera.level(KERB)
     top = _first_row(canvas)
-    rays = camera.rays(top=top)
-    below = rays[..., 1] < -1e-3
+    below = (camera.ray(1, top) < -1e-3).view(np.uint8)
     kinds = {}
     road = canvas.surface(ROAD, camera.level(0.0))
     far = canvas.surface(TERRAIN, level)
     kinds[road], kinds[far] = "asphalt", "grass"
-    canvas.ids[top:][below] = far
-    canvas.paint[top:][below] = colours["grass"].astype(np.uint8)
+    for image, value in ((canvas.ids, far), (canvas.paint, colours["grass"])):
+        plain = np.empty_like(image[top:])
+        plain[:] = value
+        cv2.copyTo(plain, below, image[top:])
     carriageway = rectangle(-90, 90, -12, 260)
     _fill(canvas, _lift(carriageway, 0.0), colours["asphalt"], road)
     for mark in ground.marks:
@@ -139,7 +148,7 @@ def paint_ground(canvas: Canvas, ground: Ground, shadows: list[np.ndarray]):
         if patch.kerb:
             _kerb(canvas, patch, colours["kerb"], surface)
         _fill(canvas, _lift(patch.outline, patch.y), colours[patch.material], surface)
-    _roughen(canvas, rays, kinds, ground.paving)
+    _roughen(canvas, top, kinds, ground.paving)
     _cast(canvas, top, below, shadows)
 
 
@@ -161,36 +170,29 @@ def _first_row(canvas: Canvas) -> int:
     return int(np.clip(camera.horizon() - slope - 1, 0, camera.height - 1))
 
 
-def _roughen(canvas: Canvas, rays: np.ndarray, kinds: dict[int, str], paving: int):
+def _roughen(canvas: Canvas, top: int, kinds: dict[int, str], paving: int):
     """Multiply the ground by its materials' textures, fading where a pixel spans many grains."""
     camera = canvas.camera
-    top = camera.height - len(rays)
-    depth = np.minimum(np.float32(camera.position[1]) / np.maximum(-rays[..., 1], 1e-3), 400)
-    z = depth * rays[..., 2]
-    x = (
-        np.float32(camera.position[0])
-        + depth * rays[..., 0]
-        - np.float32(0.5 * camera.bend) * z * z
-    )
-    span = (
-        depth * depth * np.float32(1 / (camera.focal * camera.position[1]))
-    )  # metres along one pixel
+    fall = np.maximum(-camera.ray(1, top), 1e-3)
+    depth = np.minimum(np.float32(camera.position[1]) / fall, 400)
+    z = depth * camera.ray(2, top)
+    x = depth * camera.ray(0, top) + np.float32(camera.position[0])
+    x -= np.float32(0.5 * camera.bend) * z * z
+    span = depth * depth * np.float32(1 / (camera.focal * camera.position[1]))  # metres a pixel
     fade = 1 / (1 + (span * 14) ** 2)
-    names = np.array([kinds.get(i, "") for i in range(len(canvas.labels))])
-    ids = canvas.ids[top:]
+    materials = [m for m, _, _ in DETAIL]
+    codes = np.zeros(len(canvas.labels), np.uint8)
+    for surface, name in kinds.items():
+        codes[surface] = 1 + next(i for i, names in enumerate(materials) if name in names)
+    code = np.take(codes, canvas.ids[top:])
     factor = 128 + _tile(textures.patches(), x, z, 32) / (1 + (span * 0.8) ** 2)
-    for wanted, tile, metres in (
-        (("asphalt",), textures.asphalt(), 4),
-        (("paving", "court"), textures.paving(paving), 4),
-        (("grass", "soil"), textures.grass(), 5),
-    ):
-        mask = np.isin(names, wanted)[ids].view(np.uint8)
-        if not mask.any():
-            continue
+    for number, (_, texture, metres) in enumerate(DETAIL, 1):
+        mask = cv2.compare(code, number, cv2.CMP_EQ)
         x0, y0, wide, tall = cv2.boundingRect(mask)
-        part = np.s_[y0 : y0 + tall, x0 : x0 + wide]
-        detail = _tile(tile, x[part], z[part], metres) * fade[part]
-        cv2.copyTo(cv2.add(factor[part], detail), mask[part], factor[part])
+        if wide:
+            part = np.s_[y0 : y0 + tall, x0 : x0 + wide]
+            detail = _tile(texture(paving), x[part], z[part], metres) * fade[part]
+            cv2.add(factor[part], detail, factor[part], mask[part])
     modulate(canvas.paint[top:], factor.astype(np.uint8))
 
 

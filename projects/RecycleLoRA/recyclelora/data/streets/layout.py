@@ -7,16 +7,16 @@ for painting back to front.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from .barriers import Barrier, draw_barrier
+from .buildings import Building
 from .camera import Camera
-from .canvas import Canvas
 from .ground import KERB, SIDEWALK, TERRAIN, Ground, Patch, rectangle, rounded
 from .nature import Plant, draw_plant
 from .street import Side, Street
+from .visibility import Walls
 
 REACH = 9.0  # metres that a thing may extend from its (x, z); buildings: three times that
 BACKDROP, BUILDINGS, YARD, BOUNDARY, STREET = range(5)
@@ -24,13 +24,14 @@ BACKDROP, BUILDINGS, YARD, BOUNDARY, STREET = range(5)
 
 @dataclass(frozen=True)
 class Thing:
-    """``draw`` paints it; ``hull`` gives the world points (N, 3) that cast its shadow."""
+    """``draw(canvas, item)`` paints it; ``item.corners()`` are world points (N, 3) around it."""
 
     layer: int
     x: float
     z: float
-    draw: Callable[[Canvas], None]
-    hull: Callable[[], np.ndarray] | None = None
+    draw: Callable
+    item: object
+    shadow: bool
 
 
 class Scene:
@@ -55,13 +56,14 @@ class Scene:
         x, z = at or (item.x, item.z)
         if layer > BUILDINGS and not self.street.visible(x, z):
             layer = BUILDINGS
-        hull = item.corners if shadow and z > -15 else None
-        self.things.append(Thing(layer, x, z, partial(_call, draw, item), hull))
+        self.things.append(Thing(layer, x, z, draw, item, shadow and z > -15))
 
     def hulls(self, camera: Camera) -> list[np.ndarray]:
-        """What casts shadows that may be seen."""
+        """What casts shadows that may be seen: points (N, 3) around each thing."""
         x, _, z = camera.position
-        return [t.hull() for t in self.things if t.hull and np.hypot(t.x - x, t.z - z) < 110]
+        return [
+            t.item.corners() for t in self.things if t.shadow and np.hypot(t.x - x, t.z - z) < 110
+        ]
 
     def back_to_front(self, camera: Camera) -> list[Thing]:
         """The things that can be in view, in the order in which they are painted."""
@@ -73,11 +75,15 @@ class Scene:
             abs(seen[:, 0]) < np.maximum(seen[:, 2], 0) * edge + reach
         )
         shown = [thing for thing, keep in zip(self.things, inside, strict=True) if keep]
-        return sorted(shown, key=lambda t: (t.layer, -np.hypot(t.x - x, t.z)))
-
-
-def _call(draw, item, canvas):
-    draw(canvas, item)
+        shown.sort(key=lambda t: (t.layer, -np.hypot(t.x - x, t.z)))
+        walls, kept = Walls(camera), []
+        for thing in reversed(shown):
+            if thing.layer <= BUILDINGS and walls.hide(thing.item.corners()):
+                continue
+            kept.append(thing)
+            if isinstance(thing.item, Building):
+                walls.add(thing.item)
+        return kept[::-1]
 
 
 def plant(

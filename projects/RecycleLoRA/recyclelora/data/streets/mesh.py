@@ -136,7 +136,7 @@ def draw_mesh(canvas: Canvas, mesh: Mesh, paints, label, position, heading, scal
     corners = np.stack([pixels.min(0), pixels.max(0)])
     if whole and canvas.box_of(corners) is None:
         return None
-    if np.ptp(pixels[:, 1]) < 24:
+    if np.ptp(pixels[:, 1]) < 36:
         facing &= ~mesh.details
     colours = np.array([(*paints[slot], 0)[:4] for slot in mesh.slots], float)
     colours[:, :3] *= mesh.tones[:, None]

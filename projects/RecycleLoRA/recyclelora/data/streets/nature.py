@@ -11,6 +11,7 @@ from .ground import KERB
 from .mesh import draw_rods
 
 VEGETATION = 8
+CLUSTERS = {"leafy": 46, "poplar": 46, "bush": 36, "conifer": 150}
 VARIANTS = {"leafy": 8, "conifer": 4, "bare": 5, "bush": 4, "poplar": 3}
 
 
@@ -46,7 +47,7 @@ def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
     size = 448
     tone, alpha = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     if kind == "bare":
-        _grow(tone, alpha, rng, (size / 2, size - 1.0), -np.pi / 2, size * 0.25, size * 0.02, 8)
+        tone, alpha = _bare(size, rng)
     else:
         _leaves(tone, alpha, rng, kind)
     reach = 15 if kind == "bare" else 5
@@ -62,6 +63,17 @@ def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
         small = np.dstack([bright / np.maximum(weight, 1), weight, rest])
         levels.append(np.clip(small, 0, 255).astype(np.uint8))
     return tuple(levels)
+
+
+def _bare(size: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Trunk, branches and twigs: grown with room to spare, then cropped around the trunk."""
+    room = 2 * size
+    tone, alpha = np.zeros((room, room), np.uint8), np.zeros((room, room), np.uint8)
+    _grow(tone, alpha, rng, (size, room - 1.0), -np.pi / 2, size * 0.27, size * 0.024, 8)
+    left, top, width, _ = cv2.boundingRect(alpha)
+    half = max(size - left, left + width - size) + 2
+    crop = np.s_[max(top - 2, 0) :, max(size - half, 0) : size + half]
+    return tuple(cv2.resize(image[crop], (size, size)) for image in (tone, alpha))
 
 
 def _grow(tone, alpha, rng, start, angle, length, width, depth):
@@ -83,9 +95,10 @@ def _grow(tone, alpha, rng, start, angle, length, width, depth):
 def _outline(kind: str, count: int, rng) -> np.ndarray:
     """Centres of leaf clusters (count, 2) in the unit square, y up."""
     turn, radius = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.uniform(0, 1, count))
-    if kind == "conifer":
-        y = rng.beta(1.1, 1.9, count)
-        return np.stack([0.5 + 0.36 * (1 - y) * rng.uniform(-1, 1, count), 0.06 + 0.86 * y], 1)
+    if kind == "conifer":  # tiers that narrow towards the tip
+        y = np.floor(rng.beta(1.1, 1.7, count) * 9) / 9 + rng.uniform(0, 0.1, count)
+        reach = 0.40 * np.maximum(1 - y, 0.05) * rng.uniform(-1, 1, count)
+        return np.stack([0.5 + reach, 0.05 + 0.9 * y - 0.12 * abs(reach)], 1)
     wide, tall, middle = {
         "leafy": (0.37, 0.28, 0.66),
         "bush": (0.38, 0.34, 0.42),
@@ -101,7 +114,7 @@ def _outline(kind: str, count: int, rng) -> np.ndarray:
 def _leaves(tone, alpha, rng, kind):
     """Clusters of leaves from the back to the front: dark inside and below, bright above."""
     size = tone.shape[0]
-    centres = _outline(kind, 46 if kind != "bush" else 36, rng)
+    centres = _outline(kind, CLUSTERS[kind], rng)
     centres = centres[np.argsort(rng.uniform(size=len(centres)) - 0.6 * centres[:, 1])[::-1]]
     if kind in ("leafy", "poplar"):
         fork = (size * 4, int((1 - 0.8 * centres[:, 1].min()) * size * 8))  # eighths of a pixel

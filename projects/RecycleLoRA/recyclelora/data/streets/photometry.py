@@ -8,6 +8,7 @@ import numpy as np
 from . import textures
 from .canvas import Canvas
 from .domains import Domain
+from .sky import SKY
 
 COARSE = 4  # light at night varies slowly: it is computed on every fourth pixel
 
@@ -20,86 +21,88 @@ def photograph(
     canvas: Canvas, domain: Domain, darkness: float, lamps, mood: np.random.Generator
 ) -> np.ndarray:
     """The finished picture, (H, W, 3) uint8 RGB."""
-    inverse = canvas.inverse_depth()
+    inverse, labels = canvas.inverse_depth(), canvas.label_image()
+    sky = cv2.compare(labels, SKY, cv2.CMP_EQ)
+    shine = canvas.paint[..., 3].astype(np.float32) * np.float32(1 / 255)
     picture = cv2.cvtColor(canvas.paint, cv2.COLOR_RGBA2RGB).astype(np.float32)
-    sky = canvas.label_image() == 10
-    haze_colour = np.array([206, 212, 220], np.float32) * (0.75 + 0.25 * (1 - darkness))
+    haze = np.array([206.0, 212, 220]) * (0.75 + 0.25 * (1 - darkness))
     if darkness > 0:
-        picture *= _night_light(canvas, inverse, darkness, lamps, sky)
-        haze_colour *= 1 - 0.9 * darkness
+        light = _night_light(canvas, inverse, darkness, lamps, sky)
+        picture *= cv2.blendLinear(light, _plain(light, (1.05, 1.05, 1.05)), 1 - shine, shine)
+        haze *= 1 - 0.9 * darkness
     density = _pick(mood, domain.haze)
-    seen = cv2.exp(-density / np.maximum(inverse, 1e-4))
-    seen[sky] = 1 - min(density * 24, 0.92)
-    veil = np.empty_like(picture)
-    veil[:] = haze_colour
-    picture = cv2.blendLinear(picture, veil, seen, 1 - seen)
+    clear = cv2.exp(-density / np.maximum(inverse, 1e-4))
+    cv2.copyTo(np.full_like(clear, 1 - min(density * 24, 0.92)), sky, clear)
+    picture = cv2.blendLinear(picture, _plain(picture, haze), clear, 1 - clear)
     wet = _pick(mood, domain.wet)
     if wet > 0:
-        picture = _mirror(canvas, picture, wet)
+        picture = _mirror(canvas.camera.horizon(), labels, picture, wet)
     if darkness > 0.1:
-        picture = _glow(canvas, picture, darkness)
+        picture = _glow(picture, shine, darkness)
     rain = _pick(mood, domain.rain)
     if rain > 0:
-        picture += _streaks(picture.shape[:2], rain, mood)[..., None] * (0.3 + 0.7 * (1 - darkness))
+        streaks = _streaks(picture.shape[:2], rain * (0.3 + 0.7 * (1 - darkness)), mood)
+        picture = cv2.add(picture, cv2.merge([streaks] * 3))
     return _camera(picture, domain, mood)
+
+
+def _plain(like: np.ndarray, colour) -> np.ndarray:
+    """A picture of one colour."""
+    return cv2.merge([np.full(like.shape[:2], value, np.float32) for value in colour])
 
 
 def _night_light(canvas: Canvas, inverse, darkness: float, lamps, sky) -> np.ndarray:
     """RGB factor (H, W, 3): a little sky, pools under street lamps, our own headlights."""
     camera = canvas.camera
-    rays = camera.rays(COARSE)
-    metres = 1 / np.maximum(inverse[::COARSE, ::COARSE], 1 / 150)
-    world = camera.position.astype(np.float32) + rays * metres[..., None]
-    night = np.array([0.10, 0.12, 0.17], np.float32)
-    light = np.ones_like(rays) * (1 + (night - 1) * darkness)
-    warm = np.array([1.0, 0.80, 0.52], np.float32)
-    pool = np.zeros(rays.shape[:2], np.float32)
-    for lamp in sorted(lamps, key=lambda p: abs(p[2] - 10))[:10]:
-        place = camera.bent(lamp).astype(np.float32)
-        pool += 1 / (1 + ((world - place) ** 2).sum(-1) / 14)
-    light += darkness * 1.6 * pool[..., None] * warm
-    ahead = np.clip(rays[..., 2] / np.linalg.norm(rays, axis=2), 0, 1)
-    beam = np.exp(-(((rays @ camera.rotation[0].astype(np.float32)) / 0.42) ** 2)) * np.clip(
-        1.25 - (world[..., 1] / 1.4), 0, 1
-    )
-    light += (darkness * 0.9 * ahead * beam / (1 + (metres / 17) ** 2))[..., None]
-    full = cv2.resize(light, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
-    full[sky] = 1 + (np.array([0.09, 0.09, 0.13]) - 1) * darkness
-    shine = (canvas.paint[..., 3].astype(np.float32) * (1 / 255))[..., None]
-    return full + (1.05 - full) * shine
-
-
-def _mirror(canvas: Canvas, picture: np.ndarray, wet: float) -> np.ndarray:
-    """A wet road shows what stands upside down beyond it: the picture flipped about the horizon."""
-    height = picture.shape[0]
-    labels = canvas.label_image()
-    horizon = int(np.clip(canvas.camera.horizon(), 1, height - 2))
-    rows = np.clip(2 * horizon - np.arange(height), 0, height - 1)
-    flipped = cv2.blur(picture[rows], (5, max(height // 20, 3)))
-    weight = np.where(labels <= 1, np.float32(wet), np.float32(0))
-    weight[labels == 1] *= 0.5
-    puddles = textures.fractal(1.2, 71)[np.arange(height) % 512][
-        :, np.arange(picture.shape[1]) % 512
+    rays = [camera.ray(axis, step=COARSE) for axis in range(3)]
+    metres = 1 / np.maximum(inverse[::COARSE, ::COARSE], np.float32(1 / 150))
+    x, y, z = (np.float32(p) + ray * metres for p, ray in zip(camera.position, rays, strict=True))
+    pool = np.zeros_like(metres)
+    for lamp in sorted(lamps, key=lambda p: abs(p[2] - 10))[:8]:
+        a, b, c = camera.bent(lamp).astype(np.float32)
+        pool += 14 / (14 + (x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2)
+    right = camera.rotation[0].astype(np.float32)
+    side = sum(r * f for r, f in zip(rays, right, strict=True))
+    beam = np.exp(-((side / 0.42) ** 2)) * np.clip(1.25 - y / 1.4, 0, 1)
+    beam = darkness * 0.9 * beam / (1 + (metres / 17) ** 2)
+    dark = cv2.compare(np.ascontiguousarray(sky[::COARSE, ::COARSE]), 0, cv2.CMP_EQ) > 0
+    light = [
+        1 + (night - 1) * darkness + dark * (darkness * 1.6 * warm * pool + beam)
+        for night, warm in ((0.10, 1.0), (0.11, 0.80), (0.16, 0.52))
     ]
-    weight *= np.clip(0.75 + 0.2 * cv2.blur(puddles, (41, 5)), 0, 1)
-    weight[:horizon] = 0
-    return (
-        picture * (1 - 0.3 * weight[..., None])
-        + (flipped - picture * 0.7) * weight[..., None] * 0.9
-    )
+    return cv2.resize(cv2.merge(light), (camera.width, camera.height)).astype(np.float32)
 
 
-def _glow(canvas: Canvas, picture: np.ndarray, darkness: float) -> np.ndarray:
+@lru_cache(maxsize=2)
+def _puddles(height: int, width: int) -> np.ndarray:
+    """How well each part of a wet road mirrors, (H, W) float32."""
+    noise = cv2.blur(textures.fractal(1.2, 71), (41, 5))
+    return np.clip(0.75 + 0.2 * cv2.resize(noise, (width, height)), 0, 1)
+
+
+def _mirror(horizon: float, labels: np.ndarray, picture: np.ndarray, wet: float) -> np.ndarray:
+    """A wet road shows what stands upside down beyond it: the picture flipped about the horizon."""
+    height, width = labels.shape
+    horizon = int(np.clip(horizon, 1, height - 2))
+    rows = np.clip(2 * horizon - np.arange(horizon, height), 0, height - 1)
+    flipped = cv2.blur(np.take(picture, rows, 0), (5, max(height // 20, 3)))
+    share = np.zeros(256, np.float32)
+    share[:2] = wet, 0.5 * wet  # road and sidewalk
+    weight = np.take(share, labels[horizon:]) * _puddles(height, width)[horizon:]
+    ground = cv2.blendLinear(picture[horizon:], flipped, 1 - 0.9 * weight, 0.9 * weight)
+    return np.concatenate([picture[:horizon], ground])
+
+
+def _glow(picture: np.ndarray, shine: np.ndarray, darkness: float) -> np.ndarray:
     """Halos around what shines."""
-    size = (canvas.camera.width // COARSE, canvas.camera.height // COARSE)
-    shine = canvas.paint[..., 3:].astype(np.float32) * (1 / 255)
-    small = cv2.resize(picture * shine, size, interpolation=cv2.INTER_AREA)
+    height, width = shine.shape
+    size = (max(width // COARSE, 1), max(height // COARSE, 1))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    small *= cv2.resize(shine, size, interpolation=cv2.INTER_AREA)[..., None]
     wide = max(size[1] // 7, 1) | 1
-    halo = (
-        cv2.GaussianBlur(small, (0, 0), size[1] / 60) * 0.9
-        + cv2.blur(cv2.blur(small, (wide, wide)), (wide, wide)) * 0.8
-    )
-    return picture + darkness * cv2.resize(halo, (canvas.camera.width, canvas.camera.height))
+    halo = cv2.GaussianBlur(small, (0, 0), size[1] / 60) * 0.9
+    halo += cv2.blur(cv2.blur(small, (wide, wide)), (wide, wide)) * 0.8
+    return cv2.scaleAdd(cv2.resize(halo, (width, height)), darkness, picture)
 
 
 def _streaks(shape: tuple[int, int], density: float, mood: np.random.Generator) -> np.ndarray:
@@ -128,12 +131,11 @@ def _noise_tile() -> np.ndarray:
     return cv2.merge([textures.fractal(0.0, 81 + channel) for channel in range(3)])
 
 
-@lru_cache(maxsize=1)
-def _shoulder() -> np.ndarray:
-    """Film-like clipping: linear up to 200, then bending softly towards 255; for 0..1023."""
-    level = np.arange(1024.0)
-    bent = 200 + 55 * (1 - np.exp(-(level - 200) / 55))
-    return np.where(level > 200, bent, level).astype(np.uint8)
+def _soft_clip(picture: np.ndarray) -> np.ndarray:
+    """Film-like: linear up to 200, then bending softly towards 255; float32 to uint8."""
+    low = np.minimum(picture, np.float32(200))
+    over = picture - low
+    return cv2.add(low, cv2.divide(over, over + 55, scale=55), dtype=cv2.CV_8U)
 
 
 def _camera(picture: np.ndarray, domain: Domain, mood: np.random.Generator) -> np.ndarray:
@@ -158,4 +160,4 @@ def _camera(picture: np.ndarray, domain: Domain, mood: np.random.Generator) -> n
     if sigma > 0.2:
         picture = cv2.GaussianBlur(picture, (0, 0), sigma)
     picture = cv2.addWeighted(picture, 1, noise, strength, 0)
-    return np.take(_shoulder(), np.clip(picture, 0, 1023).astype(np.uint16))
+    return _soft_clip(picture)

@@ -12,7 +12,7 @@ STEP = 4  # the sky is soft: every fourth pixel is computed
 
 def paint_sky(canvas: Canvas, clouds: float, strength: float, mood: np.random.Generator):
     """Fill the whole canvas with sky; ``clouds`` is their share, ``strength`` the sun's."""
-    rays = canvas.camera.rays(STEP)
+    rays = np.dstack([canvas.camera.ray(axis, step=STEP) for axis in range(3)])
     rays = rays / np.linalg.norm(rays, axis=2, keepdims=True)
     up = np.clip(rays[..., 1], 0, 1)
     grey = np.array([206, 212, 218], np.float32) * mood.uniform(0.92, 1.1)
@@ -27,10 +27,11 @@ def paint_sky(canvas: Canvas, clouds: float, strength: float, mood: np.random.Ge
     base = lit * (0.74 + 0.1 * mood.uniform())
     body = lit + (base - lit) * np.clip(density * 1.6 - 0.6, 0, 1)[..., None]
     colour = colour + (body - colour) * np.clip(density * 1.5, 0, 1)[..., None]
-    glow = np.clip(rays @ canvas.light.sun.astype(np.float32), 0, 1)[..., None]
-    colour = colour + strength * (90 * glow**24 + 160 * glow**220)
+    away = (rays @ canvas.light.sun.astype(np.float32) - 1)[..., None]  # 0 at the sun
+    if strength:
+        colour = colour + strength * (90 * np.exp(24 * away) + 160 * np.exp(220 * away))
     size = (canvas.camera.width, canvas.camera.height)
-    colour = np.clip(np.dstack([colour, np.zeros_like(glow)]), 0, 255).astype(np.uint8)
+    colour = np.clip(np.dstack([colour, np.zeros_like(away)]), 0, 255).astype(np.uint8)
     canvas.paint[:] = cv2.resize(colour, size, interpolation=cv2.INTER_LINEAR)
     canvas.ids[:] = canvas.surface(SKY, (0.0, 0.0, 0.0))
 

@@ -52,6 +52,10 @@ class Street:
         """x of the building line on a side."""
         return side.sign * (self.half + side.inner + side.setback)
 
+    def on_land(self, z: float) -> bool:
+        """Whether a block lies beside the street at ``z``, and not a crossing."""
+        return any(z0 + 3 < z < z1 - 3 for z0, z1 in self.blocks)
+
     def visible(self, x: float, z: float) -> bool:
         """Whether the sight line from the camera to (x, z) stays between the building lines."""
         if abs(self.bend) < 1e-5:

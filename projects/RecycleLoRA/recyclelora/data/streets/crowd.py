@@ -1,0 +1,62 @@
+"""People on the sidewalks and across the road, and the bicycles they left at the kerb."""
+
+import numpy as np
+
+from .ground import KERB
+from .layout import STREET, Scene, sidewalk_x
+from .people import Person, draw_person
+from .traffic import put_cycle
+
+
+def add_people(scene: Scene, rng: np.random.Generator, taken: list):
+    """People on the sidewalks, some crossing the road; bicycles left at the kerb."""
+    street = scene.street
+    busy = rng.choice((0.5, 1.5, 3.5))
+    for side in street.sides:
+        for _ in range(rng.poisson(2.6 * busy)):
+            z = 3.5 + rng.exponential(20)
+            if not street.on_land(z):
+                continue
+            x, heading = sidewalk_x(rng, street, side), rng.choice((0, np.pi)) + rng.normal(0, 0.3)
+            for i in range(1 + (rng.random() < 0.3)):
+                _person(
+                    scene, rng, x + 0.55 * i, z + rng.normal(0, 0.1), heading, rng.random() < 0.8
+                )
+        if rng.random() < 0.45:
+            z, lean = rng.uniform(4, 30), rng.uniform(0.2, np.pi / 2)
+            for i in range(int(rng.integers(1, 6))):
+                motor = rng.random() < 0.22
+                put_cycle(
+                    scene,
+                    rng,
+                    side.sign * (street.half + 0.75),
+                    z + i * 0.9,
+                    lean + rng.normal(0, 0.1),
+                    [],
+                    motor=motor,
+                    rider=False,
+                    base=KERB,
+                )
+    for _ in range(rng.poisson(0.35 * busy)):
+        heading = rng.choice((-1, 1)) * np.pi / 2
+        spot = np.array([rng.uniform(-street.half, street.half), rng.uniform(8, 40)])
+        if not any((spot > low).all() and (spot < high).all() for low, high in taken):
+            _person(scene, rng, *spot, heading, True, base=0.0)
+
+
+def _person(scene: Scene, rng, x, z, heading, walks, base=KERB):
+    height = rng.normal(1.72, 0.08) if rng.random() < 0.9 else rng.uniform(1.0, 1.45)
+    person = Person(
+        x,
+        z,
+        heading,
+        height,
+        rng.uniform(0, 2 * np.pi),
+        rng.uniform(0.3, 0.55) if walks else rng.uniform(0, 0.1),
+        rng.uniform(0, 1.2) * (rng.random() < 0.4),
+        bool(rng.random() < 0.3),
+        bool(rng.random() < 0.35),
+        base,
+    )
+    if np.hypot(x - scene.street.camera_x, z) > 3.0:
+        scene.put(STREET, draw_person, person)

@@ -1,0 +1,46 @@
+"""What need not be painted because houses in front of it hide it: a coarse picture of all walls."""
+
+import cv2
+import numpy as np
+
+from .buildings import Building
+from .camera import NEAR, Camera, clip_near
+
+COARSE = 8  # pixels of the image for one of the coarse picture
+
+
+class Walls:
+    """Filled from the nearest house to the farthest; ``hide`` tells what they cover by then."""
+
+    def __init__(self, camera: Camera):
+        self.camera = camera
+        size = (camera.height // COARSE + 1, camera.width // COARSE + 1)
+        self.covered = np.zeros(size, np.uint8)
+
+    def hide(self, points: np.ndarray) -> bool:
+        """Whether a thing with these world points (N, 3), and a little around it, is covered."""
+        seen = self.camera.to_camera(points)
+        if seen[:, 2].min() <= NEAR:
+            return False
+        pixels = self.camera.project(seen) / COARSE
+        low, high = pixels.min(0), pixels.max(0)
+        margin = 0.25 * (high - low) + 1
+        left, top = np.maximum(low - margin, 0).astype(int)
+        right, bottom = np.maximum(high + margin, 0).astype(int) + 1
+        part = self.covered[top:bottom, left:right]
+        return part.size == 0 or bool(part.all())
+
+    def add(self, building: Building):
+        """Cover what lies behind the walls of a house; its roof is left out."""
+        wall = np.zeros_like(self.covered)
+        for _, corner, right, down, normal in building.faces():
+            quad = np.array([corner, right, np.add(right, down) - corner, down], float)
+            seen = self.camera.to_camera(quad)
+            if seen[0] @ (self.camera.rotation @ np.array(normal, float)) >= 0:
+                continue
+            seen = clip_near(seen)
+            if len(seen) >= 3:
+                pixels = np.rint(self.camera.project(seen) / COARSE).astype(np.int32)
+                cv2.fillConvexPoly(wall, pixels, 1)
+        # Drawn polygons reach over their outline by up to a coarse pixel: draw that in again.
+        self.covered |= cv2.erode(wall, np.ones((3, 3), np.uint8), borderValue=1)
