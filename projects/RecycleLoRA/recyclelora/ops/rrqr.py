@@ -8,6 +8,12 @@ import scipy.linalg
 import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+
+NO_DERIVATIVE = (
+    "rrqr has no derivative (its pivots jump); call it on weight.detach() to use its result as a "
+    "constant"
+)
 
 # Two threads on one such matrix are slower than one, and far slower on a busy machine (they spin).
 _LAPACK = ThreadpoolController().select(internal_api="openblas")
@@ -60,7 +66,8 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
         If weight has fewer than two dimensions, another dtype, NaN or Inf; if a count is out of
         range.
     NotImplementedError
-        In ``backward()``: there is no derivative (pivots jump).
+        In ``backward()``, and for a dual tensor of forward-mode differentiation: there is no
+        derivative (pivots jump).
 
     Examples
     --------
@@ -76,6 +83,8 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
     for name, count in (("n_major", n_major), ("n_minor", n_minor)):
         if isinstance(count, bool) or not isinstance(count, int | torch.SymInt):
             raise TypeError(f"rrqr: {name} must be an int, got {count!r}")
+    if unpack_dual(weight).tangent is not None:  # PyTorch would drop it: a derivative of zero
+        raise NotImplementedError(NO_DERIVATIVE)
     return RRQR(*torch.ops.recyclelora.rrqr(weight, n_major, n_minor))
 
 
@@ -128,10 +137,7 @@ def _shapes(weight: Tensor, n_major: int, n_minor: int) -> tuple[Tensor, Tensor,
 
 
 def _no_derivative(ctx: object, *grads: Tensor) -> None:
-    raise NotImplementedError(
-        "rrqr has no derivative (its pivots jump); call it on weight.detach() to use its result "
-        "as a constant"
-    )
+    raise NotImplementedError(NO_DERIVATIVE)
 
 
 torch.library.register_autograd("recyclelora::rrqr", _no_derivative)
