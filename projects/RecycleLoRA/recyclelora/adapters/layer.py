@@ -176,10 +176,9 @@ class DualLoRALinear(AdapterPair):
             if torch.is_grad_enabled() and any(factor.requires_grad for factor in adapters):
                 return _MergedOutput.apply(out, *adapters)
             return out
-        main, sub = self._trained_in_use()
-        if not (main or sub):
+        if not self._trained_in_use():
             return F.linear(x, self.pretrained_weight(), self.bias)
-        A, B = self.factors(main, sub)
+        A, B = self.factors(self.main_on, self.sub_on)
         columns = self.columns if self.sparse_a else None
         return dual_lora_linear(x, self.weight, self.bias, A, B, self.scaling, columns)
 
@@ -198,10 +197,9 @@ class DualLoRALinear(AdapterPair):
         The sum is formed in float64 and cast once to the weight's dtype. With both adapters off
         it is W0, bit for bit.
         """
-        main, sub = self._trained_in_use()
-        if not (main or sub):
+        if not self._trained_in_use():
             return self.pretrained_weight().clone()
-        A, B = self.factors(main, sub)
+        A, B = self.factors(self.main_on, self.sub_on)
         product = self.scaling * (B.double() @ A.double())
         weight = self.weight.double()
         weight = weight.index_add(1, self.columns, product) if self.sparse_a else weight + product
@@ -295,8 +293,8 @@ class DualLoRALinear(AdapterPair):
             f"merged={self.merged_weight is not None}"
         )
 
-    def _trained_in_use(self) -> tuple[bool, bool]:
-        return self.main_on and self.r_main > 0, self.sub_on and self.r_sub > 0
+    def _trained_in_use(self) -> bool:
+        return (self.main_on and self.r_main > 0) or (self.sub_on and self.r_sub > 0)
 
     def _change_over(self, pair: AdapterPair) -> None:
         weight = self.pretrained_weight()
