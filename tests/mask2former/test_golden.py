@@ -13,6 +13,7 @@ from recyclelora.mask2former import (
     SetCriterion,
     loss_weights,
 )
+from recyclelora.mask2former.inference import resize_masks
 from recyclelora.mask2former.losses import dice_loss, sigmoid_ce_loss
 from recyclelora.mask2former.points import point_sample
 
@@ -255,10 +256,10 @@ def pixel_centres(h, w):
 
 
 @pytest.mark.parametrize("assignment", ["given", "matched"])
-@pytest.mark.parametrize("grid", ["lowres", "highres"])
-def test_losses_on_every_pixel(reference, assignment, grid):
+@pytest.mark.parametrize("kind", ["grid_lowres", "grid_highres", "interp_highres"])
+def test_losses_on_every_pixel(reference, assignment, kind):
     case = reference["hetero"]
-    recorded = case["full_pixel"][f"{assignment}_grid_{grid}"]
+    recorded = case["full_pixel"][f"{assignment}_{kind}"]
     indices = (
         case["full_pixel"]["given_assignment"]
         if assignment == "given"
@@ -267,13 +268,16 @@ def test_losses_on_every_pixel(reference, assignment, grid):
     outputs = leaves(case)
     criterion = build_criterion(reference["config"])
     loss_ce = criterion.loss_labels(outputs, reference["targets"], indices)["loss_ce"]
-    height, width = (32, 40) if grid == "lowres" else (128, 160)
+    height, width = (32, 40) if kind == "grid_lowres" else (128, 160)
     masks = torch.cat([outputs["pred_masks"][i, j] for i, (j, _) in enumerate(indices)])
     wanted = torch.cat(
         [t["masks"][j].float() for t, (_, j) in zip(reference["targets"], indices, strict=True)]
     )
     points = pixel_centres(height, width).expand(len(masks), -1, -1)
-    logits = point_sample(masks[:, None], points)[:, 0]
+    if kind == "interp_highres":
+        logits = resize_masks(masks, (height, width)).flatten(1)
+    else:
+        logits = point_sample(masks[:, None], points)[:, 0]
     labels = point_sample(wanted[:, None], points)[:, 0]
     loss_mask = sigmoid_ce_loss(logits, labels, len(masks))
     loss_dice = dice_loss(logits, labels, len(masks))

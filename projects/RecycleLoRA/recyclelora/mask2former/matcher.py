@@ -1,8 +1,10 @@
 """One-to-one assignment of predictions to targets by total cost (Mask2Former, section 3.2.3)."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
+from detectron2.utils.events import get_event_storage
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
@@ -50,15 +52,15 @@ class HungarianMatcher(nn.Module):
         Args:
             outputs: "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits.
             targets: per image "labels" (K,) int64 and "masks" (K, H', W'); optionally "seed",
-                and "file_name" and "iteration" for error messages.
+                and "file_name" for error messages.
             generators: those of the images; made from the seeds unless given.
 
         Returns:
             Per image the matched predictions, ascending, and their targets, int64 on the CPU.
 
         Raises:
-            FloatingPointError: a cost is NaN or infinite; names the image and, where the target
-                has them, its file and the iteration.
+            FloatingPointError: a cost is NaN or infinite; names the image, its file where the
+                target has it, and the iteration inside a detectron2 training loop.
         """
         logits, masks = outputs["pred_logits"], outputs["pred_masks"]
         if generators is None:
@@ -96,8 +98,8 @@ def _not_finite(index: int, target: dict, logits: Tensor, masks: Tensor) -> str:
     place = f"image {index} of the batch"
     if target.get("file_name"):
         place += f" ({target['file_name']})"
-    if target.get("iteration") is not None:
-        place += f" at iteration {target['iteration']}"
+    with suppress(AssertionError):  # how detectron2 says that no training loop is running
+        place += f" at iteration {get_event_storage().iter}"
     culprits = [
         name
         for name, tensor in (("class logits", logits), ("mask logits", masks))

@@ -6,15 +6,10 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from .inference import resize_masks, semantic_inference
-from .targets import (
-    padded_target,
-    targets_from_instances,
-    targets_from_sem_seg,
-)
+from .targets import padded_target, targets_from_instances, targets_from_sem_seg
 
 
 @META_ARCH_REGISTRY.register()
@@ -145,7 +140,6 @@ class MaskFormer(nn.Module):
     def _targets(self, batched_inputs: Sequence[dict], batch: ImageList) -> list[dict]:
         num_classes = self.sem_seg_head.num_classes
         size = tuple(batch.tensor.shape[-2:])
-        iteration = _iteration()
         targets = []
         for i, x in enumerate(batched_inputs):
             name = _name(i, x)
@@ -165,7 +159,6 @@ class MaskFormer(nn.Module):
                 )
             target = padded_target(target, size, self.device)
             target |= {key: x[key] for key in ("seed", "file_name") if key in x}
-            target["iteration"] = iteration
             targets.append(target)
         return targets
 
@@ -176,11 +169,3 @@ def _per_channel(values: Sequence[float]) -> Tensor:
 
 def _name(index: int, batched_input: dict) -> str:
     return batched_input.get("file_name") or f"image {index} of the batch"
-
-
-def _iteration() -> int | None:
-    """The trainer's iteration, None outside of a detectron2 training loop."""
-    try:
-        return get_event_storage().iter
-    except AssertionError:  # how detectron2 says that there is no storage
-        return None
