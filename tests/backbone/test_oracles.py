@@ -5,6 +5,9 @@ import torch
 
 from recyclelora.backbone import load_weights
 
+# test_layouts.py checks the same layouts, as far as their names are known, without either.
+NOT_INSTALLED = "compares with transformers and timm, which nothing else needs: pip install them"
+
 
 def randomise(module: torch.nn.Module) -> None:
     with torch.no_grad():
@@ -23,7 +26,7 @@ def assert_last_block_agrees(ours, images, theirs) -> None:
 @pytest.mark.parametrize("swiglu", [False, True])
 @pytest.mark.parametrize("registers", [0, 4])
 def test_transformers(tiny, tmp_path, registers, swiglu):
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason=NOT_INSTALLED)
     kind = "Dinov2WithRegisters" if registers else "Dinov2"
     config = getattr(transformers, f"{kind}Config")(
         hidden_size=24,
@@ -62,7 +65,7 @@ def test_transformers(tiny, tmp_path, registers, swiglu):
 @pytest.mark.parametrize("swiglu", [False, True])
 @pytest.mark.parametrize("registers", [0, 4])
 def test_timm(tiny, tmp_path, registers, swiglu):
-    timm = pytest.importorskip("timm")
+    timm = pytest.importorskip("timm", reason=NOT_INSTALLED)
     hidden = {"mlp_ratio": 2.0}
     if swiglu:  # what timm's ViT-g says: twice our two thirds of the nominal width, 24 * 2 * 2 / 3
         layer = timm.layers.SwiGLUPacked

@@ -231,5 +231,7 @@ def test_images_that_do_not_fit(tiny):
         tiny()(torch.zeros(1, 3, 56, 60))
     with pytest.raises(ValueError, match="at least 2x2 patches, got 1x4"):
         tiny()(torch.zeros(1, 3, 14, 56))
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\), got shape \(3, 56, 56\)"):
+        tiny()(torch.zeros(3, 56, 56))
     with pytest.raises(ValueError, match="n must name blocks between 0 and 3"):
         tiny().get_intermediate_layers(torch.zeros(1, 3, 56, 56), n=[4])

@@ -185,6 +185,8 @@ class DinoVisionTransformer(Backbone):
         return torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
 
     def _grid_of(self, images: torch.Tensor) -> tuple[int, int]:
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be (B, 3, H, W), got shape {tuple(images.shape)}")
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
