@@ -81,7 +81,8 @@ def register_folder(
     Example:
         >>> register_folder("my_city", images="my_city/images", labels="my_city/labels")
         'my_city'
-        >>> records = DatasetCatalog.get("my_city")
+        >>> MetadataCatalog.get("my_city").ignore_label
+        255
     """
     layout = Layout(str(images), str(labels), tuple(image_suffix), label_suffix)
     return register(

@@ -21,6 +21,12 @@ class TrainMapper:
             colour (the multi-source settings).
 
     Example:
+        >>> from PIL import Image
+        >>> from recyclelora.data.label_maps import TRAIN_IDS
+        >>> Image.new("RGB", (512, 256)).save("street.png")
+        >>> Image.new("L", (512, 256)).save("label.png")
+        >>> record = {"file_name": "street.png", "sem_seg_file_name": "label.png"}
+        >>> record |= {"label_map": TRAIN_IDS, "image_id": "street"}
         >>> sample = TrainMapper(crop=256)(record, np.random.default_rng(0))
         >>> sample["image"].shape, sample["sem_seg"].shape
         (torch.Size([3, 256, 256]), torch.Size([256, 256]))
