@@ -186,7 +186,7 @@ class Canvas:
         Args:
             base: world point of its bottom centre. size: (width, height) in metres.
             layers: mip levels of (h, w, 3) uint8: brightness, alpha of colour, cover of label.
-            ramp: (256, 3) colours of brightness 0..255.
+            ramp: (256, 4) RGBE uint8 of brightness 0..255.
         """
         foot = self.camera.to_camera(np.asarray(base, float))
         if foot[2] < 1.0:
@@ -205,8 +205,7 @@ class Canvas:
             zoom_x, start = -zoom_x, (start[0] + wide, start[1])
         warp = np.array([[zoom_x, 0, start[0]], [0, zoom_y, start[1]]])
         patch = cv2.warpAffine(image, warp, (right - left, low - top))
-        colour = np.dstack([np.take(ramp, patch[..., 0], 0), np.zeros_like(patch[..., 0])])
-        self._blend(self.paint[top:low, left:right], colour, patch[..., 1])
+        self._blend(self.paint[top:low, left:right], np.take(ramp, patch[..., 0], 0), patch[..., 1])
         self.ids[top:low, left:right][patch[..., 2] > 127] = self.surface(label, float(foot[2]))
 
     def grain(self, surface: int, pixels: np.ndarray, texture: np.ndarray):

@@ -139,7 +139,7 @@ def _leaves(tone, alpha, rng, kind):
 
 
 def _ramp(canvas: Canvas, plant: Plant) -> np.ndarray:
-    """(256, 3) colours from deep shade to sunlit leaf, or the bark of a bare tree."""
+    """(256, 4) RGBE from deep shade to sunlit leaf, or the bark of a bare tree."""
     look, palette = canvas.look, canvas.palette
     base = np.array(palette.leaves[look.integers(len(palette.leaves))], float) * look.uniform(
         0.75, 1.1
@@ -156,7 +156,8 @@ def _ramp(canvas: Canvas, plant: Plant) -> np.ndarray:
     if canvas.snow:
         white = np.clip(level * 2 - 0.6, 0, 1) * canvas.snow * 0.8
         sunlit = sunlit + (np.array([228, 232, 238]) - sunlit) * white
-    return np.clip(sunlit * tone, 0, 255).astype(np.uint8)
+    shown = np.hstack([np.clip(sunlit * tone, 0, 255), np.zeros((256, 1))])
+    return shown.astype(np.uint8)
 
 
 def draw_plant(canvas: Canvas, plant: Plant):
