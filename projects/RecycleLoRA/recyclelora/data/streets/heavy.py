@@ -146,8 +146,12 @@ def tram() -> Mesh:
     b = MeshBuilder()
     half, height = 1.25, 3.4
     inside = np.array([0.0, 1.5, 0.0])
+    b.box((-half + 0.15, 0.4, -5.0), (half - 0.15, height - 0.2, 5.0), "dark")
+    # The cars have no ends between them, which would be painted over their neighbours.
     for z0, z1 in ((-14.0, -4.9), (-4.5, 4.5), (4.9, 14.0)):
-        b.box((-half, 0.25, z0), (half, height, z1), "body")
+        roof = [(-half, height, z0), (half, height, z0), (half, height, z1), (-half, height, z1)]
+        b.face(roof, "body", inside=inside)
+        b.side_panel(half, 0.25, height, z0, z1, "body", detail=False)
         b.side_panel(half + 0.006, 1.15, 2.75, z0, z1, "dark", detail=False)
         b.side_panel(half + 0.006, 0.25, 0.55, z0, z1, "trim")
         b.side_panel(half + 0.007, 0.7, 0.95, z0, z1, "logo")
@@ -155,8 +159,6 @@ def tram() -> Mesh:
         b.side_panel(
             half + 0.016, 0.4, 2.7, (z0 + z1) / 2 - 0.7, (z0 + z1) / 2 + 0.7, "sheen", tone=0.7
         )
-    b.box((-half + 0.15, 0.4, -4.9), (half - 0.15, height - 0.2, -4.5), "dark")
-    b.box((-half + 0.15, 0.4, 4.5), (half - 0.15, height - 0.2, 4.9), "dark")
     for sign in (1, -1):
         end, tip = 14.0 * sign, 14.9 * sign
         low = [
