@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from recyclelora.backbone.weights import locate_weights
+from recyclelora.data.streets import write_streets
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "output" / "demo"
@@ -35,14 +36,22 @@ STREETS = [
 ]
 
 
-def run(title: str, *command: str) -> float:
-    """Show a command, run it from the repository's root, and return its seconds."""
-    print(f"\n== {title}\n$ python {' '.join(command)}", flush=True)
-    start = time.perf_counter()
+def draw() -> None:
+    """Draw all streets, as ``tools/draw_streets.py`` would one after the other."""
+    for folder, count, domain, seed in STREETS:
+        root = OUTPUT / "streets" / folder
+        options = f"{root.relative_to(ROOT)} --count {count} --domain {domain} --seed {seed}"
+        print(f"$ python tools/draw_streets.py {options}", flush=True)
+        write_streets(root, domain=domain, count=count, seed=seed)
+
+
+def train() -> None:
+    """Train and evaluate by the tool that every config is for."""
+    command = ["tools/lazyconfig_train_net.py", "--config-file", CONFIG, "--resume"]
+    print(f"$ python {' '.join(command)}", flush=True)
     done = subprocess.run([sys.executable, *command], cwd=ROOT, check=False)
     if done.returncode:
-        sys.exit(f"error: the demo stopped at: {title}")
-    return time.perf_counter() - start
+        sys.exit("error: the demo stopped in the training above; run it again to go on")
 
 
 def summarise(seconds: dict[str, float]) -> dict:
@@ -68,25 +77,18 @@ def summarise(seconds: dict[str, float]) -> dict:
 
 def main() -> None:
     """Fetch, draw, train, evaluate, and say where to look."""
-    print("== Pretrained weights: DINOv2 ViT-S", flush=True)
     try:
+        print("== Pretrained weights: DINOv2 ViT-S", flush=True)
         print(locate_weights("dinov2_vits14_focus"))
+        print("\n== Streets", flush=True)
+        start = time.perf_counter()
+        draw()
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    seconds = {"draw": 0.0}
-    for folder, count, domain, seed in STREETS:
-        options = [f"output/demo/streets/{folder}", f"--count={count}", f"--domain={domain}"]
-        seconds["draw"] += run(
-            f"Streets: {folder}", "tools/draw_streets.py", *options, f"--seed={seed}"
-        )
-    tool = "tools/lazyconfig_train_net.py"
-    seconds["train and evaluate"] = run(
-        "Train on the streets by day, evaluate everywhere",
-        tool,
-        "--config-file",
-        CONFIG,
-        "--resume",
-    )
+    drawn = time.perf_counter()
+    print("\n== Train on the streets by day, evaluate everywhere", flush=True)
+    train()
+    seconds = {"draw": drawn - start, "train and evaluate": time.perf_counter() - drawn}
     summary = summarise(seconds)
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     picture = OUTPUT / "run" / "domains.png"
