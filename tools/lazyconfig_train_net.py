@@ -6,7 +6,6 @@ python tools/lazyconfig_train_net.py --config-file configs/demo.py --eval-only
 python tools/lazyconfig_train_net.py --config-file F --num-gpus 4 train.output_dir=output/mine
 """
 
-import logging
 import sys
 import traceback
 from argparse import Namespace
@@ -46,15 +45,17 @@ def load_config(args: Namespace) -> DictConfig:
 
 def main(args: Namespace) -> None:
     """One process of the run; bad input ends it with one sentence and exit code 1."""
+    output = None
     try:
         cfg = load_config(args)
+        output = Path(cfg.train.output_dir)
         if args.eval_only:
             evaluate(cfg)
         else:
             train(cfg, resume=args.resume)
     except INPUT_ERRORS as error:
-        # The log file keeps where it happened; the screen gets what to do.
-        logging.getLogger("recyclelora").debug(traceback.format_exc())
+        if output is not None and output.is_dir():  # where it happened, for whoever wants to know
+            (output / "error.txt").write_text(traceback.format_exc())
         sys.exit(f"error: {error}")
 
 

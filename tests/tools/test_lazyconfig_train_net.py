@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,59 @@ def test_mistakes_end_in_one_sentence(arguments, sentence, streets, tmp_path):
     assert said.startswith("error: ") and sentence in said
     assert len(said.splitlines()) == 1
     assert not list(tmp_path.glob("*.pth"))
+
+
+def damage(folder: Path, fault: str) -> str:
+    """Give a copy of a good dataset one fault; returns the file that the message has to name."""
+    image, label = folder / "images" / "001.png", folder / "labels" / "001.png"
+    pixels = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
+    if fault == "no label":
+        label.unlink()
+        return image.name
+    if fault == "label of another size":
+        cv2.imwrite(str(label), pixels[:-1])
+    elif fault == "value outside the map":
+        pixels[:] = 77
+        cv2.imwrite(str(label), pixels)
+    elif fault == "truncated image":
+        image.write_bytes(image.read_bytes()[:200])
+        return image.name
+    elif fault == "truncated label":
+        label.write_bytes(label.read_bytes()[:-30])
+    elif fault == "empty folder":
+        shutil.rmtree(folder / "images")
+        (folder / "images").mkdir()
+        return "images"
+    return label.name
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "no label",
+        "label of another size",
+        "value outside the map",
+        "truncated image",
+        "truncated label",
+        "empty folder",
+    ],
+)
+def test_faults_in_the_data_end_in_one_sentence(fault, workers, streets, tmp_path):
+    shutil.copytree(streets / "day", tmp_path / "data")
+    file = damage(tmp_path / "data", fault)
+    dataset = "dataloader.train.dataset.0"
+    said = refusal(
+        f"train.output_dir={tmp_path / 'run'}",
+        f"dataloader.streets={streets}",
+        f"{dataset}.name={fault.replace(' ', '_')}_{workers}",
+        *(f"{dataset}.{kind}={tmp_path / 'data' / kind}" for kind in ("images", "labels")),
+        f"dataloader.train.num_workers={workers}",
+    )
+    assert said.startswith("error: ") and file in said
+    assert len(said.splitlines()) == 1
+    assert not list((tmp_path / "run").glob("*.pth"))
+    assert "Traceback" in (tmp_path / "run" / "error.txt").read_text()
 
 
 def test_a_second_run_into_the_same_folder_is_refused(finished, streets):
