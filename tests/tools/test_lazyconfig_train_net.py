@@ -203,7 +203,7 @@ def damage(folder: Path, fault: str) -> str:
         "empty folder",
     ],
 )
-def test_faults_in_the_data_end_in_one_sentence(fault, workers, streets, tmp_path):
+def test_faults_in_the_data_end_in_one_sentence(fault, workers, streets, tmp_path, capfd):
     shutil.copytree(streets / "day", tmp_path / "data")
     file = damage(tmp_path / "data", fault)
     dataset = "dataloader.train.dataset.0"
@@ -217,6 +217,8 @@ def test_faults_in_the_data_end_in_one_sentence(fault, workers, streets, tmp_pat
     assert said.startswith("error: ") and file in said
     assert len(said.splitlines()) == 1
     assert not list((tmp_path / "run").glob("*.pth"))
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err
     assert "Traceback" in (tmp_path / "run" / "error.txt").read_text()
 
 

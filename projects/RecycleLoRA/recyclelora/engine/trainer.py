@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from detectron2.engine import TrainerBase
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events import EventStorage, get_event_storage
 from torch import nn
 
 AMP_DTYPES = {
@@ -77,6 +77,25 @@ class Trainer(TrainerBase):
             self.device.type, enabled=dtype == torch.float16, init_scale=2.0**14
         )
         self._batches = None
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Run the iterations ``start_iter`` .. ``max_iter - 1`` with their hooks.
+
+        Detectron2's own loop, but for the traceback that it logs at an error: what is wrong with an
+        input is one sentence, and the caller's to say.
+        """
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        with EventStorage(start_iter) as self.storage:
+            try:
+                self.before_train()
+                for self.iter in range(start_iter, max_iter):
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                self.iter = max_iter
+            finally:
+                self.after_train()
 
     def run_step(self) -> None:
         """Train on the next batch."""
