@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -52,6 +53,14 @@ def write_blocks(folder: Path, count: int) -> None:
         image = np.stack([label * 13, 255 - label * 9, label * 5 % 251], axis=-1)
         cv2.imwrite(str(folder / "images" / f"{i:03d}.png"), image.astype(np.uint8))
         cv2.imwrite(str(folder / "labels" / f"{i:03d}.png"), label)
+
+
+@pytest.fixture(autouse=True)
+def no_stale_handlers():
+    """A run logs to the terminal it began with, which pytest takes away after each test."""
+    yield
+    for name in ("recyclelora", "detectron2", "fvcore"):
+        logging.getLogger(name).handlers.clear()
 
 
 @pytest.fixture(scope="module")
