@@ -14,7 +14,7 @@ from .common.optimizer import optimizer, schedule
 from .common.recyclelora import model
 from .common.train import train
 
-train.update(output_dir="output/demo/run", max_iter=250, log_period=10, picture_period=100)
+train.update(output_dir="output/demo/run", max_iter=220, log_period=10, picture_period=100)
 train.amp.dtype = "auto"
 optimizer.lr = 5e-4  # a short run: five times the paper's
 
