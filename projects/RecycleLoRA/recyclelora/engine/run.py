@@ -1,5 +1,6 @@
 """A run from its config: build, train, evaluate; the floor that ``tools/`` stands on."""
 
+import copy
 import logging
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from recyclelora.backbone import load_weights
@@ -67,10 +68,10 @@ def build_model(cfg: DictConfig, *, pretrained: bool, device: torch.device) -> n
             weight anyway, so that the file is not needed to evaluate or resume.
         device: where the model goes.
     """
-    model_cfg = OmegaConf.create({"model": cfg.model}, flags={"allow_objects": True}).copy()
     if not pretrained:
-        _drop_pretrained(model_cfg)
-    return instantiate(model_cfg.model).to(device)
+        cfg = copy.deepcopy(cfg)  # all of it: the model may refer to other sections
+        _drop_pretrained(cfg.model)
+    return instantiate(cfg.model).to(device)
 
 
 def _drop_pretrained(node) -> None:
