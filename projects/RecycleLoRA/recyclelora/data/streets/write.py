@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -122,9 +121,11 @@ def _map(draw, count: int, workers: int):
     if min(workers, count) == 1:
         yield from map(draw, range(count))
         return
-    # Forked workers need no imports of their own, which take longer than dozens of pictures.
-    method = "fork" if sys.platform == "linux" else "spawn"
-    with multiprocessing.get_context(method).Pool(min(workers, count), _one_thread) as pool:
+    # Workers are forked from a clean server that has imported this module once: imports take longer
+    # than dozens of pictures, and a fork of the caller could inherit locks of its threads.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with context.Pool(min(workers, count), _one_thread) as pool:
         yield from pool.imap_unordered(draw, range(count), chunksize=2)
 
 
