@@ -198,7 +198,10 @@ def _data_loader(
 
 
 def _one_thread(_: int) -> None:
-    """Workers are the parallelism; OpenCV's own pool would fight with it."""
+    """Workers are the parallelism; OpenCV's own pool would fight with it.
+
+    0, not 1: in a fork of a process whose pool has run, 1 would wait for threads that are not here.
+    """
     cv2.setNumThreads(0)
 
 

@@ -130,7 +130,7 @@ def _map(draw, count: int, workers: int):
 
 
 def _one_thread():
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)
 
 
 def _pair(root: Path, header: dict, index: int) -> np.ndarray:
