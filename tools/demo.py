@@ -20,6 +20,7 @@ import torch
 
 from recyclelora.backbone.weights import locate_weights
 from recyclelora.data.streets import write_streets
+from recyclelora.evaluation.domains import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "output" / "demo"
@@ -71,7 +72,7 @@ def summarise(seconds: dict[str, float]) -> dict:
         "result": json.loads((OUTPUT / "run" / "domains.json").read_text()),
         "one_class": json.loads((OUTPUT / "run" / "one_class.json").read_text()),
     }
-    (OUTPUT / "demo.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(OUTPUT / "demo.json", summary)
     return summary
 
 

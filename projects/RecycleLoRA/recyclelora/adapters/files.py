@@ -1,13 +1,14 @@
 """Adapters as files: a few megabytes that turn one pretrained base into another model."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from recyclelora.whole_file import whole_file
 
 from .checks import check_linear, check_pair_name
 from .initialisers import Factors
@@ -46,12 +47,8 @@ def save_adapters(model: nn.Module, path: str | Path) -> None:
             "tensors": {key: tensor.cpu() for key, tensor in layer.tensors().items()},
             "weight_sha256": _digest(layer.pretrained_weight()),
         }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         torch.save(content, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_adapters(module: nn.Module, path: str | Path, name: str = "default") -> nn.Module:

@@ -1,15 +1,14 @@
 """Checkpoints: tensors and plain types, written whole or not at all, read with ``weights_only``."""
 
-import contextlib
-import os
 import pickle
 import re
-import tempfile
 import zipfile
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from recyclelora.whole_file import whole_file
 
 FORMAT = "recyclelora-checkpoint-1"
 _NAME = re.compile(r"iter_(\d+)\.pth")
@@ -39,17 +38,8 @@ def save_checkpoint(
         content["optimizer"] = optimizer.state_dict()
     if scaler is not None:
         content["scaler"] = scaler.state_dict()
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with whole_file(path, sync=True) as temporary:
+        torch.save(content, temporary)
 
 
 def read_checkpoint(path: str | Path) -> dict:

@@ -1,37 +1,10 @@
-"""What happens between training steps: checkpoints, evaluations, pictures."""
+"""What happens between training steps: timing, and whatever is due every so often."""
 
 import time
 from collections.abc import Callable
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-
-from .checkpoint import Checkpoints
-
-
-class SaveCheckpoints(HookBase):
-    """Writes a checkpoint every ``period`` iterations and after the last one.
-
-    Args:
-        checkpoints: where they go, and how many stay.
-        period: iterations between two; 0 writes only the last.
-    """
-
-    def __init__(self, *, checkpoints: Checkpoints, period: int):
-        self.checkpoints = checkpoints
-        self.period = period
-
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        due = self.period > 0 and done % self.period == 0
-        if (due or done == self.trainer.max_iter) and comm.is_main_process():
-            trainer = self.trainer
-            self.checkpoints.save(
-                model=getattr(trainer.model, "module", trainer.model),
-                optimizer=trainer.optimizer,
-                scaler=trainer.scaler,
-                iteration=done,
-            )
 
 
 class Every(HookBase):

@@ -19,21 +19,20 @@ def predictor(
     plain ViT; afterwards every weight has its bits back and the training mode is as before.
 
     Args:
-        model: a segmentor with ``semantic_logits``; DDP is looked through.
+        model: a segmentor with ``semantic_logits``, not wrapped in DDP.
         dtype: autocast dtype; float32 means no autocast.
     """
-    plain = getattr(model, "module", model)
-    device = next(plain.parameters()).device
-    training = plain.training
+    device = next(model.parameters()).device
+    training = model.training
     autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
     def predict(images: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), autocast:
-            return plain.semantic_logits(images.to(device)).float()
+            return model.semantic_logits(images.to(device)).float()
 
-    plain.eval()
+    model.eval()
     try:
-        with merged(plain):
+        with merged(model):
             yield predict
     finally:
-        plain.train(training)
+        model.train(training)

@@ -20,7 +20,7 @@ from recyclelora.data.loader import TestLoader
 from recyclelora.evaluation import evaluate_domains, preview_domains
 
 from .checkpoint import Checkpoints, load_model, read_checkpoint
-from .hooks import Every, SaveCheckpoints, StepTimer
+from .hooks import Every, StepTimer
 from .param_groups import groups_table
 from .predictor import predictor
 from .progress import ProgressLine
@@ -151,6 +151,15 @@ def _build_to_train(cfg, found, device, log) -> tuple[int, nn.Module]:
 
 
 def _hooks(cfg, model, domains, trainer, checkpoints, log) -> list:
+    def save(done: int) -> None:
+        if comm.is_main_process():
+            checkpoints.save(
+                model=model,
+                optimizer=trainer.optimizer,
+                scaler=trainer.scaler,
+                iteration=done,
+            )
+
     def evaluate_now(_: int) -> None:
         _evaluate(cfg, model, domains, trainer.dtype)
 
@@ -168,7 +177,7 @@ def _hooks(cfg, model, domains, trainer, checkpoints, log) -> list:
         actions.append(hooks.PeriodicWriter(writers, period=cfg.train.log_period))
     return [
         *actions,
-        SaveCheckpoints(checkpoints=checkpoints, period=cfg.train.checkpoint_period),
+        Every(action=save, period=cfg.train.checkpoint_period, last=True),
         Every(action=preview, period=cfg.train.picture_period),
         Every(action=evaluate_now, period=cfg.train.eval_period, last=True),
     ]

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from recyclelora.data import CLASSES
 from recyclelora.data.loader import TestLoader
+from recyclelora.whole_file import whole_file
 
 from .confusion import ConfusionMatrix
 from .pictures import Row, save_rows
@@ -121,9 +121,8 @@ def domain_table(result: Mapping, constant: Mapping[str, float] | None = None) -
 def write_json(file: Path, content: Mapping) -> None:
     """Write JSON complete or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    temporary.replace(file)
+    with whole_file(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _evaluate(

@@ -1,6 +1,5 @@
 """One picture file with a row per image: input, prediction, truth, and a legend of the classes."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from recyclelora.data import CLASSES, COLORS
+from recyclelora.whole_file import whole_file
 
 _PAPER, _INK, _SOFT = (250, 250, 250), (25, 25, 25), (110, 110, 110)
 _IGNORED = (0, 0, 0)
@@ -121,7 +121,6 @@ def save_rows(file: str | Path, rows: Sequence[Row], width: int = 448) -> Path:
     """Draw ``rows`` and write them as PNG, complete or not at all; returns the file."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    draw_rows(rows, width).save(temporary, "PNG", optimize=True)
-    temporary.replace(file)
+    with whole_file(file) as temporary:
+        draw_rows(rows, width).save(temporary, "PNG", optimize=True)
     return file

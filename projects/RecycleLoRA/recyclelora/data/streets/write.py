@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from recyclelora.whole_file import whole_file
+
 from ..classes import CLASSES
 from .domains import find_domain
 from .generate import GENERATOR_VERSION, check_request, draw_street
@@ -166,18 +168,10 @@ def _save(path: Path, image: np.ndarray, options: list[int]):
     ok, data = cv2.imencode(path.suffix, image, options)
     if not ok:
         raise RuntimeError(f"OpenCV could not encode {path}")
-    _replace(path, data.tobytes())
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data.tobytes())
 
 
 def _save_json(path: Path, content: dict):
-    _replace(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def _replace(path: Path, data: bytes):
-    """Write beside the file, then rename: it is there whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
