@@ -1,6 +1,5 @@
-// What this library was built with and for, so that a bug report can say it:
-//
-//   torch.ops.recyclelora.build_info() -> "compiler=GCC 12.2.0;cxx=201703;torch=2.11.0;cuda=none"
+// The library `recyclelora`: every operator's schema. Kernels register themselves from the files
+// named after them, in cpu/ and cuda/; fake kernels and autograd stand in recyclelora/ops.
 
 #include <string>
 
@@ -20,6 +19,7 @@ std::string compiler() {
 #endif
 }
 
+// What this library was built with and for, so that a bug report can say it.
 std::string build_info() {
   return "compiler=" + compiler() + ";cxx=" + std::to_string(__cplusplus) +
          ";torch=" TORCH_VERSION ";cuda=none";
@@ -28,7 +28,9 @@ std::string build_info() {
 }  // namespace
 }  // namespace recyclelora
 
-// A fragment: every operator of csrc/ adds its own schema to the one library `recyclelora`.
-TORCH_LIBRARY_FRAGMENT(recyclelora, m) {
+TORCH_LIBRARY(recyclelora, m) {
   m.def("build_info() -> str", &recyclelora::build_info);
+  m.def(
+      "rrqr(Tensor weight, SymInt n_major, SymInt n_minor)"
+      " -> (Tensor perm, Tensor q_major, Tensor q_minor, Tensor r_diag)");
 }
