@@ -5,8 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := $(wildcard csrc/*.* csrc/*/*.*)
-LIBRARY := projects/RecycleLoRA/recyclelora/_C.abi3.so
+PACKAGE := projects/RecycleLoRA/recyclelora
+SOURCES := $(wildcard csrc/*.* csrc/*/*.* $(PACKAGE)/include/*/*.h)
+LIBRARY := $(PACKAGE)/_C.abi3.so
 PYTEST := $(BIN)/python -m pytest
 LINTED := configs projects tests tools setup.py
 

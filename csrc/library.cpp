@@ -1,35 +1,33 @@
 // The library `recyclelora`: every operator's schema. Kernels register themselves from the files
 // named after them, in cpu/ and cuda/; fake kernels and autograd stand in recyclelora/ops.
 
-#include <string>
-
 #include <torch/library.h>
 #include <torch/version.h>
 
 namespace recyclelora {
 namespace {
 
-std::string compiler() {
 #if defined(__clang__)
-  return "Clang " __clang_version__;
-#elif defined(__GNUC__)
-  return "GCC " __VERSION__;
+#define COMPILER "Clang " __clang_version__
 #else
-  return "unknown";
+#define COMPILER "GCC " __VERSION__
 #endif
-}
 
-// What this library was built with and for, so that a bug report can say it.
-std::string build_info() {
-  return "compiler=" + compiler() + ";cxx=" + std::to_string(__cplusplus) +
-         ";torch=" TORCH_VERSION ";cuda=none";
-}
+#define TEXT_OF(macro) QUOTED(macro)  // twice, so that the macro's value is quoted, not its name
+#define QUOTED(value) #value
+#define CXX TEXT_OF(__cplusplus)
+#define CXX11_ABI TEXT_OF(_GLIBCXX_USE_CXX11_ABI)
+
+// What this library was built with and for. Python and CMake find it in the file by the words that
+// it begins with, before they load or link it. setup.py defines the last two macros.
+[[gnu::used]] constexpr char kBuildInfo[] =
+    "recyclelora was built with compiler=" COMPILER ";cxx=" CXX ";torch=" TORCH_VERSION
+    ";cxx11_abi=" CXX11_ABI ";cuda=" RECYCLELORA_CUDA ";architectures=" RECYCLELORA_ARCHITECTURES;
 
 }  // namespace
 }  // namespace recyclelora
 
 TORCH_LIBRARY(recyclelora, m) {
-  m.def("build_info() -> str", &recyclelora::build_info);
   m.def(
       "rrqr(Tensor weight, SymInt n_major, SymInt n_minor)"
       " -> (Tensor perm, Tensor q_major, Tensor q_minor, Tensor r_diag)");

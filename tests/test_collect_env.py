@@ -36,8 +36,24 @@ def test_what_is_missing_comes_with_a_remedy(capsys, monkeypatch, tmp_path):
 
 
 def test_an_extension_of_another_torch_is_reported(monkeypatch):
-    info = {"compiler": "GCC 9", "cxx": "201703", "torch": "1.0.0", "cuda": "none"}
-    monkeypatch.setattr(library, "build_info", lambda: info)
-    rows, missing = collect_env.extension_report()
-    assert rows[1] == ("extension built", "with GCC 9, C++ 201703, for torch 1.0.0, CUDA none")
+    monkeypatch.setattr(torch, "__version__", "9.9.9")
+    library.load.cache_clear()
+    try:
+        rows, missing = collect_env.extension_report()
+    finally:
+        library.load.cache_clear()
+    assert "for torch 9.9.9, but it was for torch" in rows[0][1]
     assert missing[0][0] == "extension"
+
+
+def test_a_gpu_that_the_extension_was_not_compiled_for_is_reported(monkeypatch):
+    assert collect_env.compiled_for("8.0 9.0+PTX", (8, 6))  # the same code runs in one generation
+    assert collect_env.compiled_for("8.0 9.0+PTX", (12, 0))  # compiled from PTX at first use
+    assert not collect_env.compiled_for("8.0 9.0", (10, 0))
+    assert not collect_env.compiled_for("8.6 9.0+PTX", (8, 0))
+    assert not collect_env.compiled_for("none", (9, 0))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (1, 0))
+    rows, missing = collect_env.extension_report()
+    assert rows[-1] == ("extension on GPU 0", "not compiled for it")
+    assert missing[0][0] == "extension on GPU 0"

@@ -1,6 +1,10 @@
 """The compiled library loads once, says how it was built, and its absence or failure is said."""
 
 import logging
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -18,24 +22,82 @@ def fresh_load():
 
 def test_says_how_it_was_built():
     info = library.build_info()
-    assert list(info) == ["compiler", "cxx", "torch", "cuda"]
+    assert list(info) == ["compiler", "cxx", "torch", "cxx11_abi", "cuda", "architectures"]
     assert info["compiler"].split()[0] in {"GCC", "Clang"}
-    assert int(info["cxx"]) >= 201703
+    assert int(info["cxx"].rstrip("L")) >= 201703
     assert info["torch"] == torch.__version__.split("+")[0]
+    assert info["cxx11_abi"] == str(int(torch.compiled_with_cxx11_abi()))
     assert info["cuda"] == "none" or float(info["cuda"]) >= 11
+    assert (info["cuda"] == "none") == (info["architectures"] == "none")
 
 
 def test_absence_is_one_log_line(fresh_load, monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(library, "library_path", lambda: tmp_path / "_C.abi3.so")
     with caplog.at_level(logging.INFO, logger=library.__name__):
         assert not library.load()
+        assert not library.load()
         assert library.build_info() == {}
-    assert [record.getMessage().count("is absent") for record in caplog.records] == [1]
+    assert [record.getMessage().count("are absent") for record in caplog.records] == [1]
 
 
-def test_a_library_that_does_not_load_is_an_error(fresh_load, monkeypatch, tmp_path):
+def test_the_package_imports_and_works_without_the_library(tmp_path):
+    """In a copy without it: `import recyclelora`, one line on stderr, and rrqr by the reference."""
+    shutil.copytree(
+        library.PACKAGE, tmp_path / "recyclelora", ignore=shutil.ignore_patterns("*.so", "__pyc*")
+    )
+    code = "import torch, recyclelora; print(recyclelora.rrqr(torch.eye(3), 1, 1).perm.tolist())"
+    result = run_python(code, PYTHONPATH=str(tmp_path))
+    assert result.stdout == "[0, 1, 2]\n"
+    assert result.stderr.count("\n") == 1
+    assert "compiled operators are absent" in result.stderr
+
+
+def run_python(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("built", "sentence"),
+    [
+        ({"torch": "2.6.1"}, "for torch 2.11.0, but it was for torch 2.6.1"),
+        ({"cuda": "12.9"}, "for torch's CUDA 13.0, but it was for CUDA 12.9"),
+        ({"torch": "2.11.9", "cuda": "13.2"}, ""),
+        ({"cuda": "none"}, ""),
+    ],
+)
+def test_a_library_for_another_torch_or_cuda_is_told(monkeypatch, built, sentence):
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert library.built_for_another({"torch": "2.11.0", "cuda": "13.0"} | built) == sentence
+
+
+def test_cuda_operators_do_not_load_into_a_torch_without_cuda(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    info = {"torch": torch.__version__, "cuda": "13.0"}
+    assert library.built_for_another(info) == "for torch's CUDA none, but it was for CUDA 13.0"
+
+
+def test_a_library_of_another_torch_is_refused_before_it_loads(fresh_load, monkeypatch, tmp_path):
     path = tmp_path / "_C.abi3.so"
-    path.write_bytes(b"not a library")
+    content = library.library_path().read_bytes()
+    torch_here = torch.__version__.partition("+")[0].encode()
+    path.write_bytes(content.replace(b";torch=" + torch_here, b";torch=1.13.1"))
+    monkeypatch.setattr(library, "library_path", lambda: path)
+    monkeypatch.setattr(torch.ops, "load_library", lambda path: pytest.fail("loaded"))
+    with pytest.raises(RuntimeError, match=r"it was for torch 1\.13\.1: run `pip install"):
+        library.load()
+
+
+def test_a_file_that_is_no_library_is_an_error(fresh_load, monkeypatch, tmp_path):
+    path = tmp_path / "_C.abi3.so"
+    torch_here = torch.__version__.partition("+")[0].encode()
+    path.write_bytes(b"recyclelora was built with torch=" + torch_here + b";cuda=none\0")
     monkeypatch.setattr(library, "library_path", lambda: path)
     with pytest.raises(RuntimeError, match=r"Expected .*_C\.abi3\.so to load into torch"):
         library.load()

@@ -5,6 +5,6 @@ The names below need PyTorch and SciPy alone; detectron2 is imported by ``recycl
 """
 
 from .adapters import DualLoRALinear, adapt
-from .ops import rrqr
+from .ops import cmake_path, include_path, library_path, rrqr
 
-__all__ = ["DualLoRALinear", "adapt", "rrqr"]
+__all__ = ["DualLoRALinear", "adapt", "cmake_path", "include_path", "library_path", "rrqr"]

@@ -123,21 +123,35 @@ def device_report() -> Report:
     return rows, []
 
 
+def compiled_for(architectures: str, capability: tuple[int, int]) -> bool:
+    """Whether a GPU runs code that was compiled for ``architectures``, as in "8.0 9.0+PTX"."""
+    for major, minor, ptx in re.findall(r"(\d+)\.(\d+)(\+PTX)?(?:\s|$)", architectures):
+        target = int(major), int(minor)
+        if target <= capability and (ptx or target[0] == capability[0]):
+            return True
+    return False
+
+
 def extension_report() -> Report:
-    """The compiled library of this package: how it was built and for which CUDA."""
-    path = library.library_path()
+    """The compiled library of this package: how it was built, for which torch, CUDA and GPUs."""
+    path, info = library.library_path(), library.build_info()
+    if not path.is_file():
+        return [("extension", f"not built: {path} is absent")], [("extension", REBUILD)]
     try:
-        info = library.build_info()
+        library.load()
     except RuntimeError as error:
         return [("extension", str(error))], [("extension", REBUILD)]
-    if not info:
-        return [("extension", f"not built: {path} is absent")], [("extension", REBUILD)]
     built = f"with {info['compiler']}, C++ {info['cxx']}, for torch {info['torch']}"
-    rows = [("extension", str(path)), ("extension built", f"{built}, CUDA {info['cuda']}")]
-    running = torch.__version__.partition("+")[0]
-    if info["torch"] != running:
-        return rows, [("extension", f"one that was built for torch {running}: {REBUILD}")]
-    return rows, []
+    targets = f" for {info['architectures']}" if info["cuda"] != "none" else ""
+    rows = [("extension", str(path)), ("extension built", f"{built}, CUDA {info['cuda']}{targets}")]
+    missing = []
+    for index in range(torch.cuda.device_count()):
+        capability = torch.cuda.get_device_capability(index)
+        fits = compiled_for(info["architectures"], capability)
+        rows.append((f"extension on GPU {index}", "compiled" if fits else "not compiled for it"))
+        if not fits:
+            missing.append((f"extension on GPU {index}", f"{REBUILD}, and a CUDA toolkit"))
+    return rows, missing
 
 
 def folder_report() -> Report:

@@ -1,17 +1,63 @@
-"""The compiled library of operators: where it lies, loading it once, what it was built for."""
+"""The compiled operators: where they and their C++ face lie, how they were built, loading them."""
 
 import functools
 import logging
+import re
 from pathlib import Path
 
 import torch
 
 logger = logging.getLogger(__name__)
 
+PACKAGE = Path(__file__).parents[1]
+REBUILD = "run `pip install --no-build-isolation -e .` again to build it for the torch that is here"
+
 
 def library_path() -> Path:
-    """Where `pip install` puts the compiled library; the file need not exist."""
-    return Path(__file__).parents[1] / "_C.abi3.so"
+    """The compiled operators, for ``torch.ops.load_library``, which needs no other import.
+
+    The file is absent where the package runs from its sources and was not built.
+
+    >>> import recyclelora
+    >>> torch.ops.load_library(recyclelora.library_path())
+    >>> torch.ops.recyclelora.rrqr(torch.eye(2), 1, 1)[0]
+    tensor([0, 1])
+    """
+    return PACKAGE / "_C.abi3.so"
+
+
+def include_path() -> Path:
+    """The folder of the C++ headers, as in ``#include <recyclelora/rrqr.h>``."""
+    return PACKAGE / "include"
+
+
+def cmake_path() -> Path:
+    """The folder that makes CMake's ``find_package(RecycleLoRA)`` work.
+
+    Give it as ``-DRecycleLoRA_DIR=...`` or in ``CMAKE_PREFIX_PATH``.
+    """
+    return PACKAGE / "cmake"
+
+
+def build_info() -> dict[str, str]:
+    """What the compiled library was built with; empty without one.
+
+    Keys: ``compiler``, ``cxx`` (the value of ``__cplusplus``), ``torch`` (the version of its
+    headers), ``cxx11_abi``, ``cuda`` (the toolkit's version) and ``architectures`` (as in
+    TORCH_CUDA_ARCH_LIST); the last two are "none" in a library without CUDA.
+
+    >>> build_info()  # doctest: +SKIP
+    {'compiler': 'GCC 12.2.0', 'cxx': '201703L', 'torch': '2.11.0', 'cxx11_abi': '1',
+     'cuda': '13.0', 'architectures': '9.0'}
+    """
+    path = library_path()
+    if not path.is_file():
+        return {}
+    # Read, not asked of the loaded library: one built for another torch may crash as it loads.
+    found = re.search(rb"recyclelora was built with ([^\0]*)\0", path.read_bytes())
+    if not found:
+        return {}
+    return dict(field.split("=", 1) for field in found.group(1).decode().split(";"))
 
 
 @functools.cache
@@ -27,31 +73,40 @@ def load() -> bool:
     Raises
     ------
     RuntimeError
-        If the library is there but does not load, as after a change of torch's version.
+        If the library was built for another torch or CUDA than runs here, or does not load.
     """
     path = library_path()
     if not path.is_file():
-        logger.info("%s is absent: `pip install --no-build-isolation -e .` builds it", path)
+        logger.warning(
+            "The compiled operators are absent, slower ones in PyTorch and SciPy do their work; "
+            "`pip install --no-build-isolation -e .` builds %s",
+            path,
+        )
         return False
+    info = build_info()
+    if mismatch := built_for_another(info):
+        raise RuntimeError(f"Expected {path} to be built {mismatch}: {REBUILD}")
+    if info["cuda"] == "none" and torch.cuda.device_count() > 0:
+        logger.warning("%s was built without CUDA: on a GPU slower operators do its work", path)
     try:
         torch.ops.load_library(path)
     except OSError as error:
         raise RuntimeError(
-            f"Expected {path} to load into torch {torch.__version__}, but it does not; it was "
-            "probably built for another version: run `pip install --no-build-isolation -e .` again"
+            f"Expected {path} to load into torch {torch.__version__}, but it does not ({error}): "
+            f"{REBUILD}"
         ) from error
     return True
 
 
-def build_info() -> dict[str, str]:
-    """What the compiled library was built with; empty without one.
+def built_for_another(info: dict[str, str]) -> str:
+    """What :func:`build_info` says that does not fit the running torch; empty where all fits.
 
-    Keys: ``compiler``, ``cxx`` (the value of ``__cplusplus``), ``torch`` (the version of its
-    headers) and ``cuda`` (the toolkit's version, or "none").
-
-    >>> build_info()  # doctest: +SKIP
-    {'compiler': 'GCC 12.2.0', 'cxx': '201703', 'torch': '2.11.0', 'cuda': 'none'}
+    torch's C++ interface changes with each minor version, CUDA's with each major version.
     """
-    if not load():
-        return {}
-    return dict(field.split("=", 1) for field in torch.ops.recyclelora.build_info().split(";"))
+    torch_here, cuda_here = torch.__version__.partition("+")[0], torch.version.cuda or "none"
+    built, cuda = info.get("torch", "unknown"), info.get("cuda", "none")
+    if built.split(".")[:2] != torch_here.split(".")[:2]:
+        return f"for torch {torch_here}, but it was for torch {built}"
+    if cuda != "none" and cuda.split(".")[0] != cuda_here.split(".")[0]:
+        return f"for torch's CUDA {cuda_here}, but it was for CUDA {cuda}"
+    return ""

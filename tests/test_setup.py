@@ -1,0 +1,122 @@
+"""What setup.py decides: CUDA or not, from which toolkit, for which GPUs; and what it refuses."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[1] / "setup.py"
+VARIABLES = (
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "FORCE_CUDA",
+    "RECYCLELORA_NO_CUDA",
+    "TORCH_CUDA_ARCH_LIST",
+)
+
+
+@pytest.fixture
+def script(monkeypatch, tmp_path):
+    """setup.py as a module, on a machine of which nothing is known."""
+    spec = importlib.util.spec_from_file_location("setup", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    return module
+
+
+@pytest.fixture
+def toolkit(tmp_path):
+    """``toolkit("13.0")``: the folder of a CUDA toolkit that says it has this version."""
+
+    def make(version: str) -> Path:
+        home = tmp_path / f"cuda-{version}"
+        for folder in ("bin", "include"):
+            (home / folder).mkdir(parents=True)
+        (home / "include" / "cuda_runtime.h").touch()
+        nvcc = home / "bin" / "nvcc"
+        nvcc.write_text(
+            f"#!/bin/sh\necho Cuda compilation tools, release {version}, V{version}.1\n"
+        )
+        nvcc.chmod(0o755)
+        return home
+
+    return make
+
+
+def test_a_toolkit_of_torchs_major_version_is_taken_without_a_gpu(script, toolkit, monkeypatch):
+    monkeypatch.setenv("CUDA_HOME", str(home := toolkit("13.1")))
+    assert script.find_cuda() == (home, "13.1")
+
+
+def test_a_script_called_nvcc_on_the_path_leads_nowhere(script, toolkit, monkeypatch, tmp_path):
+    real = toolkit("13.0")
+    wrapper = tmp_path / "elsewhere" / "bin" / "nvcc"
+    wrapper.parent.mkdir(parents=True)
+    wrapper.write_text(f'#!/bin/sh\nexec {real}/bin/nvcc "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:/bin")
+    assert wrapper.parents[1] not in script.toolkits()
+    monkeypatch.setenv("PATH", f"{real}/bin:/bin")
+    assert next(iter(script.toolkits().items())) == (real, "13.0")
+
+
+def test_what_is_asked_for_is_done(script, toolkit, monkeypatch):
+    monkeypatch.setenv("CUDA_HOME", str(toolkit("13.0")))
+    monkeypatch.setenv("RECYCLELORA_NO_CUDA", "1")
+    assert script.find_cuda() == (None, "RECYCLELORA_NO_CUDA is set")
+    monkeypatch.setenv("RECYCLELORA_NO_CUDA", "0")
+    assert script.find_cuda()[0] is not None
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert script.find_cuda()[0] is None
+    monkeypatch.setenv("FORCE_CUDA", "1")
+    with pytest.raises(SystemExit, match=r"^error: FORCE_CUDA is set, but torch .* without CUDA$"):
+        script.find_cuda()
+
+
+def test_no_toolkit_is_a_build_without_cuda_unless_one_is_asked_for(script, monkeypatch):
+    monkeypatch.setattr(script, "toolkits", dict)
+    assert script.find_cuda()[0] is None
+    monkeypatch.setenv("FORCE_CUDA", "1")
+    with pytest.raises(SystemExit, match="FORCE_CUDA is set, but no CUDA toolkit was found"):
+        script.find_cuda()
+
+
+def test_a_toolkit_of_another_version_is_never_passed_over_in_silence(script, toolkit, monkeypatch):
+    monkeypatch.setenv("CUDA_HOME", str(toolkit("12.9")))
+    with pytest.raises(SystemExit, match=r"Expected a CUDA 13 toolkit.*but found 12\.9 in"):
+        script.find_cuda()
+
+
+def test_architectures_are_those_named_or_here_or_a_short_list(script, monkeypatch):
+    assert script.architectures() == "8.0 9.0+PTX"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    capabilities = [(9, 0), (8, 6), (9, 0)]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+    assert script.architectures() == "8.6 9.0+PTX"
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.5;8.0+PTX")
+    assert script.architectures() == "7.5 8.0+PTX"
+
+
+def test_a_wrong_cuda_home_is_one_sentence_and_a_failure():
+    environment = {**os.environ, "CUDA_HOME": "/nonexistent", "FORCE_CUDA": "1"}
+    environment.pop("RECYCLELORA_NO_CUDA", None)
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), "--version"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    if torch.version.cuda:
+        assert "Expected a CUDA toolkit in CUDA_HOME=/nonexistent" in result.stderr
