@@ -7,6 +7,7 @@ STAMPS := .venv/stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PACKAGE := projects/RecycleLoRA/recyclelora
 SOURCES := $(wildcard csrc/*.* csrc/*/*.* $(PACKAGE)/include/*/*.h)
+CPP := $(SOURCES) $(wildcard examples/cpp/*.cpp)
 LIBRARY := $(PACKAGE)/_C.abi3.so
 PYTEST := $(BIN)/python -m pytest
 LINTED := configs projects tests tools setup.py
@@ -33,12 +34,12 @@ test-all: test test-slow  ## all tests
 lint: setup  ## ruff and clang-format, changing nothing
 	$(BIN)/ruff check $(wildcard $(LINTED))
 	$(BIN)/ruff format --check $(wildcard $(LINTED))
-	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 format: setup  ## let ruff and clang-format rewrite what they can
 	$(BIN)/ruff check --fix $(wildcard $(LINTED))
 	$(BIN)/ruff format $(wildcard $(LINTED))
-	$(BIN)/clang-format -i $(SOURCES)
+	$(BIN)/clang-format -i $(CPP)
 
 clean:  ## remove what was built and set up, not what was trained
 	rm -rf .venv build dist .pytest_cache .ruff_cache projects/RecycleLoRA/*.egg-info

@@ -28,8 +28,12 @@ WITHOUT_DETECTRON2 = {"ops", "adapters"}
 
 TREES = [PACKAGE, ROOT / "tools", ROOT / "configs", ROOT / "tests"]
 PYTHON = [*sorted(path for tree in TREES for path in tree.rglob("*.py")), ROOT / "setup.py"]
-OTHER = ("*.md", "*.toml", "*.txt", "*.cff", "Makefile", ".ci/*", ".*.yaml", "csrc/**/*.*")
-TEXT = [*PYTHON, *(path for pattern in OTHER for path in ROOT.glob(pattern) if path.is_file())]
+OTHER = ("*.md", "*.toml", "*.txt", "*.cff", "*.in", "Makefile", ".ci/*", ".*.yaml")
+CPP = ("csrc/**/*.*", "examples/**/*.*", "projects/**/*.h", "projects/**/*.cmake")
+TEXT = [
+    *PYTHON,
+    *(path for pattern in OTHER + CPP for path in ROOT.glob(pattern) if path.is_file()),
+]
 
 
 def name(path: Path) -> str:

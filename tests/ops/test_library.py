@@ -52,6 +52,17 @@ def test_the_package_imports_and_works_without_the_library(tmp_path):
     assert "compiled operators are absent" in result.stderr
 
 
+def test_loads_into_a_process_that_knows_only_torch():
+    """No import of this package, as a user of the operators alone would."""
+    code = (
+        "import sys, torch; torch.ops.load_library(sys.argv[1]);"
+        "perm, q, _, r = torch.ops.recyclelora.rrqr(torch.eye(3).flip(1) * 2, 3, 0);"
+        "print(perm.tolist(), r.tolist(), 'recyclelora' in sys.modules)"
+    )
+    result = run_python(code, str(library.library_path()), PYTHONPATH="")
+    assert result.stdout == "[0, 1, 2] [2.0, 2.0, 2.0] False\n"
+
+
 def run_python(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
