@@ -72,4 +72,5 @@ $(LIBRARY): setup.py pyproject.toml $(SOURCES) $(STAMPS)/detectron2
 	@echo "[set-up] compiling csrc/ and installing recyclelora in editable mode"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --quiet --no-build-isolation --no-deps -e .
 	@$(PIP) check
+	@$(BIN)/python -m recyclelora.collect_env | sed -n "s/^extension built  */[set-up] compiled /p"
 	@touch $@

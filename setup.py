@@ -126,7 +126,7 @@ def run_path() -> list[str]:
 
 
 def main() -> None:
-    """Say what is built, then build it: all of csrc/, with its .cu files where CUDA is."""
+    """Say what is built, then build it: all of csrc/, but csrc/cuda only where CUDA is."""
     home, version = find_cuda()
     if home:
         targets = architectures()
@@ -139,12 +139,13 @@ def main() -> None:
     from torch.utils import cpp_extension
 
     kind = cpp_extension.CUDAExtension if home else cpp_extension.CppExtension
-    suffixes = {".cpp", ".cu"} if home else {".cpp"}
-    sources = (path for path in (ROOT / "csrc").rglob("*") if path.suffix in suffixes)
+    sources = [path.relative_to(ROOT) for path in (ROOT / "csrc").rglob("*.*")]
+    if not home:
+        sources = [path for path in sources if "cuda" not in path.parts]
     host = ["-fopenmp", "-fvisibility=hidden"]  # at::parallel_for is serial without the first
     library = kind(
         "recyclelora._C",
-        sorted(str(path.relative_to(ROOT)) for path in sources),
+        sorted(str(path) for path in sources if path.suffix in {".cpp", ".cu"}),
         include_dirs=[str(INCLUDE)],
         define_macros=[
             ("RECYCLELORA_CUDA", f'"{version}"'),

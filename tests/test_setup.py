@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,3 +121,45 @@ def test_a_wrong_cuda_home_is_one_sentence_and_a_failure():
     assert result.stderr.count("\n") == 1
     if torch.version.cuda:
         assert "Expected a CUDA toolkit in CUDA_HOME=/nonexistent" in result.stderr
+
+
+@pytest.mark.slow
+def test_archive_and_wheel_are_whole(tmp_path):
+    """From a source archive, without CUDA: a wheel that works from its own files."""
+    tree = tmp_path / "tree"
+    unneeded = shutil.ignore_patterns(".*", "build", "dist", "output", "*.so", "*.egg-info")
+    shutil.copytree(SCRIPT.parent, tree, ignore=unneeded)
+    environment = {
+        **os.environ,
+        "RECYCLELORA_NO_CUDA": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # for ninja
+        "PYTHONPATH": "",
+    }
+    environment.pop("FORCE_CUDA", None)
+
+    def python(*arguments: str | Path) -> str:
+        command = [sys.executable, *map(str, arguments)]
+        result = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    archived = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    assert "building without CUDA: RECYCLELORA_NO_CUDA is set" in python("-c", archived)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    options = ("--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", tmp_path)
+    python("-m", "pip", "wheel", *options, archive)
+    (wheel,) = tmp_path.glob("*-cp310-abi3-*.whl")
+    shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
+    environment["PYTHONPATH"] = str(tmp_path / "installed")
+    printed = python(
+        "-c",
+        "import recyclelora as r, torch; from recyclelora.ops import library\n"
+        "print(r.library_path(), library.load(), library.build_info()['cuda'])\n"
+        "print((r.include_path() / 'recyclelora/rrqr.h').is_file())\n"
+        "print((r.cmake_path() / 'RecycleLoRAConfig.cmake').is_file())\n"
+        "print(r.rrqr(torch.eye(2), 1, 1).perm.tolist())",
+    )
+    library = tmp_path / "installed" / "recyclelora" / "_C.abi3.so"
+    assert printed.splitlines() == [f"{library} True none", "True", "True", "[0, 1]"]
