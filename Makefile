@@ -12,7 +12,7 @@ LIBRARY := $(PACKAGE)/_C.abi3.so
 PYTEST := $(BIN)/python -m pytest
 LINTED := configs projects tests tools setup.py
 
-.PHONY: help setup demo test test-slow test-all lint format clean
+.PHONY: help setup demo benchmark test test-slow test-all lint format clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -23,10 +23,16 @@ setup: $(LIBRARY)  ## make .venv: torch, detectron2, this package (5 GB, some mi
 demo: setup  ## adapt, train on drawn streets, evaluate on other domains, draw the picture
 	$(BIN)/python tools/demo.py
 
+benchmark: setup $(STAMPS)/benchmark  ## time it against SciPy, peft and Hugging Face; rewrite results/
+	$(BIN)/python tools/benchmark/rrqr.py --weights dinov2_vits14_focus
+	$(BIN)/python tools/benchmark/adapter.py
+	$(BIN)/python tools/benchmark/step.py
+	$(BIN)/python tools/update_readme.py
+
 test: setup  ## the tests of at most a few seconds each
 	$(PYTEST) -m "not slow"
 
-test-slow: setup  ## the other tests
+test-slow: setup $(STAMPS)/benchmark  ## the other tests
 	$(PYTEST) -m slow
 
 test-all: test test-slow  ## all tests
@@ -73,4 +79,9 @@ $(LIBRARY): setup.py pyproject.toml $(SOURCES) $(STAMPS)/detectron2
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --quiet --no-build-isolation --no-deps -e .
 	@$(PIP) check
 	@$(BIN)/python -m recyclelora.collect_env | sed -n "s/^extension built  */[set-up] compiled /p"
+	@touch $@
+
+$(STAMPS)/benchmark: $(LIBRARY)
+	@echo "[set-up] installing what the benchmarks compare with"
+	@$(PIP) install --quiet "recyclelora[benchmark]"
 	@touch $@

@@ -250,7 +250,7 @@ def plot(result: dict) -> Figure:
     figure.axes[0].set_title("four linears of a block, forward + backward")
     figure.axes[1].set_title(f"their activations over {result['settings']['blocks']} blocks")
     figure.axes[0].legend(fontsize="small", ncols=2)
-    figure.suptitle(measure.machine(result["environment"]), fontsize="small")
+    figure.suptitle(result["environment"]["machine"], fontsize="small")
     return figure
 
 
@@ -274,7 +274,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = measure.finish_options(args, "adapter")
     args.layers = measure.block_shapes(args.width)
     if peft is None:
-        print("peft is left out: `pip install -e '.[benchmark]'` installs it")
+        print("peft is left out: `pip install peft transformers` installs it")
     result = {
         "environment": measure.environment(args.device),
         "settings": settings,

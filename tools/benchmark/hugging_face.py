@@ -1,7 +1,7 @@
 """The segmentor that one would build without this project, of the same sizes as ours.
 
 Hugging Face's Mask2Former on its Dinov2, with two LoRA adapters by peft. Needs both packages:
-``pip install -e '.[benchmark]'``.
+``pip install peft transformers``.
 """
 
 import re

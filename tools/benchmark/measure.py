@@ -140,11 +140,15 @@ def environment(device: torch.device) -> dict[str, Any]:
     names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     key = "CUDA" if device.type == "cuda" else "CPU"
+    cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
+    cpu = names[0] if names else platform.machine()
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "cpu": names[0] if names else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
+        "machine": gpu or f"{cores} CPU cores ({cpu}), {threads} threads",
+        "gpu": gpu,
+        "cpu": cpu,
+        "cores": cores,
+        "threads": threads,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("torch", "scipy", "peft", "transformers")},
         "recyclelora": _version("recyclelora"),
@@ -173,12 +177,6 @@ def _commit() -> str:
     commit = git("rev-parse", "--short", "HEAD") or "unknown"
     changed = git("status", "--porcelain", "-uno", "--", "csrc", "projects", "tools")
     return f"{commit} with local changes" if changed else commit
-
-
-def machine(record: Mapping[str, Any]) -> str:
-    """One phrase for tables and plots: what :func:`environment` says it ran on."""
-    cpu = f"{record['cores']} CPU cores ({record['cpu']}), {record['threads']} threads"
-    return record["gpu"] or cpu
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:

@@ -271,7 +271,7 @@ def plot(result: dict) -> Figure:
         right.plot(threads, medians, "o-", color=colours[name], label=name)
     right.set(title="two blocks", xlabel="threads", ylabel="seconds", ylim=(0, None))
     middle.legend(fontsize="small")
-    figure.suptitle(measure.machine(result["environment"]), fontsize="small")
+    figure.suptitle(result["environment"]["machine"], fontsize="small")
     return figure
 
 

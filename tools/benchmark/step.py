@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from tqdm import tqdm
 
 import measure
 from measure import PeakMemory, alternate, require, spread
@@ -226,8 +227,7 @@ def time_precision(args: argparse.Namespace, precision: str) -> dict:
     check_losses(numbers, precision)
     del models, calls
     systems = {}
-    for name in SYSTEMS:
-        print(f"{precision}: memory of {name}", flush=True)
+    for name in tqdm(SYSTEMS, desc=f"{precision} memory", unit="system"):
         systems[name] = {
             **spread(seconds[name]),
             **memory_apart(name, args, precision),
@@ -255,7 +255,7 @@ def plot(result: dict) -> Figure:
     settings = result["settings"]
     sizes = f"{settings['backbone']}, head {settings['head']}, "
     sizes += f"{settings['batch']} x {settings['crop']} x {settings['crop']} pixels"
-    machine = measure.machine(result["environment"])
+    machine = result["environment"]["machine"]
     figure.suptitle(f"{sizes}; {machine}", fontsize="small")
     return figure
 
@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = measure.finish_options(args, "step")
     for package in ("peft", "transformers"):
         if importlib.util.find_spec(package) is None:
-            raise ValueError(f"{package} is missing: `pip install -e '.[benchmark]'` installs it")
+            raise ValueError(f"{package} is missing: `pip install peft transformers` installs it")
     result = {
         "environment": measure.environment(args.device),
         "settings": settings,
