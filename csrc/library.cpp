@@ -31,4 +31,12 @@ TORCH_LIBRARY(recyclelora, m) {
   m.def(
       "rrqr(Tensor weight, SymInt n_major, SymInt n_minor)"
       " -> (Tensor perm, Tensor q_major, Tensor q_minor, Tensor r_diag)");
+  m.def("gather_columns(Tensor x, Tensor columns) -> Tensor");
+  m.def(
+      "dual_lora_linear(Tensor x, Tensor weight, Tensor? bias, Tensor A, Tensor B, float scaling,"
+      " Tensor? columns=None) -> (Tensor out, Tensor kept)");
+  m.def(
+      "dual_lora_linear_backward(Tensor grad, Tensor? x, Tensor? kept, Tensor weight, Tensor A,"
+      " Tensor B, float scaling, Tensor? columns, bool[4] wanted)"
+      " -> (Tensor x, Tensor bias, Tensor A, Tensor B)");
 }

@@ -2,7 +2,7 @@
 
 from .files import load_adapters, save_adapters
 from .inject import adapt
-from .layer import DualLoRALinear, dual_lora_linear
+from .layer import DualLoRALinear
 from .state import (
     activate_pair,
     active,
@@ -24,7 +24,6 @@ __all__ = [
     "adapted_layers",
     "adapter_parameters",
     "add_pair",
-    "dual_lora_linear",
     "export",
     "load_adapters",
     "merge",

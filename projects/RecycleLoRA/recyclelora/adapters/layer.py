@@ -6,41 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import dual_lora_linear
 from .checks import check_linear, check_pair_name, check_settings, check_weight
 from .initialisers import INITIALISERS, Factors
 from .pair import AdapterPair
-
-
-def dual_lora_linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    A: Tensor,
-    B: Tensor,
-    scaling: float,
-    columns: Tensor | None = None,
-) -> Tensor:
-    """``x weight' + bias + scaling x A' B'``, both adapters in one pass.
-
-    Parameters
-    ----------
-    x : Tensor, (..., in)
-    weight : Tensor, (out, in)
-    bias : Tensor, (out,), or None
-    A : Tensor, (r, in), or (r, len(columns)) if ``columns`` is given
-    B : Tensor, (out, r), with r at least 1
-    scaling : float
-    columns : Tensor, int64, optional
-        The columns of x that A reads.
-
-    Returns
-    -------
-    Tensor, (..., out)
-    """
-    out = F.linear(x, weight, bias)
-    hidden = F.linear(x if columns is None else x.index_select(-1, columns), A)
-    rows = out.reshape(-1, out.shape[-1])
-    return torch.addmm(rows, hidden.reshape(-1, A.shape[0]), B.t(), alpha=scaling).view(out.shape)
 
 
 class DualLoRALinear(AdapterPair):

@@ -1,10 +1,12 @@
 """The operators in SciPy and plain PyTorch: the oracle of the compiled ones, and their stand-in."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.linalg
 import torch
+import torch.nn.functional as F
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
@@ -116,3 +118,118 @@ def _follow_greedy_rule(residual: np.ndarray, noise: np.ndarray) -> np.ndarray:
         residual -= np.outer(direction, direction @ residual)
         chosen.append(pivot)
     return np.array(chosen, int)
+
+
+def gather_columns(x: Tensor, columns: Tensor) -> Tensor:
+    """:func:`recyclelora.ops.gather_columns` on any device."""
+    check_gather_columns(x, columns)
+    return x.index_select(-1, columns)
+
+
+def check_gather_columns(x: Tensor, columns: Tensor) -> None:
+    """Raise ValueError, in one sentence, where the operator is not defined."""
+    if x.dim() < 1 or not x.is_floating_point():
+        raise ValueError(
+            f"gather_columns: x must be (..., k) and floating, got shape {tuple(x.shape)} and "
+            f"{x.dtype}"
+        )
+    if columns.dim() != 1 or columns.dtype != torch.int64:
+        raise ValueError(
+            "gather_columns: columns must be (n,) and int64, got shape "
+            f"{tuple(columns.shape)} and {columns.dtype}"
+        )
+
+
+def dual_lora_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    A: Tensor,
+    B: Tensor,
+    scaling: float,
+    columns: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The operator under :func:`recyclelora.ops.dual_lora_linear`, by its formula.
+
+    Returns out (..., out) and what the backward keeps of x: ``scaling x A'`` (rows, r), or
+    ``x[..., columns]`` (rows, len(columns)). It computes in x's dtype.
+    """
+    check_dual_lora_linear(x, weight, bias, A, B, columns)
+    rows = x.reshape(-1, x.shape[-1])
+    scaled_A = (scaling * A).to(x.dtype)
+    kept = rows @ scaled_A.T if columns is None else rows.index_select(1, columns)
+    hidden = kept if columns is None else kept @ scaled_A.T
+    out = F.linear(rows, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+    out = out + hidden @ B.to(x.dtype).T
+    return out.reshape(*x.shape[:-1], len(weight)), kept
+
+
+def dual_lora_linear_backward(
+    grad: Tensor,
+    x: Tensor | None,
+    kept: Tensor | None,
+    weight: Tensor,
+    A: Tensor,
+    B: Tensor,
+    scaling: float,
+    columns: Tensor | None,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, bias, A and B, by formulas that PyTorch can differentiate again.
+
+    Those that are not ``wanted`` are empty tensors, and x or kept, if only they need it, None.
+    """
+    wants_x, wants_bias, wants_A, wants_B = wanted
+    grad_x, grad_bias, grad_A, grad_B = (like.new_empty(0) for like in (grad, weight, A, B))
+    dtype, rows = grad.dtype, grad.reshape(-1, grad.shape[-1])
+    if wants_x or wants_A:
+        grad_hidden = rows @ (scaling * B).to(dtype)
+    if wants_x:
+        grad_x, update = rows @ weight.to(dtype), grad_hidden @ A.to(dtype)
+        grad_x = grad_x + update if columns is None else grad_x.index_add(1, columns, update)
+        grad_x = grad_x.reshape(*grad.shape[:-1], weight.shape[1])
+    if wants_bias:
+        grad_bias = rows.sum(0, dtype=weight.dtype)
+    if wants_A:
+        inputs = x.reshape(-1, x.shape[-1]) if columns is None else kept
+        grad_A = (grad_hidden.T @ inputs).to(A.dtype)
+    if wants_B:
+        hidden = kept if columns is None else kept @ (scaling * A).to(dtype).T
+        grad_B = (rows.T @ hidden).to(B.dtype)
+    return grad_x, grad_bias, grad_A, grad_B
+
+
+def check_dual_lora_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    A: Tensor,
+    B: Tensor,
+    columns: Tensor | None,
+) -> None:
+    """Raise ValueError, in one sentence, where the operator is not defined."""
+
+    def require(is_right: bool, name: str, expected: str, tensor: Tensor) -> None:
+        if not is_right:
+            raise ValueError(
+                f"dual_lora_linear: {name} must be {expected}, got shape {tuple(tensor.shape)}"
+            )
+
+    require(weight.dim() == 2 and weight.numel() > 0, "weight", "(out, in)", weight)
+    out_features, in_features = weight.shape
+    inputs = in_features if columns is None else columns.shape[0]
+    fits = x.dim() >= 1 and x.shape[-1] == in_features
+    require(fits, "x", f"(..., {in_features})", x)
+    if bias is not None:
+        require(bias.shape == (out_features,), "bias", f"({out_features},)", bias)
+    fits = A.dim() == 2 and A.shape[0] > 0 and A.shape[1] == inputs
+    require(fits, "A", f"(r, {inputs}) with r at least 1", A)
+    require(B.shape == (out_features, A.shape[0]), "B", f"({out_features}, {A.shape[0]})", B)
+    dtypes = [tensor.dtype for tensor in (x, weight, A, B)]
+    if not all(dtype.is_floating_point for dtype in dtypes) or (
+        torch.float64 in dtypes and len({*dtypes}) > 1
+    ):
+        raise ValueError(
+            "dual_lora_linear: x, weight, A and B must be floating and all or none of them "
+            f"float64, got {', '.join(str(dtype) for dtype in dtypes)}"
+        )

@@ -1,0 +1,175 @@
+// The dual-adapter linear layer y = x W' + b + s (x A') B' and its gradients, on CPU and CUDA: the
+// products are PyTorch's own. With `columns`, A reads only those columns of x.
+//
+// The update s B A may be added to the weight, in a workspace, or to the product: (x A') B' to y,
+// (dy B) A to dx. Either costs as much for each element of what it is added to, so it goes to the
+// smaller of the two, see `into_weight`.
+
+#include <array>
+#include <optional>
+#include <tuple>
+
+#include <ATen/autocast_mode.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <torch/library.h>
+
+#include "gather_columns.h"
+#include "workspace.h"
+
+namespace recyclelora {
+namespace {
+
+using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// The constants of a layer, and x's dtype, in which it computes: half precision under autocast,
+// while the parameters are float32.
+struct Layer {
+  const Tensor& weight;  // (out, in)
+  const Tensor& A;       // (r, in), or (r, columns)
+  const Tensor& B;       // (out, r)
+  double scaling;
+  const OptionalTensor& columns;
+  at::ScalarType dtype;
+
+  Tensor rounded(const Tensor& tensor) const { return tensor.to(dtype); }
+  Tensor scaled(const Tensor& factor) const { return rounded(factor.mul(scaling)); }
+
+  Tensor plain_weight() const {
+    if (weight.scalar_type() == dtype) return weight;
+    return workspace(weight.sizes(), weight.options().dtype(dtype), 0).copy_(weight);
+  }
+
+  // W + s B A, summed in float32 or wider and rounded once (sums in half precision lose the
+  // update): by addmm, which accumulates half precisions so, or else in a float32 workspace.
+  Tensor effective_weight() const {
+    const bool mixed = weight.scalar_type() != dtype;
+    const at::ScalarType wide = mixed ? at::kFloat : dtype;
+    const Tensor wide_A = A.to(wide), wide_B = B.to(wide);
+    Tensor sum = workspace(weight.sizes(), weight.options().dtype(dtype), 0);
+    if (columns) {
+      const Tensor old = gather_columns(weight, *columns).to(wide);
+      sum.copy_(weight);
+      return sum.index_copy_(1, *columns, rounded(at::addmm(old, wide_B, wide_A, 1, scaling)));
+    }
+    if (!mixed) return at::addmm_out(sum, weight, wide_B, wide_A, 1, scaling);
+    Tensor exact = workspace(weight.sizes(), weight.options().dtype(wide), 1);
+    at::addmm_out(exact, weight.to(wide), wide_B, wide_A, 1, scaling);
+    return sum.copy_(exact);
+  }
+};
+
+// Whether s B A is cheaper added to the weight (out, in) than to a product (rows, out) or
+// (rows, in), where `other` is the side they do not share. By flops that is rows > other. Measured
+// on a CPU (DINOv2-L's shapes, float32 and bfloat16): writing the sum beside the weight costs a
+// third more than adding in place; but with `columns` the weight is copied and only they are added.
+bool into_weight(int64_t rows, int64_t other, bool sparse) {
+  return sparse ? 2 * rows > other : 3 * rows > 4 * other;
+}
+
+Tensor with_width(const Tensor& matrix, const Tensor& like) {
+  auto shape = like.sizes().vec();
+  shape.back() = matrix.size(1);
+  return matrix.view(shape);
+}
+
+void check(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, const Tensor& A,
+           const Tensor& B, const OptionalTensor& columns) {
+  TORCH_CHECK_VALUE(weight.dim() == 2 && weight.numel() > 0,
+                    "dual_lora_linear: weight must be (out, in), got shape ", weight.sizes());
+  const int64_t out = weight.size(0), in = weight.size(1);
+  TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == in, "dual_lora_linear: x must be (..., ", in,
+                    ") for a weight of shape ", weight.sizes(), ", got ", x.sizes());
+  TORCH_CHECK_VALUE(!bias || (bias->dim() == 1 && bias->size(0) == out),
+                    "dual_lora_linear: bias must be (", out, ",), got shape ", bias->sizes());
+  const int64_t inputs = columns ? columns->numel() : in;
+  TORCH_CHECK_VALUE(A.dim() == 2 && A.size(0) > 0 && A.size(1) == inputs,
+                    "dual_lora_linear: A must be (r, ", inputs, ") with r at least 1, got shape ",
+                    A.sizes());
+  TORCH_CHECK_VALUE(B.dim() == 2 && B.size(0) == out && B.size(1) == A.size(0),
+                    "dual_lora_linear: B must be (", out, ", ", A.size(0), "), got shape ",
+                    B.sizes());
+  for (const Tensor* tensor : {&x, &weight, &A, &B}) {
+    TORCH_CHECK_VALUE(
+        at::isFloatingType(tensor->scalar_type()) &&
+            (tensor->scalar_type() == at::kDouble) == (weight.scalar_type() == at::kDouble),
+        "dual_lora_linear: x, weight, A and B must be floating and all or none of "
+        "them float64, got ",
+        x.scalar_type(), ", ", weight.scalar_type(), ", ", A.scalar_type(), ", ", B.scalar_type());
+  }
+}
+
+std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& weight,
+                                   const OptionalTensor& bias, const Tensor& A, const Tensor& B,
+                                   double scaling, const OptionalTensor& columns) {
+  check(x, weight, bias, A, B, columns);
+  // The dtypes are settled: x's. Autocast would round the float32 sum's terms.
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const Layer layer{weight, A, B, scaling, columns, x.scalar_type()};
+  const Tensor rows = as_matrix(x);
+  const OptionalTensor rounded_bias = bias ? OptionalTensor(layer.rounded(*bias)) : std::nullopt;
+  const Tensor scaled_A = layer.scaled(A);
+  Tensor kept = columns ? gather_columns(rows, *columns) : at::mm(rows, scaled_A.t());
+  if (into_weight(rows.size(0), weight.size(1), columns.has_value())) {
+    return {with_width(at::linear(rows, layer.effective_weight(), rounded_bias), x), kept};
+  }
+  Tensor out = at::linear(rows, layer.plain_weight(), rounded_bias);
+  const Tensor hidden = columns ? at::mm(kept, scaled_A.t()) : kept;
+  out.addmm_(hidden, layer.rounded(B).t());
+  return {with_width(out, x), kept};
+}
+
+// dx (rows, in), from dy (rows, out) and t = s dy B (rows, r).
+Tensor gradient_of_x(const Layer& layer, const Tensor& dy, const Tensor& t) {
+  if (!layer.columns && into_weight(dy.size(0), layer.weight.size(0), false)) {
+    return at::mm(dy, layer.effective_weight());
+  }
+  Tensor dx = at::mm(dy, layer.plain_weight());
+  const Tensor A = layer.rounded(layer.A);
+  if (!layer.columns) return dx.addmm_(t, A);
+  return dx.index_copy_(1, *layer.columns, gather_columns(dx, *layer.columns).addmm_(t, A));
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const OptionalTensor& x,
+                                                    const OptionalTensor& kept,
+                                                    const Tensor& weight, const Tensor& A,
+                                                    const Tensor& B, double scaling,
+                                                    const OptionalTensor& columns,
+                                                    std::array<bool, 4> wanted) {
+  const auto [wants_x, wants_bias, wants_A, wants_B] = wanted;
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const Layer layer{weight, A, B, scaling, columns, grad.scalar_type()};
+  const Tensor dy = as_matrix(grad);
+  const auto none = [&](const Tensor& like) { return at::empty({0}, like.options()); };
+  Tensor dx = none(grad), db = none(weight), dA = none(A), dB = none(B);
+  if (wants_x || wants_A) {
+    const Tensor t = at::mm(dy, layer.scaled(B));
+    if (wants_x) dx = with_width(gradient_of_x(layer, dy, t), grad);
+    if (wants_A) dA = at::mm(t.t(), columns ? *kept : as_matrix(*x)).to(A.scalar_type());
+  }
+  if (wants_bias) db = dy.sum(0, /*keepdim=*/false, weight.scalar_type());
+  if (wants_B) {
+    const Tensor hidden = columns ? at::mm(*kept, layer.scaled(A).t()) : *kept;
+    // As hidden' dy: the product whose long side is contiguous is the faster one.
+    dB = at::mm(hidden.t(), dy).t().to(B.scalar_type()).contiguous();
+  }
+  return {dx, db, dA, dB};
+}
+
+}  // namespace
+}  // namespace recyclelora
+
+TORCH_LIBRARY_IMPL(recyclelora, CPU, m) {
+  m.impl("dual_lora_linear", &recyclelora::forward);
+  m.impl("dual_lora_linear_backward", &recyclelora::backward);
+}
+
+TORCH_LIBRARY_IMPL(recyclelora, CUDA, m) {
+  m.impl("dual_lora_linear", &recyclelora::forward);
+  m.impl("dual_lora_linear_backward", &recyclelora::backward);
+}

@@ -1,0 +1,25 @@
+#include "workspace.h"
+
+#include <array>
+
+#include <ATen/ops/empty.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/util/accumulate.h>
+
+namespace recyclelora {
+
+at::Tensor workspace(at::IntArrayRef sizes, const at::TensorOptions& options, int64_t slot) {
+  if (!options.device().is_cpu()) return at::empty(sizes, options);
+  thread_local std::array<at::Tensor, kWorkspaceSlots> buffers;
+  at::Tensor& buffer = buffers.at(slot);
+  const int64_t bytes = c10::multiply_integers(sizes) * options.dtype().itemsize();
+  const c10::InferenceMode normal_tensor(false);  // it outlives an inference mode around this call
+  if (!buffer.defined() || buffer.numel() < bytes) {
+    buffer.reset();  // the old one goes before the new one comes
+    buffer = at::empty({bytes}, options.dtype(at::kByte));
+  }
+  const auto dtype = c10::typeMetaToScalarType(options.dtype());
+  return buffer.narrow(0, 0, bytes).view(dtype).view(sizes);
+}
+
+}  // namespace recyclelora

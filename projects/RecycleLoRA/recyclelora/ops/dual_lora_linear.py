@@ -1,0 +1,154 @@
+"""The dual-adapter linear layer as one operator, forward and backward."""
+
+import torch
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+
+from . import reference
+from .library import load
+
+
+def dual_lora_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    A: Tensor,
+    B: Tensor,
+    scaling: float,
+    columns: Tensor | None = None,
+) -> Tensor:
+    r"""``x weight' + bias + scaling x A' B'``: both adapters, joined in A and B, in one operator.
+
+    Where x has many rows the effective weight ``weight + scaling B A`` is formed for the length
+    of the call (in float32 or wider, then rounded once); for few rows ``x A' B'`` is added to the
+    product. Whichever it was, the backward saves x and ``x A'``, never a weight; with ``columns``
+    only ``x[..., columns]``. Nothing is remembered from one call to the next.
+
+    All derivatives are right to any order: of x, weight, bias, A and B, in backward and forward
+    mode, under ``torch.func``, ``torch.compile``, checkpointing and autocast. A tensor that was
+    changed in place between forward and backward raises PyTorch's usual error.
+
+    Parameters
+    ----------
+    x : Tensor, (..., in)
+        float16, bfloat16, float32 or float64, the dtype of all others. Under autocast x is cast,
+        and the others may be float32: their sum is formed before it is rounded.
+    weight : Tensor, (out, in)
+    bias : Tensor, (out,), or None
+    A : Tensor, (r, in), or (r, len(columns)) if ``columns`` is given
+    B : Tensor, (out, r), with r at least 1
+    scaling : float
+    columns : Tensor, int64, optional
+        The columns of x that A reads, each once.
+
+    Returns
+    -------
+    Tensor, (..., out), x's dtype (under autocast its dtype)
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit together.
+
+    Examples
+    --------
+    >>> x, weight, bias = torch.randn(2, 5, 8), torch.randn(6, 8), torch.randn(6)
+    >>> A, B = torch.randn(3, 8, requires_grad=True), torch.zeros(6, 3, requires_grad=True)
+    >>> out = dual_lora_linear(x, weight, bias, A, B, scaling=1 / 3)
+    >>> torch.allclose(out, torch.nn.functional.linear(x, weight, bias), atol=1e-5)
+    True
+    """
+    device = x.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        if x.dtype != torch.float64:  # as autocast itself
+            x = x.to(torch.get_autocast_dtype(device))
+    elif x.dtype != weight.dtype:
+        raise ValueError(
+            f"dual_lora_linear: x must have the dtype of weight, got {x.dtype} and {weight.dtype}"
+        )
+    tensors = [tensor for tensor in (x, weight, bias, A, B) if tensor is not None]
+    if any(unpack_dual(tensor).tangent is not None for tensor in tensors):
+        # PyTorch would drop the tangents at an operator: the plain formula keeps them.
+        return reference.dual_lora_linear(x, weight, bias, A, B, scaling, columns)[0]
+    return torch.ops.recyclelora.dual_lora_linear(x, weight, bias, A, B, scaling, columns)[0]
+
+
+FORWARD = "recyclelora::dual_lora_linear"
+BACKWARD = "recyclelora::dual_lora_linear_backward"
+
+if not load():
+    torch.library.define(
+        FORWARD,
+        "(Tensor x, Tensor weight, Tensor? bias, Tensor A, Tensor B, float scaling,"
+        " Tensor? columns=None) -> (Tensor out, Tensor kept)",
+    )
+    torch.library.define(
+        BACKWARD,
+        "(Tensor grad, Tensor? x, Tensor? kept, Tensor weight, Tensor A, Tensor B, float scaling,"
+        " Tensor? columns, bool[4] wanted) -> (Tensor x, Tensor bias, Tensor A, Tensor B)",
+    )
+# For every device that has no compiled kernel.
+torch.library.impl(FORWARD, "CompositeExplicitAutograd", reference.dual_lora_linear)
+torch.library.impl(BACKWARD, "CompositeExplicitAutograd", reference.dual_lora_linear_backward)
+
+
+@torch.library.register_fake(FORWARD)
+def _shapes(x, weight, bias, A, B, scaling, columns=None):  # type: ignore[no-untyped-def]
+    reference.check_dual_lora_linear(x, weight, bias, A, B, columns)
+    rows = x.numel() // x.shape[-1]
+    out = x.new_empty((*x.shape[:-1], weight.shape[0]))
+    return out, x.new_empty((rows, A.shape[0] if columns is None else A.shape[1]))
+
+
+@torch.library.register_fake(BACKWARD)
+def _shapes_of_gradients(grad, x, kept, weight, A, B, scaling, columns, wanted):  # type: ignore[no-untyped-def]
+    wants_x, wants_bias, wants_A, wants_B = wanted
+    return (
+        grad.new_empty((*grad.shape[:-1], weight.shape[1]) if wants_x else 0),
+        weight.new_empty(weight.shape[0] if wants_bias else 0),
+        A.new_empty(A.shape if wants_A else 0),
+        B.new_empty(B.shape if wants_B else 0),
+    )
+
+
+def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, weight, _, A, B, ctx.scaling, columns = inputs
+    out, kept = output
+    _, wants_weight, _, wants_A, wants_B = ctx.needs_input_grad[:5]
+    needs_x = wants_weight or (wants_A and columns is None)
+    needs_kept = wants_B or (wants_A and columns is not None)
+    x, kept = x if needs_x else None, kept if needs_kept else None
+    ctx.save_for_backward(x, kept, weight, A, B, columns)
+    ctx.shape = out.shape
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, grad: Tensor | None, grad_kept: Tensor | None):  # type: ignore[no-untyped-def]
+    if grad is None and grad_kept is None:
+        return (None,) * 7
+    x, kept, weight, A, B, columns = ctx.saved_tensors
+    wants_x, wants_weight, *others = ctx.needs_input_grad[:5]
+    wanted = [wants_x, *others]
+    if grad is None:
+        grad = grad_kept.new_zeros(ctx.shape)
+    function = reference if torch.is_grad_enabled() else torch.ops.recyclelora
+    grads = function.dual_lora_linear_backward(
+        grad, x, kept, weight, A, B, ctx.scaling, columns, wanted
+    )
+    grad_x, grad_bias, grad_A, grad_B = (g if wants else None for g, wants in zip(grads, wanted))
+    grad_weight = (_rows(grad).T @ _rows(x)).to(weight.dtype) if wants_weight else None
+    if grad_kept is not None:  # as in second derivatives only
+        if grad_x is not None and columns is None:
+            grad_x = grad_x + (ctx.scaling * grad_kept @ A.to(grad.dtype)).view_as(grad_x)
+        elif grad_x is not None:
+            grad_x = _rows(grad_x).index_add(1, columns, grad_kept).view_as(grad_x)
+        if grad_A is not None and columns is None:
+            grad_A = grad_A + (ctx.scaling * grad_kept.T @ _rows(x)).to(A.dtype)
+    return grad_x, grad_weight, grad_bias, grad_A, grad_B, None, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+torch.library.register_autograd(FORWARD, _backward, setup_context=_keep)
