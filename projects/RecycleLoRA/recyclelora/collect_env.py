@@ -125,7 +125,7 @@ def device_report() -> Report:
 
 def compiled_for(architectures: str, capability: tuple[int, int]) -> bool:
     """Whether a GPU runs code that was compiled for ``architectures``, as in "8.0 9.0+PTX"."""
-    for major, minor, ptx in re.findall(r"(\d+)\.(\d+)(\+PTX)?(?:\s|$)", architectures):
+    for major, minor, ptx in re.findall(r"(\d+)\.(\d+)[af]?(\+PTX)?(?:\s|$)", architectures):
         target = int(major), int(minor)
         if target <= capability and (ptx or target[0] == capability[0]):
             return True
