@@ -1,0 +1,245 @@
+// Pivoted QR of many matrices at once: a fast guess, then proof.
+//
+// The guess: the Gram matrices W'W are formed in float64 and factorised, R'R = P'W'WP, by Cholesky
+// with diagonal pivoting. A kernel chooses the pivots of a panel, a product updates all the Grams.
+// Squaring W costs digits, so Q = W P R^-1 is made orthonormal once more (Cholesky QR, twice).
+//
+// The proof: R = Q'WP, now without squares, must be triangular, and before each step the norm of
+// every column's rest, which R holds, must lie clearly below the pivot's. A matrix that fails goes
+// to the operator's CPU kernel. The host waits once, at the end, for one number a matrix.
+
+#include "rrqr_decompose.h"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/frexp.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/linalg_solve_triangular.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/accumulate.h>
+
+#include "rrqr_kernels.h"
+
+namespace recyclelora {
+namespace {
+
+using at::Tensor;
+
+constexpr int64_t kBlock = 64;  // triangles up to this size are inverted by cuBLAS's batched solver
+
+enum State : int64_t { kProven, kDoubtful, kNotFinite };
+
+struct Factors {
+  Tensor pivots;  // (b, m)
+  Tensor rows;    // (b, m, k) R by the columns of W
+};
+
+// 2^exponent, made from bits: pow() may round.
+Tensor power_of_two(const Tensor& exponent) {
+  return (exponent.to(at::kLong) + 1023).bitwise_left_shift(52).view(at::kDouble);
+}
+
+// gram += alpha a'a on and below the stripes' diagonal blocks; beta 0 overwrites.
+void add_product(const Tensor& gram, const Tensor& a, double beta, double alpha) {
+  const int64_t k = a.size(2);
+  for (int64_t first = 0; first < k; first += kStripe) {
+    const int64_t height = std::min(kStripe, k - first);
+    gram.narrow(1, first, height)
+        .narrow(2, 0, first + height)
+        .baddbmm_(a.narrow(2, first, height).mT(), a.narrow(2, 0, first + height), beta, alpha);
+  }
+}
+
+// Float64 matrices (b, d, k) with entries near 1.
+Factors factorise(const Tensor& w) {
+  const int64_t b = w.size(0), k = w.size(2), m = std::min(w.size(1), k);
+  const Tensor gram = at::empty({b, k, k}, w.options());
+  add_product(gram, w, 0, 1);
+  const Tensor norms = gram.diagonal(0, 1, 2).clone(at::MemoryFormat::Contiguous);
+  // Where the kernel gives up, pivots must still be valid indices.
+  const Tensor pivots = at::arange(m, w.options().dtype(at::kLong)).repeat({b, 1});
+  const Tensor rows = at::zeros({b, m, k}, w.options());
+  Panel panel;
+  panel.gram = gram.const_data_ptr<double>();
+  panel.rows = rows.mutable_data_ptr<double>();
+  panel.norms = norms.mutable_data_ptr<double>();
+  panel.pivots = pivots.mutable_data_ptr<int64_t>();
+  panel.k = k;
+  panel.m = m;
+  for (int64_t begin = 0; begin < m; begin += kPanel) {
+    panel.begin = begin;
+    panel.end = std::min(begin + kPanel, m);
+    factor_panel(panel, b);
+    if (panel.end < m) add_product(gram, rows.narrow(1, begin, panel.end - begin), 1, -1);
+  }
+  return {pivots, rows};
+}
+
+// Of upper triangles (b, m, m), by halves.
+Tensor inverse_triangle(const Tensor& triangle) {
+  const int64_t m = triangle.size(2), half = m / 2, rest = m - half;
+  if (m <= kBlock) {
+    const Tensor eye = at::eye(m, triangle.options()).expand_as(triangle);
+    return at::linalg_solve_triangular(triangle, eye, /*upper=*/true);
+  }
+  const Tensor first = inverse_triangle(triangle.narrow(1, 0, half).narrow(2, 0, half));
+  const Tensor last = inverse_triangle(triangle.narrow(1, half, rest).narrow(2, half, rest));
+  const Tensor corner = triangle.narrow(1, 0, half).narrow(2, half, rest);
+  const Tensor result = at::zeros_like(triangle);
+  result.narrow(1, 0, half).narrow(2, 0, half).copy_(first);
+  result.narrow(1, half, rest).narrow(2, half, rest).copy_(last);
+  result.narrow(1, 0, half)
+      .narrow(2, half, rest)
+      .copy_(at::bmm(first, at::bmm(corner, last)).neg_());
+  return result;
+}
+
+// Brings Q'Q = I + E closer to I and leaves alone what the leading columns span; returns 2 |E|^2
+// (b), which bounds |Q'Q - I| afterwards. With I + E = (I + U)'(I + U), Q (I + U)^-1 is wanted, and
+// U is the upper half of E but for squares.
+Tensor orthonormalise_(const Tensor& q) {
+  const Tensor error = at::bmm(q.mT(), q);
+  error.diagonal(0, 1, 2).sub_(1);
+  const Tensor distance = error.square().sum({1, 2}).mul_(2);
+  error.triu_();
+  error.diagonal(0, 1, 2).mul_(0.5);
+  q.sub_(at::bmm(q, error));
+  return distance;
+}
+
+// Which pivots (b) are provably greedy, given R = Q'WP (b, m, k) and how far Q'Q is from I.
+Tensor is_greedy(const Tensor& r, const Tensor& w_p, const Tensor& distance) {
+  // The rule of ties (reference.py) takes norms to be off by 4 max(d, k) eps |w|. With three times
+  // that on both sides, columns that the rule may see as ties are apart, whatever the rounding.
+  const double precision = 12 * static_cast<double>(std::max(w_p.size(1), w_p.size(2))) *
+                           std::numeric_limits<double>::epsilon();
+  const Tensor noise = at::linalg_vector_norm(w_p, 2, {1}) * (distance + precision).unsqueeze(1);
+  const Tensor holds = at::empty(noise.sizes(), noise.options().dtype(at::kBool));
+  Proof proof;
+  proof.r = r.const_data_ptr<double>();
+  proof.noise = noise.const_data_ptr<double>();
+  proof.holds = holds.mutable_data_ptr<bool>();
+  proof.batch = r.size(0);
+  proof.k = r.size(2);
+  proof.m = r.size(1);
+  prove_order(proof);
+  return holds.all(1);
+}
+
+// Fills `out` for the matrices (b, d, k); returns their State (b), still on the device.
+Tensor decompose_chunk(const Tensor& weight, const Decomposition& out) {
+  const auto& [perm, q_major, q_minor, r_diag] = out;
+  const int64_t b = weight.size(0), d = weight.size(1), k = weight.size(2), m = r_diag.size(1);
+  const Tensor size = weight.abs().amax({1, 2}).to(at::kDouble);
+  // A power of two, so exact: squares of huge and tiny values neither overflow nor vanish.
+  const Tensor exponent = std::get<1>(at::frexp(size)).clamp(-1000, 1000);
+  const Tensor w =
+      weight.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
+  w.mul_(power_of_two(-exponent).unsqueeze(1).unsqueeze(2));
+  const auto [pivots, rows] = factorise(w);
+  // The pivots in their order, then the others in theirs.
+  const Tensor order = at::arange(m, k + m, pivots.options()).repeat({b, 1});
+  const Tensor place = at::arange(m, pivots.options()).expand_as(pivots);
+  perm.copy_(order.scatter(1, pivots, place).argsort(/*dim=*/int64_t{1}));
+
+  const Tensor w_p = w.gather(2, perm.unsqueeze(1).expand({b, d, k}));
+  const Tensor triangle = rows.gather(2, pivots.unsqueeze(1).expand({b, m, m}));
+  const Tensor q = at::bmm(w_p.narrow(2, 0, m), inverse_triangle(triangle));
+  Tensor distance = orthonormalise_(q);
+  if (weight.scalar_type() == at::kDouble) distance = orthonormalise_(q);
+  const Tensor r = at::bmm(q.mT(), w_p);
+  const double eps = weight.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
+                                                         : std::numeric_limits<float>::epsilon();
+  const Tensor doubtful =
+      is_greedy(r, w_p, distance).logical_and(distance <= eps / 8).logical_not();
+
+  q_major.copy_(q.narrow(2, 0, q_major.size(2)));
+  q_minor.copy_(q.narrow(2, m - q_minor.size(2), q_minor.size(2)));
+  // Rounding may let it ascend: not by more than the noise.
+  const Tensor diagonal = std::get<0>(r.diagonal(0, 1, 2).cummin(1));
+  r_diag.copy_(diagonal * power_of_two(exponent).unsqueeze(1));
+  return doubtful.to(at::kLong).masked_fill_(at::isfinite(size).logical_not(), kNotFinite);
+}
+
+// Acts on the matrices' states: refuses NaN and Inf, does on the CPU what is in doubt.
+void settle(const Tensor& weight, const Tensor& states, const Decomposition& out) {
+  std::vector<int64_t> doubtful;
+  for (int64_t i = 0; i < states.size(0); ++i) {
+    const int64_t state = states.const_data_ptr<int64_t>()[i];
+    TORCH_CHECK_VALUE(state != kNotFinite,
+                      "rrqr: weight holds NaN or Inf; expected finite values only");
+    if (state == kDoubtful) doubtful.push_back(i);
+  }
+  if (doubtful.empty()) return;
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("recyclelora::rrqr", "")
+                             .typed<Decomposition(const Tensor&, c10::SymInt, c10::SymInt)>();
+  const auto& [perm, q_major, q_minor, r_diag] = out;
+  const Tensor index = at::tensor(doubtful, at::kLong).to(weight.device());
+  const auto [cpu_perm, cpu_q_major, cpu_q_minor, cpu_r_diag] =
+      op.call(weight.index_select(0, index).cpu(), q_major.size(2), q_minor.size(2));
+  perm.index_copy_(0, index, cpu_perm.to(weight.device()));
+  q_major.index_copy_(0, index, cpu_q_major.to(weight.device()));
+  q_minor.index_copy_(0, index, cpu_q_minor.to(weight.device()));
+  r_diag.index_copy_(0, index, cpu_r_diag.to(weight.device()));
+}
+
+Decomposition narrow(const Decomposition& out, int64_t first, int64_t size) {
+  const auto& [perm, q_major, q_minor, r_diag] = out;
+  return {perm.narrow(0, first, size), q_major.narrow(0, first, size),
+          q_minor.narrow(0, first, size), r_diag.narrow(0, first, size)};
+}
+
+int64_t divide_up(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// Bytes of float64 that one matrix takes: W, its Gram, R, Q and their like.
+int64_t memory_of_one(int64_t d, int64_t k, int64_t m) {
+  return 8 * (2 * d * k + k * k + 2 * m * k + 2 * d * m + 5 * m * m);
+}
+
+}  // namespace
+
+Decomposition decompose(const Tensor& input, int64_t n_major, int64_t n_minor, int64_t memory) {
+  const int64_t d = input.size(-2), k = input.size(-1), m = std::min(d, k);
+  const at::IntArrayRef batch = input.sizes().slice(0, input.dim() - 2);
+  const int64_t count = c10::multiply_integers(batch);
+  const Tensor weight = input.detach().reshape({count, d, k});
+  const auto indices = weight.options().dtype(at::kLong);
+  const Decomposition out{
+      at::arange(k, indices).repeat({count, 1}), at::empty({count, d, n_major}, weight.options()),
+      at::empty({count, d, n_minor}, weight.options()), at::empty({count, m}, weight.options())};
+  if (count > 0 && m > 0) {
+    const int64_t at_once = std::max<int64_t>(memory / memory_of_one(d, k, m), 1);
+    const int64_t chunks = divide_up(count, at_once);
+    const int64_t length = divide_up(count, chunks);
+    std::vector<Tensor> states;
+    for (int64_t first = 0; first < count; first += length) {
+      const int64_t size = std::min(length, count - first);
+      states.push_back(decompose_chunk(weight.narrow(0, first, size), narrow(out, first, size)));
+    }
+    settle(weight, at::cat(states).cpu(), out);
+  }
+  const auto shaped = [&](const Tensor& x) {
+    std::vector<int64_t> sizes = batch.vec();
+    sizes.insert(sizes.end(), x.sizes().begin() + 1, x.sizes().end());
+    return x.view(sizes);
+  };
+  const auto& [perm, q_major, q_minor, r_diag] = out;
+  return {shaped(perm), shaped(q_major), shaped(q_minor), shaped(r_diag)};
+}
+
+}  // namespace recyclelora

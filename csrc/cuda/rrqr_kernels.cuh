@@ -1,0 +1,122 @@
+#pragma once
+
+// The kernels, apart from their launches, so that tests can compile them for the host.
+
+#include "rrqr_kernels.h"
+
+namespace recyclelora {
+
+// The column with the largest residual norm, among equals the first.
+struct Choice {
+  double norm;
+  int64_t column;
+};
+
+__device__ inline Choice no_choice() {
+  return {-1, INT64_MAX};
+}
+
+__device__ inline Choice better(const Choice& a, const Choice& b) {
+  return a.norm > b.norm || (a.norm == b.norm && a.column < b.column) ? a : b;
+}
+
+__device__ inline Choice best_of_warp(Choice mine) {
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+    Choice other;
+    other.norm = __shfl_xor_sync(0xffffffffu, mine.norm, lanes);
+    other.column = __shfl_xor_sync(0xffffffffu, mine.column, lanes);
+    mine = better(mine, other);
+  }
+  return mine;
+}
+
+// The same answer for every thread. `warps` may be written again after the next __syncthreads().
+__device__ inline Choice best_of_block(const Choice& mine, Choice* warps) {
+  const Choice best = best_of_warp(mine);
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = best;
+  __syncthreads();
+  const unsigned lane = threadIdx.x % 32;
+  return best_of_warp(lane < blockDim.x / 32 ? warps[lane] : no_choice());
+}
+
+// Entry (row, column) of the symmetric Gram, where each stripe of rows ends with its own columns.
+__device__ inline double gram_entry(const double* gram, int64_t k, int64_t row, int64_t column) {
+  return column / kStripe <= row / kStripe ? gram[row * k + column] : gram[column * k + row];
+}
+
+// Row `step` of R for the columns of this thread, and the best next pivot among them.
+__device__ inline Choice eliminate(const Panel& panel, int64_t matrix, int64_t step,
+                                   const Choice& pivot, const double* coefficients) {
+  const int64_t k = panel.k;
+  const double* gram = panel.gram + matrix * k * k;
+  double* rows = panel.rows + matrix * panel.m * k;
+  double* norms = panel.norms + matrix * k;
+  const double diagonal = sqrt(pivot.norm);
+  Choice next = no_choice();
+  for (int64_t i = threadIdx.x; i < k; i += blockDim.x) {
+    const double norm = norms[i];
+    if (i == pivot.column || norm < 0) {
+      rows[step * k + i] = i == pivot.column ? diagonal : 0;
+      norms[i] = -1;
+      continue;
+    }
+    double entry = gram_entry(gram, k, pivot.column, i);
+#pragma unroll 8
+    for (int64_t row = panel.begin; row < step; ++row) {
+      entry -= rows[row * k + i] * coefficients[row - panel.begin];
+    }
+    const double r = entry / diagonal;
+    rows[step * k + i] = r;
+    norms[i] = norm > r * r ? norm - r * r : 0;
+    next = better(next, {norms[i], i});
+  }
+  return next;
+}
+
+// One block a matrix, whole warps; every column belongs to one thread, which alone writes to it.
+__global__ void __launch_bounds__(kThreadsAtMost) choose_panel(const Panel panel) {
+  __shared__ Choice warps[kThreadsAtMost / 32];
+  __shared__ double coefficients[kPanel];  // of the pivot's column in the panel's rows before it
+  const int64_t matrix = blockIdx.x;
+  const int64_t k = panel.k;
+  const double* rows = panel.rows + matrix * panel.m * k;
+  const double* norms = panel.norms + matrix * k;
+
+  Choice mine = no_choice();
+  for (int64_t i = threadIdx.x; i < k; i += blockDim.x) mine = better(mine, {norms[i], i});
+  for (int64_t step = panel.begin; step < panel.end; ++step) {
+    const Choice pivot = best_of_block(mine, warps);
+    if (!(pivot.norm > 0)) return;
+    if (threadIdx.x == 0) panel.pivots[matrix * panel.m + step] = pivot.column;
+    for (int64_t row = panel.begin + threadIdx.x; row < step; row += blockDim.x) {
+      coefficients[row - panel.begin] = rows[row * k + pivot.column];
+    }
+    __syncthreads();
+    mine = eliminate(panel, matrix, step, pivot, coefficients);
+  }
+}
+
+// One thread a column, upwards through R. Below the diagonal R must vanish; on it, it must be
+// positive; and before step j, a column that comes later must be shorter than pivot j.
+__global__ void prove_columns(const Proof proof) {
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t k = proof.k;
+  if (index >= proof.batch * k) return;
+  const int64_t matrix = index / k, i = index % k;
+  const double* r = proof.r + matrix * proof.m * k;
+  const double* noise = proof.noise + matrix * k;
+  const double own = noise[i];
+  bool holds = true;
+  double square = 0;
+#pragma unroll 8
+  for (int64_t j = proof.m - 1; j >= 0; --j) {
+    const double entry = r[j * k + i];
+    const double pivot = r[j * k + j] - noise[j];
+    square += i < j ? 0 : entry * entry;
+    // Written so that NaN fails.
+    holds = holds && (i < j ? fabs(entry) <= own : i == j ? pivot > 0 : sqrt(square) + own < pivot);
+  }
+  proof.holds[index] = holds;
+}
+
+}  // namespace recyclelora

@@ -1,0 +1,60 @@
+// The CUDA kernels of rrqr on random matrices, a program of its own for the compiler's sanitizers:
+// arrays are as long as they must be. tests/ops/test_rrqr_on_host.py builds and runs it.
+
+#include "cuda_on_host.h"
+// After it.
+#include <cstdio>
+#include <random>
+
+#include "../../csrc/cuda/rrqr_kernels.cuh"
+
+using recyclelora::Panel;
+using recyclelora::Proof;
+
+// Whether all columns of a random full-rank (batch, d, k) are chosen in greedy order, and proven
+// so.
+bool greedy(int64_t batch, int64_t d, int64_t k, int64_t threads) {
+  const int64_t m = d < k ? d : k;
+  std::mt19937 random(k);
+  std::normal_distribution<double> normal;
+  std::vector<double> w(batch * d * k), gram(batch * k * k), rows(batch * m * k), norms(batch * k);
+  std::vector<int64_t> pivots(batch * m);
+  for (double& entry : w) entry = normal(random);
+  for (int64_t b = 0; b < batch; ++b) {
+    for (int64_t i = 0; i < k; ++i) {
+      for (int64_t j = 0; j < k; ++j) {
+        double& entry = gram[(b * k + i) * k + j];
+        for (int64_t row = 0; row < d; ++row) {
+          entry += w[(b * d + row) * k + i] * w[(b * d + row) * k + j];
+        }
+        if (i == j) norms[b * k + i] = entry;
+      }
+    }
+  }
+  const Panel panel = {gram.data(), rows.data(), norms.data(), pivots.data(), k, m, 0, m};
+  cuda_on_host::run(batch, threads, [&] { recyclelora::choose_panel(panel); });
+
+  // R in the order of the pivots. Of the other columns of a wide matrix, one is kept.
+  const int64_t kept = m + (m < k);
+  std::vector<double> r(batch * m * kept), noise(batch * kept, 1e-10);
+  const auto holds = std::make_unique<bool[]>(batch * kept);
+  for (int64_t b = 0; b < batch; ++b) {
+    for (int64_t j = 0; j < kept; ++j) {
+      int64_t column = j < m ? pivots[b * m + j] : 0;
+      while (j == m && norms[b * k + column] == -1) ++column;
+      for (int64_t i = 0; i < m; ++i) r[(b * m + i) * kept + j] = rows[(b * m + i) * k + column];
+    }
+  }
+  const Proof proof = {r.data(), noise.data(), holds.get(), batch, kept, m};
+  cuda_on_host::run((batch * kept + 31) / 32, 32, [&] { recyclelora::prove_columns(proof); });
+  bool all = true;
+  for (int64_t i = 0; i < batch * kept; ++i) all = all && holds[i];
+  return all;
+}
+
+int main() {
+  const bool right = greedy(2, 40, 33, 64) && greedy(1, 20, 50, 64) && greedy(1, 64, 64, 32) &&
+                     greedy(2, 1, 1, 32) && greedy(1, 3, 600, 96);
+  std::puts(right ? "greedy" : "not greedy");
+  return right ? 0 : 1;
+}

@@ -1,0 +1,226 @@
+"""rrqr on a GPU against rrqr on the CPU, which has its own oracles in test_rrqr.py."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from recyclelora import rrqr
+
+pytestmark = pytest.mark.gpu
+
+F32, F64 = torch.float32, torch.float64
+
+
+def assert_like_cpu(weight, n_major, n_minor):
+    """Decompose the same matrices on both devices; returns what the GPU says, on the CPU."""
+    out = rrqr(weight.cuda(), n_major, n_minor)
+    expected = rrqr(weight, n_major, n_minor)
+    assert all(mine.is_cuda for mine in out)
+    out = type(out)(*(mine.cpu() for mine in out))
+    assert [t.dtype for t in out] == [t.dtype for t in expected]
+    assert torch.equal(out.perm, expected.perm)
+    tolerance = 1e-6 if weight.dtype == F32 else 1e-12
+    torch.testing.assert_close(out.q_major, expected.q_major, atol=tolerance, rtol=0)
+    torch.testing.assert_close(out.q_minor, expected.q_minor, atol=tolerance, rtol=0)
+    scale = expected.r_diag.amax().item() if expected.r_diag.numel() else 1
+    torch.testing.assert_close(out.r_diag, expected.r_diag, atol=tolerance * scale, rtol=0)
+    assert (out.r_diag >= 0).all() and (out.r_diag.diff(dim=-1) <= 0).all()
+    for q in (out.q_major.double(), out.q_minor.double()):
+        eye = torch.eye(q.shape[-1], dtype=F64).expand(*q.shape[:-2], -1, -1)
+        torch.testing.assert_close(q.mT @ q, eye, atol=tolerance, rtol=0)
+    return out
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (3, 48, 32),
+        (2, 32, 48),
+        (40, 40),
+        (1, 9),
+        (9, 1),
+        (1, 1),
+        (2, 3, 130, 7),
+        (12, 65, 64),
+        (200, 150),
+        (70, 1100),
+        (513, 1537),
+        (1025, 512),
+        (2, 768, 768),
+    ],
+)
+def test_agrees_with_the_cpu(shape, dtype):
+    weight = torch.randn(shape, dtype=dtype)
+    m = min(shape[-2:])
+    assert_like_cpu(weight, min(4, m), min(32, m))
+    assert_like_cpu(weight, 0, 0)
+    if m < 200:
+        assert_like_cpu(weight, m, m)
+        assert_like_cpu(weight, m // 2 + 1, m // 2 + 1)
+
+
+@pytest.mark.parametrize("shape", [(3072, 1024), (1024, 1024), (4096, 1024), (1024, 4096)])
+def test_agrees_with_the_cpu_on_the_shapes_of_dinov2_l(shape):
+    assert_like_cpu(torch.randn(2, *shape), 4, 32)
+
+
+@pytest.mark.parametrize("decay", [1e-1, 1e-3, 1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("shape", [(160, 120), (120, 160)])
+def test_decaying_spectra(shape, decay):
+    m = min(shape)
+    left = torch.linalg.qr(torch.randn(2, shape[0], m, dtype=F64)).Q
+    right = torch.linalg.qr(torch.randn(2, shape[1], m, dtype=F64)).Q
+    weight = left * torch.logspace(0, np.log10(decay), m, dtype=F64) @ right.mT
+    on_gpu = rrqr(weight.cuda(), 4, 32)
+    expected = rrqr(weight, 4, 32)
+    assert torch.equal(on_gpu.perm.cpu(), expected.perm)
+    # The last columns of Q are as uncertain as the spectrum is wide, in any algorithm.
+    tolerance = 1e-13 / decay
+    torch.testing.assert_close(on_gpu.q_major.cpu(), expected.q_major, atol=tolerance, rtol=0)
+    torch.testing.assert_close(on_gpu.q_minor.cpu(), expected.q_minor, atol=tolerance, rtol=0)
+    rounded = weight.float()
+    assert torch.equal(rrqr(rounded.cuda(), 4, 32).perm.cpu(), rrqr(rounded, 4, 32).perm)
+
+
+DOUBTFUL = {
+    "zero": torch.zeros(6, 8),
+    "one": torch.ones(6, 6),
+    "rank1": torch.outer(torch.arange(1.0, 7.0), torch.arange(1.0, 9.0)),
+    "rank3": torch.arange(36.0).sin().reshape(12, 3) @ torch.arange(27.0).cos().reshape(3, 9),
+    "duplicates": torch.arange(24.0).sin().reshape(6, 4).repeat(1, 2),
+    "opposite": torch.tensor([[1.0, -1.0], [2.0, -2.0]]),
+    "identity": torch.eye(70),
+    "almost": torch.tensor([1.0, 1 + 1e-12], dtype=F64).diag(),
+    "decay": torch.logspace(0, -10, 40, dtype=F64) * torch.arange(1600.0).sin().reshape(40, 40),
+    "float_max": torch.full((3, 3), 3e38),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_hard_cases(name):
+    """What is in doubt on the GPU is done on the CPU; beside it, other matrices are not touched."""
+    hard = DOUBTFUL[name]
+    easy = torch.randn_like(hard)
+    out = rrqr(torch.stack([easy, hard, easy]).cuda(), 2, 2)
+    expected = rrqr(hard, 2, 2)
+    assert torch.equal(out.perm[1].cpu(), expected.perm)
+    torch.testing.assert_close(out.r_diag[1].cpu(), expected.r_diag)
+    for q in (out.q_major[1], out.q_minor[1]):
+        torch.testing.assert_close(q.mT @ q, torch.eye(2).to(q), atol=1e-6, rtol=0)
+    for i in (0, 2):
+        assert torch.equal(out.perm[i].cpu(), rrqr(easy, 2, 2).perm)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 7), (2, 0, 3, 4), (5, 0), (0, 5), (3, 0, 4)])
+def test_empty(shape):
+    assert_like_cpu(torch.empty(shape), min(shape[-2:]), 0)
+
+
+@pytest.mark.parametrize("scale", [1e-315, 1e-300, 1e300])
+def test_huge_and_tiny(scale):
+    assert_like_cpu(torch.randn(6, 4, dtype=F64) * scale, 4, 4)
+
+
+def test_a_batch_has_the_pivots_of_its_matrices():
+    weight = torch.randn(2, 5, 90, 70).cuda()
+    batch = rrqr(weight, 4, 5)
+    for i, j in np.ndindex(2, 5):
+        alone = rrqr(weight[i, j], 4, 5)
+        assert torch.equal(batch.perm[i, j], alone.perm)
+        torch.testing.assert_close(batch.q_minor[i, j], alone.q_minor, atol=1e-6, rtol=0)
+
+
+def test_strided_input_is_left_alone():
+    weight = torch.randn(120, 90).cuda().T[::2, ::3]
+    before = weight.clone()
+    assert torch.equal(rrqr(weight, 2, 2).perm, rrqr(before, 2, 2).perm)
+    assert torch.equal(weight, before)
+
+
+def test_repeats_itself_bit_for_bit():
+    weight = torch.randn(3, 200, 150).cuda()
+    for first, second in zip(rrqr(weight, 4, 32), rrqr(weight, 4, 32)):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_not_finite_is_refused(value):
+    weight = torch.randn(2, 80, 70)
+    weight[1, 2, 3] = value
+    with pytest.raises(ValueError, match="rrqr: weight holds NaN or Inf; expected finite values"):
+        rrqr(weight.cuda(), 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("weight", "n_major"),
+    [(torch.randn(4, 4).half(), 1), (torch.randn(4), 1), (torch.randn(5, 4), 5)],
+)
+def test_bad_input_gets_the_sentence_of_the_cpu(weight, n_major):
+    with pytest.raises(ValueError) as on_cpu:
+        torch.ops.recyclelora.rrqr(weight, n_major, 0)
+    with pytest.raises(ValueError) as on_gpu:
+        torch.ops.recyclelora.rrqr(weight.cuda(), n_major, 0)
+    assert str(on_gpu.value) == str(on_cpu.value)
+
+
+def test_works_on_the_current_stream():
+    weight = torch.randn(3, 200, 150)
+    on_gpu, zeros = weight.cuda(), torch.zeros_like(weight).cuda()
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(200_000_000)  # a tenth of a second: other streams would see the zeros
+        zeros.add_(on_gpu)
+        out = rrqr(zeros, 4, 5)
+    stream.synchronize()
+    assert torch.equal(out.perm.cpu(), rrqr(weight, 4, 5).perm)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_works_on_the_device_of_the_weight():
+    weight = torch.randn(3, 100, 70)
+    with torch.cuda.device(0):
+        out = rrqr(weight.to("cuda:1"), 4, 5)
+    assert {mine.device for mine in out} == {torch.device("cuda:1")}
+    assert torch.equal(out.perm.cpu(), rrqr(weight, 4, 5).perm)
+
+
+def test_the_host_waits_once():
+    weight = torch.randn(3, 400, 300).cuda()
+    rrqr(weight, 4, 5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            weight[0, 0, 0].item()  # shows that waiting is seen
+            rrqr(weight, 4, 5)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    waits = [warning for warning in caught if "synchronizing" in str(warning.message)]
+    assert 1 <= len(waits) <= 2
+
+
+def test_autocast_changes_nothing():
+    weight = torch.randn(100, 70).cuda()
+    with torch.autocast("cuda", torch.bfloat16):
+        out = rrqr(weight, 4, 5)
+    for mine, expected in zip(out, rrqr(weight, 4, 5)):
+        assert torch.equal(mine, expected)
+
+
+def test_deterministic_algorithms_are_no_obstacle(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    weight = torch.randn(100, 70).cuda()
+    torch.use_deterministic_algorithms(True)
+    try:
+        out = rrqr(weight, 4, 5)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(out.perm, rrqr(weight, 4, 5).perm)
+
+
+def test_operator_is_well_registered():
+    torch.library.opcheck(torch.ops.recyclelora.rrqr, (torch.randn(2, 9, 6).cuda(), 2, 3))

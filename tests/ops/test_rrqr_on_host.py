@@ -1,0 +1,193 @@
+"""The CUDA operator's code on the host: its tensor operations as they are, its kernels emulated."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils import cpp_extension
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from recyclelora import rrqr
+from recyclelora.ops import reference
+
+HERE = Path(__file__).parent
+CUDA = HERE.parents[1] / "csrc" / "cuda"
+GENEROUS = 2**30
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def on_host(tmp_path_factory):
+    """``on_host(weight, n_major, n_minor)``: what the CUDA operator returns, and what it doubted.
+
+    That is, how many matrices it gave to the CPU's operator.
+    """
+    cpp_extension.load(
+        "recyclelora_on_host",
+        [str(HERE / "rrqr_on_host.cpp"), str(CUDA / "rrqr_decompose.cpp")],
+        extra_cflags=["-O2", "-Wno-unknown-pragmas"],
+        build_directory=str(tmp_path_factory.mktemp("build")),
+        is_python_module=False,
+    )
+
+    class Doubts(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.recyclelora.rrqr.default:
+                self.count += len(args[0])
+            return func(*args, **(kwargs or {}))
+
+    def run(weight, n_major, n_minor, memory=GENEROUS):
+        with Doubts() as doubts:
+            out = torch.ops.recyclelora_on_host.rrqr(weight, n_major, n_minor, memory)
+        return out, doubts.count
+
+    return run
+
+
+def close(out, expected, dtype):
+    """Pivots alike, the rest to dtype's precision."""
+    tolerance = 1e-7 if dtype == torch.float32 else 1e-13
+    assert torch.equal(out[0], expected[0])
+    for mine, theirs in zip(out[1:3], expected[1:3]):
+        torch.testing.assert_close(mine.double(), theirs, atol=tolerance, rtol=0)
+    scale = expected[3].amax() if expected[3].numel() else 1
+    torch.testing.assert_close(out[3].double(), expected[3], atol=tolerance * scale, rtol=0)
+    assert (out[3].diff(dim=-1) <= 0).all()
+
+
+SHAPES = [
+    (3, 48, 32),
+    (2, 32, 48),
+    (40, 40),
+    (1, 9),
+    (9, 1),
+    (1, 1),
+    (2, 3, 130, 7),
+    (200, 150),  # three panels
+    (70, 1100),  # three stripes of the Gram matrix
+    (150, 600),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_decides_by_itself_and_as_the_reference(on_host, shape, dtype):
+    weight = torch.randn(shape, dtype=dtype)
+    m = min(shape[-2:])
+    for n_major, n_minor in [(m, m), (m // 3, m // 2), (0, 0)]:
+        out, doubts = on_host(weight, n_major, n_minor)
+        assert doubts == 0
+        assert [t.dtype for t in out] == [torch.int64, dtype, dtype, dtype]
+        close(out, reference.rrqr(weight.double(), n_major, n_minor), dtype)
+
+
+@pytest.mark.parametrize("decay", [1e-2, 1e-4, 1e-6, 1e-10])
+def test_decaying_spectra(on_host, decay):
+    scales = torch.logspace(0, np.log10(decay), 90, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(90, 90, dtype=torch.float64)).Q
+    weight = torch.randn(120, 90, dtype=torch.float64) * scales
+    out, doubts = on_host(weight, 4, 32)
+    assert doubts == 0  # the scales are the columns', so that no column loses its digits
+    close(out, reference.rrqr(weight, 4, 32), torch.float64)
+    out, doubts = on_host(weight @ rotation, 4, 32)
+    expected = reference.rrqr(weight @ rotation, 4, 32)
+    assert torch.equal(out[0], expected[0])
+    assert decay == 1e-6 or doubts == (decay < 1e-6)  # in between, either is right
+
+
+def test_kahan(on_host):
+    """Errors grow as fast as they can, and all norms are nearly equal."""
+    n, c = 90, 0.285
+    diagonal = np.sqrt(1 - c * c) ** np.arange(n)
+    kahan = diagonal[:, None] * (np.eye(n) - c * np.triu(np.ones((n, n)), 1))
+    for perturbation in (0, 1e-13, 1e-10, 1e-7, 1e-4):
+        weight = torch.tensor(kahan * (1 - perturbation * np.arange(n)))
+        out, _ = on_host(weight, 3, 3)
+        close(out, rrqr(weight, 3, 3), torch.float64)
+
+
+TIES = {
+    "duplicates": torch.arange(24.0).sin().reshape(6, 4).repeat(1, 2),
+    "zero": torch.zeros(6, 8),
+    "orthogonal": torch.eye(8)[2:],
+    "rank": torch.outer(torch.arange(1.0, 7.0), torch.arange(1.0, 9.0)),
+    "almost": torch.tensor([1.0, 1 + 1e-12]).double().diag(),
+}
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_ties_are_for_the_cpu(on_host, name):
+    weight = TIES[name]
+    out, doubts = on_host(weight, 2, 2)
+    assert doubts == 1
+    for mine, cpu in zip(out, rrqr(weight, 2, 2)):
+        assert torch.equal(mine, cpu)
+
+
+def test_doubt_concerns_one_matrix_of_a_batch(on_host):
+    weight = torch.randn(2, 3, 6, 8)
+    weight[1, 0] = TIES["rank"]
+    out, doubts = on_host(weight, 3, 4)
+    assert doubts == 1
+    for i, j in np.ndindex(2, 3):
+        for mine, alone in zip(out, on_host(weight[i, j], 3, 4)[0]):
+            torch.testing.assert_close(mine[i, j], alone)
+
+
+def test_memory_does_not_matter(on_host):
+    weight = torch.randn(7, 12, 10)
+    whole, _ = on_host(weight, 3, 4)
+    for memory in (1, 40_000):
+        for mine, expected in zip(on_host(weight, 3, 4, memory)[0], whole):
+            torch.testing.assert_close(mine, expected)
+
+
+@pytest.mark.parametrize("scale", [1e-315, 1e-300, 1e300])
+def test_huge_and_tiny(on_host, scale):
+    weight = torch.randn(6, 4, dtype=torch.float64)
+    out, doubts = on_host(weight * scale, 4, 4)
+    assert doubts == 0
+    close(out, reference.rrqr(weight * scale, 4, 4), torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 7), (2, 0, 3, 4), (5, 0), (0, 5), (3, 0, 4)])
+def test_empty(on_host, shape):
+    m = min(shape[-2:])
+    out, _ = on_host(torch.empty(shape), m, 0)
+    for mine, expected in zip(out, reference.rrqr(torch.empty(shape), m, 0)):
+        assert torch.equal(mine, expected)
+
+
+def test_strided_input_is_left_alone(on_host):
+    for weight in (torch.randn(12, 10).T[::2, ::3], torch.randn(10, 6).double().T):
+        before = weight.clone()
+        out, _ = on_host(weight, 2, 2)
+        assert torch.equal(out[2], on_host(before, 2, 2)[0][2])
+        assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_not_finite_is_refused(on_host, value):
+    weight = torch.randn(2, 5, 4)
+    weight[1, 2, 3] = value
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        on_host(weight, 1, 1)
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_kernels_touch_only_what_is_theirs_and_wait_for_each_other(tmp_path, sanitizer):
+    program = tmp_path / "rrqr_sanitized"
+    flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-std=c++17", "-g", "-O1"]
+    source = HERE / "rrqr_sanitized.cpp"
+    subprocess.run(
+        ["g++", *flags, "-Wno-unknown-pragmas", source, "-pthread", "-o", program], check=True
+    )
+    done = subprocess.run([program], capture_output=True, text=True)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("this compiler's ThreadSanitizer cannot run on this kernel")
+    assert (done.returncode, done.stdout) == (0, "greedy\n"), done.stderr
