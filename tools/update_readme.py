@@ -37,7 +37,111 @@ def demo_table() -> str:
     )
 
 
-TABLES = {"demo": demo_table}
+def benchmark(name: str) -> dict:
+    """The result of a benchmark on the CPU."""
+    return json.loads((ROOT / "results" / "benchmark" / f"{name}.json").read_text())
+
+
+def ran_on(run: dict, *packages: str) -> str:
+    """One sentence: machine, versions, commit."""
+    record = run["environment"]
+    found = {name: record["versions"][name] for name in ("torch", *packages)}
+    versions = ", ".join(f"{name} {version}" for name, version in found.items() if version)
+    return f"On {record['machine']}; {versions}, commit {record['commit']}."
+
+
+def rrqr_table() -> str:
+    """Seconds and memory for a whole model, seconds a matrix, and how far float32 pivots agree."""
+    run = benchmark("rrqr")
+    model = run["model"]
+    layers = [entry for entry in run["shapes"] if entry["model"] == model["model"]]
+    ours = "`recyclelora.rrqr`"
+    if run["environment"]["rrqr"] != "compiled":
+        ours += f" ({run['environment']['rrqr']})"
+    rows = [
+        [
+            ours if name == "rrqr" else name,
+            f"{whole['median']:.1f} s",
+            f"{whole['speedup']:.1f}x",
+            f"{whole['peak_bytes'] / 1e9:.2f} GB",
+            *(f"{1e3 * entry['systems'][name]['median']:.0f} ms" for entry in layers),
+        ]
+        for name, whole in model["systems"].items()
+    ]
+    shapes = ["x".join(map(str, entry["shape"])) for entry in layers]
+    headers = ["", f"{model['model']}, {model['matrices']} matrices", "speed-up", "memory", *shapes]
+    table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    share = "{:.1%}".format
+    pivots = [
+        [entry["weights"], entry["matrices"]]
+        + [share(entry["published"][key]) for key in ("all", "last", "last as a set")]
+        + [share(entry["rrqr"]["all"])]
+        for entry in run["pivots"]
+    ]
+    headers = ["weights", "matrices", "all", "last 32", "last 32 as a set", "ours, all"]
+    agreement = tabulate(pivots, headers, tablefmt="github", disable_numparse=True)
+    return (
+        f"{table}\n\n*published*: SciPy in float32, called twice a layer as the published code "
+        "does. `torch.linalg.qr` does not pivot. Memory beyond the weights. "
+        f"{ran_on(run, 'scipy')}\n\nPivots of the published path that are those of float64:\n\n"
+        f"{agreement}"
+    )
+
+
+def adapter_table() -> str:
+    """Time against the frozen layers and saved activations, for every precision and row count."""
+    run = benchmark("adapter")
+    names = list(run["runs"][0]["block"])
+    rows = []
+    for part in run["runs"]:
+        block = part["block"]
+        cells = [
+            f"{block[name]['ratio']:.2f}, {block[name]['saved_bytes'] / 1e9:.2f} GB"
+            for name in names[1:]
+        ]
+        frozen = f"{block['frozen']['median']:.2f} s"
+        rows.append([part["precision"], part["rows"], frozen, *cells])
+    headers = ["precision", "tokens", *names]
+    table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    missing = "".join(f" {name} was not installed." for name in run["left_out"])
+    return (
+        f"{table}\n\nForward and backward of the four linear layers of a block "
+        f"{run['settings']['width']} wide: time over the frozen layers', and what they keep for "
+        f"the backward pass over {run['settings']['blocks']} blocks. Gradients checked against "
+        f"float64 in the same run. {ran_on(run, 'peft')}{missing}"
+    )
+
+
+def step_table() -> str:
+    """Time and memory of one training step, and what it trains."""
+    run = benchmark("step")
+    rows = [
+        [
+            part["precision"],
+            name,
+            f"{system['median']:.2f} s",
+            "{:.2f} to {:.2f}".format(*system["quartiles"]),
+            f"{system['speedup']:.2f}x",
+            f"{system['peak_bytes'] / 1e9:.2f} GB",
+            f"{system['step_bytes'] / 1e9:.2f} GB",
+            f"{system['trained']['adapters']:,}",
+        ]
+        for part in run["runs"]
+        for name, system in part["systems"].items()
+    ]
+    headers = ["precision", "", "step", "quartiles", "speed-up", "peak memory", "beyond the model"]
+    table = tabulate(rows, [*headers, "adapters"], tablefmt="github", disable_numparse=True)
+    settings = run["settings"]
+    return (
+        f"{table}\n\nForward, backward and AdamW with {settings['backbone']}, the "
+        f"{settings['head']} head and {settings['batch']} drawn streets of {settings['crop']} x "
+        f"{settings['crop']} pixels. Both start from the same backbone weights and have heads of "
+        "the same size; Hugging Face splits qkv into three layers, so its adapters are larger. "
+        f"{ran_on(run, 'peft', 'transformers')}"
+    )
+
+
+TABLES = {"demo": demo_table, "rrqr": rrqr_table, "adapter": adapter_table, "step": step_table}
 
 
 def updated(readme: str) -> str:

@@ -249,7 +249,8 @@ def plot(result: dict) -> Figure:
     figure.axes[0].axhline(1, color="black", linewidth=0.8)
     figure.axes[0].set_title("four linears of a block, forward + backward")
     figure.axes[1].set_title(f"their activations over {result['settings']['blocks']} blocks")
-    figure.axes[0].legend(fontsize="small", ncols=2)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(names), fontsize="small")
     figure.suptitle(result["environment"]["machine"], fontsize="small")
     return figure
 

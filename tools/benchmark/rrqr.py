@@ -36,9 +36,10 @@ Decomposition = Callable[[Tensor], Tensor | None]
 def scipy_pivots(weights: Tensor, dtype: type, calls: int = 1) -> Tensor:
     """``scipy.linalg.qr`` of each matrix, ``calls`` times over."""
     pivots = []
-    for weight in weights.cpu().numpy().astype(dtype):
+    for weight in weights.cpu().numpy():
+        matrix = weight.astype(dtype, copy=False)
         for _ in range(calls):
-            _, _, perm = scipy.linalg.qr(weight, mode="economic", pivoting=True)
+            _, _, perm = scipy.linalg.qr(matrix, mode="economic", pivoting=True)
         pivots.append(perm)
     return torch.from_numpy(np.array(pivots, np.int64))
 
@@ -262,8 +263,9 @@ def plot(result: dict) -> Figure:
     for name in names:
         sizes = [entry["n"] for entry in result["sizes"]]
         medians = [entry["systems"][name]["median"] for entry in result["sizes"]]
-        middle.loglog(sizes, medians, "o-", color=colours[name], label=name, base=2)
-    middle.set_yscale("log")
+        middle.loglog(sizes, medians, "o-", color=colours[name], label=name)
+    middle.set_xticks(sizes, sizes)
+    middle.minorticks_off()
     middle.set(title="one n x n matrix of two", xlabel="n", ylabel="seconds")
     for name in PIVOTING if result["threads"] else ():
         threads = [str(entry["threads"]) for entry in result["threads"]]

@@ -251,7 +251,8 @@ def plot(result: dict) -> Figure:
             axes.bar(places, heights, 0.2, color=measure.COLOURS[i], label=name)
         axes.set_xticks([j + 0.3 for j in range(len(runs))], [run["precision"] for run in runs])
         axes.set_ylabel(label)
-    figure.axes[0].legend(fontsize="small")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize="small")
     settings = result["settings"]
     sizes = f"{settings['backbone']}, head {settings['head']}, "
     sizes += f"{settings['batch']} x {settings['crop']} x {settings['crop']} pixels"
