@@ -12,11 +12,14 @@
 #include <torch/library.h>
 
 #include "../rrqr_check.h"
+#include "rrqr_gram.h"
 #include "rrqr_greedy.h"
 #include "rrqr_matrix.h"
 
 namespace recyclelora {
 namespace {
+
+constexpr int64_t kGram = 129;  // columns from which on the Gram matrix is worth its checks
 
 // Where one matrix's results go; shapes as rrqr returns them.
 template <typename T>
@@ -46,8 +49,8 @@ void write_r_diag(const std::vector<double>& diagonal, int exponent, T* r_diag) 
   }
 }
 
-template <typename T>
-void write_q(const GreedyQR& qr, int64_t first, View<T> out) {
+template <typename T, typename QR>
+void write_q(const QR& qr, int64_t first, View<T> out) {
   std::vector<double> storage(out.rows * out.cols);
   const auto q = column_major(storage.data(), out.rows, out.cols, out.rows);
   qr.columns_of_q(first, q);
@@ -56,16 +59,30 @@ void write_q(const GreedyQR& qr, int64_t first, View<T> out) {
   }
 }
 
+template <typename T, typename QR>
+void write(const QR& qr, const Matrix& matrix, const Outputs<T>& out) {
+  write_perm(qr.pivots(), matrix.cols(), out.perm);
+  write_r_diag(qr.diagonal(), matrix.exponent(), out.r_diag);
+  write_q(qr, 0, out.q_major);
+  write_q(qr, qr.diagonal().size() - out.q_minor.cols, out.q_minor);
+}
+
 template <typename T>
 void decompose(const T* weight, int64_t d, int64_t k, const Outputs<T>& out) {
   const Matrix matrix(weight, d, k);
   TORCH_CHECK_VALUE(matrix.finite(), "rrqr: weight holds NaN or Inf; expected finite values only");
+  const int64_t n_q = out.q_major.cols + out.q_minor.cols;
   GreedyQR qr(matrix);
+  if (d >= k && k >= kGram) {
+    const GramQR gram(matrix);
+    if (gram.complete() && std::is_same_v<T, float> && 4 * n_q <= k) {
+      write(gram, matrix, out);
+      return;
+    }
+    qr.take(gram.pivots());
+  }
   qr.run();
-  write_perm(qr.pivots(), k, out.perm);
-  write_r_diag(qr.diagonal(), matrix.exponent(), out.r_diag);
-  write_q(qr, 0, out.q_major);
-  write_q(qr, std::min(d, k) - out.q_minor.cols, out.q_minor);
+  write(qr, matrix, out);
 }
 
 template <typename T>

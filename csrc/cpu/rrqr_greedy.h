@@ -1,4 +1,4 @@
-// QR with greedy column pivoting: the exact algorithm, for any matrix.
+// QR with greedy column pivoting by Householder reflections: the exact algorithm, for any matrix.
 
 #pragma once
 
@@ -7,9 +7,14 @@
 
 #include "rrqr_matrix.h"
 #include "rrqr_reflectors.h"
+#include "rrqr_screen.h"
 
 namespace recyclelora {
 
+// Only the columns of a pool are kept in float64, with every reflection applied, so that their
+// residual norms are exact to rounding. A pivot is taken from the pool when no column outside can
+// come before it, by the bounds of a float32 screen. Where that stays open all columns enter the
+// pool. So the pivots are those of the plain algorithm, whose cost is spent on few columns.
 class GreedyQR {
  public:
   explicit GreedyQR(const Matrix& matrix);
@@ -26,26 +31,42 @@ class GreedyQR {
   void columns_of_q(int64_t first, View<double> q) const;
 
  private:
-  // A column with all reflections applied: rows from the number of pivots on are its residual.
   struct Column {
     int64_t index;
-    double* data;
-    double norm;
+    double* data;  // rows from the number of pivots on are the residual
+    double norm;   // the residual's
+  };
+  enum class Choice { kCertain, kOpen, kNoneLeft };
+  // What is known of the columns that are not in the pool.
+  struct Outside {
+    double largest;              // of upper bound minus noise
+    std::vector<double> before;  // of upper bound plus noise, over all lower indices
   };
 
-  void load(const std::vector<int64_t>& columns);
+  void add(const std::vector<int64_t>& columns, double* storage);
   void eliminate(size_t i);
-  bool choose(size_t* chosen) const;
+  int64_t eliminate_panel(const Screen* screen, Choice* end);
+  Choice choose(const Outside& outside, size_t* chosen) const;
+  Outside look_outside(const Screen* screen) const;
+  void refill(const Screen& screen);
+  void add_to_storage(const std::vector<int64_t>& columns);
+  void project_out(int64_t first, Screen* screen) const;
+  void run_screened();
+  void empty_pool();
+  bool run_on_all(Screen* screen);
+  bool done() const { return static_cast<int64_t>(pivots_.size()) == steps_; }
   std::vector<int64_t> remaining() const;
 
   const Matrix& matrix_;
   const int64_t steps_;
+  std::vector<double> norms_;  // of W's columns
   std::vector<double> noise_;  // what rounding may change in a column's residual norm
   Reflectors reflectors_;
   std::vector<int64_t> pivots_;
   std::vector<double> diagonal_;
-  std::vector<char> taken_;
+  std::vector<char> taken_, pooled_;
   std::vector<double> storage_;
+  std::vector<double*> free_;  // places for columns in storage_
   std::vector<Column> pool_;
 };
 

@@ -9,19 +9,33 @@ namespace {
 
 // The largest magnitude; infinity where any value is not finite.
 template <typename T>
-double largest(const T* data, int64_t count) {
+inline double largest_of(const T* data, int64_t count) {
   T largest = 0;
-  bool finite = true;
+  int bad = 0;
+#pragma omp simd reduction(max : largest) reduction(| : bad)
   for (int64_t i = 0; i < count; ++i) {
     const T magnitude = std::abs(data[i]);
-    finite &= magnitude <= std::numeric_limits<T>::max();
-    largest = std::max(largest, magnitude);
+    bad |= !(magnitude <= std::numeric_limits<T>::max());
+    largest = magnitude > largest ? magnitude : largest;
   }
-  return finite ? static_cast<double>(largest) : std::numeric_limits<double>::infinity();
+  return bad ? std::numeric_limits<double>::infinity() : static_cast<double>(largest);
 }
 
-template <typename T>
-void read_rows(const T* data, int64_t count, double scale, double* out) {
+RECYCLELORA_VECTOR_CLONES
+double largest(const float* data, int64_t count) {
+  return largest_of(data, count);
+}
+RECYCLELORA_VECTOR_CLONES
+double largest(const double* data, int64_t count) {
+  return largest_of(data, count);
+}
+
+RECYCLELORA_VECTOR_CLONES
+void read_rows(const float* data, int64_t count, double scale, double* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = data[i] * scale;
+}
+RECYCLELORA_VECTOR_CLONES
+void read_rows(const double* data, int64_t count, double scale, double* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = data[i] * scale;
 }
 

@@ -32,10 +32,15 @@ View<double> Reflectors::y(const Panel& panel) const {
   return all.block(panel.first, panel.first, rows_ - panel.first, panel.size);
 }
 
-void Reflectors::close_panel() {
-  const int64_t first = panels_.empty() ? 0 : panels_.back().first + panels_.back().size;
+void Reflectors::close_panel(int64_t earliest) {
+  int64_t first = panels_.empty() ? 0 : panels_.back().first + panels_.back().size;
+  if (count() == first) return;
+  if (!panels_.empty() && panels_.back().first >= earliest &&
+      count() - panels_.back().first <= kPanel) {
+    first = panels_.back().first;
+    panels_.pop_back();
+  }
   const int64_t n = count() - first;
-  if (n == 0) return;
   Panel panel{first, n, std::vector<double>(n * n)};
   // (I - Y T Y')(I - tau y y') = I - [Y y] [T, -tau T Y'y; 0, tau] [Y y]'.
   std::vector<double> products(n * n);
@@ -70,8 +75,8 @@ void Reflectors::apply_transposed(View<double> c) const {
   for (const Panel& panel : panels_) apply_panel(panel, c, true);
 }
 
-void Reflectors::apply(View<double> c) const {
-  for (auto panel = panels_.rbegin(); panel != panels_.rend(); ++panel) {
+void Reflectors::apply(View<double> c, int64_t first) const {
+  for (auto panel = panels_.rbegin(); panel != panels_.rend() && panel->first >= first; ++panel) {
     apply_panel(*panel, c, false);
   }
 }

@@ -25,22 +25,21 @@ class Reflectors {
   const double* vector(int64_t i) const { return y_.data() + i * rows_; }
   double tau(int64_t i) const { return tau_[i]; }
 
-  // Ends a panel: reflections appended since the last call become applicable.
-  void close_panel();
+  // Makes the reflections appended since the last call applicable; they join the last panel where
+  // it is small and does not begin before earliest.
+  void close_panel(int64_t earliest = 0);
 
-  // c <- Q' c and c <- Q c, for c with all rows. Only what is in closed panels takes part.
+  // c <- Q' c and c <- Q c, for c with all rows. Only what is in closed panels takes part, in the
+  // second only those that begin at first or later.
   void apply_transposed(View<double> c) const;
-  void apply(View<double> c) const;
+  void apply(View<double> c, int64_t first = 0) const;
 
+ private:
   struct Panel {
     int64_t first, size;
     std::vector<double> t;  // column-major, size x size
   };
-  const std::vector<Panel>& panels() const { return panels_; }
-  // The rows from panel.first on of Y.
-  View<double> y(const Panel& panel) const;
-
- private:
+  View<double> y(const Panel& panel) const;  // the rows from panel.first on
   void apply_panel(const Panel& panel, View<double> c, bool transposed) const;
 
   int64_t rows_;

@@ -1,0 +1,246 @@
+#include "rrqr_gram.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "triangular.h"
+
+namespace recyclelora {
+namespace {
+
+constexpr int64_t kBlock = 64;        // columns of L between two updates of what is right of them
+constexpr int64_t kRows = 256;        // rows of W that are converted to float64 at a time
+constexpr double kLoss = 0x1p-14;     // the least of W P R^{-1}'s orthogonality to go on with
+constexpr double kPrecise = 0x1p-27;  // beyond what float32 shows
+constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
+
+// Columns that lie powers of two apart compete for the same lines of the cache.
+int64_t stride(int64_t rows) {
+  return rows + 8;
+}
+
+// x -= a y
+RECYCLELORA_VECTOR_CLONES
+void subtract(double a, const double* y, double* x, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) x[i] -= a * y[i];
+}
+
+RECYCLELORA_VECTOR_CLONES
+double weighted_squares(const double* weights, const float* x, int64_t n) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) sum += weights[i] * x[i] * x[i];
+  return sum;
+}
+
+// The inverse of an upper triangular matrix, given its transpose.
+void invert_small(View<double> l, View<float> inverse) {
+  for (int64_t j = 0; j < l.rows; ++j) {
+    for (int64_t i = l.rows - 1; i > j; --i) inverse(i, j) = 0;
+    inverse(j, j) = static_cast<float>(1 / l(j, j));
+    for (int64_t i = j - 1; i >= 0; --i) {
+      double sum = 0;
+      for (int64_t h = i + 1; h <= j; ++h) sum += l(h, i) * inverse(h, j);
+      inverse(i, j) = static_cast<float>(-sum / l(i, i));
+    }
+  }
+}
+
+}  // namespace
+
+GramQR::GramQR(const Matrix& matrix)
+    : matrix_(matrix),
+      size_(matrix.cols()),
+      // Rounding errors of sums of n products add up like sqrt(n) of them. The factor covers what
+      // the growth may gain within a block.
+      gram_precision_(8 * std::sqrt(static_cast<double>(matrix.rows())) * kEpsilon),
+      storage_(stride(size_) * size_),
+      l_(column_major(storage_.data(), size_, size_, stride(size_))),
+      growth_storage_(stride(size_) * size_),
+      growth_(column_major(growth_storage_.data(), size_, size_, stride(size_))),
+      index_(size_),
+      squares_(size_),
+      residual_(size_),
+      noise_(size_),
+      tie_(size_) {
+  form();
+  for (int64_t begin = 0; begin < size_; begin += kBlock) {
+    const int64_t end = std::min(begin + kBlock, size_), rest = size_ - end;
+    if (!factor_block(begin, end)) return;
+    add_gram(l_.block(end, end, rest, rest), -1, l_.block(end, begin, rest, end - begin));
+    follow_growth(begin, end);
+  }
+}
+
+void GramQR::form() {
+  std::vector<double> rows(kRows * size_);
+  for (int64_t first = 0; first < matrix_.rows(); first += kRows) {
+    const int64_t count = std::min(kRows, matrix_.rows() - first);
+    matrix_.read_rows(first, count, rows.data());
+    add_gram(l_, 1, column_major(rows.data(), size_, count, size_));
+  }
+  const double precision = 4 * std::max(matrix_.rows(), size_) * kEpsilon;
+  std::iota(index_.begin(), index_.end(), 0);
+  for (int64_t j = 0; j < size_; ++j) {
+    squares_[j] = residual_[j] = l_(j, j);
+    noise_[j] = gram_precision_ * squares_[j];
+    tie_[j] = precision * std::sqrt(squares_[j]);
+  }
+}
+
+// Every residual norm lies between low and high. The pivot is the lowest index that may tie with
+// the largest norm; it is certain if it ties with every other column that may be the largest.
+bool GramQR::certified_pivot(int64_t step, int64_t* pivot) const {
+  const auto low = [&](int64_t j) { return std::sqrt(std::max(residual_[j] - noise_[j], 0.0)); };
+  const auto high = [&](int64_t j) { return std::sqrt(std::max(residual_[j] + noise_[j], 0.0)); };
+  double top = -std::numeric_limits<double>::infinity();
+  for (int64_t j = step; j < size_; ++j) top = std::max(top, low(j) - tie_[j]);
+  std::vector<int64_t> may_tie;
+  for (int64_t j = step; j < size_; ++j) {
+    if (high(j) + tie_[j] >= top) may_tie.push_back(j);
+  }
+  const int64_t lowest = *std::min_element(
+      may_tie.begin(), may_tie.end(), [&](int64_t i, int64_t j) { return index_[i] < index_[j]; });
+  *pivot = lowest;
+  return noise_[lowest] <= kLoss * residual_[lowest] &&
+         std::all_of(may_tie.begin(), may_tie.end(), [&](int64_t j) {
+           return j == lowest || low(lowest) + tie_[lowest] >= high(j) - tie_[j];
+         });
+}
+
+// Columns of L before begin follow at the end of the block: see exchange_rows.
+void GramQR::exchange(int64_t begin, int64_t step, int64_t pivot) {
+  if (pivot == step) return;
+  for (int64_t j = begin; j < step; ++j) std::swap(l_(step, j), l_(pivot, j));
+  for (int64_t j = step + 1; j < pivot; ++j) std::swap(l_(j, step), l_(pivot, j));
+  for (int64_t i = pivot + 1; i < size_; ++i) std::swap(l_(i, step), l_(i, pivot));
+  std::swap(l_(step, step), l_(pivot, pivot));
+  std::swap_ranges(growth_.column(step), growth_.column(step) + begin, growth_.column(pivot));
+  std::swap(index_[step], index_[pivot]);
+  for (auto* values : {&squares_, &residual_, &noise_, &tie_}) {
+    std::swap((*values)[step], (*values)[pivot]);
+  }
+}
+
+// A block's exchanges in the columns of L before it: a column at a time stays in the cache.
+void GramQR::exchange_rows(int64_t begin, const std::vector<int64_t>& exchanged) {
+  for (int64_t j = 0; j < begin; ++j) {
+    double* const column = l_.column(j);
+    for (size_t i = 0; i < exchanged.size(); ++i)
+      std::swap(column[begin + i], column[exchanged[i]]);
+  }
+}
+
+bool GramQR::factor_block(int64_t begin, int64_t end) {
+  std::vector<int64_t> exchanged;
+  for (int64_t step = begin; step < end; ++step) {
+    int64_t pivot;
+    if (!certified_pivot(step, &pivot)) return false;
+    exchange(begin, step, pivot);
+    exchanged.push_back(pivot);
+    double* const column = l_.column(step);
+    for (int64_t j = begin; j < step; ++j) {
+      subtract(l_(step, j), l_.column(j) + step, column + step, size_ - step);
+    }
+    const double diagonal = std::sqrt(column[step]);
+    column[step] = diagonal;
+    for (int64_t i = step + 1; i < size_; ++i) {
+      column[i] /= diagonal;
+      residual_[i] -= column[i] * column[i];
+    }
+    loss_ = std::max(loss_, noise_[step] / residual_[step]);
+    pivots_.push_back(index_[step]);
+    diagonal_.push_back(diagonal);
+  }
+  exchange_rows(begin, exchanged);
+  return true;
+}
+
+// A rounding error E in W'W changes the residual's square of column j by [x; -1]' E [x; -1] where
+// x = R_11^{-1} R_12 e_j expresses the column in the pivots. x needs few digits: float32.
+void GramQR::follow_growth(int64_t begin, int64_t end) {
+  const int64_t n = end - begin, rest = size_ - end;
+  std::vector<float> storage(n * n + 2 * n * rest);
+  const auto inverse = column_major(storage.data(), n, n, n);
+  const auto below = column_major(storage.data() + n * n, rest, n, rest);
+  const auto latest = growth_.block(begin, end, n, rest);
+  invert_small(l_.block(begin, begin, n, n), inverse);
+  for (int64_t j = 0; j < n; ++j) {
+    for (int64_t i = 0; i < rest; ++i) below(i, j) = static_cast<float>(l_(end + i, begin + j));
+  }
+  multiply_add(latest, 0, 1, inverse, below.t());
+  multiply_add(growth_.block(0, end, begin, rest), 1, -1, growth_.block(0, begin, begin, n),
+               latest);
+  for (int64_t j = end; j < size_; ++j) {
+    noise_[j] =
+        gram_precision_ * (squares_[j] + weighted_squares(squares_.data(), growth_.column(j), end));
+  }
+}
+
+void GramQR::columns_of_q(int64_t first, View<double> q) const {
+  if (q.cols == 0) return;
+  std::vector<double> storage(size_ * q.cols);
+  const auto coefficients = column_major(storage.data(), size_, q.cols, size_);
+  for (int64_t j = 0; j < q.cols; ++j) coefficients(first + j, j) = 1;
+  solve_lower_transposed(l_, coefficients);
+  times_weight(coefficients, q);
+  // Each pass multiplies what is left of the other columns of Q by the loss.
+  for (double error = loss_; error > kPrecise; error *= loss_) project_out(first, q);
+  orthonormalise(q);
+}
+
+// q -= Q_1 Q_1' q, Q_1 = W P R_11^{-1} being the columns of Q before first.
+void GramQR::project_out(int64_t first, View<double> q) const {
+  std::vector<double> storage(size_ * q.cols + q.rows * q.cols);
+  const auto coefficients = column_major(storage.data(), size_, q.cols, size_);
+  const auto part = column_major(storage.data() + size_ * q.cols, q.rows, q.cols, q.rows);
+  weight_times(q, coefficients);
+  const auto before = coefficients.block(0, 0, first, q.cols);
+  const auto triangle = l_.block(0, 0, first, first);
+  solve_lower(triangle, before);
+  solve_lower_transposed(triangle, before);
+  for (int64_t j = 0; j < q.cols; ++j) {
+    std::fill(coefficients.column(j) + first, coefficients.column(j) + size_, 0.0);
+  }
+  times_weight(coefficients, part);
+  for (int64_t j = 0; j < q.cols; ++j) {
+    for (int64_t i = 0; i < q.rows; ++i) q(i, j) -= part(i, j);
+  }
+}
+
+// q = W P coefficients
+void GramQR::times_weight(View<double> coefficients, View<double> q) const {
+  std::vector<double> storage(size_ * q.cols + kRows * size_);
+  const auto unpermuted = column_major(storage.data(), size_, q.cols, size_);
+  double* const rows = storage.data() + size_ * q.cols;
+  for (int64_t j = 0; j < q.cols; ++j) {
+    for (int64_t i = 0; i < size_; ++i) unpermuted(index_[i], j) = coefficients(i, j);
+  }
+  for (int64_t first = 0; first < q.rows; first += kRows) {
+    const int64_t count = std::min(kRows, q.rows - first);
+    matrix_.read_rows(first, count, rows);
+    multiply_add(q.block(first, 0, count, q.cols), 0, 1, row_major(rows, count, size_, size_),
+                 unpermuted);
+  }
+}
+
+// coefficients = (W P)' q
+void GramQR::weight_times(View<double> q, View<double> coefficients) const {
+  std::vector<double> storage(size_ * q.cols + kRows * size_);
+  const auto unpermuted = column_major(storage.data(), size_, q.cols, size_);
+  double* const rows = storage.data() + size_ * q.cols;
+  for (int64_t first = 0; first < q.rows; first += kRows) {
+    const int64_t count = std::min(kRows, q.rows - first);
+    matrix_.read_rows(first, count, rows);
+    multiply_add(unpermuted, 1, 1, row_major(rows, count, size_, size_).t(),
+                 q.block(first, 0, count, q.cols));
+  }
+  for (int64_t j = 0; j < q.cols; ++j) {
+    for (int64_t i = 0; i < size_; ++i) coefficients(i, j) = unpermuted(index_[i], j);
+  }
+}
+
+}  // namespace recyclelora
