@@ -1,9 +1,8 @@
 // The dual-adapter linear layer y = x W' + b + s (x A') B' and its gradients, on CPU and CUDA: the
 // products are PyTorch's own. With `columns`, A reads only those columns of x.
 //
-// The update s B A may be added to the weight, in a workspace, or to the product: (x A') B' to y,
-// (dy B) A to dx. Either costs as much for each element of what it is added to, so it goes to the
-// smaller of the two, see `into_weight`.
+// With many rows s B A is added to the weight, in a workspace; with few rows, or columns, the
+// products themselves are added: (x A') B' to y, (dy B) A to dx.
 
 #include <array>
 #include <optional>
@@ -52,11 +51,6 @@ struct Layer {
     const at::ScalarType wide = mixed ? at::kFloat : dtype;
     const Tensor wide_A = A.to(wide), wide_B = B.to(wide);
     Tensor sum = workspace(weight.sizes(), weight.options().dtype(dtype), 0);
-    if (columns) {
-      const Tensor old = gather_columns(weight, *columns).to(wide);
-      sum.copy_(weight);
-      return sum.index_copy_(1, *columns, rounded(at::addmm(old, wide_B, wide_A, 1, scaling)));
-    }
     if (!mixed) return at::addmm_out(sum, weight, wide_B, wide_A, 1, scaling);
     Tensor exact = workspace(weight.sizes(), weight.options().dtype(wide), 1);
     at::addmm_out(exact, weight.to(wide), wide_B, wide_A, 1, scaling);
@@ -64,12 +58,12 @@ struct Layer {
   }
 };
 
-// Whether s B A is cheaper added to the weight (out, in) than to a product (rows, out) or
-// (rows, in), where `other` is the side they do not share. By flops that is rows > other. Measured
-// on a CPU (DINOv2-L's shapes, float32 and bfloat16): writing the sum beside the weight costs a
-// third more than adding in place; but with `columns` the weight is copied and only they are added.
-bool into_weight(int64_t rows, int64_t other, bool sparse) {
-  return sparse ? 2 * rows > other : 3 * rows > 4 * other;
+// Whether to add s B A to the weight (out, in), rather than (x A') B' to y (rows, out), where
+// `other` is in, or (dy B) A to dx (rows, in), where it is out. By flops: if rows > other. Measured
+// on a CPU (DINOv2-L's shapes, float32 and bfloat16) it takes twice that: a sum beside the weight
+// reads and writes all of it, while the product is what the large product is added to anyway.
+bool into_weight(int64_t rows, int64_t other) {
+  return rows > 2 * other;
 }
 
 Tensor with_width(const Tensor& matrix, const Tensor& like) {
@@ -115,24 +109,25 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& weight,
   const OptionalTensor rounded_bias = bias ? OptionalTensor(layer.rounded(*bias)) : std::nullopt;
   const Tensor scaled_A = layer.scaled(A);
   Tensor kept = columns ? gather_columns(rows, *columns) : at::mm(rows, scaled_A.t());
-  if (into_weight(rows.size(0), weight.size(1), columns.has_value())) {
+  if (!columns && into_weight(rows.size(0), weight.size(1))) {
     return {with_width(at::linear(rows, layer.effective_weight(), rounded_bias), x), kept};
   }
-  Tensor out = at::linear(rows, layer.plain_weight(), rounded_bias);
   const Tensor hidden = columns ? at::mm(kept, scaled_A.t()) : kept;
-  out.addmm_(hidden, layer.rounded(B).t());
-  return {with_width(out, x), kept};
+  // The small terms first: the large product is added to them before it is rounded.
+  Tensor out = at::linear(hidden, layer.rounded(B), rounded_bias);
+  return {with_width(out.addmm_(rows, layer.plain_weight().t()), x), kept};
 }
 
 // dx (rows, in), from dy (rows, out) and t = s dy B (rows, r).
 Tensor gradient_of_x(const Layer& layer, const Tensor& dy, const Tensor& t) {
-  if (!layer.columns && into_weight(dy.size(0), layer.weight.size(0), false)) {
-    return at::mm(dy, layer.effective_weight());
-  }
-  Tensor dx = at::mm(dy, layer.plain_weight());
   const Tensor A = layer.rounded(layer.A);
-  if (!layer.columns) return dx.addmm_(t, A);
-  return dx.index_copy_(1, *layer.columns, gather_columns(dx, *layer.columns).addmm_(t, A));
+  if (layer.columns) {
+    Tensor dx = at::mm(dy, layer.plain_weight());
+    const Tensor pivots = gather_columns(dx, *layer.columns).addmm_(t, A);
+    return dx.index_copy_(1, *layer.columns, pivots);
+  }
+  if (into_weight(dy.size(0), layer.weight.size(0))) return at::mm(dy, layer.effective_weight());
+  return at::mm(t, A).addmm_(dy, layer.plain_weight());
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const OptionalTensor& x,

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from recyclelora import DualLoRALinear, adapt
-from recyclelora.adapters import active, adapted_layers, adapter_parameters
+from recyclelora.adapters import active, adapted_layers, adapter_parameters, initialisers
 
 
 class Block(nn.Module):
@@ -40,6 +40,27 @@ def test_replaces_every_linear_and_freezes_the_rest():
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == (name in trained), name
         assert name not in trained or parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("init", ["rrqr", "svd", "kaiming"])
+def test_together_as_alone(init, dtype, monkeypatch):
+    """Decomposing in stacks changes no bit, also where a shape fills more than one."""
+    monkeypatch.setattr(initialisers, "STACKED_BYTES", 3 * 24 * 24 * 4)
+    model = nn.Sequential(*(Block(24) for _ in range(5)), nn.Linear(24, 8)).to(dtype)
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    settings = {"r_main": 4, "r_sub": 2, "alpha": 3.0, "init": init}
+    torch.manual_seed(1)
+    alone = {name: DualLoRALinear.from_linear(m, **settings) for name, m in linears.items()}
+    torch.manual_seed(1)
+    adapted = adapted_layers(adapt(model, **settings))
+    assert adapted.keys() == alone.keys()
+    for name, layer in adapted.items():
+        state = alone[name].state_dict()
+        assert state.keys() == layer.state_dict().keys()
+        for key, tensor in layer.state_dict().items():
+            assert torch.equal(tensor, state[key]), f"{name}.{key}"
+            assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
 
 
 def test_a_linear_itself_is_returned_replaced():

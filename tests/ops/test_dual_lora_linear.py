@@ -1,24 +1,28 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
 
-from recyclelora.ops import dual_lora_linear
+from recyclelora.ops import dual_lora_linear, reference
 
 # (rows, in, out): few and many rows for forward and backward, so every path is taken.
 SIZES = [(3, 12, 10), (40, 12, 10), (20, 6, 40), (20, 40, 6), (1, 5, 5), (0, 6, 4)]
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+SPARSE = pytest.mark.parametrize("sparse", [False, True])
 
 
-def make(rows, inn, out, sparse=False, dtype=torch.float64, r=4, bias=True):
+def make(rows, inn, out, sparse=False, dtype=torch.float64, r=4, weight_trains=True):
     """x, weight, bias, A, B, scaling, columns."""
     columns = torch.randperm(inn)[:r] if sparse else None
-    inputs = r if sparse else inn
 
     def randn(*shape):
         return torch.randn(*shape, dtype=torch.float64).to(dtype).requires_grad_()
 
-    x, weight, A, B = randn(rows, inn), randn(out, inn), randn(r, inputs), randn(out, r)
-    return x, weight, randn(out) if bias else None, A, B, 0.25, columns
+    weight = (randn(out, inn).detach() / inn**0.5).requires_grad_(weight_trains)
+    A, B = randn(r, r if sparse else inn), randn(out, r)
+    return randn(rows, inn), weight, randn(out), A, B, 0.25, columns
 
 
 def formula(x, weight, bias, A, B, scaling, columns=None):
@@ -27,7 +31,11 @@ def formula(x, weight, bias, A, B, scaling, columns=None):
     return F.linear(x, weight, bias) + scaling * F.linear(F.linear(inputs, A), B)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+def detached(arguments):
+    return [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
+
+
+@SPARSE
 @pytest.mark.parametrize("size", SIZES)
 def test_value_and_gradients_are_those_of_the_formula(size, sparse):
     arguments = make(*size, sparse=sparse)
@@ -40,9 +48,27 @@ def test_value_and_gradients_are_those_of_the_formula(size, sparse):
         torch.testing.assert_close(mine, theirs, atol=1e-11, rtol=0)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+@SPARSE
+@pytest.mark.parametrize("size", SIZES)
+def test_the_reference_agrees(size, sparse):
+    arguments = detached(make(*size, sparse=sparse))
+    op = torch.ops.recyclelora
+    for mine, plain in zip(op.dual_lora_linear(*arguments), reference.dual_lora_linear(*arguments)):
+        torch.testing.assert_close(mine, plain, atol=1e-12, rtol=0)
+    x, weight, _, A, B, scaling, columns = arguments
+    kept = reference.dual_lora_linear(*arguments)[1]
+    grad = torch.randn(len(x), len(weight), dtype=x.dtype)
+    inputs = (grad, x, kept, weight, A, B, scaling, columns)
+    for wanted in ([True] * 4, [False, True, True, False], [True, False, False, True]):
+        mine = op.dual_lora_linear_backward(*inputs, wanted)
+        plain = reference.dual_lora_linear_backward(*inputs, wanted)
+        for one, other in zip(mine, plain):
+            torch.testing.assert_close(one, other, atol=1e-11, rtol=0)
+
+
+@SPARSE
 @pytest.mark.parametrize("size", SIZES[:4])
-def test_gradcheck(size, sparse):
+def test_derivatives_of_first_and_second_order_both_modes(size, sparse):
     *tensors, scaling, columns = make(*size, sparse=sparse, r=2)
 
     def function(*tensors):
@@ -52,17 +78,224 @@ def test_gradcheck(size, sparse):
     torch.autograd.gradgradcheck(function, tensors, fast_mode=True)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+@SPARSE
 @pytest.mark.parametrize("size", SIZES)
 def test_operators_are_well_registered(size, sparse):
     arguments = make(*size, sparse=sparse, dtype=torch.float32)
     torch.library.opcheck(torch.ops.recyclelora.dual_lora_linear, arguments)
-    x, weight, _, A, B, scaling, columns = [
-        a.detach() if isinstance(a, torch.Tensor) else a for a in arguments
-    ]
+    x, weight, _, A, B, scaling, columns = detached(arguments)
     out, kept = torch.ops.recyclelora.dual_lora_linear(x, weight, None, A, B, scaling, columns)
     for wanted in ([True] * 4, [False] * 4, [True, False, False, True]):
         torch.library.opcheck(
             torch.ops.recyclelora.dual_lora_linear_backward,
             (torch.randn_like(out), x, kept, weight, A, B, scaling, columns, wanted),
         )
+
+
+@SPARSE
+def test_only_what_trains_gets_a_gradient(sparse):
+    x, weight, bias, A, B, scaling, columns = make(9, 8, 6, sparse, weight_trains=False)
+    everything = (x, weight, bias, A, B)
+    for chosen in ([x], [bias], [A], [B], [x, B], [A, bias]):
+        arguments = [t if any(t is c for c in chosen) else t.detach() for t in everything]
+        out = dual_lora_linear(*arguments, scaling, columns)
+        expected = formula(*everything, scaling, columns)
+        grads = torch.autograd.grad(out.square().sum(), chosen)
+        for mine, theirs in zip(grads, torch.autograd.grad(expected.square().sum(), chosen)):
+            torch.testing.assert_close(mine, theirs, atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(8,), (0, 8), (2, 0, 8), (2, 3, 4, 8)])
+@SPARSE
+def test_any_shape_and_stride(shape, sparse):
+    _, *others = make(1, 8, 6, sparse)
+    x = torch.randn(*shape, dtype=torch.float64)
+    strided = torch.randn(*shape[:-1], 16, dtype=torch.float64)[..., ::2].requires_grad_()
+    flipped = torch.randn(8, *shape[:-1], dtype=torch.float64).movedim(0, -1).requires_grad_()
+    for one in (x, strided, flipped):
+        out = dual_lora_linear(one, *others)
+        torch.testing.assert_close(out, formula(one, *others), atol=1e-12, rtol=0)
+        out.sum().backward()
+    assert strided.grad.shape == shape
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rows", [40, 400])
+@SPARSE
+def test_half_precision_errs_at_most_twice_as_much_as_plain_pytorch(rows, dtype, autocast, sparse):
+    precise = make(rows, 64, 96, sparse, torch.float32, r=8, weight_trains=False)
+    half = [t.to(dtype) if isinstance(t, torch.Tensor) and t.is_floating_point() else t
+            for t in detached(precise)]  # fmt: skip
+    precise = [half[i].float() if i < 5 else half[i] for i in range(7)]
+    trained = [0, 2, 3, 4]
+
+    def run(function, arguments, cast):
+        arguments = [copy.deepcopy(a) for a in arguments]
+        for i in trained:
+            arguments[i].requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=cast):
+            out = function(*arguments)
+        torch.manual_seed(7)
+        grads = torch.autograd.grad(
+            out, [arguments[i] for i in trained], torch.randn(out.shape).to(out.dtype)
+        )
+        assert [g.dtype for g in grads] == [arguments[i].dtype for i in trained]
+        return [out.float(), *(g.float() for g in grads)]
+
+    given = precise if autocast else half
+    exact = run(formula, precise, False)
+    mine, plain = run(dual_lora_linear, given, autocast), run(formula, given, autocast)
+    for truth, ours, theirs in zip(exact, mine, plain):
+        assert (ours - truth).norm() <= 2 * (theirs - truth).norm() + 1e-6
+
+
+def test_autocast_rounds_the_sum_of_weights_once():
+    _, weight, _, A, B, scaling, _ = detached(make(400, 64, 96, dtype=torch.float32))
+    weight, B = weight.bfloat16().float(), B * 1e-2  # updates below the weight's own precision
+    with torch.autocast("cpu", torch.bfloat16):
+        out = dual_lora_linear(torch.eye(64).repeat(7, 1), weight, None, A, B, scaling)
+    assert torch.equal(out[:64].T, (weight + scaling * B @ A).bfloat16())
+    assert not torch.equal(out[:64].T, weight.bfloat16())
+
+
+@SPARSE
+def test_the_optimiser_may_step_between_forwards_not_before_the_backward(sparse):
+    x, weight, bias, A, B, scaling, columns = make(40, 12, 10, sparse, weight_trains=False)
+    dual_lora_linear(x, weight, bias, A, B, scaling, columns)
+    with torch.no_grad():
+        B.add_(1)
+    out = dual_lora_linear(x, weight, bias, A, B, scaling, columns)
+    expected = formula(x, weight, bias, A, B, scaling, columns)
+    torch.testing.assert_close(out, expected, atol=1e-12, rtol=0)
+    with torch.no_grad():
+        A.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+@SPARSE
+def test_checkpointing_changes_nothing(sparse):
+    x, *others = make(40, 12, 10, sparse)
+    plain = torch.autograd.grad(dual_lora_linear(x, *others).square().sum(), [x, others[3]])
+    out = checkpoint(dual_lora_linear, x, *others, use_reentrant=False)
+    for mine, expected in zip(torch.autograd.grad(out.square().sum(), [x, others[3]]), plain):
+        assert torch.equal(mine, expected)
+
+
+def saved_bytes(function, arguments):
+    """Bytes of what autograd keeps, each storage once, without the arguments but x."""
+    given = {a.untyped_storage().data_ptr() for a in arguments[1:] if isinstance(a, torch.Tensor)}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in given:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = function(*arguments)
+    assert out.requires_grad
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_sparse_saves_its_columns_only(autocast):
+    x, weight, bias, A, B, scaling, columns = make(50, 256, 32, True, torch.float32, 4, False)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        mine = saved_bytes(dual_lora_linear, (x, weight, bias, A, B, scaling, columns))
+        dense = torch.randn(4, 256, requires_grad=True)
+        published = saved_bytes(formula, (x, weight, bias, dense, B, scaling))
+    assert mine == 50 * 4 * (2 if autocast else 4)
+    assert mine < 0.025 * published
+
+
+@SPARSE
+def test_compiled_with_any_number_of_rows(sparse):
+    _, weight, bias, A, B, scaling, columns = make(1, 12, 10, sparse, torch.float32, 4, False)
+
+    @torch.compile(fullgraph=True, dynamic=True, backend="aot_eager")
+    def compiled(x):
+        return dual_lora_linear(x, weight, bias, A, B, scaling, columns)
+
+    for rows in (3, 40, 90):
+        x = torch.randn(2, rows, 12, requires_grad=True)
+        out, expected = compiled(x), formula(x, weight, bias, A, B, scaling, columns)
+        torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+        grads = torch.autograd.grad(out.square().sum(), (x, A, B))
+        plain = torch.autograd.grad(expected.square().sum(), (x, A, B))
+        torch.testing.assert_close(grads, plain, atol=1e-3, rtol=1e-4)
+
+
+@SPARSE
+def test_torch_func(sparse):
+    *tensors, scaling, columns = detached(make(6, 12, 10, sparse))
+
+    def loss(function):
+        return lambda *t: function(*t, scaling, columns).square().sum()
+
+    everything = tuple(range(5))
+    mine = torch.func.grad(loss(dual_lora_linear), everything)(*tensors)
+    expected = torch.func.grad(loss(formula), everything)(*tensors)
+    torch.testing.assert_close(mine, expected, atol=1e-11, rtol=0)
+    rows = torch.func.vmap(dual_lora_linear, (0, *[None] * 6))(*tensors, scaling, columns)
+    torch.testing.assert_close(rows, formula(*tensors, scaling, columns), atol=1e-12, rtol=0)
+    tangents = [torch.randn_like(t) for t in tensors]
+    mine = torch.func.jvp(loss(dual_lora_linear), tuple(tensors), tuple(tangents))
+    torch.testing.assert_close(mine, torch.func.jvp(loss(formula), tuple(tensors), tuple(tangents)))
+
+
+@SPARSE
+def test_inference_mode_and_threads_leave_no_trace(sparse):
+    arguments = make(40, 12, 10, sparse)
+    expected = dual_lora_linear(*arguments).detach()
+    with torch.inference_mode():
+        assert torch.equal(dual_lora_linear(*arguments), expected)
+    small = make(40, 6, 4, sparse)
+    dual_lora_linear(*small).sum().backward()
+    assert torch.equal(dual_lora_linear(*arguments), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({0: torch.randn(3, 7)}, r"x must be \(..., 8\)"),
+        ({1: torch.randn(6)}, r"weight must be \(out, in\)"),
+        ({2: torch.randn(5)}, r"bias must be \(6,\)"),
+        ({3: torch.randn(4, 7)}, r"A must be \(r, 8\) with r at least 1"),
+        ({3: torch.randn(0, 8), 4: torch.randn(6, 0)}, "with r at least 1"),
+        ({4: torch.randn(6, 5)}, r"B must be \(6, 4\)"),
+        ({0: torch.randn(3, 8).half()}, "x must have the dtype of weight, got torch.float16"),
+        ({3: torch.randn(4, 8).double()}, "all or none of them float64"),
+        ({6: torch.tensor([0, 1])}, r"A must be \(r, 2\)"),
+    ],
+)
+def test_bad_input_gets_a_sentence(changes, words):
+    arguments = detached(make(3, 8, 6, dtype=torch.float32))
+    for index, value in changes.items():
+        arguments[index] = value
+    with pytest.raises(ValueError, match=f"dual_lora_linear: .*{words}"):
+        dual_lora_linear(*arguments)
+    if "dtype of weight" not in words:
+        with pytest.raises(ValueError, match=f"dual_lora_linear: .*{words}"):
+            reference.dual_lora_linear(*arguments)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("autocast", [False, True])
+@SPARSE
+@pytest.mark.parametrize("size", SIZES[:4])
+def test_cuda_agrees_with_the_cpu(size, sparse, autocast):
+    *tensors, scaling, columns = detached(make(*size, sparse, torch.float32))
+    on_gpu = [t.cuda().requires_grad_() for t in tensors]
+    on_cpu = [t.requires_grad_() for t in tensors]
+    results = []
+    for device, inputs in (("cuda", on_gpu), ("cpu", on_cpu)):
+        moved = None if columns is None else columns.to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
+            out = dual_lora_linear(*inputs, scaling, moved)
+        grads = torch.autograd.grad(out.square().sum(), inputs)
+        results.append([t.detach().float().cpu() for t in (out, *grads)])
+    tolerance = 0.5 if autocast else 1e-3
+    torch.testing.assert_close(*results, atol=tolerance, rtol=0.05 if autocast else 1e-4)

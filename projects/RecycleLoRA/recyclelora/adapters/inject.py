@@ -7,6 +7,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .checks import check_linear, check_settings
+from .initialisers import initial_factors
 from .layer import DualLoRALinear
 
 
@@ -22,7 +23,8 @@ def adapt(
 
     The layers are replaced in place by :class:`DualLoRALinear`; a linear used in several places
     stays one layer. Every other parameter (biases, norms, tokens) gets requires_grad=False. All
-    layers are checked before the first is changed. With both ranks 0 the layers are left alone
+    layers are checked before the first is changed. Those of equal shape are decomposed together,
+    the largest first, to the same factors as alone. With both ranks 0 the layers are left alone
     and everything is frozen. On the meta device only shapes are made.
 
     One kind of linear is left as it is, frozen, with a warning: the ``out_proj`` of an
@@ -71,9 +73,15 @@ def adapt(
         check_linear(linear, r_main, r_sub, _quoted(name))
 
     module.requires_grad_(False)
-    for name in tqdm(linears, desc=f"adapting ({init})", unit="layer", delay=1, leave=False):
-        layer = DualLoRALinear.from_linear(linears[name], r_main, r_sub, alpha, init, sparse_a)
-        module = replace_modules(module, {linears[name]: layer})
+    settings = {"r_main": r_main, "r_sub": r_sub, "alpha": alpha, "init": init}
+    decomposed = initial_factors(linears, lambda linear: linear.weight.detach(), **settings)
+    bar = {"total": len(linears), "unit": "layer", "delay": 1, "leave": False}
+    for name, factors in tqdm(decomposed, desc=f"adapting ({init})", **bar):
+        linear = linears[name]
+        layer = DualLoRALinear(
+            linear.weight, linear.bias, factors, sparse_a=sparse_a, **settings
+        ).train(linear.training)
+        module = replace_modules(module, {linear: layer})
     use_forward_of_linears(module)
     return module
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import dual_lora_linear
-from .checks import check_linear, check_pair_name, check_settings, check_weight
+from .checks import check_linear, check_settings
 from .initialisers import INITIALISERS, Factors
 from .pair import AdapterPair
 
@@ -202,32 +202,6 @@ class DualLoRALinear(AdapterPair):
                 setattr(layer, name, nn.Parameter(dense, requires_grad=A.requires_grad))
             layer.sparse_a = False
         return layer
-
-    def add_pair(
-        self,
-        name: str,
-        r_main: int = 32,
-        r_sub: int = 4,
-        alpha: float = 1.0,
-        init: str = "rrqr",
-        sparse_a: bool = False,
-    ) -> None:
-        """Make a further pair from W0, frozen until activated; settings as for from_linear."""
-        check_settings(r_main, r_sub, alpha, init, sparse_a)
-        weight = self.pretrained_weight()
-        check_weight(weight, r_main, r_sub)
-        check_pair_name(name, taken={self.pair_name, *self.pairs})
-        factors = INITIALISERS[init](weight, r_main, r_sub, alpha / max(r_main + r_sub, 1))
-        pair = AdapterPair(
-            factors,
-            self.in_features,
-            r_main=r_main,
-            r_sub=r_sub,
-            alpha=alpha,
-            init=init,
-            sparse_a=sparse_a,
-        )
-        self.put_pair(name, pair)
 
     def put_pair(self, name: str, pair: AdapterPair) -> None:
         """Keep ``pair`` under ``name``; if that is the active pair's name, it takes its place."""

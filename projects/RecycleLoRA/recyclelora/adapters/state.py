@@ -10,8 +10,10 @@ from torch import nn
 from tqdm import tqdm
 
 from .checks import check_pair_name, check_settings, check_weight
+from .initialisers import initial_factors
 from .inject import replace_modules
 from .layer import DualLoRALinear
+from .pair import AdapterPair
 
 
 class AdapterParameters(NamedTuple):
@@ -143,8 +145,13 @@ def add_pair(
     for layer_name, layer in layers.items():
         check_pair_name(name, taken={layer.pair_name, *layer.pairs})
         check_weight(layer.pretrained_weight(), r_main, r_sub, f"layer {layer_name!r}")
-    for layer in tqdm(layers.values(), desc=f"pair {name}", unit="layer", delay=1, leave=False):
-        layer.add_pair(name, r_main, r_sub, alpha, init, sparse_a)
+    settings = {"r_main": r_main, "r_sub": r_sub, "alpha": alpha, "init": init}
+    decomposed = initial_factors(layers, DualLoRALinear.pretrained_weight, **settings)
+    bar = {"total": len(layers), "unit": "layer", "delay": 1, "leave": False}
+    for layer_name, factors in tqdm(decomposed, desc=f"pair {name}", **bar):
+        layer = layers[layer_name]
+        pair = AdapterPair(factors, layer.in_features, sparse_a=sparse_a, **settings)
+        layer.put_pair(name, pair)
 
 
 def activate_pair(model: nn.Module, name: str) -> None:

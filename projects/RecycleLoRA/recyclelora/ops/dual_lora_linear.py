@@ -25,8 +25,9 @@ def dual_lora_linear(
     only ``x[..., columns]``. Nothing is remembered from one call to the next.
 
     All derivatives are right to any order: of x, weight, bias, A and B, in backward and forward
-    mode, under ``torch.func``, ``torch.compile``, checkpointing and autocast. A tensor that was
-    changed in place between forward and backward raises PyTorch's usual error.
+    mode, under ``torch.compile``, checkpointing and autocast; under ``torch.func`` too, but there
+    by the plain formula. A tensor that was changed in place between forward and backward raises
+    PyTorch's usual error.
 
     Parameters
     ----------
@@ -67,8 +68,10 @@ def dual_lora_linear(
             f"dual_lora_linear: x must have the dtype of weight, got {x.dtype} and {weight.dtype}"
         )
     tensors = [tensor for tensor in (x, weight, bias, A, B) if tensor is not None]
-    if any(unpack_dual(tensor).tangent is not None for tensor in tensors):
-        # PyTorch would drop the tangents at an operator: the plain formula keeps them.
+    transformed = torch._C._are_functorch_transforms_active()
+    if transformed or any(unpack_dual(tensor).tangent is not None for tensor in tensors):
+        # torch.func refuses an operator's autograd, and forward mode would drop the tangents
+        # there: the plain formula has every derivative.
         return reference.dual_lora_linear(x, weight, bias, A, B, scaling, columns)[0]
     return torch.ops.recyclelora.dual_lora_linear(x, weight, bias, A, B, scaling, columns)[0]
 
