@@ -1,5 +1,6 @@
 """rrqr on a GPU against rrqr on the CPU, which has its own oracles in test_rrqr.py."""
 
+import contextlib
 import warnings
 
 import numpy as np
@@ -13,15 +14,32 @@ pytestmark = pytest.mark.gpu
 F32, F64 = torch.float32, torch.float64
 
 
+@contextlib.contextmanager
+def waits():
+    """Collect one warning for every time that the host waits for the GPU."""
+    found = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+            found += [w for w in caught if "synchronizing operation" in str(w.message)]
+
+
 def assert_like_cpu(weight, n_major, n_minor):
-    """Decompose the same matrices on both devices; returns what the GPU says, on the CPU."""
-    out = rrqr(weight.cuda(), n_major, n_minor)
+    """Decompose the same matrices on both devices, on the GPU without help of the CPU."""
+    on_gpu = weight.cuda()
+    with waits() as found:
+        out = rrqr(on_gpu, n_major, n_minor)
+    assert len(found) <= 1  # a doubtful matrix needs copies in both directions
     expected = rrqr(weight, n_major, n_minor)
     assert all(mine.is_cuda for mine in out)
     out = type(out)(*(mine.cpu() for mine in out))
     assert [t.dtype for t in out] == [t.dtype for t in expected]
     assert torch.equal(out.perm, expected.perm)
-    tolerance = 1e-6 if weight.dtype == F32 else 1e-12
+    tolerance = 1e-6 if weight.dtype == F32 else 1e-11
     torch.testing.assert_close(out.q_major, expected.q_major, atol=tolerance, rtol=0)
     torch.testing.assert_close(out.q_minor, expected.q_minor, atol=tolerance, rtol=0)
     scale = expected.r_diag.amax().item() if expected.r_diag.numel() else 1
@@ -30,7 +48,6 @@ def assert_like_cpu(weight, n_major, n_minor):
     for q in (out.q_major.double(), out.q_minor.double()):
         eye = torch.eye(q.shape[-1], dtype=F64).expand(*q.shape[:-2], -1, -1)
         torch.testing.assert_close(q.mT @ q, eye, atol=tolerance, rtol=0)
-    return out
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
@@ -174,8 +191,10 @@ def test_works_on_the_current_stream():
     with torch.cuda.stream(stream):
         torch.cuda._sleep(200_000_000)  # a tenth of a second: other streams would see the zeros
         zeros.add_(on_gpu)
-        out = rrqr(zeros, 4, 5)
+        with waits() as found:
+            out = rrqr(zeros, 4, 5)
     stream.synchronize()
+    assert len(found) <= 1  # what another stream makes of zeros would be for the CPU to decide
     assert torch.equal(out.perm.cpu(), rrqr(weight, 4, 5).perm)
 
 
@@ -190,17 +209,12 @@ def test_works_on_the_device_of_the_weight():
 
 def test_the_host_waits_once():
     weight = torch.randn(3, 400, 300).cuda()
-    rrqr(weight, 4, 5)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            weight[0, 0, 0].item()  # shows that waiting is seen
-            rrqr(weight, 4, 5)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    waits = [warning for warning in caught if "synchronizing" in str(warning.message)]
-    assert 1 <= len(waits) <= 2
+    with waits() as found:
+        weight[0, 0, 0].item()
+    assert len(found) == 1  # waiting is seen
+    with waits() as found:
+        rrqr(weight, 4, 5)
+    assert len(found) == 1
 
 
 def test_autocast_changes_nothing():
