@@ -58,16 +58,14 @@ def rrqr_table() -> str:
     ours = "`recyclelora.rrqr`"
     if run["environment"]["rrqr"] != "compiled":
         ours += f" ({run['environment']['rrqr']})"
-    rows = [
-        [
-            ours if name == "rrqr" else name,
-            f"{whole['median']:.1f} s",
-            f"{whole['speedup']:.1f}x",
-            f"{whole['peak_bytes'] / 1e9:.2f} GB",
-            *(f"{1e3 * entry['systems'][name]['median']:.0f} ms" for entry in layers),
-        ]
-        for name, whole in model["systems"].items()
-    ]
+    rows = []
+    for name in layers[0]["systems"]:
+        cells = ["", "", ""]
+        if whole := model["systems"].get(name):
+            cells = [f"{whole['median']:.1f} s", f"{whole['speedup']:.1f}x"]
+            cells += [f"{whole['peak_bytes'] / 1e9:.2f} GB"]
+        cells += [f"{1e3 * entry['systems'][name]['median']:.0f} ms" for entry in layers]
+        rows.append([ours if name == "rrqr" else name, *cells])
     shapes = ["x".join(map(str, entry["shape"])) for entry in layers]
     headers = ["", f"{model['model']}, {model['matrices']} matrices", "speed-up", "memory", *shapes]
     table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
@@ -82,7 +80,7 @@ def rrqr_table() -> str:
     agreement = tabulate(pivots, headers, tablefmt="github", disable_numparse=True)
     return (
         f"{table}\n\n*published*: SciPy in float32, called twice a layer as the published code "
-        "does. `torch.linalg.qr` does not pivot. Memory beyond the weights. "
+        "does. `torch.linalg` does not pivot. Memory beyond the weights. "
         f"{ran_on(run, 'scipy')}\n\nPivots of the published path that are those of float64:\n\n"
         f"{agreement}"
     )

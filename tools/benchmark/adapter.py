@@ -260,7 +260,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    measure.add_common_options(parser, "adapter", rounds=7)
+    measure.add_common_options(parser, "adapter", rounds=9)
     add = parser.add_argument
     add("--width", type=int, default=1024, help="of the block (default: 1024, DINOv2-L)")
     add("--blocks", type=int, default=24, help="over which saved bytes are summed (default: 24)")

@@ -133,7 +133,7 @@ def time_shapes(args: argparse.Namespace) -> Iterator[dict]:
 
 
 def time_model(args: argparse.Namespace) -> tuple[dict, dict]:
-    """Every matrix of the first model, decomposed by every system; and how well pivots agree."""
+    """Every matrix of the first model by every system that pivots; and how well pivots agree."""
     name, (width, blocks) = next(iter(args.models.items()))
     stacks = {
         layer: gaussian(blocks, shape, seed=1 + i)
@@ -147,22 +147,23 @@ def time_model(args: argparse.Namespace) -> tuple[dict, dict]:
             pivots[key] = [decompose(weights) for weights in stacks.values()]
         memory[key] = max(memory.get(key, 0), peak.beyond)
 
-    calls = {key: functools.partial(whole, key, f) for key, f in systems(args.device).items()}
+    timed = systems(args.device)
+    calls = {key: functools.partial(whole, key, timed[key]) for key in PIVOTING}
     seconds = alternate(
         calls, rounds=args.model_rounds, warmup=0, device=args.device, what=f"all of {name}"
     )
-    timed = {key: {**spread(runs), "peak_bytes": memory[key]} for key, runs in seconds.items()}
-    add_speedups(timed)
+    times = {key: {**spread(runs), "peak_bytes": memory[key]} for key, runs in seconds.items()}
+    add_speedups(times)
     weights = f"Gaussian, {name}"
-    compared = compare_pivots(weights, {key: pivots[key] for key in PIVOTING}, stacks.values())
+    compared = compare_pivots(weights, pivots, stacks.values())
     matrices = blocks * len(stacks)
-    return {"model": name, "width": width, "matrices": matrices, "systems": timed}, compared
+    return {"model": name, "width": width, "matrices": matrices, "systems": times}, compared
 
 
-def add_speedups(timed: dict[str, dict]) -> None:
+def add_speedups(times: dict[str, dict]) -> None:
     """How many times faster than the published path each system is."""
-    for times in timed.values():
-        times["speedup"] = timed["published"]["median"] / times["median"]
+    for timed in times.values():
+        timed["speedup"] = times["published"]["median"] / timed["median"]
 
 
 def compare_pivots(weights: str, pivots: dict[str, list[Tensor]], stacks) -> dict:
@@ -230,21 +231,23 @@ def time_threads(args: argparse.Namespace) -> Iterator[dict]:
     """One block of the first model, two matrices a shape, with so many threads."""
     _, (width, _) = next(iter(args.models.items()))
     stacks = [gaussian(2, shape, seed=4) for shape in block_shapes(width).values()]
-    chosen = {key: f for key, f in systems(args.device).items() if key in PIVOTING}
+    timed = systems(args.device)
+
+    def whole(decompose: Decomposition) -> None:
+        for stack in stacks:
+            decompose(stack)
+
+    calls = {key: functools.partial(whole, timed[key]) for key in PIVOTING}
     before = torch.get_num_threads()
     for threads in args.threads:
         torch.set_num_threads(threads)
         with threadpool_limits(threads, user_api="blas"):
-            calls = {
-                key: functools.partial(lambda f: [f(stack) for stack in stacks] and None, f)
-                for key, f in chosen.items()
-            }
             seconds = alternate(
                 calls, rounds=args.rounds, warmup=0, device=args.device, what=f"{threads} threads"
             )
-        timed = {key: spread(runs) for key, runs in seconds.items()}
-        add_speedups(timed)
-        yield {"threads": threads, "matrices": 2 * len(stacks), "systems": timed}
+        times = {key: spread(runs) for key, runs in seconds.items()}
+        add_speedups(times)
+        yield {"threads": threads, "matrices": 2 * len(stacks), "systems": times}
     torch.set_num_threads(before)
 
 
@@ -252,10 +255,10 @@ def plot(result: dict) -> Figure:
     """Whole model, scaling in size, scaling in threads."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    names = list(result["model"]["systems"])
+    names = list(result["shapes"][0]["systems"])
     colours = dict(zip(names, measure.COLOURS))
-    times = [result["model"]["systems"][name]["median"] for name in names]
-    bars = left.barh(names, times, color=[colours[name] for name in names])
+    times = [result["model"]["systems"][name]["median"] for name in PIVOTING]
+    bars = left.barh(PIVOTING, times, color=[colours[name] for name in PIVOTING])
     left.bar_label(bars, fmt=" %.3g s")
     left.invert_yaxis()
     left.set(title=f"{result['model']['model']}, {result['model']['matrices']} matrices")
@@ -296,7 +299,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--models", type=model_size, nargs="+", default=list(MODELS.items()), metavar="NAME",
         help="a name, or NAME:WIDTHxBLOCKS; the first is decomposed whole")  # fmt: skip
     add("--matrices", type=int, default=2, help="of each shape (default: 2)")
-    add("--model-rounds", type=int, default=1, help="how often the whole model is decomposed")
+    add("--model-rounds", type=int, default=2, help="how often the whole model is (default: 2)")
     add("--sizes", type=int, nargs="+", default=[256, 512, 1024, 2048])
     add("--threads", type=int, nargs="+", default=[1, 2])
     add("--weights", help="real ViT-S weights: a name such as dinov2_vits14_focus, or a file")
