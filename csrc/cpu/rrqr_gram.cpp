@@ -105,10 +105,12 @@ bool GramQR::certified_pivot(int64_t step, int64_t* pivot) const {
   const int64_t lowest = *std::min_element(
       may_tie.begin(), may_tie.end(), [&](int64_t i, int64_t j) { return index_[i] < index_[j]; });
   *pivot = lowest;
-  return noise_[lowest] <= kLoss * residual_[lowest] &&
-         std::all_of(may_tie.begin(), may_tie.end(), [&](int64_t j) {
-           return j == lowest || low(lowest) + tie_[lowest] >= high(j) - tie_[j];
-         });
+  return noise_[lowest] < kLoss * residual_[lowest] &&
+         std::all_of(
+             may_tie.begin(), may_tie.end(),
+             [&](int64_t j) {
+               return j == lowest || low(lowest) + tie_[lowest] >= high(j) - tie_[j];
+             });
 }
 
 // Columns of L before begin follow at the end of the block: see exchange_rows.

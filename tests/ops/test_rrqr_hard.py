@@ -1,0 +1,148 @@
+"""The compiled rrqr against its reference where the pivots are hard to tell, or the paths meet."""
+
+import math
+
+import pytest
+import torch
+
+from recyclelora import rrqr
+from recyclelora.ops import reference
+from recyclelora.ops.library import load
+
+pytestmark = pytest.mark.skipif(not load(), reason="compares the compiled operators, not built")
+
+# Around the sizes at which blocks, panels, pools and the Gram matrix begin and end.
+SHAPES = [
+    (63, 64), (64, 65), (127, 128), (129, 128), (128, 129), (130, 129), (129, 130),
+    (193, 192), (257, 191), (191, 257), (400, 131), (131, 400), (90, 513), (1, 300), (300, 1),
+]  # fmt: skip
+
+
+def with_spectrum(d: int, k: int, decades: float) -> torch.Tensor:
+    m = min(d, k)
+    left = torch.linalg.qr(torch.randn(d, m, dtype=torch.float64)).Q
+    right = torch.linalg.qr(torch.randn(k, m, dtype=torch.float64)).Q
+    return left * torch.logspace(0, -decades, m, dtype=torch.float64) @ right.T
+
+
+def assert_equals_reference(weight: torch.Tensor) -> None:
+    m = min(weight.shape)
+    tolerance = 1e-12 if weight.dtype == torch.float64 else 1e-6
+    out = rrqr(weight, min(m, 4), min(m, 32))
+    perm, q_major, q_minor, r_diag = reference.rrqr(weight, min(m, 4), min(m, 32))
+    assert torch.equal(out.perm, perm)
+    scale = max(r_diag.max().item(), 1e-300)
+    assert ((out.r_diag - r_diag).abs() <= tolerance * scale).all()
+    assert (out.r_diag.diff() <= 0).all()
+    # Rounding turns a direction by as much as the residual it belongs to is small.
+    conditioned = m == 0 or r_diag[-1] > 1e-4 * scale
+    for mine, theirs in ((out.q_major, q_major), (out.q_minor, q_minor)):
+        eye = torch.eye(mine.shape[1], dtype=mine.dtype)
+        torch.testing.assert_close(mine.T @ mine, eye, atol=tolerance, rtol=0)
+        if conditioned:
+            torch.testing.assert_close(mine, theirs, atol=max(tolerance, 1e-10), rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_around_the_blocks(shape, dtype):
+    torch.manual_seed(sum(shape))
+    assert_equals_reference(torch.randn(shape, dtype=dtype))
+
+
+@pytest.mark.parametrize("decades", [0, 3, 6, 10, 14])
+@pytest.mark.parametrize("shape", [(300, 200), (200, 200), (150, 300)])
+def test_decaying_spectra(shape, decades):
+    torch.manual_seed(decades)
+    weight = with_spectrum(*shape, decades)
+    # Spectra below float32's precision drown in its rounding; that is another full-rank matrix.
+    for dtype in (torch.float64, torch.float32):
+        assert_equals_reference(weight.to(dtype))
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (150, 300)])
+@pytest.mark.parametrize("distance", [0.0, 1e-12, 1e-9])
+def test_columns_that_are_nearly_equal(shape, distance):
+    torch.manual_seed(1)
+    weight = torch.randn(shape, dtype=torch.float64)
+    copies = torch.arange(0, 60, 2)
+    noise = torch.randn(shape[0], len(copies), dtype=torch.float64)
+    weight[:, copies + 1] = weight[:, copies] + distance * noise
+    assert torch.equal(rrqr(weight, 0, 0).perm, reference.rrqr(weight, 0, 0)[0])
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (200, 200), (150, 300)])
+@pytest.mark.parametrize("rank", [0, 1, 70, 149])
+def test_rank_deficient(shape, rank):
+    torch.manual_seed(rank)
+    weight = torch.randn(shape[0], rank).double() @ torch.randn(rank, shape[1]).double()
+    m = min(shape)
+    out = rrqr(weight, m, m)
+    assert torch.equal(out.perm, reference.rrqr(weight, 0, 0)[0])
+    eye = torch.eye(m, dtype=torch.float64)
+    torch.testing.assert_close(out.q_major.T @ out.q_major, eye, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (256, 200), (150, 256)])
+def test_ties_everywhere(shape):
+    signs = torch.tensor([[1.0]])
+    while len(signs) < 256:
+        signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
+    weight = signs[: shape[0], torch.randperm(256)[: shape[1]]]
+    assert torch.equal(rrqr(weight, 0, 0).perm, reference.rrqr(weight, 0, 0)[0])
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (150, 300)])
+@pytest.mark.parametrize("scale", [1e-290, 1e-30, 1e30, 1e290])
+def test_scale_changes_no_pivot(shape, scale):
+    torch.manual_seed(2)
+    weight = torch.randn(shape, dtype=torch.float64)
+    expected = rrqr(weight, 3, 5)
+    exact = 2.0 ** round(math.log2(scale))
+    out = rrqr(weight * exact, 3, 5)
+    assert torch.equal(out.perm, expected.perm) and torch.equal(out.q_minor, expected.q_minor)
+    assert torch.equal(out.r_diag, expected.r_diag * exact)
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (150, 300)])
+def test_graded_and_zero_columns(shape):
+    torch.manual_seed(3)
+    graded = torch.randn(shape).double() * torch.logspace(0, -30, shape[1]).double()
+    assert_equals_reference(graded)
+    graded[:, ::7] = 0
+    assert torch.equal(rrqr(graded, 0, 0).perm, reference.rrqr(graded, 0, 0)[0])
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (150, 300), (40, 30)])
+def test_bits_depend_on_nothing_but_the_matrix(shape):
+    torch.manual_seed(4)
+    weight = torch.randn(5, *shape)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(rrqr(weight, 4, 32 if min(shape) > 32 else 8))
+            results.append(
+                [
+                    torch.stack(t)
+                    for t in zip(
+                        *(rrqr(w, *(results[0][i].shape[-1] for i in (1, 2))) for w in weight)
+                    )
+                ]
+            )
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(mine, first) for mine, first in zip(result, results[0]))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_small_integers_and_mixtures(seed):
+    generator = torch.Generator().manual_seed(seed)
+    d, k = torch.randint(1, 220, (2,), generator=generator).tolist()
+    integers = torch.randint(-2, 3, (d, k), generator=generator).double()
+    assert torch.equal(rrqr(integers, 0, 0).perm, reference.rrqr(integers, 0, 0)[0])
+    chosen = torch.randint(0, max(1, k // 2), (k,), generator=generator)
+    repeated = torch.randn(d, k, generator=generator, dtype=torch.float64)[:, chosen]
+    assert torch.equal(rrqr(repeated, 0, 0).perm, reference.rrqr(repeated, 0, 0)[0])
