@@ -11,6 +11,7 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
@@ -72,8 +73,15 @@ Tensor with_width(const Tensor& matrix, const Tensor& like) {
   return matrix.view(shape);
 }
 
-void check(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, const Tensor& A,
-           const Tensor& B, const OptionalTensor& columns) {
+// One of the two adapters, as it trains; the products use both, joined.
+struct Adapter {
+  const char* name;
+  const Tensor& A;  // (r, in), or (r, columns)
+  const Tensor& B;  // (out, r)
+};
+
+void check(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, const Adapter& main,
+           const Adapter& sub, const OptionalTensor& columns) {
   TORCH_CHECK_VALUE(weight.dim() == 2 && weight.numel() > 0,
                     "dual_lora_linear: weight must be (out, in), got shape ", weight.sizes());
   const int64_t out = weight.size(0), in = weight.size(1);
@@ -82,28 +90,33 @@ void check(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, co
   TORCH_CHECK_VALUE(!bias || (bias->dim() == 1 && bias->size(0) == out),
                     "dual_lora_linear: bias must be (", out, ",), got shape ", bias->sizes());
   const int64_t inputs = columns ? columns->numel() : in;
-  TORCH_CHECK_VALUE(A.dim() == 2 && A.size(0) > 0 && A.size(1) == inputs,
-                    "dual_lora_linear: A must be (r, ", inputs, ") with r at least 1, got shape ",
-                    A.sizes());
-  TORCH_CHECK_VALUE(B.dim() == 2 && B.size(0) == out && B.size(1) == A.size(0),
-                    "dual_lora_linear: B must be (", out, ", ", A.size(0), "), got shape ",
-                    B.sizes());
-  for (const Tensor* tensor : {&x, &weight, &A, &B}) {
+  for (const auto& [name, A, B] : {main, sub}) {
+    TORCH_CHECK_VALUE(A.dim() == 2 && A.size(1) == inputs, "dual_lora_linear: A_", name,
+                      " must be (r, ", inputs, "), got shape ", A.sizes());
+    TORCH_CHECK_VALUE(B.dim() == 2 && B.size(0) == out && B.size(1) == A.size(0),
+                      "dual_lora_linear: B_", name, " must be (", out, ", ", A.size(0),
+                      "), got shape ", B.sizes());
+  }
+  TORCH_CHECK_VALUE(main.A.size(0) + sub.A.size(0) > 0,
+                    "dual_lora_linear: A_main and A_sub must have at least one row together");
+  for (const Tensor* tensor : {&x, &weight, &main.A, &main.B, &sub.A, &sub.B}) {
     TORCH_CHECK_VALUE(
         at::isFloatingType(tensor->scalar_type()) &&
             (tensor->scalar_type() == at::kDouble) == (weight.scalar_type() == at::kDouble),
-        "dual_lora_linear: x, weight, A and B must be floating and all or none of "
-        "them float64, got ",
-        x.scalar_type(), ", ", weight.scalar_type(), ", ", A.scalar_type(), ", ", B.scalar_type());
+        "dual_lora_linear: x, weight and the factors must be floating and all or none of them "
+        "float64, got weight ",
+        weight.scalar_type(), " and ", tensor->scalar_type());
   }
 }
 
 std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& weight,
-                                   const OptionalTensor& bias, const Tensor& A, const Tensor& B,
+                                   const OptionalTensor& bias, const Tensor& A_main,
+                                   const Tensor& B_main, const Tensor& A_sub, const Tensor& B_sub,
                                    double scaling, const OptionalTensor& columns) {
-  check(x, weight, bias, A, B, columns);
+  check(x, weight, bias, {"main", A_main, B_main}, {"sub", A_sub, B_sub}, columns);
   // The dtypes are settled: x's. Autocast would round the float32 sum's terms.
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const Tensor A = at::cat({A_main, A_sub}), B = at::cat({B_main, B_sub}, 1);
   const Layer layer{weight, A, B, scaling, columns, x.scalar_type()};
   const Tensor rows = as_matrix(x);
   const OptionalTensor rounded_bias = bias ? OptionalTensor(layer.rounded(*bias)) : std::nullopt;

@@ -33,8 +33,9 @@ TORCH_LIBRARY(recyclelora, m) {
       " -> (Tensor perm, Tensor q_major, Tensor q_minor, Tensor r_diag)");
   m.def("gather_columns(Tensor x, Tensor columns) -> Tensor");
   m.def(
-      "dual_lora_linear(Tensor x, Tensor weight, Tensor? bias, Tensor A, Tensor B, float scaling,"
-      " Tensor? columns=None) -> (Tensor out, Tensor kept)");
+      "dual_lora_linear(Tensor x, Tensor weight, Tensor? bias, Tensor A_main, Tensor B_main,"
+      " Tensor A_sub, Tensor B_sub, float scaling, Tensor? columns=None)"
+      " -> (Tensor out, Tensor kept)");
   m.def(
       "dual_lora_linear_backward(Tensor grad, Tensor? x, Tensor? kept, Tensor weight, Tensor A,"
       " Tensor B, float scaling, Tensor? columns, bool[4] wanted)"

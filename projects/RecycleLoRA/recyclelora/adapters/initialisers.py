@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..ops import rrqr
 
-STACKED_BYTES = 1 << 28  # of weights decomposed together, as float32 or wider
+# Of weights decomposed together, as float32 or wider: enough for all equal layers of DINOv2-L.
+STACKED_BYTES = 1 << 29
 
 
 class Factors(NamedTuple):
@@ -86,7 +87,8 @@ def initial_factors(
 
     ``weight_of(layer)`` is what to decompose, shaped like ``layer.weight``.
     Together they keep every thread, or a GPU, busy; the factors are those of each weight alone,
-    bit for bit. The extra memory is that of a few weights: STACKED_BYTES, or one a thread.
+    bit for bit. The extra memory is that of these weights (STACKED_BYTES, or one a thread) and of
+    what the decomposition makes of them.
     """
     for names in _stacks(layers, init):
         weights = torch.stack([weight_of(layers[name]) for name in names])

@@ -147,9 +147,9 @@ class DualLoRALinear(AdapterPair):
             return out
         if not self._trained_in_use():
             return F.linear(x, self.pretrained_weight(), self.bias)
-        A, B = self.factors(self.main_on, self.sub_on)
+        factors = self.factors(self.main_on, self.sub_on)
         columns = self.columns if self.sparse_a else None
-        return dual_lora_linear(x, self.weight, self.bias, A, B, self.scaling, columns)
+        return dual_lora_linear(x, self.weight, self.bias, *factors, self.scaling, columns)
 
     def pretrained_weight(self) -> Tensor:
         """W0 (out, in), bit for bit; not to be written to."""
@@ -168,8 +168,9 @@ class DualLoRALinear(AdapterPair):
         """
         if not self._trained_in_use():
             return self.pretrained_weight().clone()
-        A, B = self.factors(self.main_on, self.sub_on)
-        product = self.scaling * (B.double() @ A.double())
+        factors = (factor.double() for factor in self.factors(self.main_on, self.sub_on))
+        A_main, B_main, A_sub, B_sub = factors
+        product = self.scaling * (B_main @ A_main + B_sub @ A_sub)
         weight = self.weight.double()
         weight = weight.index_add(1, self.columns, product) if self.sparse_a else weight + product
         return weight.to(self.weight.dtype)

@@ -84,8 +84,8 @@ class AdapterPair(nn.Module):
         rows = like.new_zeros(rank, self.in_features)
         return rows.scatter(1, self.columns[:, None], 1.0)
 
-    def factors(self, main: bool, sub: bool) -> tuple[Tensor, Tensor]:
-        """A and B of both adapters, joined: each as it is now, or if False as it was initially."""
+    def factors(self, main: bool, sub: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A_main, B_main, A_sub and B_sub, as they are now, or if False as they were initially."""
         A_main, B_main, A_sub, B_sub = (
             self.lora_A_main,
             self.lora_B_main,
@@ -98,7 +98,7 @@ class AdapterPair(nn.Module):
                 A_main, B_main = initial_A[: self.r_main], initial_B[:, : self.r_main]
             if not sub:
                 A_sub, B_sub = initial_A[self.r_main :], initial_B[:, self.r_main :]
-        return torch.cat([A_main, A_sub]), torch.cat([B_main, B_sub], dim=1)
+        return A_main, B_main, A_sub, B_sub
 
     def exchange(self, other: "AdapterPair") -> None:
         """Swap tensors and settings with another pair of the same layer.

@@ -12,22 +12,25 @@ def dual_lora_linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    A: Tensor,
-    B: Tensor,
+    A_main: Tensor,
+    B_main: Tensor,
+    A_sub: Tensor,
+    B_sub: Tensor,
     scaling: float,
     columns: Tensor | None = None,
 ) -> Tensor:
-    r"""``x weight' + bias + scaling x A' B'``: both adapters, joined in A and B, in one operator.
+    r"""``x weight' + bias + scaling x A' B'`` in one operator: A and B are both adapters, joined.
 
     Where x has many rows the effective weight ``weight + scaling B A`` is formed for the length
     of the call (in float32 or wider, then rounded once); for few rows ``x A' B'`` is added to the
-    product. Whichever it was, the backward saves x and ``x A'``, never a weight; with ``columns``
-    only ``x[..., columns]``. Nothing is remembered from one call to the next.
+    product. Whichever it was, the backward saves beside the parameters x and ``x A'``, no further
+    weight; with ``columns`` only ``x[..., columns]``. Nothing is remembered from one call to the
+    next.
 
-    All derivatives are right to any order: of x, weight, bias, A and B, in backward and forward
-    mode, under ``torch.compile``, checkpointing and autocast; under ``torch.func`` too, but there
-    by the plain formula. A tensor that was changed in place between forward and backward raises
-    PyTorch's usual error.
+    All derivatives are right to any order: of x, weight, bias and the factors, in backward and
+    forward mode, under ``torch.compile``, checkpointing and autocast; under ``torch.func`` too,
+    but there by the plain formula. A tensor that was changed in place between forward and
+    backward raises PyTorch's usual error.
 
     Parameters
     ----------
@@ -36,11 +39,12 @@ def dual_lora_linear(
         and the others may be float32: their sum is formed before it is rounded.
     weight : Tensor, (out, in)
     bias : Tensor, (out,), or None
-    A : Tensor, (r, in), or (r, len(columns)) if ``columns`` is given
-    B : Tensor, (out, r), with r at least 1
+    A_main, A_sub : Tensor, (r, in), or (r, len(columns)) if ``columns`` is given
+        Each with its own r, of which one may be 0.
+    B_main, B_sub : Tensor, (out, r)
     scaling : float
     columns : Tensor, int64, optional
-        The columns of x that A reads, each once.
+        The columns of x that both A read, each once.
 
     Returns
     -------
@@ -54,8 +58,9 @@ def dual_lora_linear(
     Examples
     --------
     >>> x, weight, bias = torch.randn(2, 5, 8), torch.randn(6, 8), torch.randn(6)
-    >>> A, B = torch.randn(3, 8, requires_grad=True), torch.zeros(6, 3, requires_grad=True)
-    >>> out = dual_lora_linear(x, weight, bias, A, B, scaling=1 / 3)
+    >>> main = torch.randn(3, 8, requires_grad=True), torch.zeros(6, 3, requires_grad=True)
+    >>> sub = torch.randn(1, 8, requires_grad=True), torch.zeros(6, 1, requires_grad=True)
+    >>> out = dual_lora_linear(x, weight, bias, *main, *sub, scaling=1 / 4)
     >>> torch.allclose(out, torch.nn.functional.linear(x, weight, bias), atol=1e-5)
     True
     """
@@ -67,13 +72,14 @@ def dual_lora_linear(
         raise ValueError(
             f"dual_lora_linear: x must have the dtype of weight, got {x.dtype} and {weight.dtype}"
         )
-    tensors = [tensor for tensor in (x, weight, bias, A, B) if tensor is not None]
+    arguments = (x, weight, bias, A_main, B_main, A_sub, B_sub)
+    tensors = [tensor for tensor in arguments if tensor is not None]
     transformed = torch._C._are_functorch_transforms_active()
     if transformed or any(unpack_dual(tensor).tangent is not None for tensor in tensors):
         # torch.func refuses an operator's autograd, and forward mode would drop the tangents
         # there: the plain formula has every derivative.
-        return reference.dual_lora_linear(x, weight, bias, A, B, scaling, columns)[0]
-    return torch.ops.recyclelora.dual_lora_linear(x, weight, bias, A, B, scaling, columns)[0]
+        return reference.dual_lora_linear(*arguments, scaling, columns)[0]
+    return torch.ops.recyclelora.dual_lora_linear(*arguments, scaling, columns)[0]
 
 
 FORWARD = "recyclelora::dual_lora_linear"
@@ -82,8 +88,8 @@ BACKWARD = "recyclelora::dual_lora_linear_backward"
 if not load():
     torch.library.define(
         FORWARD,
-        "(Tensor x, Tensor weight, Tensor? bias, Tensor A, Tensor B, float scaling,"
-        " Tensor? columns=None) -> (Tensor out, Tensor kept)",
+        "(Tensor x, Tensor weight, Tensor? bias, Tensor A_main, Tensor B_main, Tensor A_sub,"
+        " Tensor B_sub, float scaling, Tensor? columns=None) -> (Tensor out, Tensor kept)",
     )
     torch.library.define(
         BACKWARD,
@@ -96,11 +102,12 @@ torch.library.impl(BACKWARD, "CompositeExplicitAutograd", reference.dual_lora_li
 
 
 @torch.library.register_fake(FORWARD)
-def _shapes(x, weight, bias, A, B, scaling, columns=None):  # type: ignore[no-untyped-def]
-    reference.check_dual_lora_linear(x, weight, bias, A, B, columns)
+def _shapes(x, weight, bias, A_main, B_main, A_sub, B_sub, scaling, columns=None):  # type: ignore[no-untyped-def]
+    reference.check_dual_lora_linear(x, weight, bias, A_main, B_main, A_sub, B_sub, columns)
     rows = x.numel() // x.shape[-1]
+    rank = A_main.shape[0] + A_sub.shape[0]
     out = x.new_empty((*x.shape[:-1], weight.shape[0]))
-    return out, x.new_empty((rows, A.shape[0] if columns is None else A.shape[1]))
+    return out, x.new_empty((rows, rank if columns is None else columns.shape[0]))
 
 
 @torch.library.register_fake(BACKWARD)
@@ -115,22 +122,30 @@ def _shapes_of_gradients(grad, x, kept, weight, A, B, scaling, columns, wanted):
 
 
 def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    x, weight, _, A, B, ctx.scaling, columns = inputs
+    x, weight, _, *factors, ctx.scaling, columns = inputs
     out, kept = output
-    _, wants_weight, _, wants_A, wants_B = ctx.needs_input_grad[:5]
+    _, wants_weight, _, wants_A, wants_B = _wanted(ctx)
     needs_x = wants_weight or (wants_A and columns is None)
     needs_kept = wants_B or (wants_A and columns is not None)
     x, kept = x if needs_x else None, kept if needs_kept else None
-    ctx.save_for_backward(x, kept, weight, A, B, columns)
+    # The factors as they are, not joined: parameters take no memory.
+    ctx.save_for_backward(x, kept, weight, columns, *factors)
     ctx.shape = out.shape
     ctx.set_materialize_grads(False)
 
 
+def _wanted(ctx) -> list[bool]:  # type: ignore[no-untyped-def]
+    """Whether gradients are wanted of x, weight, bias, an A, a B."""
+    x, weight, bias, A_main, B_main, A_sub, B_sub = ctx.needs_input_grad[:7]
+    return [x, weight, bias, A_main or A_sub, B_main or B_sub]
+
+
 def _backward(ctx, grad: Tensor | None, grad_kept: Tensor | None):  # type: ignore[no-untyped-def]
     if grad is None and grad_kept is None:
-        return (None,) * 7
-    x, kept, weight, A, B, columns = ctx.saved_tensors
-    wants_x, wants_weight, *others = ctx.needs_input_grad[:5]
+        return (None,) * 9
+    x, kept, weight, columns, *factors = ctx.saved_tensors
+    A, B = reference.joined(*factors)
+    wants_x, wants_weight, *others = _wanted(ctx)
     wanted = [wants_x, *others]
     if grad is None:
         grad = grad_kept.new_zeros(ctx.shape)
@@ -147,7 +162,11 @@ def _backward(ctx, grad: Tensor | None, grad_kept: Tensor | None):  # type: igno
             grad_x = _rows(grad_x).index_add(1, columns, grad_kept).view_as(grad_x)
         if grad_A is not None and columns is None:
             grad_A = grad_A + (ctx.scaling * grad_kept.T @ _rows(x)).to(A.dtype)
-    return grad_x, grad_weight, grad_bias, grad_A, grad_B, None, None
+    ranks = [len(factors[0]), len(factors[2])]
+    grad_A_main, grad_A_sub = (None, None) if grad_A is None else grad_A.split(ranks)
+    grad_B_main, grad_B_sub = (None, None) if grad_B is None else grad_B.split(ranks, dim=1)
+    every = (grad_x, grad_weight, grad_bias, grad_A_main, grad_B_main, grad_A_sub, grad_B_sub)
+    return *(g if wants else None for g, wants in zip(every, ctx.needs_input_grad)), None, None
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -144,8 +144,10 @@ def dual_lora_linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    A: Tensor,
-    B: Tensor,
+    A_main: Tensor,
+    B_main: Tensor,
+    A_sub: Tensor,
+    B_sub: Tensor,
     scaling: float,
     columns: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -154,7 +156,8 @@ def dual_lora_linear(
     Returns out (..., out) and what the backward keeps of x: ``scaling x A'`` (rows, r), or
     ``x[..., columns]`` (rows, len(columns)). It computes in x's dtype.
     """
-    check_dual_lora_linear(x, weight, bias, A, B, columns)
+    check_dual_lora_linear(x, weight, bias, A_main, B_main, A_sub, B_sub, columns)
+    A, B = joined(A_main, B_main, A_sub, B_sub)
     rows = x.reshape(-1, x.shape[-1])
     scaled_A = (scaling * A).to(x.dtype)
     kept = rows @ scaled_A.T if columns is None else rows.index_select(1, columns)
@@ -162,6 +165,11 @@ def dual_lora_linear(
     out = F.linear(rows, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
     out = out + hidden @ B.to(x.dtype).T
     return out.reshape(*x.shape[:-1], len(weight)), kept
+
+
+def joined(A_main: Tensor, B_main: Tensor, A_sub: Tensor, B_sub: Tensor) -> tuple[Tensor, Tensor]:
+    """A (r, in or columns) and B (out, r) of both adapters: main's r first, then sub's."""
+    return torch.cat([A_main, A_sub]), torch.cat([B_main, B_sub], dim=1)
 
 
 def dual_lora_linear_backward(
@@ -175,7 +183,7 @@ def dual_lora_linear_backward(
     columns: Tensor | None,
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, bias, A and B, by formulas that PyTorch can differentiate again.
+    """Gradients of x, bias and the joined A and B, by formulas that can be differentiated again.
 
     Those that are not ``wanted`` are empty tensors, and x or kept, if only they need it, None.
     """
@@ -203,8 +211,10 @@ def check_dual_lora_linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    A: Tensor,
-    B: Tensor,
+    A_main: Tensor,
+    B_main: Tensor,
+    A_sub: Tensor,
+    B_sub: Tensor,
     columns: Tensor | None,
 ) -> None:
     """Raise ValueError, in one sentence, where the operator is not defined."""
@@ -222,14 +232,17 @@ def check_dual_lora_linear(
     require(fits, "x", f"(..., {in_features})", x)
     if bias is not None:
         require(bias.shape == (out_features,), "bias", f"({out_features},)", bias)
-    fits = A.dim() == 2 and A.shape[0] > 0 and A.shape[1] == inputs
-    require(fits, "A", f"(r, {inputs}) with r at least 1", A)
-    require(B.shape == (out_features, A.shape[0]), "B", f"({out_features}, {A.shape[0]})", B)
-    dtypes = [tensor.dtype for tensor in (x, weight, A, B)]
+    for name, A, B in (("main", A_main, B_main), ("sub", A_sub, B_sub)):
+        require(A.dim() == 2 and A.shape[1] == inputs, f"A_{name}", f"(r, {inputs})", A)
+        of_B = (out_features, A.shape[0])
+        require(B.shape == of_B, f"B_{name}", str(of_B), B)
+    if A_main.shape[0] + A_sub.shape[0] == 0:
+        raise ValueError("dual_lora_linear: A_main and A_sub must have at least one row together")
+    dtypes = [tensor.dtype for tensor in (x, weight, A_main, B_main, A_sub, B_sub)]
     if not all(dtype.is_floating_point for dtype in dtypes) or (
         torch.float64 in dtypes and len({*dtypes}) > 1
     ):
         raise ValueError(
-            "dual_lora_linear: x, weight, A and B must be floating and all or none of them "
+            "dual_lora_linear: x, weight and the factors must be floating and all or none of them "
             f"float64, got {', '.join(str(dtype) for dtype in dtypes)}"
         )
