@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -67,20 +68,21 @@ void write(const QR& qr, const Matrix& matrix, const Outputs<T>& out) {
   write_q(qr, qr.diagonal().size() - out.q_minor.cols, out.q_minor);
 }
 
+// gram, where given, is of the same shape.
 template <typename T>
-void decompose(const T* weight, int64_t d, int64_t k, const Outputs<T>& out) {
+void decompose(const T* weight, int64_t d, int64_t k, GramQR* gram, const Outputs<T>& out) {
   const Matrix matrix(weight, d, k);
   TORCH_CHECK_VALUE(matrix.finite(), "rrqr: weight holds NaN or Inf; expected finite values only");
   const int64_t n_q = out.q_major.cols + out.q_minor.cols;
-  GreedyQR qr(matrix);
-  if (d >= k && k >= kGram) {
-    const GramQR gram(matrix);
-    if (gram.complete() && std::is_same_v<T, float> && 4 * n_q <= k) {
-      write(gram, matrix, out);
+  if (gram) {
+    gram->decompose(matrix);
+    if (gram->complete() && std::is_same_v<T, float> && 4 * n_q <= k) {
+      write(*gram, matrix, out);
       return;
     }
-    qr.take(gram.pivots());
   }
+  GreedyQR qr(matrix);
+  if (gram) qr.take(gram->pivots());
   qr.run();
   write(qr, matrix, out);
 }
@@ -95,19 +97,21 @@ void decompose_all(const at::Tensor& weight, const at::Tensor& perm, const at::T
   const Outputs<T> first{
       perm.data_ptr<int64_t>(), row_major(q_major.data_ptr<T>(), d, n_major, n_major),
       row_major(q_minor.data_ptr<T>(), d, n_minor, n_minor), r_diag.data_ptr<T>()};
-  const auto decompose_one = [&](int64_t i) {
+  const auto decompose_one = [&](int64_t i, GramQR* gram) {
     Outputs<T> out = first;
     out.perm += i * k;
     out.q_major.data += i * d * n_major;
     out.q_minor.data += i * d * n_minor;
     out.r_diag += i * m;
-    decompose(input + i * d * k, d, k, out);
+    decompose(input + i * d * k, d, k, gram, out);
   };
   std::atomic<int64_t> next{0};
   // A second, idle task where there is one matrix: BLAS must run in one thread, since its bits
   // depend on their number.
   at::parallel_for(0, std::max<int64_t>(count, 2), 1, [&](int64_t, int64_t) {
-    for (int64_t i = next++; i < count; i = next++) decompose_one(i);
+    std::optional<GramQR> gram;
+    if (d >= k && k >= kGram) gram.emplace(d, k);
+    for (int64_t i = next++; i < count; i = next++) decompose_one(i, gram ? &*gram : nullptr);
   });
 }
 

@@ -11,7 +11,7 @@ namespace recyclelora {
 namespace {
 
 constexpr int64_t kBlock = 64;        // columns of L between two updates of what is right of them
-constexpr int64_t kRows = 256;        // rows of W that are converted to float64 at a time
+constexpr int64_t kRows = 128;        // rows of W that are converted to float64 at a time
 constexpr double kLoss = 0x1p-14;     // the least of W P R^{-1}'s orthogonality to go on with
 constexpr double kPrecise = 0x1p-27;  // beyond what float32 shows
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
@@ -21,11 +21,46 @@ int64_t stride(int64_t rows) {
   return rows + 8;
 }
 
-// x -= a y
+// x -= y a, for the few columns of y, which are stride apart
 RECYCLELORA_VECTOR_CLONES
-void subtract(double a, const double* y, double* x, int64_t n) {
+void subtract(View<double> y, const double* a, int64_t a_stride, double* x) {
+  const int64_t n = y.rows;
+  int64_t j = 0;
+  for (; j + 4 <= y.cols; j += 4) {
+    const double a0 = a[j * a_stride], a1 = a[(j + 1) * a_stride];
+    const double a2 = a[(j + 2) * a_stride], a3 = a[(j + 3) * a_stride];
+    const double *y0 = y.column(j), *y1 = y.column(j + 1);
+    const double *y2 = y.column(j + 2), *y3 = y.column(j + 3);
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) x[i] -= a * y[i];
+    for (int64_t i = 0; i < n; ++i) {
+      x[i] = x[i] - a0 * y0[i] - a1 * y1[i] - a2 * y2[i] - a3 * y3[i];
+    }
+  }
+  for (; j < y.cols; ++j) {
+    const double a0 = a[j * a_stride];
+    const double* const y0 = y.column(j);
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) x[i] -= a0 * y0[i];
+  }
+}
+
+// x /= a; squares -= x^2
+RECYCLELORA_VECTOR_CLONES
+void divide(double a, double* x, double* squares, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    x[i] /= a;
+    squares[i] -= x[i] * x[i];
+  }
+}
+
+// The largest x - y.
+RECYCLELORA_VECTOR_CLONES
+double largest_difference(const double* x, const double* y, int64_t n) {
+  double largest = -std::numeric_limits<double>::infinity();
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < n; ++i) largest = x[i] - y[i] > largest ? x[i] - y[i] : largest;
+  return largest;
 }
 
 RECYCLELORA_VECTOR_CLONES
@@ -51,63 +86,83 @@ void invert_small(View<double> l, View<float> inverse) {
 
 }  // namespace
 
-GramQR::GramQR(const Matrix& matrix)
-    : matrix_(matrix),
-      size_(matrix.cols()),
+GramQR::GramQR(int64_t rows, int64_t cols)
+    : size_(cols),
       // Rounding errors of sums of n products add up like sqrt(n) of them. The factor covers what
       // the growth may gain within a block.
-      gram_precision_(8 * std::sqrt(static_cast<double>(matrix.rows())) * kEpsilon),
-      storage_(stride(size_) * size_),
-      l_(column_major(storage_.data(), size_, size_, stride(size_))),
-      growth_storage_(stride(size_) * size_),
-      growth_(column_major(growth_storage_.data(), size_, size_, stride(size_))),
+      gram_precision_(8 * std::sqrt(static_cast<double>(rows)) * kEpsilon),
+      rows_(new double[kRows * size_]),
+      l_storage_(new double[stride(size_) * size_]),
+      growth_storage_(new float[stride(size_) * size_]),
+      l_(column_major(l_storage_.get(), size_, size_, stride(size_))),
+      growth_(column_major(growth_storage_.get(), size_, size_, stride(size_))),
       index_(size_),
       squares_(size_),
       residual_(size_),
       noise_(size_),
-      tie_(size_) {
+      tie_(size_) {}
+
+void GramQR::decompose(const Matrix& matrix) {
+  matrix_ = &matrix;
   form();
+  start();
   for (int64_t begin = 0; begin < size_; begin += kBlock) {
     const int64_t end = std::min(begin + kBlock, size_), rest = size_ - end;
     if (!factor_block(begin, end)) return;
-    add_gram(l_.block(end, end, rest, rest), -1, l_.block(end, begin, rest, end - begin));
+    add_gram(l_.block(end, end, rest, rest), 1, -1, l_.block(end, begin, rest, end - begin));
     follow_growth(begin, end);
   }
 }
 
 void GramQR::form() {
-  std::vector<double> rows(kRows * size_);
-  for (int64_t first = 0; first < matrix_.rows(); first += kRows) {
-    const int64_t count = std::min(kRows, matrix_.rows() - first);
-    matrix_.read_rows(first, count, rows.data());
-    add_gram(l_, 1, column_major(rows.data(), size_, count, size_));
+  for (int64_t first = 0; first < matrix_->rows(); first += kRows) {
+    const int64_t count = std::min(kRows, matrix_->rows() - first);
+    matrix_->read_rows(first, count, rows_.get());
+    add_gram(l_, first == 0 ? 0 : 1, 1, column_major(rows_.get(), size_, count, size_));
   }
-  const double precision = 4 * std::max(matrix_.rows(), size_) * kEpsilon;
+}
+
+void GramQR::start() {
+  pivots_.clear();
+  diagonal_.clear();
+  loss_ = 0;
   std::iota(index_.begin(), index_.end(), 0);
+  const double precision = 4 * std::max(matrix_->rows(), size_) * kEpsilon;
   for (int64_t j = 0; j < size_; ++j) {
     squares_[j] = residual_[j] = l_(j, j);
     noise_[j] = gram_precision_ * squares_[j];
     tie_[j] = precision * std::sqrt(squares_[j]);
   }
+  largest_tie_ = *std::max_element(tie_.begin(), tie_.end());
 }
 
 // Every residual norm lies between low and high. The pivot is the lowest index that may tie with
 // the largest norm; it is certain if it ties with every other column that may be the largest.
-bool GramQR::certified_pivot(int64_t step, int64_t* pivot) const {
+bool GramQR::certified_pivot(int64_t step, int64_t* pivot) {
   const auto low = [&](int64_t j) { return std::sqrt(std::max(residual_[j] - noise_[j], 0.0)); };
   const auto high = [&](int64_t j) { return std::sqrt(std::max(residual_[j] + noise_[j], 0.0)); };
+  // Squares tell the few columns apart that need a root: all whose norm may come within two ties of
+  // the largest.
+  const double largest =
+      largest_difference(residual_.data() + step, noise_.data() + step, size_ - step);
+  const double near = std::max(std::sqrt(std::max(largest, 0.0)) - 3 * largest_tie_, 0.0);
+  candidates_.clear();
   double top = -std::numeric_limits<double>::infinity();
-  for (int64_t j = step; j < size_; ++j) top = std::max(top, low(j) - tie_[j]);
-  std::vector<int64_t> may_tie;
   for (int64_t j = step; j < size_; ++j) {
-    if (high(j) + tie_[j] >= top) may_tie.push_back(j);
+    if (std::max(residual_[j] + noise_[j], 0.0) < near * near) continue;
+    candidates_.push_back(j);
+    top = std::max(top, low(j) - tie_[j]);
   }
-  const int64_t lowest = *std::min_element(
-      may_tie.begin(), may_tie.end(), [&](int64_t i, int64_t j) { return index_[i] < index_[j]; });
+  const auto cannot_tie = [&](int64_t j) { return high(j) + tie_[j] < top; };
+  candidates_.erase(std::remove_if(candidates_.begin(), candidates_.end(), cannot_tie),
+                    candidates_.end());
+  const int64_t lowest =
+      *std::min_element(candidates_.begin(), candidates_.end(),
+                        [&](int64_t i, int64_t j) { return index_[i] < index_[j]; });
   *pivot = lowest;
   return noise_[lowest] < kLoss * residual_[lowest] &&
          std::all_of(
-             may_tie.begin(), may_tie.end(),
+             candidates_.begin(), candidates_.end(),
              [&](int64_t j) {
                return j == lowest || low(lowest) + tie_[lowest] >= high(j) - tie_[j];
              });
@@ -144,15 +199,11 @@ bool GramQR::factor_block(int64_t begin, int64_t end) {
     exchange(begin, step, pivot);
     exchanged.push_back(pivot);
     double* const column = l_.column(step);
-    for (int64_t j = begin; j < step; ++j) {
-      subtract(l_(step, j), l_.column(j) + step, column + step, size_ - step);
-    }
+    const auto before = l_.block(step, begin, size_ - step, step - begin);
+    subtract(before, before.data, before.col_stride, column + step);
     const double diagonal = std::sqrt(column[step]);
     column[step] = diagonal;
-    for (int64_t i = step + 1; i < size_; ++i) {
-      column[i] /= diagonal;
-      residual_[i] -= column[i] * column[i];
-    }
+    divide(diagonal, column + step + 1, residual_.data() + step + 1, size_ - step - 1);
     loss_ = std::max(loss_, noise_[step] / residual_[step]);
     pivots_.push_back(index_[step]);
     diagonal_.push_back(diagonal);
@@ -184,14 +235,27 @@ void GramQR::follow_growth(int64_t begin, int64_t end) {
 
 void GramQR::columns_of_q(int64_t first, View<double> q) const {
   if (q.cols == 0) return;
+  const int64_t n = first + q.cols;
   std::vector<double> storage(size_ * q.cols);
   const auto coefficients = column_major(storage.data(), size_, q.cols, size_);
   for (int64_t j = 0; j < q.cols; ++j) coefficients(first + j, j) = 1;
-  solve_lower_transposed(l_, coefficients);
-  times_weight(coefficients, q);
-  // Each pass multiplies what is left of the other columns of Q by the loss.
-  for (double error = loss_; error > kPrecise; error *= loss_) project_out(first, q);
+  solve_lower_transposed(l_.block(0, 0, n, n), coefficients.block(0, 0, n, q.cols));
+  if (first == 0) {
+    combine_first(coefficients.block(0, 0, n, n), q);
+  } else {
+    times_weight(coefficients, q);
+    // Each pass multiplies what is left of the other columns of Q by the loss.
+    for (double error = loss_; error > kPrecise; error *= loss_) project_out(first, q);
+  }
   orthonormalise(q);
+}
+
+// q = W P coefficients where only the first pivots are combined.
+void GramQR::combine_first(View<double> coefficients, View<double> q) const {
+  std::vector<double> storage(q.rows * q.cols);
+  const auto columns = column_major(storage.data(), q.rows, q.cols, q.rows);
+  matrix_->read_columns(index_.data(), q.cols, columns.data, q.rows);
+  multiply_add(q, 0, 1, columns, coefficients);
 }
 
 // q -= Q_1 Q_1' q, Q_1 = W P R_11^{-1} being the columns of Q before first.
@@ -215,29 +279,27 @@ void GramQR::project_out(int64_t first, View<double> q) const {
 
 // q = W P coefficients
 void GramQR::times_weight(View<double> coefficients, View<double> q) const {
-  std::vector<double> storage(size_ * q.cols + kRows * size_);
+  std::vector<double> storage(size_ * q.cols);
   const auto unpermuted = column_major(storage.data(), size_, q.cols, size_);
-  double* const rows = storage.data() + size_ * q.cols;
   for (int64_t j = 0; j < q.cols; ++j) {
     for (int64_t i = 0; i < size_; ++i) unpermuted(index_[i], j) = coefficients(i, j);
   }
   for (int64_t first = 0; first < q.rows; first += kRows) {
     const int64_t count = std::min(kRows, q.rows - first);
-    matrix_.read_rows(first, count, rows);
-    multiply_add(q.block(first, 0, count, q.cols), 0, 1, row_major(rows, count, size_, size_),
-                 unpermuted);
+    matrix_->read_rows(first, count, rows_.get());
+    multiply_add(q.block(first, 0, count, q.cols), 0, 1,
+                 row_major(rows_.get(), count, size_, size_), unpermuted);
   }
 }
 
 // coefficients = (W P)' q
 void GramQR::weight_times(View<double> q, View<double> coefficients) const {
-  std::vector<double> storage(size_ * q.cols + kRows * size_);
+  std::vector<double> storage(size_ * q.cols);
   const auto unpermuted = column_major(storage.data(), size_, q.cols, size_);
-  double* const rows = storage.data() + size_ * q.cols;
   for (int64_t first = 0; first < q.rows; first += kRows) {
     const int64_t count = std::min(kRows, q.rows - first);
-    matrix_.read_rows(first, count, rows);
-    multiply_add(unpermuted, 1, 1, row_major(rows, count, size_, size_).t(),
+    matrix_->read_rows(first, count, rows_.get());
+    multiply_add(unpermuted, 1, 1, row_major(rows_.get(), count, size_, size_).t(),
                  q.block(first, 0, count, q.cols));
   }
   for (int64_t j = 0; j < q.cols; ++j) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "rrqr_matrix.h"
@@ -12,10 +13,14 @@ namespace recyclelora {
 
 // P'W'W P = R'R, hence Q = W P R^{-1}. Squaring W loses half of its digits, so every pivot is
 // certified: it is taken only if no rounding can have changed the choice, and the decomposition
-// stops at the first that cannot be.
+// stops at the first that cannot be. One object serves many matrices of a shape: fresh memory for
+// each would cost as much as the arithmetic of whole steps.
 class GramQR {
  public:
-  explicit GramQR(const Matrix& matrix);
+  GramQR(int64_t rows, int64_t cols);
+
+  // What follows is of the matrix decomposed last, which must still be there.
+  void decompose(const Matrix& matrix);
 
   // The columns that were certified, and the diagonal of R there.
   const std::vector<int64_t>& pivots() const { return pivots_; }
@@ -27,27 +32,32 @@ class GramQR {
   void columns_of_q(int64_t first, View<double> q) const;
 
  private:
+  void start();
   void form();
   bool factor_block(int64_t begin, int64_t end);
-  bool certified_pivot(int64_t step, int64_t* pivot) const;
+  bool certified_pivot(int64_t step, int64_t* pivot);
   void exchange(int64_t begin, int64_t step, int64_t pivot);
   void exchange_rows(int64_t begin, const std::vector<int64_t>& exchanged);
   void follow_growth(int64_t begin, int64_t end);
   void project_out(int64_t first, View<double> q) const;
+  void combine_first(View<double> coefficients, View<double> q) const;
   void times_weight(View<double> coefficients, View<double> q) const;
   void weight_times(View<double> q, View<double> coefficients) const;
 
-  const Matrix& matrix_;
+  const Matrix* matrix_ = nullptr;
   const int64_t size_;
   const double gram_precision_;
-  std::vector<double> storage_;
-  View<double> l_;  // lower triangle of W'W, step by step overwritten by L = R'
-  std::vector<float> growth_storage_;
-  View<float> growth_;  // R_11^{-1} R_12: the other columns in terms of the pivots
+  // Not initialised: one triangle of each square is never touched.
+  const std::unique_ptr<double[]> rows_, l_storage_;
+  const std::unique_ptr<float[]> growth_storage_;
+  const View<double> l_;      // lower triangle of W'W, step by step overwritten by L = R'
+  const View<float> growth_;  // R_11^{-1} R_12: the other columns in terms of the pivots
   // Of each column, in the current order: index in W, squared norm, squared residual norm, the
   // noise of the latter, and the noise under which norms tie.
   std::vector<int64_t> index_;
   std::vector<double> squares_, residual_, noise_, tie_;
+  double largest_tie_ = 0;
+  std::vector<int64_t> candidates_;  // for the next pivot
   std::vector<int64_t> pivots_;
   std::vector<double> diagonal_;
   double loss_ = 0;  // how far W P R^{-1} is from orthonormal, at most

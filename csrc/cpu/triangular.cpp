@@ -42,10 +42,10 @@ void cholesky_small(View<double> g) {
 
 }  // namespace
 
-void add_gram(View<double> c, double alpha, View<double> a) {
+void add_gram(View<double> c, double beta, double alpha, View<double> a) {
   for (int64_t first = 0; first < c.cols; first += kTile) {
     const int64_t n = std::min(kTile, c.cols - first), rest = c.rows - first;
-    multiply_add(c.block(first, first, rest, n), 1, alpha, a.block(first, 0, rest, a.cols),
+    multiply_add(c.block(first, first, rest, n), beta, alpha, a.block(first, 0, rest, a.cols),
                  a.block(first, 0, n, a.cols).t());
   }
 }
