@@ -5,13 +5,14 @@
 #include <limits>
 #include <numeric>
 
+#include "add_gram.h"
 #include "triangular.h"
 
 namespace recyclelora {
 namespace {
 
 constexpr int64_t kBlock = 64;        // columns of L between two updates of what is right of them
-constexpr int64_t kRows = 128;        // rows of W that are converted to float64 at a time
+constexpr int64_t kRows = 256;        // rows of W that are converted to float64 at a time
 constexpr double kLoss = 0x1p-14;     // the least of W P R^{-1}'s orthogonality to go on with
 constexpr double kPrecise = 0x1p-27;  // beyond what float32 shows
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();

@@ -8,7 +8,6 @@ namespace recyclelora {
 namespace {
 
 constexpr int64_t kBlock = 64;
-constexpr int64_t kTile = 128;  // narrower products are slower, wider ones waste more
 
 // One right-hand side at a time; l is small.
 void solve_small(View<double> l, View<double> x) {
@@ -41,14 +40,6 @@ void cholesky_small(View<double> g) {
 }
 
 }  // namespace
-
-void add_gram(View<double> c, double beta, double alpha, View<double> a) {
-  for (int64_t first = 0; first < c.cols; first += kTile) {
-    const int64_t n = std::min(kTile, c.cols - first), rest = c.rows - first;
-    multiply_add(c.block(first, first, rest, n), beta, alpha, a.block(first, 0, rest, a.cols),
-                 a.block(first, 0, n, a.cols).t());
-  }
-}
 
 void solve_lower(View<double> l, View<double> x) {
   for (int64_t first = 0; first < l.rows; first += kBlock) {

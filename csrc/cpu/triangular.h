@@ -6,9 +6,6 @@
 
 namespace recyclelora {
 
-// c = beta c + alpha a a' in c's lower triangle; what is above is left undefined.
-void add_gram(View<double> c, double beta, double alpha, View<double> a);
-
 // x <- L^{-1} x and x <- L'^{-1} x, L being the lower triangle of l.
 void solve_lower(View<double> l, View<double> x);
 void solve_lower_transposed(View<double> l, View<double> x);
