@@ -37,8 +37,12 @@ void copy_panels(View<double> a, Row* panels) {
   for (int64_t i = 0; i < (a.rows + kHeight - 1) / kHeight * kHeight; i += kWidth) {
     const int64_t n = std::clamp<int64_t>(a.rows - i, 0, kWidth);
     for (int64_t l = 0; l < a.cols; ++l, ++panels) {
-      double* const rest = std::copy_n(a.column(l) + i, n, panels->values);
-      std::fill(rest, panels->values + kWidth, 0.0);
+      if (n == kWidth) {
+        std::copy_n(a.column(l) + i, kWidth, panels->values);
+      } else {
+        std::fill_n(panels->values, kWidth, 0.0);
+        std::copy_n(a.column(l) + i, n, panels->values);
+      }
     }
   }
 }

@@ -10,21 +10,29 @@ namespace {
 constexpr int64_t kBlock = 64;
 
 // One right-hand side at a time; l is small.
+RECYCLELORA_VECTOR_CLONES
 void solve_small(View<double> l, View<double> x) {
   for (int64_t column = 0; column < x.cols; ++column) {
+    double* const values = x.column(column);
     for (int64_t j = 0; j < l.rows; ++j) {
-      const double value = x(j, column) /= l(j, j);
-      for (int64_t i = j + 1; i < l.rows; ++i) x(i, column) -= value * l(i, j);
+      const double* const factors = l.column(j);
+      const double value = values[j] /= factors[j];
+#pragma omp simd
+      for (int64_t i = j + 1; i < l.rows; ++i) values[i] -= value * factors[i];
     }
   }
 }
 
+RECYCLELORA_VECTOR_CLONES
 void solve_small_transposed(View<double> l, View<double> x) {
   for (int64_t column = 0; column < x.cols; ++column) {
+    double* const values = x.column(column);
     for (int64_t j = l.rows - 1; j >= 0; --j) {
-      double value = x(j, column);
-      for (int64_t i = j + 1; i < l.rows; ++i) value -= l(i, j) * x(i, column);
-      x(j, column) = value / l(j, j);
+      const double* const factors = l.column(j);
+      double sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t i = j + 1; i < l.rows; ++i) sum += factors[i] * values[i];
+      values[j] = (values[j] - sum) / factors[j];
     }
   }
 }

@@ -1,4 +1,4 @@
-// Blocked operations on triangular matrices, made of products.
+// Blocked operations on triangular matrices, made of products. Columns are contiguous.
 
 #pragma once
 
