@@ -7,15 +7,10 @@
 namespace recyclelora {
 namespace {
 
-constexpr int64_t kPool = 128;  // columns of the pool
-constexpr int64_t kPanel = 30;  // pivots between two looks at the columns outside
+constexpr int64_t kPool = 96;   // columns of the pool
+constexpr int64_t kPanel = 24;  // pivots between two looks at the columns outside
 constexpr int64_t kFew = 2;     // pivots of a panel under which the screen has lost its worth
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-RECYCLELORA_VECTOR_CLONES
-void add_squares(const double* values, double* sums, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) sums[j] += values[j] * values[j];
-}
 
 }  // namespace
 
@@ -52,7 +47,14 @@ std::vector<int64_t> GreedyQR::remaining() const {
 void GreedyQR::add(const std::vector<int64_t>& columns, double* storage) {
   const int64_t rows = matrix_.rows(), n = columns.size(), row = pivots_.size();
   matrix_.read_columns(columns.data(), n, storage, rows);
-  reflectors_.apply_transposed(column_major(storage, rows, n, rows));
+  if (base_ > 0) {
+    const int64_t left = rows - base_;
+    const std::vector<double> whole(storage, storage + rows * n);
+    multiply_add(column_major(storage + base_, left, n, rows), 0, 1,
+                 column_major(z_.data(), rows, left, rows).t(),
+                 column_major(const_cast<double*>(whole.data()), rows, n, rows));
+  }
+  reflectors_.apply_transposed(column_major(storage, rows, n, rows), base_);
   for (int64_t j = 0; j < n; ++j) {
     double* data = storage + j * rows;
     double squares = 0;
@@ -130,18 +132,36 @@ int64_t GreedyQR::eliminate_panel(const Screen* screen, Choice* end) {
     if (*end != Choice::kCertain) break;
     eliminate(next);
   }
-  reflectors_.close_panel(screen ? screen->first_row() : 0);
+  reflectors_.close_panel(std::max(base_, screen ? screen->first_row() : 0));
   return static_cast<int64_t>(pivots_.size()) - before;
 }
 
 // The columns of Q from first on leave the screen's residuals.
 void GreedyQR::project_out(int64_t first, Screen* screen) const {
   const int64_t rows = matrix_.rows(), count = pivots_.size() - first;
-  std::vector<double> storage(rows * count);
+  const bool by_z = base_ > 0 && screen->first_row() == 0;
+  std::vector<double> storage(2 * rows * count);
   const auto q = column_major(storage.data(), rows, count, rows);
+  const auto whole = column_major(storage.data() + rows * count, rows, count, rows);
   for (int64_t j = 0; j < count; ++j) q(first + j, j) = 1;
-  reflectors_.apply(q, screen->first_row());
-  screen->project_out(q);
+  reflectors_.apply(q, by_z ? base_ : screen->first_row());
+  if (by_z) {
+    const int64_t left = rows - base_;
+    multiply_add(whole, 0, 1, column_major(const_cast<double*>(z_.data()), rows, left, rows),
+                 q.block(base_, 0, left, count));
+  }
+  screen->project_out(by_z ? whole : q);
+}
+
+// Fewer dimensions are left than were at base_: with Z anew, less work for each column that enters
+// the pool.
+void GreedyQR::complete_q() {
+  const int64_t rows = matrix_.rows(), row = pivots_.size(), left = rows - row;
+  z_.assign(rows * left, 0);
+  const auto z = column_major(z_.data(), rows, left, rows);
+  for (int64_t j = 0; j < left; ++j) z(row + j, j) = 1;
+  reflectors_.apply(z);
+  base_ = row;
 }
 
 // Makes the pool the columns of the largest bounds; of those that may tie with the largest norm the
@@ -230,7 +250,9 @@ void GreedyQR::run_screened() {
   bool more = !done();
   while (more) {
     Choice end;
-    const int64_t first = pivots_.size();
+    const int64_t first = pivots_.size(), left = matrix_.rows() - first;
+    if (left >= kPool / 4 && 8 * left <= 3 * (matrix_.rows() - base_)) complete_q();
+    screen.sharpen(kPool, taken_);
     refill(screen);
     const int64_t count = eliminate_panel(&screen, &end);
     if (count > 0 && !done()) project_out(first, &screen);

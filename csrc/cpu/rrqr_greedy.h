@@ -51,6 +51,7 @@ class GreedyQR {
   void refill(const Screen& screen);
   void add_to_storage(const std::vector<int64_t>& columns);
   void project_out(int64_t first, Screen* screen) const;
+  void complete_q();
   void run_screened();
   void empty_pool();
   bool run_on_all(Screen* screen);
@@ -65,6 +66,10 @@ class GreedyQR {
   std::vector<int64_t> pivots_;
   std::vector<double> diagonal_;
   std::vector<char> taken_, pooled_;
+  // Columns base_ on of Q as it was when there were base_ pivots: Z'w is what is left of a column.
+  // While base_ is zero there is no Z, and all of w is left.
+  std::vector<double> z_;
+  int64_t base_ = 0;
   std::vector<double> storage_;
   std::vector<double*> free_;  // places for columns in storage_
   std::vector<Column> pool_;

@@ -71,8 +71,10 @@ void Reflectors::apply_panel(const Panel& panel, View<double> c, bool transposed
   multiply_add(below, 1, -1, y(panel), second);
 }
 
-void Reflectors::apply_transposed(View<double> c) const {
-  for (const Panel& panel : panels_) apply_panel(panel, c, true);
+void Reflectors::apply_transposed(View<double> c, int64_t first) const {
+  for (const Panel& panel : panels_) {
+    if (panel.first >= first) apply_panel(panel, c, true);
+  }
 }
 
 void Reflectors::apply(View<double> c, int64_t first) const {

@@ -29,9 +29,9 @@ class Reflectors {
   // it is small and does not begin before earliest.
   void close_panel(int64_t earliest = 0);
 
-  // c <- Q' c and c <- Q c, for c with all rows. Only what is in closed panels takes part, in the
-  // second only those that begin at first or later.
-  void apply_transposed(View<double> c) const;
+  // c <- Q' c and c <- Q c, for c with all rows. Only closed panels take part that begin at first
+  // or later.
+  void apply_transposed(View<double> c, int64_t first = 0) const;
   void apply(View<double> c, int64_t first = 0) const;
 
  private:
