@@ -85,7 +85,7 @@ void GreedyQR::take(const std::vector<int64_t>& columns) {
     const size_t last = std::min<size_t>(first + Reflectors::kPanel, columns.size());
     add({columns.begin() + first, columns.begin() + last}, storage_.data());
     while (!pool_.empty()) eliminate(0);
-    reflectors_.close_panel();
+    reflectors_.close_panel(base_);
   }
 }
 
@@ -154,7 +154,7 @@ void GreedyQR::project_out(int64_t first, Screen* screen) const {
 }
 
 // Fewer dimensions are left than were at base_: with Z anew, less work for each column that enters
-// the pool.
+// the pool. No panel of reflections may reach across base_, see close_panel.
 void GreedyQR::complete_q() {
   const int64_t rows = matrix_.rows(), row = pivots_.size(), left = rows - row;
   z_.assign(rows * left, 0);
