@@ -59,7 +59,4 @@ void multiply_add(View<T> c, double beta, double alpha, View<T> a, View<T> b) {
 #define RECYCLELORA_VECTOR_CLONES
 #endif
 
-// sums += squares of the values
-void add_squares(const double* values, double* sums, int64_t n);
-
 }  // namespace recyclelora

@@ -12,6 +12,11 @@ constexpr int64_t kPanel = 24;  // pivots between two looks at the columns outsi
 constexpr int64_t kFew = 2;     // pivots of a panel under which the screen has lost its worth
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+RECYCLELORA_VECTOR_CLONES
+void add_squares(const double* values, double* sums, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) sums[j] += values[j] * values[j];
+}
+
 }  // namespace
 
 GreedyQR::GreedyQR(const Matrix& matrix)

@@ -49,11 +49,6 @@ void read_columns(const T* data, int64_t rows, int64_t cols, const int64_t* indi
 
 }  // namespace
 
-RECYCLELORA_VECTOR_CLONES
-void add_squares(const double* values, double* sums, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) sums[j] += values[j] * values[j];
-}
-
 template <typename T>
 Matrix::Matrix(const T* data, int64_t rows, int64_t cols)
     : data_(data), is_double_(std::is_same_v<T, double>), rows_(rows), cols_(cols) {
