@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ..ops import rrqr
 
@@ -82,14 +83,17 @@ def initial_factors(
     r_sub: int,
     alpha: float,
     init: str,
+    description: str,
 ) -> Iterator[tuple[str, Factors]]:
     """Name and initial factors of every layer: those of equal shape together, the largest first.
 
-    ``weight_of(layer)`` is what to decompose, shaped like ``layer.weight``.
+    ``weight_of(layer)`` is what to decompose, shaped like ``layer.weight``; a progress bar of
+    this ``description`` counts the layers.
     Together they keep every thread, or a GPU, busy; the factors are those of each weight alone,
     bit for bit. The extra memory is that of these weights (STACKED_BYTES, or one a thread) and of
     what the decomposition makes of them.
     """
+    bar = tqdm(total=len(layers), desc=description, unit="layer", delay=1, leave=False)
     for names in _stacks(layers, init):
         weights = torch.stack([weight_of(layers[name]) for name in names])
         factors = INITIALISERS[init](weights, r_main, r_sub, alpha / max(r_main + r_sub, 1))
@@ -97,6 +101,8 @@ def initial_factors(
         for i, name in enumerate(names):
             # Clones, so that no layer holds on to the whole stack.
             yield name, Factors(*(None if f is None else f[i].clone() for f in factors))
+            bar.update()
+    bar.close()
 
 
 def _stacks(layers: Mapping[str, nn.Module], init: str) -> Iterator[list[str]]:

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Mapping
 
 from torch import nn
-from tqdm import tqdm
 
 from .checks import check_linear, check_settings
 from .initialisers import initial_factors
@@ -74,9 +73,10 @@ def adapt(
 
     module.requires_grad_(False)
     settings = {"r_main": r_main, "r_sub": r_sub, "alpha": alpha, "init": init}
-    decomposed = initial_factors(linears, lambda linear: linear.weight.detach(), **settings)
-    bar = {"total": len(linears), "unit": "layer", "delay": 1, "leave": False}
-    for name, factors in tqdm(decomposed, desc=f"adapting ({init})", **bar):
+    decomposed = initial_factors(
+        linears, lambda linear: linear.weight.detach(), description=f"adapting ({init})", **settings
+    )
+    for name, factors in decomposed:
         linear = linears[name]
         layer = DualLoRALinear(
             linear.weight, linear.bias, factors, sparse_a=sparse_a, **settings

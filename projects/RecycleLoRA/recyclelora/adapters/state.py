@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from .checks import check_pair_name, check_settings, check_weight
 from .initialisers import initial_factors
@@ -146,9 +145,10 @@ def add_pair(
         check_pair_name(name, taken={layer.pair_name, *layer.pairs})
         check_weight(layer.pretrained_weight(), r_main, r_sub, f"layer {layer_name!r}")
     settings = {"r_main": r_main, "r_sub": r_sub, "alpha": alpha, "init": init}
-    decomposed = initial_factors(layers, DualLoRALinear.pretrained_weight, **settings)
-    bar = {"total": len(layers), "unit": "layer", "delay": 1, "leave": False}
-    for layer_name, factors in tqdm(decomposed, desc=f"pair {name}", **bar):
+    decomposed = initial_factors(
+        layers, DualLoRALinear.pretrained_weight, description=f"pair {name}", **settings
+    )
+    for layer_name, factors in decomposed:
         layer = layers[layer_name]
         pair = AdapterPair(factors, layer.in_features, sparse_a=sparse_a, **settings)
         layer.put_pair(name, pair)
