@@ -6,11 +6,17 @@ python tools/update_readme.py --check   exit 1 if it is not what the JSON says
 """
 
 import argparse
+import functools
 import json
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
+
+from tables import TABLES as RUNS
+from tables import runs_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -139,7 +145,59 @@ def step_table() -> str:
     )
 
 
-TABLES = {"demo": demo_table, "rrqr": rrqr_table, "adapter": adapter_table, "step": step_table}
+def spread(values: Sequence[float]) -> str:
+    """Their mean, and from two on the standard deviation; empty where there is none."""
+    if len(values) < 2:
+        return "".join(f"{value:.1f}" for value in values)
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def runs_table(table: str) -> str:
+    """mIoU of every row on every domain, mean and spread over the seeds that were run."""
+    results: dict[str, list[dict]] = {name: [] for name in RUNS[table].rows}
+    for run in runs_of(table):
+        if (file := run.result(ROOT / "results")).is_file():
+            results[run.row].append(json.loads(file.read_text()))
+    done = [result for found in results.values() for result in found]
+    if not done:
+        return "*Not run yet.*"
+    domains = list(done[0]["result"]["domains"])
+    lines = []
+    for name, row in RUNS[table].rows.items():
+        found = [result["result"] for result in results[name]]
+        cells = [spread([result["domains"][d]["mIoU"] for result in found]) for d in domains]
+        mean = spread([result["mean_mIoU"] for result in found])
+        lines.append([row.label, len(found) or "", *cells, mean])
+    headers = ["", "runs", *domains, "mean"]
+    text = tabulate(lines, headers, tablefmt="github", disable_numparse=True)
+    trained = [result for result in done if result["iterations"]]
+    return "\n\n".join([text, *([budget(trained)] if trained else [])])
+
+
+def budget(results: Sequence[dict]) -> str:
+    """What all runs of a table have in common, and what one took."""
+    first = results[0]
+    images = {scores["images"] for scores in first["result"]["domains"].values()}
+    streets = sum(settings["count"] for settings in first["streets"].values())
+    source = f" on {streets:,} drawn streets" if streets else ""
+    commits = sorted({result["environment"]["commit"] for result in results})
+    return (
+        "mIoU in percent, with the standard deviation where there are several seeds. "
+        f"{first['iterations']} iterations of batch {first['batch']}{source}, "
+        f"{' or '.join(map(str, sorted(images)))} images a set; a run takes "
+        f"{statistics.median(result['seconds'] for result in results) / 60:.0f} minutes. On "
+        f"{first['environment']['machine']}; torch {first['environment']['versions']['torch']}, "
+        f"commit {', '.join(commits)}."
+    )
+
+
+TABLES = {
+    "demo": demo_table,
+    **{name: functools.partial(runs_table, name) for name in RUNS},
+    "rrqr": rrqr_table,
+    "adapter": adapter_table,
+    "step": step_table,
+}
 
 
 def updated(readme: str) -> str:

@@ -79,7 +79,8 @@ def test_pictures_are_written_with_a_row_per_domain(tiny_set, tmp_path):
     evaluate_domains(predict, domains, native(), tmp_path, pictures=2)
     files = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.png")}
     files = {file for file in files if not file.startswith("tiny_")}
-    assert files == {"domains.png", "pictures/day.png", "pictures/night.png"}
+    pictures = {"pictures/day.png", "pictures/night.png"}
+    assert files == {"domains.png", "best_and_worst.png", *pictures}
     path = preview_domains(predict, domains, native(), tmp_path / "preview.png")
     with Image.open(path) as preview, Image.open(tmp_path / "domains.png") as overview:
         assert preview.size == overview.size
@@ -88,7 +89,27 @@ def test_pictures_are_written_with_a_row_per_domain(tiny_set, tmp_path):
 def test_no_pictures_no_files(tiny_set, tmp_path):
     evaluate_domains(predict, loaders(tiny_set, day={}), native(), tmp_path / "o", pictures=0)
     files = sorted(file.name for file in (tmp_path / "o").iterdir())
-    assert files == ["domains.json", "one_class.json"]
+    assert files == ["domains.json", "images.json", "one_class.json"]
+
+
+def test_best_and_worst_are_those_of_the_images_own_scores(tiny_set, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "recyclelora.evaluation.domains.save_rows",
+        lambda file, rows, width: drawn.setdefault(file.name, rows),
+    )
+    domains = loaders(tiny_set, day={"count": 6}, mixed={"count": 2, "classes": (0, 10, 255)})
+    evaluate_domains(predict, domains, native(), tmp_path)
+    images = json.loads((tmp_path / "images.json").read_text())
+    assert [len(scores) for scores in images.values()] == [6, 2]
+    for name, loader in domains.items():
+        for sample in loader:
+            known = [v for v in expected_iou([sample]).values() if v is not None]
+            assert images[name][sample["image_id"]] == pytest.approx(np.mean(known))
+        best, worst = (row.note for row in drawn["best_and_worst.png"] if row.title == name)
+        scores = images[name]
+        assert best.startswith("best") and max(scores, key=scores.get) in best
+        assert worst.startswith("worst") and min(scores, key=scores.get) in worst
 
 
 def test_a_domain_without_a_labelled_pixel_leaves_no_file(tiny_set, tmp_path):
@@ -136,6 +157,8 @@ def test_two_processes_give_what_one_does(tiny_set, tmp_path):
         evaluate_in_process, (2, tmp_path, name), nprocs=2, start_method="fork"
     )
     assert json.loads((tmp_path / "two" / "domains.json").read_text()) == alone
-    for picture in ("domains.png", "pictures/shared.png"):
+    for picture in ("domains.png", "best_and_worst.png", "pictures/shared.png"):
         one, two = (tmp_path / run / picture for run in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
+    one, two = (json.loads((tmp_path / run / "images.json").read_text()) for run in ("one", "two"))
+    assert one == two

@@ -298,3 +298,18 @@ def test_the_papers_head_on_the_meta_device(backbone):
     head = sum(p.numel() for p in model.sem_seg_head.parameters())
     assert all(p.is_meta for p in model.parameters())
     assert head == 20_565_204
+
+
+def test_a_head_seed_makes_heads_equal_whatever_was_drawn_before(backbone, small):
+    def head(seed, drawn):
+        torch.manual_seed(0)
+        torch.rand(drawn)
+        state = build_segmentor(backbone, **small, head_seed=seed).sem_seg_head.state_dict()
+        return torch.cat([tensor.flatten() for tensor in state.values()]), torch.rand(1)
+
+    (first, after), (again, _) = head(5, 0), head(5, 3)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, head(6, 0)[0])
+    assert not torch.equal(head(None, 0)[0], head(None, 3)[0])
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(1))  # the global generator goes on undisturbed

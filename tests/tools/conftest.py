@@ -1,4 +1,4 @@
-"""The benchmarks as modules, and where their results go."""
+"""The tools as modules, and where the benchmarks' results go."""
 
 import importlib
 import json
@@ -6,13 +6,20 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "tools" / "benchmark"
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+@pytest.fixture
+def tool_module(monkeypatch):
+    """``tool_module("reproduce")``: the module; it finds its neighbours as a script does."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module
 
 
 @pytest.fixture
 def benchmark_module(monkeypatch):
-    """``benchmark_module("rrqr")``: the module; it finds its neighbours as a script does."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    """``benchmark_module("rrqr")``, likewise."""
+    monkeypatch.syspath_prepend(str(TOOLS / "benchmark"))
     return importlib.import_module
 
 

@@ -1,8 +1,6 @@
 """The README's benchmark tables say what the JSON says."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
@@ -13,12 +11,8 @@ TINY = {
 
 
 @pytest.fixture
-def tool():
-    path = Path(__file__).parents[2] / "tools" / "update_readme.py"
-    spec = importlib.util.spec_from_file_location("update_readme", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(tool_module):
+    return tool_module("update_readme")
 
 
 @pytest.fixture
@@ -52,3 +46,42 @@ def test_adapter_table(table):
     for name in ("published", "ours, dense", "ours, sparse"):
         assert f"| {run['block'][name]['ratio']:.2f}, " in row
     assert ("peft was not installed" in text) == (result["left_out"] == ["peft"])
+
+
+def run_json(mious, seed, **more):
+    domains = {name: {"mIoU": miou, "IoU": {}, "images": 100} for name, miou in mious.items()}
+    mean = sum(mious.values()) / len(mious)
+    return {
+        "iterations": 300,
+        "batch": 4,
+        "seconds": 600,
+        "streets": {"day": {"count": 900}, "fog": {"count": 300}},
+        "environment": {"machine": "2 cores", "versions": {"torch": "2.11"}, "commit": "abc"},
+        "result": {"domains": domains, "mean_mIoU": mean},
+        **more,
+    }
+
+
+def test_runs_table_has_mean_and_spread_and_is_empty_where_runs_are_missing(
+    tool, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    assert tool.runs_table("streets_to_real") == "*Not run yet.*"
+    folder = tmp_path / "results" / "streets_to_real"
+    folder.mkdir(parents=True)
+    for seed, miou in enumerate((30.0, 32.0, 37.0)):
+        content = run_json({"dusk": miou, "usa": miou + 10}, seed)
+        (folder / f"lora_seed{seed}.json").write_text(json.dumps(content))
+    (folder / "sub_seed0.json").write_text(json.dumps(run_json({"dusk": 20.0, "usa": 21.0}, 0)))
+    lines = tool.runs_table("streets_to_real").splitlines()
+    cells = {
+        line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]]
+        for line in lines
+        if line.startswith("|")
+    }
+    assert cells["LoRA, rank 36"] == ["3", "33.0 ± 3.6", "43.0 ± 3.6", "38.0 ± 3.6"]
+    assert cells["sub adapter only, 4"] == ["1", "20.0", "21.0", "20.5"]
+    assert cells["RecycleLoRA, 32 + 4"] == [""] * 4
+    said = lines[-1]
+    for part in ("300 iterations of batch 4 on 1,200 drawn streets", "100 images", "10 minutes"):
+        assert part in said

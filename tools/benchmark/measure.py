@@ -175,7 +175,7 @@ def _commit() -> str:
         return result.stdout.strip()
 
     commit = git("rev-parse", "--short", "HEAD") or "unknown"
-    changed = git("status", "--porcelain", "-uno", "--", "csrc", "projects", "tools")
+    changed = git("status", "--porcelain", "-uno", "--", "csrc", "projects", "tools", "configs")
     return f"{commit} with local changes" if changed else commit
 
 

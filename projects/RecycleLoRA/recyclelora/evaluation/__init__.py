@@ -1,6 +1,7 @@
 """Scoring on many domains: confusion matrix, sliding window, protocols, pictures."""
 
 from .confusion import ConfusionMatrix
+from .constant import constant_prediction, majority_class
 from .domains import domain_table, evaluate_domains, preview_domains
 from .pictures import Row, draw_rows, save_rows
 from .protocol import Protocol, native, paper, rein
@@ -10,9 +11,11 @@ __all__ = [
     "ConfusionMatrix",
     "Protocol",
     "Row",
+    "constant_prediction",
     "domain_table",
     "draw_rows",
     "evaluate_domains",
+    "majority_class",
     "native",
     "paper",
     "preview_domains",

@@ -2,9 +2,11 @@
 
 import json
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from detectron2.utils import comm
@@ -25,6 +27,14 @@ _CELL_WIDTH = 448  # of a picture, in pixels
 _COLUMNS = 5  # domains side by side, so that the table fits a terminal
 
 
+class _Image(NamedTuple):
+    """One evaluated image: its mIoU (percent), its number in the dataset, its row of a picture."""
+
+    score: float
+    number: int
+    row: Row
+
+
 def evaluate_domains(
     predict: Predict,
     domains: Mapping[str, TestLoader],
@@ -35,9 +45,10 @@ def evaluate_domains(
 ) -> dict:
     """Evaluate ``predict`` on every domain, each process on its share of the images.
 
-    Writes ``domains.json``, ``one_class.json`` (per domain, the mIoU of the best constant
-    prediction), ``domains.png`` (a row per domain) and ``pictures/DOMAIN.png`` below
-    ``output_dir``, each complete or not at all, and logs the table.
+    Writes below ``output_dir``, each complete or not at all: ``domains.json``, ``one_class.json``
+    (per domain, the mIoU of the best constant prediction), ``images.json`` (per domain and image,
+    its own mIoU or null), ``domains.png`` (a row per domain), ``best_and_worst.png`` (two
+    rows per domain) and ``pictures/DOMAIN.png``. Logs the table.
 
     Args:
         predict: (B, 3, H, W) float RGB 0..255 -> (B, C, H, W) logits, on any device.
@@ -52,13 +63,17 @@ def evaluate_domains(
     if not domains:
         raise ValueError("expected at least one domain to evaluate, got none; name some")
     result = {"protocol": protocol.as_dict(), "domains": {}, "mean_mIoU": 0.0}
-    constant, overview = {}, []
+    constant, images, overview, extremes = {}, {}, [], []
     for name, loader in domains.items():
         chosen = _chosen(len(loader.dataset), pictures, seed)
-        confusion, rows = _evaluate(predict, name, loader, protocol, chosen)
+        confusion, rows, images[name], ends = _evaluate(predict, name, loader, protocol, chosen)
         scores = _scores(name, confusion, len(loader.dataset))
         result["domains"][name] = scores
         constant[name] = 100 * confusion.constant_class_miou()
+        extremes += [
+            replace(image.row, note=f"{what}: mIoU {image.score:.1f} %, {image.row.note}")
+            for what, image in zip(("best", "worst"), ends, strict=False)
+        ]
         if rows and comm.is_main_process():
             save_rows(Path(output_dir, "pictures", f"{name}.png"), rows, _CELL_WIDTH)
             note = f"mIoU {scores['mIoU']:.1f} % on {scores['images']} images"
@@ -68,8 +83,10 @@ def evaluate_domains(
     if comm.is_main_process():
         if overview:
             save_rows(Path(output_dir, "domains.png"), overview, _CELL_WIDTH)
+            save_rows(Path(output_dir, "best_and_worst.png"), extremes, _CELL_WIDTH)
         write_json(Path(output_dir, "domains.json"), result)
         write_json(Path(output_dir, "one_class.json"), constant)
+        write_json(Path(output_dir, "images.json"), images)
         logger.info("protocol '%s'\n%s", protocol.name, domain_table(result, constant))
     return result
 
@@ -131,21 +148,47 @@ def _evaluate(
     loader: TestLoader,
     protocol: Protocol,
     chosen: set[int],
-) -> tuple[ConfusionMatrix, list[Row]]:
-    """Confusion over all processes, and the chosen rows in the main one."""
-    confusion = ConfusionMatrix(len(CLASSES), folding=loader.metadata.get("folding"))
+) -> tuple[ConfusionMatrix, list[Row], dict[str, float | None], list[_Image]]:
+    """Over all processes: confusion, the chosen rows, each file's mIoU, best and worst image."""
+    folding = loader.metadata.get("folding")
+    confusion = ConfusionMatrix(len(CLASSES), folding=folding)
     rows: dict[int, Row] = {}
+    scores: dict[int, tuple[str, float | None]] = {}
+    ends: list[_Image] = []
     progress = tqdm(loader, name, unit="image", disable=not comm.is_main_process())
-    for index, sample in zip(loader.indices, progress, strict=True):
+    for number, sample in zip(loader.indices, progress, strict=True):
         prediction, truth, image = protocol.segment(predict, sample, loader.metadata.benchmark)
+        alone = ConfusionMatrix(len(CLASSES), folding=folding)
         try:
-            confusion.update(prediction, truth)
+            alone.update(prediction, truth)
         except ValueError as error:
             raise ValueError(f"{sample['file_name']}: {error}") from error
-        if index in chosen:
-            rows[index] = _row(name, sample, prediction, truth, image)
-    gathered = {index: row for part in comm.gather(rows) for index, row in part.items()}
-    return confusion.merge(), [gathered[index] for index in sorted(gathered)]
+        confusion.counts += alone.counts
+        row, score = _row(name, sample, prediction, truth, image), 100 * alone.mean_iou()
+        if number in chosen:
+            rows[number] = row
+        if math.isnan(score):  # not one labelled pixel
+            scores[number] = sample["image_id"], None
+            continue
+        scores[number] = sample["image_id"], score
+        ends = _best_and_worst([*ends, _Image(score, number, row)])
+    rows, scores = _gathered(rows), _gathered(scores)
+    ends = _best_and_worst([image for part in comm.gather(ends) for image in part])
+    return confusion.merge(), list(rows.values()), dict(scores.values()), ends
+
+
+def _gathered(parts: dict) -> dict:
+    """The entries of all processes by number, in the main one."""
+    return dict(sorted(entry for part in comm.gather(parts) for entry in part.items()))
+
+
+def _best_and_worst(images: Sequence[_Image]) -> list[_Image]:
+    """The first of those with the highest mIoU, and with the lowest if that is another."""
+    if not images:
+        return []
+    best = max(images, key=lambda image: (image.score, -image.number))
+    worst = min(images, key=lambda image: (image.score, image.number))
+    return [best] if best is worst else [best, worst]
 
 
 def _row(

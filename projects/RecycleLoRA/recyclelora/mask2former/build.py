@@ -1,5 +1,9 @@
 """A whole Mask2Former from a backbone and a few numbers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from torch import nn
 
 from .criterion import SetCriterion
@@ -30,33 +34,37 @@ def build_segmentor(
     mask_weight: float = 5.0,
     dice_weight: float = 5.0,
     no_object_weight: float = 0.1,
+    head_seed: int | None = None,
     **meta_arch,
 ) -> MaskFormer:
     """`MaskFormer` with the paper's head and losses on any Detectron2 backbone with res2..res5.
 
     One width for both decoders; the loss weights are also the matcher's; `dropout` is the pixel
-    decoder's. `meta_arch` are arguments of `MaskFormer`, such as `pixel_mean`.
+    decoder's. `meta_arch` are arguments of `MaskFormer`, such as `pixel_mean`. With a `head_seed`
+    the head's initial weights depend on it alone, not on what was drawn for the backbone; None
+    draws them from torch's global generator.
     """
     input_shape = backbone.output_shape()
-    pixel_decoder = MSDeformAttnPixelDecoder(
-        input_shape,
-        transformer_dropout=dropout,
-        transformer_nheads=nheads,
-        transformer_dim_feedforward=enc_dim_feedforward,
-        transformer_enc_layers=enc_layers,
-        conv_dim=hidden_dim,
-        mask_dim=hidden_dim,
-    )
-    predictor = MultiScaleMaskedTransformerDecoder(
-        hidden_dim,
-        num_classes=num_classes,
-        hidden_dim=hidden_dim,
-        num_queries=num_queries,
-        nheads=nheads,
-        dim_feedforward=dec_dim_feedforward,
-        dec_layers=dec_layers,
-        mask_dim=hidden_dim,
-    )
+    with _drawn_by(head_seed):
+        pixel_decoder = MSDeformAttnPixelDecoder(
+            input_shape,
+            transformer_dropout=dropout,
+            transformer_nheads=nheads,
+            transformer_dim_feedforward=enc_dim_feedforward,
+            transformer_enc_layers=enc_layers,
+            conv_dim=hidden_dim,
+            mask_dim=hidden_dim,
+        )
+        predictor = MultiScaleMaskedTransformerDecoder(
+            hidden_dim,
+            num_classes=num_classes,
+            hidden_dim=hidden_dim,
+            num_queries=num_queries,
+            nheads=nheads,
+            dim_feedforward=dec_dim_feedforward,
+            dec_layers=dec_layers,
+            mask_dim=hidden_dim,
+        )
     criterion = SetCriterion(
         num_classes,
         matcher=HungarianMatcher(class_weight, mask_weight, dice_weight, num_points),
@@ -73,3 +81,14 @@ def build_segmentor(
         transformer_predictor=predictor,
     )
     return MaskFormer(backbone=backbone, sem_seg_head=head, criterion=criterion, **meta_arch)
+
+
+@contextmanager
+def _drawn_by(seed: int | None) -> Iterator[None]:
+    """Random numbers of the CPU by this seed, and afterwards as if none had been drawn."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

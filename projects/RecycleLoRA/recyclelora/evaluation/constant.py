@@ -1,0 +1,48 @@
+"""The baseline that has learned nothing: one class everywhere, the source's most frequent one."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from recyclelora.data import CLASSES, IGNORE_LABEL
+from recyclelora.data.reading import read_ids
+
+from .sliding_window import Predict
+
+
+def majority_class(records: Iterable[Mapping]) -> int:
+    """The train id with the most pixels in the labels of ``records``; of equals the lowest.
+
+    Args:
+        records: of a training set, with ``sem_seg_file_name`` and ``label_map``.
+
+    Raises:
+        ValueError: not one pixel is labelled.
+    """
+    counts = np.zeros(256, np.int64)
+    for record in tqdm(records, "counting labels", unit="label", leave=False):
+        file, label_map = record["sem_seg_file_name"], record["label_map"]
+        ids = label_map.to_train_ids(read_ids(file, label_map.channel), file)
+        counts += np.bincount(ids.ravel(), minlength=256)
+    counts[IGNORE_LABEL] = 0
+    if not counts.any():
+        raise ValueError("expected labelled pixels in the training labels, got only ignored ones")
+    return int(counts.argmax())
+
+
+def constant_prediction(label: int) -> Predict:
+    """A ``predict`` for :func:`evaluate_domains` that sees ``label`` everywhere.
+
+    >>> import torch
+    >>> constant_prediction(2)(torch.zeros(1, 3, 4, 4)).argmax(1).unique()
+    tensor([2])
+    """
+
+    def predict(images: Tensor) -> Tensor:
+        logits = images.new_zeros(len(images), len(CLASSES), *images.shape[-2:])
+        logits[:, label] = 1
+        return logits
+
+    return predict

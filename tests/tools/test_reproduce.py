@@ -1,0 +1,188 @@
+"""The runner of tables: skips what is finished, resumes what was stopped, loses nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+ROOT = Path(__file__).parents[2]
+SLEEP = ["python", "-c", "import time; print('up', flush=True); time.sleep(60)"]
+
+
+@pytest.fixture
+def tables(tool_module):
+    return tool_module("tables")
+
+
+@pytest.fixture
+def tool(tool_module, tables, monkeypatch):
+    """``reproduce`` with a table of tiny runs; streets "day" and "night" are coloured blocks."""
+    module = tool_module("reproduce")
+    rows = {
+        "majority": tables.MAJORITY,
+        "frozen": tables.Row("frozen", tables.overrides(0, 0)),
+        "lora": tables.Row("LoRA", tables.overrides(10, 0, "kaiming"), (0, 1)),
+    }
+    tiny = tables.Table("tests/tools/tiny.py", rows, streets={"day": 3, "night": 2})
+    monkeypatch.setitem(tables.TABLES, "tiny", tiny)
+    monkeypatch.setattr(module, "write_streets", write_blocks)
+    yield module
+    for name in tiny.streets:  # registered where this test had its streets
+        if name in DatasetCatalog:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def write_blocks(root, *, domain, count, seed):
+    rng = np.random.default_rng(len(domain))
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    for i in range(count):
+        label = np.kron(rng.choice([0, 2, 2, 10], (4, 6)), np.ones((16, 16))).astype(np.uint8)
+        cv2.imwrite(str(root / "images" / f"{i}.png"), np.stack([label * 20] * 3, axis=-1))
+        cv2.imwrite(str(root / "labels" / f"{i}.png"), label)
+    content = {"version": 9, "domain": domain, "count": count, "seed": seed, "complete": True}
+    (root / "dataset.json").write_text(json.dumps({**content, "pixel_share": {"road": 0.5}}))
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    overrides = ["train.max_iter=4", f"dataloader.streets={folder / 'streets'}"]
+    return ["--table", "tiny", *more, "--scratch", str(folder), *overrides]
+
+
+def result(folder: Path, name: str) -> dict:
+    return json.loads((folder / "results" / "tiny" / f"{name}.json").read_text())
+
+
+def test_every_row_of_every_table_is_a_config_that_differs_in_its_adapters_alone(tool, tables):
+    place = tool.Place(None, [])
+    for name in ("streets_to_real", "camvid_to_real"):
+        sizes, common = {}, None
+        for run in tables.runs_of(name):
+            cfg = place.config_of(run)
+            adapters = dict(cfg.model.backbone)
+            del adapters["module"], adapters["_target_"]
+            sizes[run.row] = adapters.pop("r_main") + adapters.pop("r_sub")
+            init = adapters.pop("init")
+            assert init == ("kaiming" if run.row == "lora" else "rrqr") and adapters == {"alpha": 1}
+            assert cfg.train.seed == run.seed
+            cfg.model.backbone, cfg.train.seed = None, 0
+            common = common or cfg
+            assert cfg == common
+        assert sizes["lora"] == sizes["recyclelora"] and sizes["frozen"] == 0
+
+
+def test_seeds_come_after_every_row_ran_once(tables):
+    names = [run.name for run in tables.runs_of("streets_to_real")]
+    assert names[0] == "majority_seed0" and len(names) == len(set(names)) == 10
+    assert all(name.endswith("seed0") for name in names[:6])
+    assert sum(name.startswith("recyclelora") for name in names) == 3
+
+
+def test_the_majority_is_counted_from_the_source_and_scored_on_every_target(tool, tmp_path, capsys):
+    tool.main(arguments(tmp_path, "--row", "majority"))
+    done = result(tmp_path, "majority_seed0")
+    domains = done["result"]["domains"]
+    # Building is the most frequent; what is never predicted counts as 0 in the mean.
+    for name, scores in domains.items():
+        assert scores["IoU"]["building"] > 0 == scores["IoU"]["road"] == scores["IoU"]["sky"]
+        assert scores["mIoU"] == pytest.approx(done["one_class"][name])
+    assert done["streets"]["day"] == {
+        "version": 9, "domain": "day", "count": 3, "seed": 0, "complete": True,
+    }  # fmt: skip
+    assert done["iterations"] == 0 and done["environment"]["commit"]
+    before = (tmp_path / "results" / "tiny" / "majority_seed0.json").stat().st_mtime_ns
+    tool.main(arguments(tmp_path, "--row", "majority"))
+    assert (tmp_path / "results" / "tiny" / "majority_seed0.json").stat().st_mtime_ns == before
+    assert "finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--table", "tiny", "train.max_iter=3"], "give --scratch FOLDER"),
+        (["--table", "tiny", "--row", "dora"], "no row dora in tiny: there are frozen, lora"),
+        (["--table", "tiny", "--seeds", "7"], "no seed 7 in tiny: there are 0, 1"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(tool, given, sentence):
+    with pytest.raises(SystemExit, match=sentence) as stopped:
+        tool.main(given)
+    assert len(str(stopped.value).splitlines()) == 1
+
+
+def test_a_result_of_other_overrides_is_not_taken_for_this_run(tool, tmp_path):
+    tool.main(arguments(tmp_path, "--row", "majority"))
+    with pytest.raises(SystemExit, match=r"delete it or choose another --scratch"):
+        tool.main([*arguments(tmp_path, "--row", "majority"), "train.log_period=7"])
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tool.Place, "command", lambda *_: ["python", "-c", "raise SystemExit(3)"])
+    with pytest.raises(SystemExit, match="without a result: frozen_seed0, lora_seed0"):
+        tool.main(arguments(tmp_path, "--seeds", "0"))
+    assert "status 3" in capsys.readouterr().err
+    assert result(tmp_path, "majority_seed0")
+    assert not (tmp_path / "results" / "tiny" / "lora_seed0.json").exists()
+
+
+def test_listing_and_dry_run_change_nothing(tool, tmp_path, capsys):
+    tool.main(arguments(tmp_path, "--list"))
+    tool.main(arguments(tmp_path, "--dry-run"))
+    said = capsys.readouterr().out
+    assert "to do" in said and "model.backbone.init=kaiming train.seed=1" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_written_by_one_process_also_when_only_the_child_is_left(tool, tmp_path):
+    with tool.held(tmp_path) as lock:
+        child = subprocess.Popen([sys.executable, *SLEEP[1:]], pass_fds=[lock])
+    try:
+        with pytest.raises(ValueError, match="written by another process"), tool.held(tmp_path):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+    with tool.held(tmp_path):
+        pass
+
+
+def test_sigterm_ends_the_child_and_then_the_runner(tool, tmp_path):
+    """The signal arrives while the child runs: sent by the child itself."""
+    code = f"import os, signal, time; os.kill({os.getpid()}, signal.SIGTERM); time.sleep(60)"
+    start, before = time.monotonic(), signal.getsignal(signal.SIGTERM)
+    with (tmp_path / "lock").open("w") as lock, pytest.raises(SystemExit, match="goes on"):
+        tool.call(["python", "-c", code], lock.fileno())
+    assert time.monotonic() - start < 30 and signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.slow
+def test_a_table_that_was_cut_off_ends_complete_and_equal(tool, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    streets = f"dataloader.streets={tmp_path / 'streets'}"
+    tool.main([*arguments(whole), streets])
+    # What a run that was killed after two of its four iterations would have left.
+    (stopped / "tiny" / "lora_seed0").mkdir(parents=True)
+    for file in ("iter_0000002.pth", "lock"):
+        shutil.copy(whole / "tiny" / "lora_seed0" / file, stopped / "tiny" / "lora_seed0")
+    capfd.readouterr()
+    tool.main([*arguments(stopped, "--row", "lora"), streets])
+    assert "iterations 2 to 4" in "".join(capfd.readouterr())
+    for run in tool.runs_of("tiny"):
+        first = result(whole, run.name)
+        assert first["iterations"] == (run.row != "majority") * 4
+        assert first["seconds"] > 0 and set(first["result"]["domains"]) == {"day", "night"}
+        if run.row == "lora":
+            assert result(stopped, run.name)["result"] == first["result"]
+    scores = [result(whole, f"lora_seed{seed}")["result"] for seed in (0, 1)]
+    assert scores[0] != scores[1]
