@@ -31,6 +31,9 @@ kinds = ("day", "textures", "dusk", "night", "fog", "rain", "snow")
 dataloader = dict(
     streets="output/streets_to_real/streets",
     train=train_loader(*(folder(streets, kind) for kind in kinds), crop=256),
-    test={name: test_loader(name, subset=100) for name in real_sets() or REAL_SETS},
+    subset=100,  # seeded images of each set; null takes all
+    test={
+        name: test_loader(name, subset="${dataloader.subset}") for name in real_sets() or REAL_SETS
+    },
 )
 evaluation = dict(protocol=L(native)(long_side=512))

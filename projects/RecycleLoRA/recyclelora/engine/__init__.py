@@ -3,6 +3,7 @@
 from .checkpoint import Checkpoints, load_model, read_checkpoint, save_checkpoint
 from .param_groups import PUBLISHED_RULES, groups_table, parameter_groups
 from .schedules import PolyWithAnnealedDecay
+from .trained import load_trained, save_trained
 
 __all__ = [
     "PUBLISHED_RULES",
@@ -10,7 +11,9 @@ __all__ = [
     "PolyWithAnnealedDecay",
     "groups_table",
     "load_model",
+    "load_trained",
     "parameter_groups",
     "read_checkpoint",
     "save_checkpoint",
+    "save_trained",
 ]

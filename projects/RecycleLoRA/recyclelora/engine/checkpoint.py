@@ -10,6 +10,8 @@ from torch import nn
 
 from recyclelora.whole_file import whole_file
 
+from .trained import TRAINED
+
 FORMAT = "recyclelora-checkpoint-1"
 _NAME = re.compile(r"iter_(\d+)\.pth")
 
@@ -43,7 +45,9 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """Read a file of :func:`save_checkpoint`, on the CPU; nothing in it is executed.
+    """Read a file of :func:`save_checkpoint` or :func:`save_trained`, on the CPU.
+
+    Nothing in it is executed.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -64,7 +68,7 @@ def read_checkpoint(path: str | Path) -> dict:
         raise ValueError(
             f"cannot read the checkpoint {path}: it is damaged or not a PyTorch file of tensors"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") not in (FORMAT, TRAINED):
         raise ValueError(
             f"{path} is not a checkpoint of this program (expected format {FORMAT!r}); pretrained "
             "backbone weights belong in model.backbone.module.weights"

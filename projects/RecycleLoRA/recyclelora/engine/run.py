@@ -24,6 +24,7 @@ from .hooks import Every, StepTimer
 from .param_groups import groups_table
 from .predictor import predictor
 from .progress import ProgressLine
+from .trained import TRAINED, load_trained
 from .trainer import Trainer, amp_dtype
 
 LOGGER = "recyclelora.run"
@@ -72,6 +73,21 @@ def build_model(cfg: DictConfig, *, pretrained: bool, device: torch.device) -> n
         cfg = copy.deepcopy(cfg)  # all of it: the model may refer to other sections
         _drop_pretrained(cfg.model)
     return instantiate(cfg.model).to(device)
+
+
+def build_from(cfg: DictConfig, content: dict, *, source: str, device: torch.device) -> nn.Module:
+    """The model of a checkpoint, or of what :func:`save_trained` wrote: that needs its base too.
+
+    Args:
+        content: what :func:`read_checkpoint` read from ``source``.
+    """
+    if content["format"] == TRAINED:
+        model = build_model(cfg, pretrained=True, device=device)
+        load_trained(model, content, source=source)
+    else:
+        model = build_model(cfg, pretrained=False, device=device)
+        load_model(model, content["model"], source=source)
+    return model
 
 
 def _drop_pretrained(node) -> None:
@@ -139,15 +155,13 @@ def _build_to_train(cfg, found, device, log) -> tuple[int, nn.Module]:
     """The model to train and the iteration to begin with."""
     if found is not None:
         path, content = found
-        model = build_model(cfg, pretrained=False, device=device)
-        load_model(model, content["model"], source=str(path))
+        model = build_from(cfg, content, source=str(path), device=device)
         log.info("Resuming from %s at iteration %d", path, content["iteration"])
         return content["iteration"], model
     initial = cfg.train.init_checkpoint
-    model = build_model(cfg, pretrained=initial is None, device=device)
-    if initial is not None:
-        load_model(model, read_checkpoint(initial)["model"], source=str(initial))
-    return 0, model
+    if initial is None:
+        return 0, build_model(cfg, pretrained=True, device=device)
+    return 0, build_from(cfg, read_checkpoint(initial), source=str(initial), device=device)
 
 
 def _hooks(cfg, model, domains, trainer, checkpoints, log) -> list:
@@ -205,8 +219,7 @@ def evaluate(cfg: DictConfig) -> dict:
             )
         source, content = found
     domains = _domains(cfg)
-    model = build_model(cfg, pretrained=False, device=device)
-    load_model(model, content["model"], source=str(source))
+    model = build_from(cfg, content, source=str(source), device=device)
     log.info("Evaluating %s (iteration %d)", source, content["iteration"])
     return _evaluate(cfg, model, domains, amp_dtype(cfg.train.amp.dtype, device))
 

@@ -1,0 +1,122 @@
+"""What a run has trained, exported, evaluated and shown on photographs."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from PIL import Image
+
+from recyclelora.data import COLORS
+from recyclelora.engine import read_checkpoint, save_checkpoint
+from recyclelora.engine.run import build_model
+
+CONFIG = str(Path(__file__).parent / "tiny.py")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """``(weights, checkpoint)``: a base in a file, and a model on it that has learned something."""
+    cfg = LazyConfig.load(CONFIG)
+    weights = tmp_path / "base.pth"
+    module = cfg.model.backbone.module.module
+    torch.save(instantiate(module).state_dict(), weights)
+    cfg.model.backbone.module.weights = str(weights)
+    model = build_model(cfg, pretrained=True, device=torch.device("cpu"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn_like(parameter)
+    save_checkpoint(tmp_path / "iter_0000009.pth", model=model, iteration=9)
+    return weights, tmp_path / "iter_0000009.pth"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("a.jpg", (60, 90)), ("b.png", (70, 50))):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def exported(tool_module, run, tmp_path):
+    weights, checkpoint = run
+    override = f"model.backbone.module.weights={weights}"
+    arguments = ["--config-file", CONFIG, str(checkpoint), str(tmp_path / "t.pth"), override]
+    tool_module("export_trained").main(arguments)
+    return tmp_path / "t.pth"
+
+
+def predict(tool, checkpoint, weights, out, *photos):
+    override = f"model.backbone.module.weights={weights}"
+    given = ["--config-file", CONFIG, "--checkpoint", str(checkpoint), "--out", str(out)]
+    tool.main([*given, *map(str, photos), override])
+    return {file.name: file.read_bytes() for file in out.iterdir()}
+
+
+def test_exported_and_whole_checkpoint_predict_the_same(
+    tool_module, run, exported, photos, tmp_path
+):
+    weights, checkpoint = run
+    assert read_checkpoint(exported)["iteration"] == 9
+    assert exported.stat().st_size < checkpoint.stat().st_size
+    tool = tool_module("predict")
+    whole = predict(tool, checkpoint, weights, tmp_path / "whole", photos)
+    small = predict(tool, exported, weights, tmp_path / "small", photos / "a.jpg", photos / "b.png")
+    kinds = ("ids.png", "color.png", "overlay.jpg")
+    assert set(whole) == {f"{name}_{kind}" for name in "ab" for kind in kinds}
+    assert whole == small
+    ids = cv2.imread(str(tmp_path / "whole" / "a_ids.png"), cv2.IMREAD_UNCHANGED)
+    colors = np.asarray(Image.open(tmp_path / "whole" / "a_color.png"))
+    assert ids.shape == (60, 90) and np.array_equal(np.array(COLORS)[ids], colors)
+
+
+def test_evaluation_takes_an_exported_file(tool_module, run, exported, tiny_set, tmp_path):
+    tool = tool_module("lazyconfig_train_net")
+    scores = []
+    for i, checkpoint in enumerate((run[1], exported)):
+        tiny_set(f"{i}_day")
+        for kind in ("images", "labels"):
+            (tmp_path / f"{i}_streets" / "day").mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"{i}_day" / kind).rename(tmp_path / f"{i}_streets" / "day" / kind)
+        overrides = [
+            f"train.init_checkpoint={checkpoint}",
+            f"train.output_dir={tmp_path / str(i)}",
+            f"dataloader.streets={tmp_path / f'{i}_streets'}",
+            f"dataloader.test.day.dataset.name={i}_streets",
+            "dataloader.test.night=null",
+            f"model.backbone.module.weights={run[0]}",
+        ]
+        parser = tool.default_argument_parser()
+        tool.main(parser.parse_args(["--config-file", CONFIG, "--eval-only", *overrides]))
+        scores.append(json.loads((tmp_path / str(i) / "domains.json").read_text())["domains"])
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(
+    ("photo", "sentence"),
+    [
+        ("nowhere.jpg", "no photograph or folder at nowhere.jpg"),
+        (CONFIG, "expected a picture"),
+        (str(Path(CONFIG).parent), "expected a picture"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(tool_module, photo, sentence, tmp_path):
+    tool = tool_module("predict")
+    given = ["--config-file", CONFIG, "--checkpoint", "none.pth", "--out", str(tmp_path / "o")]
+    with pytest.raises(SystemExit, match=sentence) as stopped:
+        tool.main([*given, photo])
+    assert len(str(stopped.value).splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_two_photographs_of_one_name_are_refused(tool_module, photos):
+    (photos / "a.png").write_bytes((photos / "b.png").read_bytes())
+    with pytest.raises(ValueError, match="two photographs are called a"):
+        tool_module("predict").photographs([photos])
