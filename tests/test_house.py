@@ -146,4 +146,4 @@ def test_the_citation_has_the_version_of_the_package():
 
 def test_tests_mirror_the_package():
     folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
-    assert folders <= {*FLOORS, "tools", "configs"}
+    assert folders <= {*FLOORS, "tools", "configs", "bad_input"}

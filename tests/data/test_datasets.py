@@ -114,7 +114,7 @@ def test_a_subset_is_seeded_sorted_and_the_same_everywhere(tiny_set):
     assert keys == ["000000", "000002", "000006", "000007", "000011"]
     assert [record["image_id"] for record in folder.records(subset=5, seed=1)] != keys
     assert len(folder.records(subset=50)) == 12
-    with pytest.raises(ValueError, match="at least 1 image, got 0"):
+    with pytest.raises(ValueError, match="from 1 to 1,000,000,000, got 0"):
         folder.records(subset=0)
 
 

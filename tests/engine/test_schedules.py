@@ -83,5 +83,5 @@ def test_short_runs_have_finite_schedules(iterations):
 
 
 def test_a_run_of_no_iteration_is_refused():
-    with pytest.raises(ValueError, match="at least one iteration"):
+    with pytest.raises(ValueError, match="iterations must be a whole number from 1"):
         PolyWithAnnealedDecay(iterations=0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .initialisers import INITIALISERS
+from .initialisers import INITIALISERS, Factors
 from .pair import AdapterPair
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -69,6 +69,24 @@ def check_weight(weight: Tensor, r_main: int, r_sub: int, name: str = "this laye
         )
     if not weight.is_meta and not torch.isfinite(weight).all():
         raise ValueError(f"the weight of {name} holds NaN or Inf: load finite weights first")
+
+
+def check_factors(
+    factors: Factors, weight: Tensor, *, r_main: int, r_sub: int, init: str, **other: object
+) -> None:
+    """Raise if ``factors`` are not the initial ones of a weight (out, in) with these settings."""
+    (out_features, in_features), rank = weight.shape, r_main + r_sub
+    shapes = {"B": (out_features, rank)}
+    shapes |= {"columns": (rank,)} if init == "rrqr" else {"A": (rank, in_features)}
+    for name, factor in zip(Factors._fields, factors):
+        shape = None if factor is None else tuple(factor.shape)
+        if shape != shapes.get(name):
+            raise ValueError(f"initial {name} is {shape}, expected {shapes.get(name)}")
+    columns = factors.columns
+    if columns is not None and columns.numel():
+        whole = columns.dtype == torch.int64
+        if not whole or int(columns.min()) < 0 or int(columns.max()) >= in_features:
+            raise ValueError(f"its pivot columns are not 0..{in_features - 1}")
 
 
 def check_pair_name(name: str, taken: Collection[str]) -> None:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from recyclelora.tensor_file import read_tensor_file
 from recyclelora.whole_file import whole_file
 
-from .checks import check_linear, check_pair_name
+from .checks import check_factors, check_linear, check_pair_name, check_settings
 from .initialisers import Factors
 from .inject import find_linears, replace_modules, use_forward_of_linears
 from .layer import DualLoRALinear
@@ -91,12 +92,13 @@ def load_adapters(module: nn.Module, path: str | Path, name: str = "default") ->
             f"the adapters of {path} belong to another model: layer {missing[0]!r} is in the "
             f"{where} but not in the {other}"
         )
+    pairs = {}  # all of them, before the first layer is changed
     for key, entry in tqdm(saved.items(), desc="comparing the base", delay=1, leave=False):
         _check_base(targets[key], entry, f"layer {key!r}", path)
+        pairs[key] = _pair(entry, targets[key].weight, f"layer {key!r}", path)
 
-    for key, entry in saved.items():
+    for key, pair in pairs.items():
         target = targets[key]
-        pair = _pair(entry, target.weight)
         if isinstance(target, nn.Linear):
             factors = Factors(pair.initial_A, pair.initial_B, pair.columns)
             layer = DualLoRALinear(target.weight, target.bias, factors, **pair.settings())
@@ -113,18 +115,36 @@ def load_adapters(module: nn.Module, path: str | Path, name: str = "default") ->
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no adapter file {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler trips over in a file of another kind
-        raise ValueError(f"{path} is not a whole adapter file: it does not load") from error
+    content = read_tensor_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(
             f"{path} holds no adapters: expected a file that save_adapters() wrote ({FORMAT!r})"
         )
-    return content["layers"]
+    layers = content.get("layers")
+    whole = isinstance(layers, dict) and layers and all(map(_is_entry, layers.values()))
+    if not whole:
+        raise ValueError(f"{path} is not whole: a layer lacks a part; save the adapters again")
+    return layers
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("tensors"), dict):
+        return False
+    settings = entry.get("settings")
+    return (
+        isinstance(settings, dict)
+        and set(settings) == set(AdapterPair.SETTINGS)
+        and {"shape", "weight_sha256"} <= entry.keys()
+        and {*AdapterPair.FACTORS, "initial_B"} <= entry["tensors"].keys()
+        and all(isinstance(tensor, Tensor) for tensor in entry["tensors"].values())
+    )
 
 
 def _check_base(target: nn.Module, entry: dict[str, Any], name: str, path: Path) -> None:
+    try:
+        check_settings(**entry["settings"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {name} is damaged: {error}; save the adapters again") from error
     ranks = entry["settings"]["r_main"], entry["settings"]["r_sub"]
     if isinstance(target, DualLoRALinear):
         weight = target.pretrained_weight()
@@ -143,18 +163,23 @@ def _check_base(target: nn.Module, entry: dict[str, Any], name: str, path: Path)
         )
 
 
-def _pair(entry: dict[str, Any], like: Tensor) -> AdapterPair:
+def _pair(entry: dict[str, Any], like: Tensor, name: str, path: Path) -> AdapterPair:
     """The saved pair, on the device and in the dtype of the weight ``like``."""
-
-    def moved(tensor: Tensor | None) -> Tensor | None:
-        return tensor if tensor is None else tensor.to(like.device, _dtype(tensor, like))
-
-    tensors = {key: moved(tensor) for key, tensor in entry["tensors"].items()}
+    tensors = {
+        key: tensor.to(like.device, _dtype(tensor, like))
+        for key, tensor in entry["tensors"].items()
+    }
     factors = Factors(tensors.get("initial_A"), tensors["initial_B"], tensors.get("columns"))
-    pair = AdapterPair(factors, like.shape[1], **entry["settings"])
-    with torch.no_grad():
-        for key, parameter in pair.named_parameters():
-            parameter.copy_(tensors[key])
+    try:
+        check_factors(factors, like, **entry["settings"])
+        pair = AdapterPair(factors, like.shape[1], **entry["settings"])
+        with torch.no_grad():
+            for key, parameter in pair.named_parameters():
+                if tensors[key].shape != parameter.shape or not tensors[key].isfinite().all():
+                    raise ValueError(f"{key} is of another shape, or holds NaN or Inf")
+                parameter.copy_(tensors[key])
+    except ValueError as error:
+        raise ValueError(f"{path}: {name} is damaged: {error}; save the adapters again") from error
     return pair
 
 

@@ -23,15 +23,8 @@ class AdapterPair(nn.Module):
     initial_B : Tensor, (out, r_main + r_sub)
     """
 
-    TENSORS = (
-        "lora_A_main",
-        "lora_B_main",
-        "lora_A_sub",
-        "lora_B_sub",
-        "columns",
-        "initial_A",
-        "initial_B",
-    )
+    FACTORS = ("lora_A_main", "lora_B_main", "lora_A_sub", "lora_B_sub")
+    TENSORS = (*FACTORS, "columns", "initial_A", "initial_B")
     SETTINGS = ("r_main", "r_sub", "alpha", "init", "sparse_a")
 
     def __init__(

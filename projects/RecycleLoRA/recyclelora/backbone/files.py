@@ -6,6 +6,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from recyclelora.tensor_file import read_tensor_file
+
 from .onnx_file import read_onnx
 
 
@@ -45,15 +47,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types for damaged or refused files
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(
-            f"{path} cannot be read as tensors only: it is damaged, cut off, or holds Python "
-            f"objects, which are not loaded because they could run code; save its state dict "
-            f"alone (torch said: {reason})"
-        ) from error
+    content = read_tensor_file(path)
     for wrapping in ("state_dict", "model", "teacher"):
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]
@@ -76,7 +70,8 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is a damaged or cut off safetensors file ({error})") from error
+        reason = str(error)[:200]
+        raise ValueError(f"{path} is a damaged or cut off safetensors file ({reason})") from error
 
 
 def some_of(names: list[str], limit: int = 6) -> str:

@@ -110,12 +110,14 @@ def _check(state: dict[str, torch.Tensor], module: nn.Module) -> list[str]:
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
-    broken = [name for name in own if name in state and not state[name].isfinite().all()]
+    fractions = {name for name in own if name in state and state[name].is_floating_point()}
+    broken = [name for name in fractions if not state[name].isfinite().all()]
     problems = {
         "missing": missing,
         "unexpected": unexpected,
         "wrong shape": shapes,
         "not finite": broken,
+        "not floating point": [name for name in own if name in state and name not in fractions],
     }
     if any(problems.values()):
         told = [f"{what}: {some_of(names)}" for what, names in problems.items() if names]

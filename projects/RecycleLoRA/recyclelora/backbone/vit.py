@@ -11,6 +11,8 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from recyclelora.bad_input import number, whole_number
+
 from .block import Block
 from .pyramid import PATCH_SIZE, STRIDES, feature_pyramid
 from .resample import resample_position_embedding
@@ -24,7 +26,12 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, img_size: int | Sequence[int], patch_size: int, embed_dim: int):
         super().__init__()
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size or ())
+        if len(sides) != 2:
+            raise ValueError(f"img_size must be one number or (height, width), got {img_size!r}")
+        for side in sides:
+            whole_number("img_size", side, least=1, most=65_536)
+        height, width = sides
         self.grid = (height // patch_size, width // patch_size)
         if not all(self.grid):
             raise ValueError(
@@ -45,6 +52,22 @@ def _pyramid_blocks(out_indices: Sequence[int] | None, depth: int) -> tuple[int,
             f"out_indices must name four blocks between 0 and {depth - 1}, got {list(out_indices)}"
         )
     return tuple(out_indices)
+
+
+def _check_sizes(
+    patch_size: int,
+    embed_dim: int,
+    depth: int,
+    num_heads: int,
+    num_register_tokens: int,
+    mlp_ratio: float,
+) -> None:
+    whole_number("patch_size", patch_size, least=1, most=1024)
+    whole_number("embed_dim", embed_dim, least=1, most=65_536)
+    whole_number("depth", depth, least=1, most=1000)
+    whole_number("num_heads", num_heads, least=1, most=1024)
+    whole_number("num_register_tokens", num_register_tokens, most=10_000)
+    number("mlp_ratio", mlp_ratio, least=0.01, most=1000)
 
 
 @BACKBONE_REGISTRY.register()
@@ -111,6 +134,7 @@ class DinoVisionTransformer(Backbone):
         super().__init__()
         if block_chunks:
             raise ValueError(f"block_chunks must be 0, got {block_chunks}: chunks change no output")
+        _check_sizes(patch_size, embed_dim, depth, num_heads, num_register_tokens, mlp_ratio)
         self.patch_size = patch_size
         self.embed_dim = embed_dim
         self.out_indices = _pyramid_blocks(out_indices, depth)

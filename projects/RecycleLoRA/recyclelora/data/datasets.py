@@ -63,7 +63,7 @@ def register_folder(
     labels: str | Path,
     label_map: LabelMap = TRAIN_IDS,
     folding: Folding | None = None,
-    image_suffix: Sequence[str] = Layout.image_suffix,
+    image_suffix: str | Sequence[str] = Layout.image_suffix,
     label_suffix: str = Layout.label_suffix,
     subset: int | None = None,
     subset_seed: int = 0,
@@ -84,7 +84,8 @@ def register_folder(
         >>> MetadataCatalog.get("my_city").ignore_label
         255
     """
-    layout = Layout(str(images), str(labels), tuple(image_suffix), label_suffix)
+    suffixes = (image_suffix,) if isinstance(image_suffix, str) else tuple(image_suffix)
+    layout = Layout(str(images), str(labels), suffixes, label_suffix)
     return register(
         Folder(
             name,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from recyclelora.bad_input import whole_number
+
 from .label_maps import TRAIN_IDS, Folding, LabelMap
 from .reading import header_size, pair_size, size_mismatch
 
@@ -182,11 +184,11 @@ def seeded_subset(pairs: list[tuple], count: int, seed: int) -> list[tuple]:
     A hash and not a generator: the draw is equal on every machine, rank and NumPy version, and
     does not change for the others when one pair is added.
     """
-    if count < 1:
-        raise ValueError(f"a subset needs at least 1 image, got {count}; correct `subset`")
+    whole_number("subset, the number of images to draw,", count, least=1)
 
     def draw(pair: tuple) -> bytes:
-        return hashlib.sha256(f"{seed}:{pair[0]}".encode()).digest()
+        name = f"{seed}:{pair[0]}".encode(errors="surrogateescape")  # names may be no text
+        return hashlib.sha256(name).digest()
 
     return sorted(sorted(pairs, key=draw)[:count])
 
@@ -194,12 +196,23 @@ def seeded_subset(pairs: list[tuple], count: int, seed: int) -> list[tuple]:
 def _by_key(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """Files below ``folder``: key (path without the suffix) -> file."""
     found: dict[str, Path] = {}
-    for parent, _, names in os.walk(folder, followlinks=True):
-        for name in names:
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        here = os.path.realpath(parent)
+        for name in folders:
+            link = Path(parent, name)
+            if link.is_symlink() and Path(here).is_relative_to(os.path.realpath(link)):
+                raise ValueError(
+                    f"{link}: a link to a folder that holds it, without end; remove it"
+                )
+        for name in [*folders, *names]:
             suffix = next((s for s in suffixes if name.lower().endswith(s.lower())), None)
             if suffix is None or name.startswith("."):
                 continue
             file = Path(parent, name)
+            if name in folders:
+                raise ValueError(
+                    f"{file}: expected a picture, got a folder of that name; rename it"
+                )
             key = file.relative_to(folder).as_posix()[: -len(suffix)]
             if key in found:
                 raise ValueError(

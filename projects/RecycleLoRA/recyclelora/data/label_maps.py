@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from recyclelora.bad_input import brief
+
 from .classes import CLASSES, IGNORE_LABEL
 
 _UNKNOWN = 254  # marks, inside a lookup table, the ids a map does not know
@@ -43,7 +45,12 @@ class LabelMap:
         if wrong or not ids or min(ids) < 0 or max(ids) > 65535:
             raise ValueError(
                 f"label map '{self.name}' must send ids 0..65535 to train ids 0..18 or 255, got "
-                f"{wrong or sorted(ids)}; correct its ids"
+                f"{brief(wrong or sorted(ids))}; correct its ids"
+            )
+        if self.channel not in (None, 0, 1, 2):
+            raise ValueError(
+                f"label map '{self.name}': channel must be 0 (red), 1, 2 or None, got "
+                f"{brief(self.channel)}"
             )
         object.__setattr__(self, "ids", ids)
 
@@ -86,7 +93,8 @@ def _ranges(values: Mapping[int, int]) -> str:
             runs[-1][1] = value
         else:
             runs.append([value, value])
-    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in runs)
+    names = [str(a) if a == b else f"{a}..{b}" for a, b in runs]
+    return ", ".join(names if len(names) <= 40 else [*names[:40], "..."])
 
 
 TRAIN_IDS = LabelMap("train ids", {i: i for i in range(len(CLASSES))})
@@ -113,9 +121,11 @@ _MAPILLARY_RULES = (
 def mapillary_label_map(config: Path) -> LabelMap:
     """The map of a Mapillary Vistas release from its own ``config_v1.2.json``, by readable name."""
     try:
-        labels = json.loads(config.read_text())["labels"]
-        names = [label["readable"] for label in labels]
-    except (ValueError, KeyError, TypeError) as error:
+        if config.stat().st_size > 10**7:
+            raise ValueError("more than 10 MB")
+        labels = json.loads(config.read_text(encoding="utf-8"))["labels"]
+        names = [str(label["readable"]) for label in labels]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{config}: expected Mapillary's list of 'labels' with their 'readable' names, got "
             f"{type(error).__name__}: {error}; unpack the file from the release again"

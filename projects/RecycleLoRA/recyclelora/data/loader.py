@@ -9,6 +9,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from recyclelora.bad_input import whole_number
+
 from .datasets import folder_of
 from .mapper import TestMapper
 
@@ -25,8 +27,7 @@ class TrainDataset(Dataset):
     def __init__(self, records: Sequence[dict], mapper: Mapper, seed: int) -> None:
         if not records:
             raise ValueError("expected at least one training image, got none; check the dataset")
-        if seed < 0:
-            raise ValueError(f"seed must not be negative, got {seed}; choose 0 or above")
+        whole_number("seed", seed, most=2**63 - 1)
         self.records, self.mapper, self.seed = records, mapper, seed
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
@@ -48,7 +49,8 @@ class _GlobalBatches:
 
     def __init__(self, total: int, start: int, iterations: int | None) -> None:
         world, rank = comm.get_world_size(), comm.get_rank()
-        if total < 1 or total % world:
+        whole_number("total_batch_size", total, least=1, most=65_536)
+        if total % world:
             raise ValueError(
                 f"total_batch_size must be a multiple of the {world} processes, got {total}; "
                 "change the batch size or the number of GPUs"
@@ -187,6 +189,7 @@ def build_test_loader(
 def _data_loader(
     dataset: Dataset, num_workers: int, batch_sampler: Iterable[list[int]]
 ) -> DataLoader:
+    whole_number("num_workers", num_workers, most=512)
     return DataLoader(
         _Guarded(dataset),
         batch_sampler=batch_sampler,

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from recyclelora.bad_input import whole_number
+
 from . import augmentation
 from .reading import read_pair
 
@@ -33,8 +35,7 @@ class TrainMapper:
     """
 
     def __init__(self, crop: int = 512, pad_to_crop: bool = True) -> None:
-        if crop < 2:
-            raise ValueError(f"crop must be at least 2 pixels, got {crop}; correct the mapper")
+        whole_number("the mapper's crop, in pixels,", crop, least=2, most=8192)
         self.crop = crop
         self.pad_to_crop = pad_to_crop
         self.short_sides = tuple(crop * x // 10 for x in range(5, 21))

@@ -1,57 +1,126 @@
 """Image and label files into arrays: RGB uint8 and class ids, whatever the files' encoding."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .label_maps import LabelMap
 
-_ID_MODES = ("L", "P", "1", "I", "I;16", "I;16B")
-# Orientations (EXIF tag 0x0112) that swap height and width when the picture is shown upright.
-_ORIENTATION_TAG, _TRANSPOSING = 0x0112, (5, 6, 7, 8)
+#: Larger pictures are refused: a few kilobytes of file may claim to be any size.
+MAX_PIXELS = 80_000_000
+# Told apart by their content. Not all that Pillow knows: for EPS it starts an interpreter.
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+_LOSSY = ("JPEG", "MPO")
+_GREY_16 = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_ID_MODES = ("L", "P", "1", *_GREY_16)
+# How a stored picture is turned upright, by its EXIF orientation (tag 0x0112; 1 is upright).
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TRANSPOSING = (5, 6, 7, 8)
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS says it
 
 
-def _open(file: str | Path) -> Image.Image:
-    """Open and decode; every way a file can be broken becomes one sentence that names it."""
+@contextmanager
+def _decoding(file: str | Path) -> Iterator[None]:
+    """Every way a file can be broken becomes one sentence that names it."""
     try:
-        image = Image.open(file)
-        image.load()
-        return image
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file}: no such file; restore it or remove its pair") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        yield
+    except Exception as error:  # a decoder raises a dozen types
         raise ValueError(
             f"{file}: expected a complete picture, got a file that cannot be decoded "
             f"({type(error).__name__}: {error}); restore the file from its source"
         ) from error
 
 
+def _header(file: str | Path) -> Image.Image:
+    """Open without decoding the picture."""
+    path = Path(file)
+    if not path.exists():
+        raise FileNotFoundError(f"{file}: no such file; restore it or remove its pair")
+    if not path.is_file():
+        raise ValueError(
+            f"{file}: expected a picture, got a folder or device of that name; rename it"
+        )
+    with _decoding(file):
+        image = Image.open(path, formats=_FORMATS)
+        several = image.format != "MPO" and getattr(image, "is_animated", False)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{file}: expected a picture of at most {MAX_PIXELS // 10**6} megapixels, got "
+            f"{width}x{height}; make it smaller, with its label"
+        )
+    if several:
+        raise ValueError(
+            f"{file}: expected one picture, got several frames or pages; save the one that is "
+            "meant as a file of its own"
+        )
+    return image
+
+
+def _open(file: str | Path) -> Image.Image:
+    """Open and decode."""
+    image = _header(file)
+    with _decoding(file):
+        image.load()
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # damaged tags: as stored, which is what viewers do
+        return 1
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as a viewer shows it; the image itself, not a copy, where nothing is to be done."""
-    plain = image.getexif().get(_ORIENTATION_TAG, 1) == 1
-    return image if plain else ImageOps.exif_transpose(image)
+    orientation = _orientation(image)
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def _rgb(image: Image.Image, file: str | Path) -> np.ndarray:
     """Any colour mode to (H, W, 3) uint8. Transparency is dropped: the colours beneath it count."""
-    if image.mode in ("I", "I;16", "I;16B"):
+    if image.mode in _GREY_16:
         # convert("RGB") would clip 16-bit greys at 255 instead of scaling them.
-        grey = (np.asarray(image).astype(np.float32) / 257.0).round().clip(0, 255)
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(
+                f"{file}: expected an image of 8 or 16 bits a channel, got values from "
+                f"{values.min()} to {values.max()}; convert it to 8 bits"
+            )
+        grey = (values.astype(np.float32) / 257.0).round()
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == "F":
         raise ValueError(
             f"{file}: expected an image of 8 or 16 bits a channel, got floating point values of "
             "unknown range; convert it to 8 bits"
         )
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    with _decoding(file):
+        if image.mode == "P" and "transparency" in image.info:  # else Pillow warns
+            image = image.convert("RGBA")
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_image(file: str | Path) -> np.ndarray:
     """Read an image as (H, W, 3) uint8 RGB, upright as a viewer shows it (by its EXIF orientation).
 
-    Grey, palette, CMYK, transparent and 16-bit files are converted.
+    PNG, JPEG, TIFF, BMP, GIF, WebP and PPM, whatever the file's name ends in, of at most
+    ``MAX_PIXELS`` and one frame. Grey, palette, CMYK, transparent and 16-bit files are converted.
 
     Raises:
         FileNotFoundError, ValueError: one sentence that names the file.
@@ -66,8 +135,15 @@ def read_ids(file: str | Path, channel: int | None = None) -> np.ndarray:
     because Pillow keeps only the high byte of each value.
     """
     image = _open(file)
+    if image.format in _LOSSY:
+        raise ValueError(
+            f"{file}: expected a label file that keeps every id, got a JPEG, which changes them; "
+            "save the labels as PNG from their source"
+        )
     if channel is not None:
-        ids = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        with _decoding(file):
+            # Not imread, which cannot open every name that a file may have.
+            ids = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED)
         if ids is None or ids.ndim != 3:
             raise ValueError(
                 f"{file}: expected a colour file with the class in channel {channel}, got mode "
@@ -109,7 +185,7 @@ def pair_size(image_file: str | Path, label_file: str | Path) -> tuple[int, int]
         if label.size == image.size:
             return label.size
         # Asked for only here: to look for it, Pillow decodes a whole PNG.
-        turned = image.getexif().get(_ORIENTATION_TAG) in _TRANSPOSING
+        turned = _orientation(image) in _TRANSPOSING
         return label.size if turned and label.size == image.size[::-1] else None
 
 
@@ -131,10 +207,3 @@ def header_size(file: str | Path) -> tuple[int, int]:
     """(width, height) as stored, without decoding the picture."""
     with _header(file) as image:
         return image.size
-
-
-def _header(file: str | Path) -> Image.Image:
-    try:
-        return Image.open(file)
-    except (OSError, SyntaxError, ValueError, EOFError):
-        return _open(file)  # fails again, with the sentence

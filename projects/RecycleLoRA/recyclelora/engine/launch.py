@@ -9,6 +9,8 @@ import torch.distributed as dist
 from detectron2.engine import launch
 from detectron2.utils import comm
 
+from recyclelora.bad_input import whole_number
+
 
 def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None:
     """Call ``main(args)`` in every process.
@@ -17,16 +19,24 @@ def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None
     GPUs, with gloo on CPUs. Otherwise Detectron2's launcher starts ``args.num_gpus`` here.
 
     Raises:
-        ValueError: more GPUs are asked for than there are.
+        ValueError: more GPUs are asked for than there are, or numbers that fit no machine.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         _join_torchrun(main, args)
         return
     available = torch.cuda.device_count()
+    whole_number("--num-gpus", args.num_gpus, least=1, most=1024)
+    whole_number("--num-machines", args.num_machines, least=1, most=10_000)
+    whole_number("--machine-rank", args.machine_rank, least=0, most=args.num_machines - 1)
     if args.num_gpus > max(available, 1):
         raise ValueError(
             f"--num-gpus {args.num_gpus} but torch sees {available}: ask for at most that many "
             "(several CPU processes: torchrun --nproc-per-node N tools/lazyconfig_train_net.py ...)"
+        )
+    if args.num_machines > 1 and not available:
+        raise ValueError(
+            f"--num-machines {args.num_machines} needs a GPU on each and torch sees none here: "
+            "start CPU processes by torchrun --nnodes N tools/lazyconfig_train_net.py ..."
         )
     launch(
         main,
@@ -39,6 +49,13 @@ def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None
 
 
 def _join_torchrun(main: Callable[[Namespace], None], args: Namespace) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        value = os.environ.get(name)
+        if value is None or not value.isdecimal():
+            raise ValueError(
+                f"RANK and WORLD_SIZE are set, as torchrun does, but {name} is {value!r}: start by "
+                "torchrun, or unset them"
+            )
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

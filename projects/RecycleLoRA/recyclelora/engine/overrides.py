@@ -8,25 +8,40 @@ from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from recyclelora.bad_input import brief
+
+# Of one override, in characters: the parser's time grows faster than the text.
+_LONGEST = 5_000
+
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Apply ``key=value`` strings to ``cfg``; a key stands there or is an argument of its target.
 
+    Of several overrides of one key the last counts.
+
     Raises:
-        ValueError: an override without ``=``, with a value that cannot be read, or of an unknown
-            key; the message names the nearest known key.
+        ValueError: an override without ``=``, with a value that cannot be read, longer than 5,000
+            characters, or of an unknown key; the message names the nearest known key.
     """
     for override in overrides:
         key, equals, _ = override.partition("=")
+        if len(override) > _LONGEST:
+            raise ValueError(
+                f"expected overrides of at most {_LONGEST:,} characters, got {len(override):,} in "
+                f"{brief(override)}: put what is long into a config file"
+            )
+        if override.startswith("-"):
+            raise ValueError(f"options stand before the overrides: move {brief(override)} forward")
         if not equals or not key or key != key.strip():
-            raise ValueError(f"expected an override of the form key=value, got {override!r}")
+            raise ValueError(f"expected an override of the form key=value, got {brief(override)}")
         _check_known(cfg, key)
     try:
         # Resolving interpolations is left to instantiation, so overrides reach what refers to them.
         return LazyConfig.apply_overrides(cfg, list(overrides))
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"cannot apply the overrides {list(overrides)}: {reason}") from error
+    except Exception as error:  # the parser, OmegaConf and Detectron2 raise many types
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        given = ", ".join(brief(override) for override in overrides)
+        raise ValueError(f"cannot apply the overrides {given}: {reason}") from error
 
 
 def _check_known(cfg: DictConfig, key: str) -> None:
@@ -36,7 +51,7 @@ def _check_known(cfg: DictConfig, key: str) -> None:
         if part not in known:
             where = ".".join(walked)
             raise ValueError(
-                f"unknown key {key!r} in the config" + _nearest(cfg, key, known, where)
+                f"unknown key {brief(key)} in the config" + _nearest(cfg, key, known, where)
             )
         walked.append(part)
         node = _child(node, part)

@@ -12,6 +12,8 @@ from tabulate import tabulate
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from recyclelora.bad_input import brief, number
+
 NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 PUBLISHED_RULES = {
@@ -60,11 +62,15 @@ def parameter_groups(
         >>> [(g["name"], g["lr"], g["weight_decay"]) for g in groups]
         [('head', 0.0001, 0.05)]
     """
+    number("the learning rate", lr, most=1e3)
+    number("the weight decay", weight_decay, most=1e3)
     for key, rule in rules.items():
-        if set(rule) - {"lr_mult", "decay_mult"}:
+        if not isinstance(rule, Mapping) or set(rule) - {"lr_mult", "decay_mult"}:
             raise ValueError(
-                f"parameter rule {key!r} may hold lr_mult and decay_mult, got {sorted(rule)}"
+                f"parameter rule {key!r} may hold lr_mult and decay_mult, got {brief(rule)}"
             )
+        for name, factor in rule.items():
+            number(f"{name} of the parameter rule {key!r}", factor, most=1e3)
     groups: dict[tuple, dict] = {}
     for name, parameter, owner in _trainable(model):
         rule = _longest_match(name, rules)

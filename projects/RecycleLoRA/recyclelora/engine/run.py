@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from recyclelora.backbone import load_weights
+from recyclelora.bad_input import brief
 from recyclelora.data.loader import TestLoader
 from recyclelora.evaluation import evaluate_domains, preview_domains
 
@@ -33,12 +35,18 @@ LOGGER = "recyclelora.run"
 def setup(cfg: DictConfig) -> logging.Logger:
     """Make the output folder, start its log and seed the libraries' generators."""
     output = Path(cfg.train.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    for name in ("recyclelora", "detectron2", "fvcore"):
-        logger = setup_logger(str(output / "log.txt"), distributed_rank=comm.get_rank(), name=name)
-        logger.setLevel(logging.INFO)
-    if comm.is_main_process():
-        LazyConfig.save(cfg, str(output / "config.yaml"))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name in ("recyclelora", "detectron2", "fvcore"):
+            logger = setup_logger(str(output / "log.txt"), comm.get_rank(), name=name)
+            logger.setLevel(logging.INFO)
+        if comm.is_main_process():
+            LazyConfig.save(cfg, str(output / "config.yaml"))
+    except OSError as error:
+        raise ValueError(
+            f"train.output_dir={output} must be a folder to write to, got: {error.strerror}; "
+            "choose another one"
+        ) from error
     seed_all_rng(cfg.train.seed)
     return logging.getLogger(LOGGER)
 
@@ -47,17 +55,22 @@ def pick_device(name: str) -> torch.device:
     """``auto`` is this process's GPU where torch sees one, else the CPU.
 
     Raises:
-        ValueError: CUDA is asked for and torch sees no GPU.
+        ValueError: another name than auto, cpu, cuda or cuda:N, or torch sees no such GPU.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", name):
+        raise ValueError(f"train.device must be auto, cpu, cuda or cuda:N, got {brief(name)}")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(
             f"train.device={name} needs a GPU and torch sees none: use train.device=cpu"
         )
     if name == "cuda":
         name = f"cuda:{torch.cuda.current_device()}"
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda" and device.index >= torch.cuda.device_count():
+        raise ValueError(f"train.device={name}, but torch sees {torch.cuda.device_count()} GPUs")
+    return device
 
 
 def build_model(cfg: DictConfig, *, pretrained: bool, device: torch.device) -> nn.Module:
@@ -105,6 +118,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     log = setup(cfg)
     device = pick_device(cfg.train.device)
     domains = _domains(cfg)  # first: a target set that is missing must not show after the training
+    _check_protocol(cfg, domains)
     checkpoints = Checkpoints(cfg.train.output_dir, keep=cfg.train.checkpoints_kept)
     found = checkpoints.latest(log=log.warning) if resume else None
     if not resume and checkpoints.paths():
@@ -228,6 +242,13 @@ def _domains(cfg: DictConfig) -> dict[str, TestLoader]:
     """A loader per target domain; ``dataloader.test.NAME=null`` leaves one out."""
     loaders = cfg.dataloader.test.items()
     return {name: instantiate(loader) for name, loader in loaders if loader is not None}
+
+
+def _check_protocol(cfg: DictConfig, domains: dict[str, TestLoader]) -> None:
+    """Raise if the protocol makes no sense or says nothing about one of the sets."""
+    protocol = instantiate(cfg.evaluation.protocol)
+    for loader in domains.values():
+        protocol.input_size(1024, 512, loader.metadata.benchmark)
 
 
 def _evaluate(

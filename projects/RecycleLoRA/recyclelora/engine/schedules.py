@@ -7,6 +7,8 @@ import math
 
 import torch
 
+from recyclelora.bad_input import number, whole_number
+
 
 def poly(iteration: int, *, iterations: int, power: float = 0.9) -> float:
     """The factor ``(1 - t / (T - 1)) ** power`` of the learning rate; 0 at the last iteration.
@@ -43,8 +45,9 @@ class PolyWithAnnealedDecay:
     """
 
     def __init__(self, *, iterations: int, power: float = 0.9, decay_end: float = 1e-5):
-        if iterations < 1:
-            raise ValueError(f"expected at least one iteration, got iterations={iterations}")
+        whole_number("the schedule's iterations", iterations, least=1)
+        number("the schedule's power", power, most=100)
+        number("the schedule's decay_end", decay_end, most=1e3)
         self.iterations = iterations
         self.power = power
         self.decay_end = decay_end

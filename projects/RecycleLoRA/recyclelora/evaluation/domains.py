@@ -194,7 +194,9 @@ def _best_and_worst(images: Sequence[_Image]) -> list[_Image]:
 def _row(
     name: str, sample: Mapping, prediction: np.ndarray, truth: np.ndarray, image: np.ndarray
 ) -> Row:
-    row = Row(name, image, prediction, truth, Path(sample["file_name"]).name)
+    file = Path(sample["file_name"]).name
+    note = "".join(letter if letter.isprintable() else "?" for letter in file)
+    row = Row(name, image, prediction, truth, note)
     return row.shrunk(_CELL_WIDTH)
 
 

@@ -34,8 +34,12 @@ class Row:
     note: str = ""
 
     def shrunk(self, width: int) -> "Row":
-        """The row at the size it is drawn, so that little has to be kept or sent."""
+        """The row at the size it is drawn, so that little has to be kept or sent.
+
+        A picture more than four times as high as wide is squeezed to that, to be seen at all.
+        """
         height = max(1, round(self.image.shape[0] * width / self.image.shape[1]))
+        height = min(height, 4 * width)
         shrink = cv2.INTER_AREA if width < self.image.shape[1] else cv2.INTER_LINEAR
         return Row(
             self.title,

@@ -10,7 +10,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from recyclelora.bad_input import whole_number
+
 from .sliding_window import Predict, sliding_window_logits
+
+# In one piece: the masks of 100 queries then take 7 GB.
+_WHOLE_PIXELS = 2**23
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,11 @@ class Protocol:
             )
         if any(len(size) != 2 or min(size) < 1 for size in sizes.values()):
             raise ValueError(f"protocol '{self.name}': sizes must be (W, H) in pixels, got {sizes}")
-        if self.long_side is not None and self.long_side < 1:
-            raise ValueError(
-                f"protocol '{self.name}': long_side must be positive, got {self.long_side}"
-            )
+        if self.long_side is not None:
+            whole_number(f"protocol '{self.name}': long_side", self.long_side, least=1, most=16_384)
+        whole_number(f"protocol '{self.name}': crop", self.crop, least=1, most=16_384)
+        whole_number(f"protocol '{self.name}': stride", self.stride, least=1, most=self.crop)
+        whole_number(f"protocol '{self.name}': batch", self.batch, least=1, most=10_000)
 
     def as_dict(self) -> dict:
         """Plain values, for ``domains.json``."""
@@ -94,6 +100,12 @@ class Protocol:
         """(B, 3, h, w) RGB 0..255 -> (B, C, h, w), whole or in windows."""
         images = images.float()
         if self.mode == "whole":
+            height, width = images.shape[-2:]
+            if height * width > _WHOLE_PIXELS:
+                raise ValueError(
+                    f"expected at most {_WHOLE_PIXELS:,} pixels to look at as a whole, got "
+                    f"{width}x{height}: set the protocol's long_side, or mode=slide"
+                )
             return predict(images)
         return sliding_window_logits(predict, images, self.crop, self.stride, self.batch)
 
@@ -108,12 +120,28 @@ class Protocol:
             (h, w, 3) uint8 image that the model saw.
         """
         image, truth = self.prepare(sample["image"], sample["sem_seg"], benchmark)
-        logits = self.logits(predict, image[None])
-        logits = F.interpolate(
-            logits.float(), size=tuple(truth.shape), mode="bilinear", align_corners=False
-        )
-        prediction = logits[0].argmax(0).to("cpu", torch.uint8)
+        try:
+            logits = self.logits(predict, image[None])
+        except ValueError as error:
+            raise ValueError(f"{sample['file_name']}: {error}") from error
+        prediction = best_class(logits[0].float(), tuple(truth.shape)).cpu()
         return prediction.numpy(), truth.numpy(), image.permute(1, 2, 0).contiguous().numpy()
+
+
+def best_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits (C, h, w) resized bilinearly to ``size`` (H, W), and their argmax there, uint8.
+
+    One class at a time: all of them at 20 megapixels would be 1.5 GB. The lowest class wins a tie.
+    """
+    best, prediction = None, None
+    for index, plane in enumerate(logits[:, None, None]):
+        plane = F.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0]
+        if best is None:
+            best, prediction = plane.clone(), torch.zeros_like(plane, dtype=torch.uint8)
+        else:
+            prediction.masked_fill_(plane > best, index)
+            torch.maximum(best, plane, out=best)
+    return prediction
 
 
 def halved(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

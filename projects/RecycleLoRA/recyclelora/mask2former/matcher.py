@@ -8,6 +8,8 @@ from detectron2.utils.events import get_event_storage
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from recyclelora.bad_input import whole_number
+
 from .losses import pairwise_dice_loss, pairwise_sigmoid_ce_loss
 from .points import draw_points, image_generators, point_sample
 
@@ -34,8 +36,7 @@ class HungarianMatcher(nn.Module):
         super().__init__()
         if cost_class == cost_mask == cost_dice == 0:
             raise ValueError("HungarianMatcher: at least one of the three costs must not be 0.")
-        if num_points < 1:
-            raise ValueError(f"HungarianMatcher: num_points must be 1 or more, got {num_points}.")
+        whole_number("HungarianMatcher: num_points", num_points, least=1, most=10**6)
         self.cost_class = cost_class
         self.cost_mask = cost_mask
         self.cost_dice = cost_dice

@@ -9,6 +9,8 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recyclelora.bad_input import whole_number
+
 from .pixel_decoder import NUM_SCALES
 from .position_encoding import PositionEmbeddingSine
 
@@ -152,6 +154,12 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
                 "pre_norm=True is not supported: the paper's decoder has its norms after each "
                 "layer; pass False."
             )
+        whole_number("num_classes", num_classes, least=1, most=10_000)
+        whole_number("num_queries", num_queries, least=1, most=10_000)
+        whole_number("hidden_dim", hidden_dim, least=1, most=8192)
+        whole_number("nheads", nheads, least=1, most=1024)
+        whole_number("dec_layers", dec_layers, least=1, most=100)
+        whole_number("dim_feedforward", dim_feedforward, least=1, most=65_536)
         if hidden_dim % (2 * nheads):
             raise ValueError(
                 f"hidden_dim: expected an even multiple of nheads, got {hidden_dim} and {nheads}."
