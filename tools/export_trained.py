@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from lazyconfig_train_net import INPUT_ERRORS, load_config
+from lazyconfig_train_net import load_config
+from recyclelora.bad_input import sentence_of
 from recyclelora.engine import read_checkpoint, save_trained
 from recyclelora.engine.run import build_from
 
@@ -41,8 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
         model = build_from(cfg, content, source=args.checkpoint, device=torch.device("cpu"))
         dtype = torch.float16 if args.half else None
         save_trained(args.output, model=model, iteration=content["iteration"], dtype=dtype)
-    except INPUT_ERRORS as error:
-        sys.exit(f"error: {error}")
+    except Exception as error:
+        sys.exit(f"error: {sentence_of(error)}")
     print(f"wrote {args.output}, {args.output.stat().st_size / 1e6:.1f} MB")
 
 

@@ -19,7 +19,8 @@ from detectron2.config import instantiate
 from PIL import Image
 from tqdm import tqdm
 
-from lazyconfig_train_net import INPUT_ERRORS, load_config
+from lazyconfig_train_net import load_config
+from recyclelora.bad_input import sentence_of
 from recyclelora.data import read_image
 from recyclelora.engine import read_checkpoint
 from recyclelora.engine.predictor import predictor
@@ -97,8 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         files = photographs([Path(one) for one in args.photos if one not in args.opts])
         segment(files, args)
-    except INPUT_ERRORS as error:
-        sys.exit(f"error: {error}")
+    except Exception as error:
+        sys.exit(f"error: {sentence_of(error)}")
     print(f"wrote {len(files)} x 3 pictures to {args.out}")
 
 
