@@ -62,21 +62,21 @@ def test_night_is_darker_and_fog_is_flatter():
 def test_colours_are_those_of_daylight(many):
     """No channel is lost on the way: over many streets red, green and blue are about alike."""
     means = np.mean([image.mean((0, 1)) for image, _ in many], 0)
-    assert means.min() > 70 and means.max() < 1.25 * means.min()
+    assert means.min() > 60 and means.max() < 1.25 * means.min()
 
 
 def test_every_class_is_common(many):
     shown = np.array([np.bincount(label.ravel(), minlength=256)[:19] > 0 for _, label in many]).sum(
         0
     )
-    assert {name: int(n) for name, n in zip(CLASSES, shown, strict=True) if n < 15} == {}
+    assert {name: int(n) for name, n in zip(CLASSES, shown, strict=True) if n < 10} == {}
 
 
 def test_shares_are_those_of_a_street(many):
     pixels = sum(np.bincount(label.ravel(), minlength=256) for _, label in many)[:19]
     share = dict(zip(CLASSES, pixels / pixels.sum(), strict=True))
     for name, low, high in (
-        ("road", 0.2, 0.45),
+        ("road", 0.18, 0.45),
         ("building", 0.12, 0.35),
         ("vegetation", 0.07, 0.25),
         ("sky", 0.05, 0.25),

@@ -1,10 +1,11 @@
 """The picture being painted, back to front: colours and surface numbers side by side.
 
-``paint`` (H, W, 4) uint8 holds red, green, blue and how much the pixel shines by itself (lamps, lit
-windows); ``ids`` (H, W) uint16 holds the number of the surface that was painted there last. A
-surface has one label and one plane in space, so the label image and the depth image follow from
-``ids`` by table look-up: a label is right to the pixel because the polygon that carries it carries
-the colour.
+``paint`` (H, W, 4) uint8 holds red, green, blue and where that light comes from: up to ``SUNLIT``
+the share of the sun, which a shadow takes away, from ``SHINING`` on how much the pixel shines by
+itself (lamps, lit windows); ``ids`` (H, W) uint16 holds the number of the surface that was painted
+there last. A surface has one label and one plane in space, so the label image and the depth image
+follow from ``ids`` by table look-up: a label is right to the pixel because the polygon that carries
+it carries the colour.
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import numpy as np
 from .camera import NEAR, Camera, clip_near
 from .light import Light
 
+SUNLIT, SHINING = 100, 128
 SHIFT = 4  # fractional bits of OpenCV's fixed-point vertex coordinates
 Plane = tuple[float, float, float]
 
@@ -60,18 +62,19 @@ class Canvas:
         """(H, W) uint8 train ids."""
         return np.take(np.array(self.labels, np.uint8), self.ids)
 
-    def inverse_depth(self) -> np.ndarray:
-        """(H, W) float32, 1 / metres along the viewing axis; 0 in the sky."""
+    def inverse_depth(self, step: int = 1) -> np.ndarray:
+        """1 / metres along the viewing axis of every ``step``-th pixel, float32; 0 in the sky."""
         planes = np.array(self.planes, np.float32)
-        rows = np.arange(self.camera.height, dtype=np.float32)[:, None]
-        columns = np.arange(self.camera.width, dtype=np.float32)
-        across, down, depth = (np.take(planes[:, i], self.ids) for i in range(3))
+        rows = np.arange(0, self.camera.height, step, dtype=np.float32)[:, None]
+        columns = np.arange(0, self.camera.width, step, dtype=np.float32)
+        ids = self.ids[::step, ::step]
+        across, down, depth = (np.take(planes[:, i], ids) for i in range(3))
         depth += across * columns
         depth += down * rows
         return np.clip(depth, 0, 1 / NEAR, out=depth)
 
     def shaded(self, colours: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """Paint colours (N, 3 or 4) on faces with these normals -> RGBE (N, 4) as they look."""
+        """Colours (N, 3 or 4: shine 0..255) on faces with these normals -> paint (N, 4)."""
         colours = np.atleast_2d(np.asarray(colours, float))
         shine = colours[:, 3:] if colours.shape[1] == 4 else np.zeros((len(colours), 1))
         base = colours[:, :3]
@@ -79,7 +82,19 @@ class Canvas:
             cover = self.snow * np.clip(2.5 * normals[:, 1:2] - 0.6, 0, 1)
             base = base + (np.array([232, 236, 242]) - base) * cover
         factor = np.where(shine > 0, 1.0, self.light.shade(normals))
-        return np.minimum(np.hstack([base * factor, shine]), 255)
+        source = np.where(shine > 0, SHINING + shine / 2, SUNLIT * self.light.share(normals))
+        return np.minimum(np.hstack([base * factor, source]), 255)
+
+    def shine(self) -> np.ndarray:
+        """(H, W) float32 0..1: how much each pixel shines by itself."""
+        over = cv2.subtract(self.paint[..., 3], SHINING)
+        return over.astype(np.float32) * np.float32(1 / (255 - SHINING))
+
+    def sunlit(self) -> np.ndarray:
+        """(H, W) float32 0..1: the sun's share in each pixel's light, before shadows are cast."""
+        share = np.zeros(256, np.float32)
+        share[: SUNLIT + 1] = np.linspace(0, 1, SUNLIT + 1)
+        return np.take(share, self.paint[..., 3])
 
     def polygon(self, points: np.ndarray, colour, surface: int | None = None):
         """Fill a convex polygon of camera points; without ``surface`` in colour only."""
@@ -161,8 +176,12 @@ class Canvas:
         size = (far - left, low - top)
         patch = cv2.warpPerspective(texture, warp, size, borderMode=cv2.BORDER_REPLICATE)
         if normal is not None:
-            factor = self.shaded([[255, 255, 255]], np.asarray(normal, float)[None])[0, :3] / 255
+            normals = np.asarray(normal, float)[None]
+            factor = self.shaded([[255, 255, 255]], normals)[0, :3] / 255
             patch = cv2.multiply(patch, (*factor, 1.0))
+            source = np.minimum(SHINING + np.arange(256) / 2, 255)
+            source[0] = SUNLIT * self.light.share(normals)[0, 0]
+            patch[..., 3] = np.take(source.astype(np.uint8), patch[..., 3])
         mask = np.zeros(patch.shape[:2], np.uint8)
         cv2.fillConvexPoly(mask, fixed(pixels - (left, top)), 255, cv2.LINE_8, SHIFT)
         region = self.ids[top:low, left:far]
@@ -216,12 +235,12 @@ class Canvas:
         left, top, right, bottom = box
         mask = (self.ids[top:bottom, left:right] == surface).view(np.uint8)
         view = self.paint[top:bottom, left:right]
-        rows = np.arange(top, bottom) % texture.shape[0]
-        columns = np.arange(left, right) % texture.shape[1]
+        rows = (np.arange(top, bottom) + 97 * surface) % texture.shape[0]
+        columns = (np.arange(left, right) + 61 * surface) % texture.shape[1]
         modulate(view, texture[rows][:, columns], mask)
 
 
 def modulate(view: np.ndarray, factor: np.ndarray, mask: np.ndarray | None = None):
-    """Multiply an RGBE view in place by factor / 128; factor (h, w) or (h, w, 4) uint8."""
-    factor = cv2.merge([factor] * 4) if factor.ndim == 2 else factor
+    """Multiply a view's colours in place by factor / 128, (h, w) uint8."""
+    factor = cv2.merge([factor, factor, factor, np.full_like(factor, 128)])
     cv2.copyTo(cv2.multiply(view, factor, scale=1 / 128), mask, view)

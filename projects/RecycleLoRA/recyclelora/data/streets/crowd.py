@@ -13,19 +13,19 @@ def add_people(scene: Scene, rng: np.random.Generator, taken: list):
     street = scene.street
     busy = rng.choice((0.5, 1.5, 3.5))
     for side in street.sides:
-        for _ in range(rng.poisson(2.6 * busy)):
-            z = 3.5 + rng.exponential(20)
+        for _ in range(rng.poisson(3.2 * busy)):
+            z = rng.exponential(22) - (2.0 if rng.random() < 0.7 else 16.0)
             if not street.on_land(z):
                 continue
             x, heading = sidewalk_x(rng, street, side), rng.choice((0, np.pi)) + rng.normal(0, 0.3)
-            for i in range(1 + (rng.random() < 0.3)):
+            for i in range(int(rng.choice((1, 1, 1, 2, 2, 3, 4)))):
                 _person(
-                    scene, rng, x + 0.55 * i, z + rng.normal(0, 0.1), heading, rng.random() < 0.8
+                    scene, rng, x + 0.5 * (i % 2), z + 0.5 * (i // 2), heading, rng.random() < 0.8
                 )
-        if rng.random() < 0.45:
-            z, lean = rng.uniform(4, 30), rng.uniform(0.2, np.pi / 2)
+        if rng.random() < 0.5:
+            z, lean = rng.uniform(-8, 30), rng.uniform(0.2, np.pi / 2)
             for i in range(int(rng.integers(1, 6))):
-                motor = rng.random() < 0.22
+                motor = rng.random() < 0.15
                 put_cycle(
                     scene,
                     rng,

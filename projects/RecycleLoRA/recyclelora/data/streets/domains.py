@@ -1,6 +1,8 @@
 """The named looks of a street. A domain changes weather, light and materials, and never a label."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 Range = tuple[float, float]
 Colour = tuple[int, int, int]
@@ -21,6 +23,29 @@ class Palette:
     cars: tuple[Colour, ...]
     clothes: tuple[Colour, ...]
     markings: tuple[Colour, ...]
+
+    def town(self, look: np.random.Generator) -> "Palette":
+        """One town's share of the palette: a few colours and materials, each a bit its own."""
+
+        def some(choices: tuple, most: int) -> list:
+            count = look.integers(2, most + 1)
+            return [choices[i] for i in look.choice(len(choices), min(count, len(choices)), False)]
+
+        def shifted(colours, spread: float) -> tuple:
+            warm, green, bright = look.normal(0, (0.8 * spread, 0.25 * spread, 1.5 * spread))
+            tint = np.exp(np.array([warm, green, -warm]) + bright)
+            return tuple(tuple(np.clip(np.array(c) * tint, 8, 250)) for c in colours)
+
+        return replace(
+            self,
+            facades=shifted(some(self.facades, 7), 0.06),
+            materials=tuple(some(self.materials, 4)),
+            roofs=shifted(some(self.roofs, 3), 0.08),
+            paving=shifted(self.paving, 0.05),
+            asphalt=shifted(self.asphalt, 0.03),
+            grass=shifted(self.grass, 0.1),
+            leaves=shifted(some(self.leaves, 4), 0.1),
+        )
 
 
 CLOTHES = (
@@ -143,7 +168,10 @@ class Domain:
         darkness: 0 day .. 1 night; lamps and windows shine from 0.3 on.
         wet: how strongly the ground mirrors. rain: density of streaks.
         snow: whiteness of upward faces.
-        tint: RGB gain of the whole picture. exposure, contrast, saturation: camera gains.
+        sky: how much brighter the sky is than painted. backlit: share of pictures that are exposed
+        for it, and leave the street dark.
+        tint: RGB gain of the whole picture. exposure: stops off what a light meter would choose.
+        contrast: slope of the tone curve. saturation: 0 grey .. 1 as painted.
         noise: standard deviation in grey levels. blur: sigma in pixels at 512 lines.
     """
 
@@ -151,17 +179,19 @@ class Domain:
     sun: Range = (0.0, 1.0)
     elevation: Range = (18.0, 62.0)
     clouds: Range = (0.0, 1.0)
-    haze: Range = (0.0004, 0.004)
+    haze: Range = (0.0002, 0.0028)
     darkness: Range = (0.0, 0.0)
     wet: Range = (0.0, 0.0)
     rain: Range = (0.0, 0.0)
     snow: Range = (0.0, 0.0)
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    exposure: Range = (0.88, 1.3)
-    contrast: Range = (0.9, 1.15)
-    saturation: Range = (0.75, 1.1)
-    noise: Range = (1.0, 4.0)
-    blur: Range = (0.35, 0.75)
+    sky: Range = (0.8, 2.2)
+    backlit: float = 0.12
+    exposure: Range = (-0.8, 0.8)
+    contrast: Range = (0.9, 1.45)
+    saturation: Range = (0.65, 1.2)
+    noise: Range = (0.3, 4.0)
+    blur: Range = (0.0, 0.9)
     palette: Palette = TEMPERATE
 
 
@@ -174,27 +204,31 @@ DOMAINS: dict[str, Domain] = {
             sun=(0.0, 0.3),
             elevation=(6.0, 14.0),
             clouds=(0.4, 0.9),
-            darkness=(0.25, 0.55),
-            tint=(0.92, 1.0, 1.08),
-            exposure=(0.7, 0.95),
-            noise=(2.0, 6.0),
+            darkness=(0.0, 0.5),
+            sky=(1.5, 6.0),
+            tint=(0.94, 1.0, 1.06),
+            exposure=(-2.8, -0.8),
+            noise=(1.0, 5.0),
         ),
         Domain(
             "night",
             sun=(0.0, 0.0),
             clouds=(0.2, 0.9),
             darkness=(0.8, 1.0),
+            backlit=0.0,
+            exposure=(-1.6, 0.2),
             tint=(1.05, 1.0, 0.92),
-            noise=(4.0, 9.0),
-            blur=(0.5, 0.9),
+            noise=(2.0, 7.0),
+            blur=(0.3, 1.0),
         ),
         Domain(
             "fog",
             sun=(0.0, 0.1),
             clouds=(1.0, 1.0),
             haze=(0.018, 0.05),
-            exposure=(0.9, 1.15),
-            contrast=(0.8, 0.95),
+            sky=(0.9, 1.2),
+            backlit=0.0,
+            contrast=(0.8, 1.0),
             saturation=(0.5, 0.8),
         ),
         Domain(
@@ -205,10 +239,10 @@ DOMAINS: dict[str, Domain] = {
             darkness=(0.0, 0.25),
             wet=(0.35, 0.65),
             rain=(0.4, 1.0),
-            exposure=(0.7, 0.95),
+            exposure=(-1.4, 0.2),
             saturation=(0.6, 0.85),
-            blur=(0.5, 1.1),
-            noise=(2.0, 6.0),
+            blur=(0.4, 1.3),
+            noise=(1.0, 5.0),
         ),
         Domain(
             "snow",
@@ -226,11 +260,16 @@ DOMAINS: dict[str, Domain] = {
             elevation=(35.0, 75.0),
             clouds=(0.0, 0.4),
             tint=(1.05, 1.0, 0.93),
-            saturation=(0.95, 1.25),
-            contrast=(0.95, 1.2),
+            saturation=(0.9, 1.35),
+            contrast=(0.95, 1.35),
         ),
     )
 }
+
+
+def pick(rng: np.random.Generator, pair: Range) -> float:
+    """A number from a range."""
+    return float(rng.uniform(*pair))
 
 
 def find_domain(name: str) -> Domain:

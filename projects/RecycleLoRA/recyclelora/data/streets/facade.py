@@ -87,37 +87,77 @@ def paint_facade(
     )
     pen = _Pen(wall, density)
     pen.bar(0, style.cornice, paint.trim)
-    pen.bar(style.cornice, style.cornice + 0.12, paint.wall * 0.55)
+    if pen.fine:
+        pen.bar(0.3 * style.cornice, 0.3 * style.cornice + 0.06, paint.trim * 0.7)
+    for depth, shade in ((0.1, 0.5), (0.22, 0.68), (0.4, 0.84)):
+        pen.darken(0, style.cornice + depth - 0.1, width, style.cornice + depth, shade)
     if style.ground != "blank":
         _storeys(pen, style, paint, width, look, lit)
     if style.ground == "shop":
         top = style.height - style.cornice - style.storey - 0.5
         _shop(pen, paint, width, top, style.height, look, lit)
     else:
-        pen.bar(style.height - 0.5, style.height, paint.wall * 0.62)
+        pen.darken(0, style.height - look.uniform(0.2, 0.9), width, style.height, 0.68)
     if style.ground == "flat":
         _door(pen, paint, look.uniform(0.15, 0.85) * width, look)
+    if pen.fine:
+        _clutter(pen, style, paint, width, look)
     return wall
+
+
+def _clutter(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, look):
+    """What people hang on walls: drain pipes, boxes, lamps, hanging signs, posters, cables."""
+    bottom = style.height
+    for x in look.uniform(0, width, look.integers(0, 2 + int(width / 9))):
+        pen.rect(x, style.cornice, x + 0.1, bottom, paint.wall * look.uniform(0.35, 0.8))
+        pen.darken(x + 0.1, style.cornice, x + 0.16, bottom, 0.75)
+    for _ in range(look.integers(0, 6)):
+        x, y = look.uniform(0, width), look.uniform(style.cornice + 0.5, bottom - 0.4)
+        wide, tall = look.uniform(0.15, 0.9), look.uniform(0.15, 0.7)
+        pen.darken(x + 0.06, y + 0.08, x + wide + 0.08, y + tall + 0.12, 0.7)
+        pen.rect(x, y, x + wide, y + tall, look.uniform(30, 235) + look.uniform(-25, 25, 3))
+        pen.rect(x, y + 0.7 * tall, x + wide, y + tall, look.uniform(30, 235, 3))
+    if look.random() < 0.3:
+        y = look.uniform(0.3, 0.9) * bottom
+        pen.rect(0, y, width, y + 0.04, paint.wall * 0.45)
 
 
 def _storeys(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, look, lit: float):
     """Rows of windows, each one of three, with bands between storeys and balconies below."""
     upper = style.storeys - (1 if style.ground == "shop" else 0)
-    windows = [_window(style, paint, pen.density, look, lit) for _ in range(3)]
+    windows = [_window(style, paint, pen.density, look, lit) for _ in range(6)]
     bays = max(int(width / style.bay), 1)
     pitch = width / bays
-    chosen = look.integers(0, 3, (upper, bays))
+    chosen = look.integers(0, len(windows), (upper, bays))
+    if look.random() < 0.3:
+        _pilasters(pen, style, paint, pitch, bays)
+    shutters = look.uniform(0.3, 1.0) * paint.shop if look.random() < 0.2 else None
+    blind = look.random() < 0.3  # some windows were never made
     for level in range(upper):
         top = style.cornice + level * style.storey + 0.55
         if style.ribbon:
             pen.rect(0.2, top - 0.1, width - 0.2, top + style.window[1] + 0.1, paint.frame * 0.6)
         for bay in range(bays):
+            if blind and chosen[level, bay] == 0:
+                continue
             left = (bay + 0.5) * pitch - 0.5 * style.window[0] - 0.1
+            if shutters is not None and not style.ribbon:
+                for x in (left - 0.4, left + style.window[0] + 0.2):
+                    pen.rect(x, top, x + 0.4, top + style.window[1], shutters)
             pen.stamp(windows[chosen[level, bay]], left, top - 0.1)
             if style.balconies and bay % 2 == 0 and level < style.storeys - 1:
                 _balcony(pen, left - 0.3, top + style.window[1], style.window[0] + 0.8)
         if level and not level % 2 and style.cornice > 0.3:
             pen.bar(top - 0.5, top - 0.38, paint.trim * 0.95)
+
+
+def _pilasters(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, pitch: float, bays: int):
+    """Flat columns between the bays, lit on one edge and dark on the other."""
+    for bay in range(bays + 1):
+        x = bay * pitch
+        pen.rect(x - 0.22, style.cornice, x + 0.22, style.height, paint.wall * 1.06)
+        pen.rect(x - 0.22, style.cornice, x - 0.17, style.height, paint.wall * 1.22)
+        pen.darken(x + 0.17, style.cornice, x + 0.3, style.height, 0.66)
 
 
 class _Pen:
@@ -132,10 +172,18 @@ class _Pen:
         left, top = max(int(x0 * scale + 0.5), 0), max(int(y0 * scale + 0.5), 0)
         right, low = max(int(x1 * scale + 0.5), left + 1), max(int(y1 * scale + 0.5), top + 1)
         red, green, blue = colour
-        self.image[top:low, left:right] = (min(red, 255), min(green, 255), min(blue, 255), shine)
+        colour = [min(max(value, 0), 255) for value in (red, green, blue)]
+        self.image[top:low, left:right] = (*colour, shine)
 
     def bar(self, y0, y1, colour):
         self.rect(0, y0, self.image.shape[1] / self.density, y1, colour)
+
+    def darken(self, x0, y0, x1, y1, factor: float):
+        """Put a rectangle into the shade."""
+        left, top = max(int(x0 * self.density + 0.5), 0), max(int(y0 * self.density + 0.5), 0)
+        part = self.image[top : int(y1 * self.density + 0.5), left : int(x1 * self.density + 0.5)]
+        if part.size:
+            part[..., :3] = cv2.convertScaleAbs(np.ascontiguousarray(part[..., :3]), alpha=factor)
 
     def stamp(self, picture: np.ndarray, x: float, y: float):
         left, top = max(int(x * self.density + 0.5), 0), max(int(y * self.density + 0.5), 0)
@@ -182,7 +230,9 @@ def _window(style: FacadeStyle, paint: FacadePaint, density: int, look, lit: flo
         pen.rect((x0 + x1) / 2 - 0.025, y0, (x0 + x1) / 2 + 0.025, y1, paint.frame)
         if height > 1.3:
             pen.rect(x0, y0 + 0.42 * height, x1, y0 + 0.42 * height + 0.05, paint.frame)
-        pen.rect(x0, y0, x1, y0 + 0.07, paint.glass * 0.45)
+        for deep, shade in ((0.25, 0.75), (0.12, 0.6)):  # the lintel's shadow, and a jamb's
+            pen.darken(x0, y0, x1, y0 + deep, shade)
+            pen.darken(x0, y0, x0 + 0.6 * deep, y1, shade)
         pen.rect(0, y1 + 0.12, width + 0.2, y1 + 0.18, paint.wall * 0.5)
     pen.rect(0, y1 + 0.02, width + 0.2, y1 + 0.12, paint.trim * 1.08)
     return pen.image

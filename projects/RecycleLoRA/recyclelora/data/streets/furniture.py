@@ -1,4 +1,4 @@
-"""Poles and what hangs on them: street lamps, traffic lights, traffic signs; bollards."""
+"""Poles and what hangs on them: street lamps, lights, signs; bollards, boxes and wires."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +10,7 @@ from .canvas import Canvas
 from .ground import KERB
 from .mesh import Mesh, MeshBuilder, draw_mesh, draw_rods, placed
 
-POLE, LIGHT, SIGN = 5, 6, 7
+POLE, LIGHT, SIGN, IGNORE = 5, 6, 7, 255
 SHAPES = ("disc", "triangle", "square", "octagon", "board", "arrow")
 
 
@@ -125,6 +125,70 @@ def _signal(canvas: Canvas, post: Post, centre, pole_surface):
             [[*colour, 255]] if i in on else [[*(0.16 * np.array(colour) + 12), 0]], float
         )
         draw_rods(canvas, place, place, [(0.115, 0.115)], bright, surface, round_light=False)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A bin, a cabinet or a bench at (x, z): no class of its own, so it is labelled as ignored."""
+
+    x: float
+    z: float
+    width: float
+    height: float
+    heading: float
+
+    def corners(self) -> np.ndarray:
+        half = 0.5 * self.width
+        spread = np.array([(a, y, b) for a in (-half, half) for b in (-half, half) for y in (0, 1)])
+        return placed(spread * (1, self.height, 1), (self.x, KERB, self.z), self.heading)
+
+
+@lru_cache(maxsize=1)
+def _box_mesh() -> Mesh:
+    builder = MeshBuilder()
+    builder.box((-0.5, 0.0, -0.5), (0.5, 0.86, 0.5), "body")
+    builder.box((-0.54, 0.86, -0.54), (0.54, 1.0, 0.54), "lid")
+    builder.end_panel(-0.51, -0.3, 0.3, 0.25, 0.7, "label")
+    builder.end_panel(0.51, -0.3, 0.3, 0.25, 0.7, "label")
+    return builder.mesh()
+
+
+def draw_box(canvas: Canvas, box: Box):
+    """Paint a box."""
+    body = canvas.look.uniform(20, 170) + canvas.look.uniform(-30, 30, 3)
+    paints = {"body": body, "lid": body * 0.7, "label": canvas.look.uniform(20, 230, 3)}
+    size = np.array([box.width, box.height, box.width])
+    place = (box.x, KERB, box.z)
+    draw_mesh(canvas, _box_mesh(), paints, IGNORE, place, box.heading, size)
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A sagging line between two world points; too thin for a label."""
+
+    start: tuple[float, float, float]
+    end: tuple[float, float, float]
+    sag: float
+
+    @property
+    def x(self) -> float:
+        return 0.5 * (self.start[0] + self.end[0])
+
+    @property
+    def z(self) -> float:
+        return 0.5 * (self.start[2] + self.end[2])
+
+
+def draw_wire(canvas: Canvas, wire: Wire):
+    """Paint a wire, in colour only."""
+    along = np.linspace(0, 1, 13)[:, None]
+    points = np.array(wire.start) * (1 - along) + np.array(wire.end) * along
+    points[:, 1:2] -= 4 * wire.sag * along * (1 - along)
+    seen = canvas.camera.to_camera(points)
+    seen = seen[seen[:, 2] > 2 * NEAR]
+    if len(seen) > 1:
+        dark = canvas.shaded([[30, 30, 32]], np.array([[0.0, 0.3, 0.0]]))[0]
+        canvas.outline(canvas.camera.project(seen), dark, 1, closed=False)
 
 
 def _outline(shape: str) -> np.ndarray:

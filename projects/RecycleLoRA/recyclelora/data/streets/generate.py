@@ -5,9 +5,10 @@ import numpy as np
 from .built import add_buildings
 from .canvas import Canvas
 from .crowd import add_people
-from .domains import Domain, find_domain
+from .domains import Domain, find_domain, pick
 from .ground import paint_ground
 from .layout import Scene, add_boundaries, add_greenery, lay_blocks
+from .lens import Lens
 from .light import Light
 from .markings import add_markings
 from .photometry import photograph
@@ -15,8 +16,9 @@ from .posts import add_posts
 from .sky import paint_sky
 from .street import draw_camera, draw_plan
 from .traffic import add_traffic
+from .weather import radiance
 
-GENERATOR_VERSION = 1  # counts up whenever the same seed gives another picture
+GENERATOR_VERSION = 2  # counts up whenever the same seed gives another picture
 
 
 def plan_scene(rng: np.random.Generator) -> Scene:
@@ -54,14 +56,15 @@ def draw_street(
         height, width: of the picture in pixels, at least 32.
 
     Returns:
-        image (height, width, 3) uint8 RGB, and label (height, width) uint8: Cityscapes train ids.
+        image (height, width, 3) uint8 RGB, and label (height, width) uint8: Cityscapes train ids,
+        and 255 where the bonnet of the camera's own car shows.
 
     Raises:
         ValueError: an unknown domain, a negative seed or index, or a size below 32.
 
     >>> image, label = draw_street(seed=0, index=7, domain="fog", height=64, width=128)
-    >>> image.shape, label.shape, int(label.max()) <= 18
-    ((64, 128, 3), (64, 128), True)
+    >>> image.shape, label.shape, label.dtype
+    ((64, 128, 3), (64, 128), dtype('uint8'))
     """
     domain = find_domain(domain) if isinstance(domain, str) else domain
     check_request(seed, index, height, width)
@@ -69,17 +72,21 @@ def draw_street(
     plan, look, mood = (np.random.default_rng((seed, index, stream)) for stream in range(3))
     scene = plan_scene(plan)
     camera = draw_camera(plan, scene.street, height, width)
-    strength = float(mood.uniform(*domain.sun))
-    strength = strength if strength > 0.35 else 0.0 if strength < 0.2 else strength * 0.5
+    lens = Lens.draw(plan, scene.street)
+    strength = pick(mood, domain.sun)
+    strength = 0.0 if strength < 0.4 else 0.25 + 0.75 * strength  # cloud, or a sun that casts
     light = Light.from_sky(
         mood.uniform(0, 2 * np.pi), np.deg2rad(mood.uniform(*domain.elevation)), strength
     )
-    darkness, snow = float(mood.uniform(*domain.darkness)), float(mood.uniform(*domain.snow))
+    darkness, snow = pick(mood, domain.darkness), pick(mood, domain.snow)
     lit = 0.45 * darkness if darkness > 0.2 else 0.0
-    canvas = Canvas(camera, light, look, domain.palette, snow=snow, lit=lit)
-    paint_sky(canvas, float(mood.uniform(*domain.clouds)), strength, mood)
-    paint_ground(canvas, scene.ground, scene.hulls(camera) if strength else [])
+    canvas = Canvas(camera, light, look, domain.palette.town(look), snow=snow, lit=lit)
+    paint_sky(canvas, pick(mood, domain.clouds), strength, mood)
+    paint_ground(canvas, scene.ground)
     for thing in scene.back_to_front(camera):
         thing.draw(canvas, thing.item)
+    lens.draw_bonnet(canvas)
     lamps = scene.lamps if lit else []
-    return photograph(canvas, domain, darkness, lamps, mood), canvas.label_image()
+    light = radiance(canvas, domain, darkness, scene.casters(camera), lamps, mood)
+    light, label = lens.apply(light, canvas.label_image())
+    return photograph(light, domain, darkness, mood), label

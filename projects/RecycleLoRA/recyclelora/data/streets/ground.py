@@ -1,4 +1,4 @@
-"""The ground: carriageway, raised blocks of land with kerbs, lots on them, markings, shadows."""
+"""The ground: carriageway, raised blocks of land with kerbs, lots on them, markings."""
 
 from dataclasses import dataclass, field
 
@@ -101,7 +101,13 @@ def _colours(canvas: Canvas) -> dict[str, np.ndarray]:
             ("white", palette.markings),
         )
     }
-    base["asphalt"] = base["asphalt"] * look.uniform(0.8, 1.2)
+    base["asphalt"] = base["asphalt"] * look.uniform(0.65, 1.25)
+    laid = look.random()
+    if laid < 0.3:  # sidewalks are of asphalt too, or of bricks, and hardly ever look new
+        base["paving"] = base["asphalt"] * look.uniform(0.9, 1.3)
+    elif laid < 0.45:
+        base["paving"] = np.array([152.0, 100, 84]) * look.uniform(0.75, 1.15)
+    base["paving"] = base["paving"] * look.uniform(0.75, 1.15)
     base["soil"] = base["grass"] * 0.35 + np.array([100, 84, 66]) * 0.65
     base["court"] = 0.5 * base["paving"] + 0.5 * base["asphalt"]
     base["kerb"] = base["paving"] * 0.6 + np.array([70.0, 69, 68])
@@ -118,12 +124,12 @@ def _colours(canvas: Canvas) -> dict[str, np.ndarray]:
         for name in ("asphalt", "white", "yellow", "patch", "bay", "rail", "dark"):
             bare = base[name] * canvas.light.shade(up)[0]
             slush = 0.45 * canvas.snow
-            shown[name] = np.append(bare * (1 - slush) + shown[name][:3] * slush, 0)
+            shown[name][:3] = bare * (1 - slush) + shown[name][:3] * slush
     return shown
 
 
-def paint_ground(canvas: Canvas, ground: Ground, shadows: list[np.ndarray]):
-    """Paint the flat things; ``shadows`` are hulls of world points (N, 3) that stand in the sun."""
+def paint_ground(canvas: Canvas, ground: Ground):
+    """Paint everything flat."""
     camera, colours = canvas.camera, _colours(canvas)
     level = camera.level(KERB)
     top = _first_row(canvas)
@@ -136,7 +142,7 @@ def paint_ground(canvas: Canvas, ground: Ground, shadows: list[np.ndarray]):
         plain = np.empty_like(image[top:])
         plain[:] = value
         cv2.copyTo(plain, below, image[top:])
-    carriageway = rectangle(-90, 90, -12, 260)
+    carriageway = rectangle(-90, 90, -70, 260)
     _fill(canvas, _lift(carriageway, 0.0), colours["asphalt"], road)
     for mark in ground.marks:
         base = colours["asphalt"]
@@ -149,7 +155,6 @@ def paint_ground(canvas: Canvas, ground: Ground, shadows: list[np.ndarray]):
             _kerb(canvas, patch, colours["kerb"], surface)
         _fill(canvas, _lift(patch.outline, patch.y), colours[patch.material], surface)
     _roughen(canvas, top, kinds, ground.paving)
-    _cast(canvas, top, below, shadows)
 
 
 def _kerb(canvas: Canvas, patch: Patch, colour, surface: int):
@@ -204,40 +209,22 @@ def _tile(tile: np.ndarray, x: np.ndarray, z: np.ndarray, metres: int) -> np.nda
     return np.take((tile.astype(np.float32) - 128).ravel(), rows * size + columns)
 
 
-def _cast(canvas: Canvas, top: int, below: np.ndarray, shadows: list[np.ndarray]):
-    """Darken the ground where hulls stand between it and the sun."""
-    camera, light = canvas.camera, canvas.light
-    if not shadows:
-        return
-    dark = np.zeros((camera.height - top, camera.width), np.uint8)
-    for points in shadows:
-        fallen = light.fall(points)
-        outline = cv2.convexHull(fallen[:, [0, 2]].astype(np.float32))[:, 0]
-        seen = clip_near(camera.to_camera(_lift(outline, 0.02)))
-        if len(seen) >= 3:
-            cv2.fillConvexPoly(
-                dark, fixed(camera.project(seen) - (0, top)), 255, cv2.LINE_AA, SHIFT
-            )
-    dark = cv2.blur(dark, (5, 3)) * below
-    level = np.arange(256)[:, None] / 255
-    table = np.clip(128 * (1 - level * (1 - light.shadow())), 0, 255).astype(np.uint8)
-    factor = np.take(np.column_stack([table, np.full(256, 128, np.uint8)]), dark, 0)
-    modulate(canvas.paint[top:], factor)
-
-
 def contact(canvas: Canvas, corners: np.ndarray, strength: float = 0.6):
     """A soft dark patch on the ground under a thing: world corners (4, 3), in colour only."""
     centre = corners.mean(0)
-    for grow in (1.12, 1.02, 0.9):
-        points = clip_near(canvas.camera.to_camera(centre + (corners - centre) * grow))
-        if len(points) < 3:
-            return
-        pixels = canvas.camera.project(points)
-        box = canvas.box_of(pixels)
-        if box is None:
-            return
-        left, top, right, bottom = box
-        factor = np.full((bottom - top, right - left), 128, np.uint8)
-        shade = int(128 * (1 - 0.43 * strength))
-        cv2.fillConvexPoly(factor, fixed(pixels - (left, top)), shade, cv2.LINE_AA, SHIFT)
-        modulate(canvas.paint[top:bottom, left:right], factor)
+    points = clip_near(canvas.camera.to_camera(centre + (corners - centre) * 1.02))
+    if len(points) < 3:
+        return
+    pixels = canvas.camera.project(points)
+    soft = 2 * int(np.clip(0.12 * canvas.camera.focal / points[:, 2].mean(), 0, 12)) + 1
+    reach = np.array([[-soft, -soft], [soft, soft]]) * 2 + [pixels.min(0), pixels.max(0)]
+    box = canvas.box_of(reach)
+    if box is None:
+        return
+    left, top, right, bottom = box
+    factor = np.full((bottom - top, right - left), 128, np.uint8)
+    shade = int(128 * (1 - strength))
+    cv2.fillConvexPoly(factor, fixed(pixels - (left, top)), shade, cv2.LINE_AA, SHIFT)
+    for _ in range(2):
+        factor = cv2.blur(factor, (2 * soft + 1, soft), borderType=cv2.BORDER_REPLICATE)
+    modulate(canvas.paint[top:bottom, left:right], factor)

@@ -56,14 +56,12 @@ class Scene:
         x, z = at or (item.x, item.z)
         if layer > BUILDINGS and not self.street.visible(x, z):
             layer = BUILDINGS
-        self.things.append(Thing(layer, x, z, draw, item, shadow and z > -15))
+        self.things.append(Thing(layer, x, z, draw, item, shadow))
 
-    def hulls(self, camera: Camera) -> list[np.ndarray]:
-        """What casts shadows that may be seen: points (N, 3) around each thing."""
+    def casters(self, camera: Camera) -> list[Thing]:
+        """The things whose shadows may be seen."""
         x, _, z = camera.position
-        return [
-            t.item.corners() for t in self.things if t.shadow and np.hypot(t.x - x, t.z - z) < 110
-        ]
+        return [t for t in self.things if t.shadow and np.hypot(t.x - x, t.z - z) < 110]
 
     def back_to_front(self, camera: Camera) -> list[Thing]:
         """The things that can be in view, in the order in which they are painted."""
@@ -101,7 +99,7 @@ def plant(
     ]
     if kind in ("leafy", "poplar") and rng.random() < street.season - 0.2:
         kind = "bare"
-    height = size * rng.uniform(5.0, 12.0)
+    height = size * rng.uniform(5.0, 13.0)
     spread = (
         height
         * {
@@ -164,12 +162,13 @@ def add_greenery(scene: Scene, rng: np.random.Generator):
                     street.half
                     + (0.5 * side.verge if side.verge else min(0.9, 0.35 * side.sidewalk))
                 )
-                size = rng.uniform(0.6, 1.1)
+                size = rng.uniform(0.6, 1.6)
                 for z in np.arange(z0 + 5, z1 - 4, side.trees):
                     tree = plant(rng, street, x, z + rng.normal(0, 0.4), size, ("leafy", "poplar"))
                     if np.hypot(tree.x - street.camera_x, tree.z) > 4:
                         scene.put(STREET, draw_plant, tree)
             if side.setback < 2:
+                _tubs(scene, rng, side, z0, z1)
                 continue
             density = 0.16 if side.character in ("green", "suburb") else 0.05
             for _ in range(rng.poisson(density * (z1 - z0))):
@@ -179,6 +178,15 @@ def add_greenery(scene: Scene, rng: np.random.Generator):
                 item = plant(rng, street, x, rng.uniform(z0 + 2, z1 - 2), 0.85, kinds)
                 if np.hypot(item.x - street.camera_x, item.z) > 5:
                     scene.put(YARD, draw_plant, item)
+
+
+def _tubs(scene: Scene, rng: np.random.Generator, side: Side, z0: float, z1: float):
+    """Shrubs at the foot of the houses."""
+    for _ in range(rng.poisson(0.03 * (z1 - z0))):
+        x = scene.street.line(side) - side.sign * rng.uniform(0.3, 0.7)
+        shrub = plant(rng, scene.street, x, rng.uniform(z0 + 2, z1 - 2), 0.6, ("bush",))
+        if np.hypot(shrub.x - scene.street.camera_x, shrub.z) > 4:
+            scene.put(YARD, draw_plant, shrub)
 
 
 def add_boundaries(scene: Scene, rng: np.random.Generator):

@@ -35,13 +35,12 @@ class Light:
         sky = 0.78 + 0.22 * normals[..., 1:2]
         return self.ambient * sky + self.direct * np.clip(normals @ self.sun, 0, None)[..., None]
 
+    def share(self, normals: np.ndarray) -> np.ndarray:
+        """Unit normals (..., 3) -> the sun's share in their brightness, (..., 1)."""
+        ambient = self.ambient.mean() * (0.78 + 0.22 * normals[..., 1:2])
+        direct = self.direct.mean() * np.clip(normals @ self.sun, 0, None)[..., None]
+        return direct / (ambient + direct)
+
     def shadow(self) -> np.ndarray:
         """RGB factor of level ground in a cast shadow, relative to lit ground."""
         return self.ambient / (self.ambient + self.direct * max(self.sun[1], 0.0))
-
-    def fall(self, points: np.ndarray) -> np.ndarray:
-        """Where the shadows of world points (..., 3) fall on the ground y = 0."""
-        reach = points[..., 1:2] / max(self.sun[1], 0.15)
-        fallen = points - reach * self.sun
-        fallen[..., 1] = 0
-        return fallen

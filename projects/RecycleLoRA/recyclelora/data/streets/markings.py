@@ -44,11 +44,11 @@ def add_markings(scene: Scene, rng: np.random.Generator):
         _crossing(marks, rng, street, z1, wear)
     if street.tram:
         for centre in (-0.5 * street.lane, 0.5 * street.lane):
-            marks.append(Mark(rectangle(centre - 1.1, centre + 1.1, -12, street.end), "patch", 0.5))
+            marks.append(Mark(rectangle(centre - 1.1, centre + 1.1, -50, street.end), "patch", 0.5))
             for shift in (-0.72, 0.72):
                 x = centre + shift
-                marks.append(Mark(rectangle(x - 0.05, x + 0.05, -12, street.end), "rail", 0.9))
-                marks.append(Mark(rectangle(x + 0.05, x + 0.09, -12, street.end), "dark", 0.9))
+                marks.append(Mark(rectangle(x - 0.05, x + 0.05, -50, street.end), "rail", 0.9))
+                marks.append(Mark(rectangle(x + 0.05, x + 0.09, -50, street.end), "dark", 0.9))
 
 
 def _patches(marks, rng, street: Street, z0: float, z1: float):

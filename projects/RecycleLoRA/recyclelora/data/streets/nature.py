@@ -6,12 +6,12 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from .canvas import Canvas
+from .canvas import SUNLIT, Canvas
 from .ground import KERB
 from .mesh import draw_rods
 
 VEGETATION = 8
-CLUSTERS = {"leafy": 46, "poplar": 46, "bush": 36, "conifer": 150}
+CLUSTERS = {"leafy": 90, "poplar": 80, "bush": 70, "conifer": 150}
 VARIANTS = {"leafy": 8, "conifer": 4, "bare": 5, "bush": 4, "poplar": 3}
 
 
@@ -44,7 +44,7 @@ class Plant:
 def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
     """Mip levels of (h, w, 3): brightness, alpha, cover. Light comes from the upper right."""
     rng = np.random.default_rng((77, *kind.encode(), variant))
-    size = 448
+    size = 640
     tone, alpha = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     if kind == "bare":
         tone, alpha = _bare(size, rng)
@@ -65,11 +65,18 @@ def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
     return tuple(levels)
 
 
+def silhouette(plant: Plant, height: int) -> np.ndarray:
+    """Alpha (h, w) uint8 of the plant, at least ``height`` pixels high where there are so many."""
+    levels = _sprite(plant.kind, plant.variant % VARIANTS[plant.kind])
+    level = next((m for m in reversed(levels) if m.shape[0] >= height), levels[0])
+    return np.ascontiguousarray(level[..., 1])
+
+
 def _bare(size: int, rng) -> tuple[np.ndarray, np.ndarray]:
     """Trunk, branches and twigs: grown with room to spare, then cropped around the trunk."""
     room = 2 * size
     tone, alpha = np.zeros((room, room), np.uint8), np.zeros((room, room), np.uint8)
-    _grow(tone, alpha, rng, (size, room - 1.0), -np.pi / 2, size * 0.27, size * 0.024, 8)
+    _grow(tone, alpha, rng, (size, room - 1.0), -np.pi / 2, size * 0.27, size * 0.026, 8)
     left, top, width, _ = cv2.boundingRect(alpha)
     half = max(size - left, left + width - size) + 2
     crop = np.s_[max(top - 2, 0) :, max(size - half, 0) : size + half]
@@ -89,7 +96,7 @@ def _grow(tone, alpha, rng, start, angle, length, width, depth):
         + (rng.choice((-1, 1), 2) * rng.uniform(0.3, 0.8, 2)).tolist()
     ):
         shrink = rng.uniform(0.66, 0.86)
-        _grow(tone, alpha, rng, end, angle + turn, length * shrink, width * 0.66, depth - 1)
+        _grow(tone, alpha, rng, end, angle + turn, length * shrink, width * 0.62, depth - 1)
 
 
 def _outline(kind: str, count: int, rng) -> np.ndarray:
@@ -124,16 +131,17 @@ def _leaves(tone, alpha, rng, kind):
                 cv2.line(image, fork, tip, value, max(size // 90, 1), cv2.LINE_AA, 3)
     cluster = 0.085 if kind != "conifer" else 0.05
     for centre in centres:
-        sunny = 0.30 + 0.55 * (centre[1] - 0.3) + 0.45 * (centre[0] - 0.5) + rng.normal(0, 0.07)
-        count = 110 if kind != "conifer" else 40
+        sunny = 0.30 + 0.55 * (centre[1] - 0.3) + 0.4 * (centre[0] - 0.5) + rng.normal(0, 0.13)
+        count = 100 if kind != "conifer" else 50
         turn, radius = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.uniform(0, 1, count)) * cluster
         flat = 0.8 if kind != "conifer" else 0.45
         x, y = centre[0] + radius * np.cos(turn) * 1.1, centre[1] + flat * radius * np.sin(turn)
         lift = np.sin(turn) * radius / cluster
-        bright = np.clip(sunny + 0.16 * lift + rng.normal(0, 0.12, count), 0.02, 1) * 255
+        bright = np.clip(sunny + 0.2 * lift + rng.normal(0, 0.12, count), 0.02, 1) * 255
+        leaves = rng.uniform((3.0, 2.0, 0), (9.0, 5.0, 180), (count, 3)).tolist()
         for i in np.argsort(lift):
-            leaf = (rng.uniform(4.0, 9.0), rng.uniform(2.0, 5.0))
-            box = ((x[i] * size, (1 - y[i]) * size), leaf, float(rng.uniform(0, 180)))
+            leaf = (leaves[i][0], leaves[i][1])
+            box = ((x[i] * size, (1 - y[i]) * size), leaf, leaves[i][2])
             cv2.ellipse(alpha, box, 255, -1, cv2.LINE_AA)
             cv2.ellipse(tone, box, float(bright[i]), -1, cv2.LINE_8)
 
@@ -142,12 +150,12 @@ def _ramp(canvas: Canvas, plant: Plant) -> np.ndarray:
     """(256, 4) RGBE from deep shade to sunlit leaf, or the bark of a bare tree."""
     look, palette = canvas.look, canvas.palette
     base = np.array(palette.leaves[look.integers(len(palette.leaves))], float) * look.uniform(
-        0.75, 1.1
+        0.6, 1.1
     )
     if plant.kind == "conifer":
         base = base * (0.55, 0.66, 0.72)
     if plant.kind == "bare":
-        base = np.array(palette.bark, float) * 0.8
+        base = np.array(palette.bark, float) * look.uniform(0.45, 0.85)
     level = np.linspace(0, 1, 256)[:, None]
     light = canvas.light
     ambient, direct = light.ambient, light.direct
@@ -156,7 +164,8 @@ def _ramp(canvas: Canvas, plant: Plant) -> np.ndarray:
     if canvas.snow:
         white = np.clip(level * 2 - 0.6, 0, 1) * canvas.snow * 0.8
         sunlit = sunlit + (np.array([228, 232, 238]) - sunlit) * white
-    shown = np.hstack([np.clip(sunlit * tone, 0, 255), np.zeros((256, 1))])
+    sun = (direct * np.clip(1.6 * level - 0.35, 0, 1.2) / tone).mean(1, keepdims=True)
+    shown = np.hstack([np.clip(sunlit * tone, 0, 255), SUNLIT * sun])
     return shown.astype(np.uint8)
 
 

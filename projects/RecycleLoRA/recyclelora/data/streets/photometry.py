@@ -1,4 +1,4 @@
-"""From paint to photograph: haze, night, rain, and what a camera does to a picture."""
+"""From light to file: lens, exposure, sensor, tone curve, sharpening and compression."""
 
 from functools import lru_cache
 
@@ -6,165 +6,120 @@ import cv2
 import numpy as np
 
 from . import textures
-from .canvas import Canvas
-from .domains import Domain
-from .sky import SKY
+from .domains import Domain, pick
 
-COARSE = 4  # light at night varies slowly: it is computed on every fourth pixel
-
-
-def _pick(rng: np.random.Generator, pair: tuple[float, float]) -> float:
-    return float(rng.uniform(*pair))
+METER = 8  # pixels, each way, of one cell of the light meter
+LEVELS = 4096  # of the tone curve's table
 
 
-def photograph(
-    canvas: Canvas, domain: Domain, darkness: float, lamps, mood: np.random.Generator
-) -> np.ndarray:
-    """The finished picture, (H, W, 3) uint8 RGB."""
-    inverse, labels = canvas.inverse_depth(), canvas.label_image()
-    sky = cv2.compare(labels, SKY, cv2.CMP_EQ)
-    shine = canvas.paint[..., 3].astype(np.float32) * np.float32(1 / 255)
-    picture = cv2.cvtColor(canvas.paint, cv2.COLOR_RGBA2RGB).astype(np.float32)
-    haze = np.array([206.0, 212, 220]) * (0.75 + 0.25 * (1 - darkness))
-    if darkness > 0:
-        light = _night_light(canvas, inverse, darkness, lamps, sky)
-        picture *= cv2.blendLinear(light, _plain(light, (1.05, 1.05, 1.05)), 1 - shine, shine)
-        haze *= 1 - 0.9 * darkness
-    density = _pick(mood, domain.haze)
-    clear = cv2.exp(-density / np.maximum(inverse, 1e-4))
-    cv2.copyTo(np.full_like(clear, 1 - min(density * 24, 0.92)), sky, clear)
-    picture = cv2.blendLinear(picture, _plain(picture, haze), clear, 1 - clear)
-    wet = _pick(mood, domain.wet)
-    if wet > 0:
-        picture = _mirror(canvas.camera.horizon(), labels, picture, wet)
-    if darkness > 0.1:
-        picture = _glow(picture, shine, darkness)
-    rain = _pick(mood, domain.rain)
-    if rain > 0:
-        streaks = _streaks(picture.shape[:2], rain * (0.3 + 0.7 * (1 - darkness)), mood)
-        picture = cv2.add(picture, cv2.merge([streaks] * 3))
-    return _camera(picture, domain, mood)
+def photograph(picture: np.ndarray, domain: Domain, darkness: float, mood: np.random.Generator):
+    """Take a picture of linear light (H, W, 3) float32, which is used up: (H, W, 3) uint8 RGB."""
+    saturation = pick(mood, domain.saturation)
+    grey = np.full((3, 3), (1 - saturation) / 3) + saturation * np.eye(3)
+    gain = _exposure(picture, domain, darkness, mood) * _white_balance(domain, mood)
+    picture = cv2.transform(picture, (grey * gain).astype(np.float32))
+    picture = _lens(picture, domain, mood)
+    signal = cv2.sqrt(np.maximum(picture, 0, out=picture))
+    signal = _sense(signal, domain, mood)
+    table = _tone_curve(pick(mood, domain.contrast), mood)
+    signal *= np.float32(LEVELS / 2)
+    codes = np.clip(signal, 0, LEVELS - 1, out=signal).astype(np.uint16)
+    return _compress(np.take(table, codes), mood)
 
 
-def _plain(like: np.ndarray, colour) -> np.ndarray:
-    """A picture of one colour."""
-    return cv2.merge([np.full(like.shape[:2], value, np.float32) for value in colour])
+def _exposure(picture, domain: Domain, darkness: float, mood: np.random.Generator) -> float:
+    """What a light meter would choose, off by some stops; at night it gives up half way."""
+    cells = cv2.resize(picture, None, fx=1 / METER, fy=1 / METER, interpolation=cv2.INTER_AREA)
+    light = np.minimum(cells.mean(2), 4.0)
+    rows = np.linspace(-1, 1, len(light))[:, None] - mood.uniform(-0.4, 0.6)
+    weight = np.exp(-((rows / mood.uniform(0.4, 1.5)) ** 2)) + np.zeros_like(light)
+    metered = float((light * weight).sum() / weight.sum())
+    stops = pick(mood, domain.exposure)
+    if mood.random() < domain.backlit:  # exposed for the sky: the street is left in the dark
+        stops -= mood.uniform(0.8, 2.6)
+    return float(2**stops * (0.2 / max(metered, 1e-4)) ** (1 - 0.55 * darkness))
 
 
-def _night_light(canvas: Canvas, inverse, darkness: float, lamps, sky) -> np.ndarray:
-    """RGB factor (H, W, 3): a little sky, pools under street lamps, our own headlights."""
-    camera = canvas.camera
-    rays = [camera.ray(axis, step=COARSE) for axis in range(3)]
-    metres = 1 / np.maximum(inverse[::COARSE, ::COARSE], np.float32(1 / 150))
-    x, y, z = (np.float32(p) + ray * metres for p, ray in zip(camera.position, rays, strict=True))
-    pool = np.zeros_like(metres)
-    for lamp in sorted(lamps, key=lambda p: abs(p[2] - 10))[:8]:
-        a, b, c = camera.bent(lamp).astype(np.float32)
-        pool += 14 / (14 + (x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2)
-    right = camera.rotation[0].astype(np.float32)
-    side = sum(r * f for r, f in zip(rays, right, strict=True))
-    beam = np.exp(-((side / 0.42) ** 2)) * np.clip(1.25 - y / 1.4, 0, 1)
-    beam = darkness * 0.9 * beam / (1 + (metres / 17) ** 2)
-    dark = cv2.compare(np.ascontiguousarray(sky[::COARSE, ::COARSE]), 0, cv2.CMP_EQ) > 0
-    light = [
-        1 + (night - 1) * darkness + dark * (darkness * 1.6 * warm * pool + beam)
-        for night, warm in ((0.10, 1.0), (0.11, 0.80), (0.16, 0.52))
-    ]
-    return cv2.resize(cv2.merge(light), (camera.width, camera.height)).astype(np.float32)
+def _white_balance(domain: Domain, mood: np.random.Generator) -> np.ndarray:
+    """Gains of red, green and blue: mostly too warm or too cold, a little too green or pink."""
+    warm, green = mood.normal(0, 0.1), mood.normal(0, 0.03)
+    return np.array(domain.tint) ** 2 * np.exp([warm, green, -warm])[:, None].T
 
 
-@lru_cache(maxsize=2)
-def _puddles(height: int, width: int) -> np.ndarray:
-    """How well each part of a wet road mirrors, (H, W) float32."""
-    noise = cv2.blur(textures.fractal(1.2, 71), (41, 5))
-    return np.clip(0.75 + 0.2 * cv2.resize(noise, (width, height)), 0, 1)
-
-
-def _mirror(horizon: float, labels: np.ndarray, picture: np.ndarray, wet: float) -> np.ndarray:
-    """A wet road shows what stands upside down beyond it: the picture flipped about the horizon."""
-    height, width = labels.shape
-    horizon = int(np.clip(horizon, 1, height - 2))
-    rows = np.clip(2 * horizon - np.arange(horizon, height), 0, height - 1)
-    flipped = cv2.blur(np.take(picture, rows, 0), (5, max(height // 20, 3)))
-    share = np.zeros(256, np.float32)
-    share[:2] = wet, 0.5 * wet  # road and sidewalk
-    weight = np.take(share, labels[horizon:]) * _puddles(height, width)[horizon:]
-    ground = cv2.blendLinear(picture[horizon:], flipped, 1 - 0.9 * weight, 0.9 * weight)
-    return np.concatenate([picture[:horizon], ground])
-
-
-def _glow(picture: np.ndarray, shine: np.ndarray, darkness: float) -> np.ndarray:
-    """Halos around what shines."""
-    height, width = shine.shape
-    size = (max(width // COARSE, 1), max(height // COARSE, 1))
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    small *= cv2.resize(shine, size, interpolation=cv2.INTER_AREA)[..., None]
-    wide = max(size[1] // 7, 1) | 1
-    halo = cv2.GaussianBlur(small, (0, 0), size[1] / 60) * 0.9
-    halo += cv2.blur(cv2.blur(small, (wide, wide)), (wide, wide)) * 0.8
-    return cv2.scaleAdd(cv2.resize(halo, (width, height)), darkness, picture)
-
-
-def _streaks(shape: tuple[int, int], density: float, mood: np.random.Generator) -> np.ndarray:
-    """Falling drops as short, nearly upright strokes (H, W) float32."""
-    height, width = shape
-    image = np.zeros(shape, np.uint8)
-    slant = mood.normal(0, 0.12)
-    for x, y, length, bright in mood.uniform(
-        (0, 0, 0.02, 20), (width, height, 0.07, 90), (int(220 * density), 4)
-    ):
-        end = (int(x + slant * length * height), int(y + length * height))
-        cv2.line(image, (int(x), int(y)), end, int(bright), 1, cv2.LINE_AA)
-    return cv2.blur(image, (3, 3)).astype(np.float32)
+def _lens(picture: np.ndarray, domain: Domain, mood: np.random.Generator) -> np.ndarray:
+    """Vignette, stray light, and what is out of focus or shaken."""
+    height, width = picture.shape[:2]
+    stray = mood.uniform(0.0, 0.05) if mood.random() < 0.6 else 0.0
+    picture *= 1 - np.float32(mood.uniform(0, 0.3) * (mood.random() < 0.7)) * _radius(height, width)
+    if stray:
+        size = (max(width // METER, 1), max(height // METER, 1))
+        small = cv2.GaussianBlur(cv2.resize(picture, size), (0, 0), max(size[1] / 8, 1))
+        picture = cv2.addWeighted(picture, 1 - stray, cv2.resize(small, (width, height)), stray, 0)
+    sigma = pick(mood, domain.blur) * height / 512
+    if mood.random() < 0.12:  # the camera moves
+        turn, reach = mood.uniform(-0.5, 0.5), int(mood.uniform(2, 7) * height / 512) | 1
+        line = np.zeros((reach, reach), np.float32)
+        half = reach // 2
+        rise = round(half * np.sin(turn))
+        cv2.line(line, (0, half - rise), (reach - 1, half + rise), 1.0)
+        picture = cv2.filter2D(picture, -1, line / line.sum())
+    return cv2.GaussianBlur(picture, (0, 0), sigma) if sigma > 0.2 else picture
 
 
 @lru_cache(maxsize=4)
-def _vignette(height: int, width: int) -> np.ndarray:
+def _radius(height: int, width: int) -> np.ndarray:
+    """Squared distance from the middle, 1 in the corners, (H, W, 3) float32."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    radius = (x * x + y * y).astype(np.float32)
-    return cv2.merge([radius] * 3)
+    return cv2.merge([(0.5 * (x * x + y * y)).astype(np.float32)] * 3)
+
+
+def _sense(signal: np.ndarray, domain: Domain, mood: np.random.Generator) -> np.ndarray:
+    """Noise, which the square root of light has made even; fewer pixels; sharpening."""
+    height, width = signal.shape[:2]
+    down = mood.uniform(0.4, 0.85) if mood.random() < 0.35 else 1.0
+    size = (max(int(width * down), 16), max(int(height * down), 16))
+    if down < 1:
+        signal = cv2.resize(signal, size, interpolation=cv2.INTER_AREA)
+    strength = pick(mood, domain.noise) / 255
+    signal = cv2.addWeighted(signal, 1, _noise(signal.shape[:2], mood), strength, 0)
+    if mood.random() < 0.5:
+        amount = mood.uniform(0.3, 1.2)
+        signal = cv2.addWeighted(signal, 1 + amount, cv2.blur(signal, (3, 3)), -amount, 0)
+    return cv2.resize(signal, (width, height)) if down < 1 else signal
+
+
+def _noise(shape: tuple[int, int], mood: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) float32 of standard deviation 1."""
+    tile = np.roll(_noise_tile(), mood.integers(0, 512, 2), (0, 1))
+    more = [max(length - 512, 0) for length in shape]
+    tile = cv2.copyMakeBorder(tile, 0, more[0], 0, more[1], cv2.BORDER_WRAP)
+    return tile[: shape[0], : shape[1]]
 
 
 @lru_cache(maxsize=1)
 def _noise_tile() -> np.ndarray:
-    """(512, 512, 3) float32 white noise of standard deviation 1."""
-    return cv2.merge([textures.fractal(0.0, 81 + channel) for channel in range(3)])
+    """Noise of a sensor: more in brightness than in colour, which is coarser."""
+    colour = [cv2.GaussianBlur(textures.fractal(0.0, 81 + i), (5, 5), 1.0) for i in range(3)]
+    grey = cv2.GaussianBlur(textures.fractal(0.0, 84), (3, 3), 0.5)
+    tile = cv2.merge([grey + part for part in colour])
+    return tile / tile.std()
 
 
-def _soft_clip(picture: np.ndarray) -> np.ndarray:
-    """Film-like: linear up to 200, then a parabola up to 255 at 310; float32 to uint8.
-
-    Works in place where it can: at this size a fresh array costs more than the arithmetic.
-    """
-    low = np.minimum(picture, np.float32(200))
-    over = np.minimum(picture, np.float32(310), out=picture)
-    over -= low
-    low += over
-    over *= over
-    over *= np.float32(1 / 220)
-    low -= over
-    return cv2.convertScaleAbs(np.maximum(low, 0, out=low))
+def _tone_curve(contrast: float, mood: np.random.Generator) -> np.ndarray:
+    """Table (LEVELS,) uint8 over the square root of light 0..2: toe, straight part, shoulder."""
+    x = np.linspace(0, 2, LEVELS) ** (2 * mood.uniform(0.44, 0.54))
+    x = 0.45 * (x / 0.45) ** contrast
+    knee = mood.uniform(0.6, 0.9)  # where highlights begin to be held back
+    over = np.maximum(x - knee, 0)
+    x = np.where(x > knee, knee + (1 - knee) * np.tanh(over / (1 - knee)), x)
+    black = mood.uniform(-0.03, 0.04)
+    return np.clip(255 * (black + (1.02 - black) * x), 0, 255).astype(np.uint8)
 
 
-def _camera(picture: np.ndarray, domain: Domain, mood: np.random.Generator) -> np.ndarray:
-    """Exposure, white balance, contrast, saturation, blur, vignette, noise."""
-    height, width = picture.shape[:2]
-    gain = np.array(domain.tint) * _pick(mood, domain.exposure) * (1 + mood.normal(0, 0.03, 3))
-    contrast, saturation = _pick(mood, domain.contrast), _pick(mood, domain.saturation)
-    grey = np.full((3, 3), (1 - saturation) / 3) + saturation * np.eye(3)
-    mix = np.column_stack([contrast * grey * gain, np.full(3, 118 * (1 - contrast))])
-    picture = cv2.transform(picture, mix.astype(np.float32))
-    picture *= 1 - np.float32(mood.uniform(0, 0.13)) * _vignette(height, width)
-    shift = mood.integers(0, 512, 2)
-    noise = cv2.copyMakeBorder(
-        np.roll(_noise_tile(), shift, (0, 1)),
-        0,
-        max(height - 512, 0),
-        0,
-        max(width - 512, 0),
-        cv2.BORDER_WRAP,
-    )[:height, :width]
-    sigma, strength = _pick(mood, domain.blur) * height / 512, _pick(mood, domain.noise)
-    if sigma > 0.2:
-        picture = cv2.GaussianBlur(picture, (0, 0), sigma)
-    return _soft_clip(cv2.addWeighted(picture, 1, noise, strength, 0, dst=picture))
+def _compress(picture: np.ndarray, mood: np.random.Generator) -> np.ndarray:
+    """Most pictures have been a JPEG file already."""
+    if mood.random() > 0.7:
+        return picture
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(mood.uniform(40, 95))]
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
+    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

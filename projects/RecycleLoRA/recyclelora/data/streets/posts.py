@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .furniture import SHAPES, Post, draw_post, lamp_head
-from .layout import STREET, Scene, add_guard_rail
+from .furniture import SHAPES, Box, Post, Wire, draw_box, draw_post, draw_wire, lamp_head
+from .layout import STREET, Scene, add_guard_rail, sidewalk_x
 
 
 def add_posts(scene: Scene, rng: np.random.Generator):
@@ -14,13 +14,13 @@ def add_posts(scene: Scene, rng: np.random.Generator):
         x = side.sign * (street.half + 0.45)
         back = side.sign * (street.half + side.inner - 0.25)
         if rng.random() < 0.75:
-            for z in np.arange(rng.uniform(-6, 14), street.end, pitch):
+            for z in np.arange(rng.uniform(-30, 0), street.end, pitch):
                 if street.on_land(z):
                     lamp = Post("lamp", x, z, -side.sign, height)
                     scene.lamps.append(lamp_head(lamp))
                     _post(scene, lamp)
-        for _ in range(rng.poisson(3.0)):
-            z = rng.uniform(7, 70)
+        for _ in range(rng.poisson(4.0)):
+            z = rng.uniform(-15, 60)
             if street.on_land(z):
                 towards_us = side.sign == street.drive or rng.random() < 0.3
                 heading = np.pi if towards_us else 0.0
@@ -39,7 +39,7 @@ def add_posts(scene: Scene, rng: np.random.Generator):
                     ),
                 )
         if rng.random() < 0.3:
-            start = rng.uniform(3, 30)
+            start = rng.uniform(-15, 30)
             for z in np.arange(start, start + rng.uniform(6, 25), rng.uniform(1.4, 2.6)):
                 if street.on_land(z):
                     _post(
@@ -52,13 +52,40 @@ def add_posts(scene: Scene, rng: np.random.Generator):
                             rng.uniform(0.8, 1.05),
                         ),
                     )
-        if rng.random() < 0.25:
-            for z in np.arange(rng.uniform(5, 20), street.end, 32):
+        if rng.random() < 0.35:
+            for z in np.arange(rng.uniform(-20, 10), street.end, rng.uniform(22, 34)):
                 if street.on_land(z):
                     _post(scene, Post("mast", back, z, -side.sign, rng.uniform(7, 10)))
+        _boxes(scene, rng, side)
     _signals(scene, rng)
+    if street.tram or rng.random() < 0.3:
+        _wires(scene, rng)
     if rng.random() < 0.3:
         add_guard_rail(scene, rng)
+
+
+def _boxes(scene: Scene, rng, side):
+    """Bins, cabinets and benches on a sidewalk."""
+    for _ in range(rng.poisson(2.0)):
+        x, z = sidewalk_x(rng, scene.street, side), rng.uniform(-12, 50)
+        if scene.street.on_land(z) and np.hypot(x - scene.street.camera_x, z) > 3:
+            turn = 0.5 * np.pi * rng.integers(4) + rng.normal(0, 0.1)
+            box = Box(x, z, rng.uniform(0.4, 0.9), rng.uniform(0.5, 1.4), turn)
+            scene.put(STREET, draw_box, box)
+
+
+def _wires(scene: Scene, rng):
+    """Lines across the street, and along it on one side."""
+    street = scene.street
+    left, right, height = street.line(street.left), street.line(street.right), rng.uniform(6, 9)
+    for z in np.arange(rng.uniform(-10, 10), 70, rng.uniform(14, 40)):
+        ends = (left, height, z), (right, height, z + rng.normal(0, 2))
+        scene.put(STREET, draw_wire, Wire(*ends, rng.uniform(0.1, 0.6)), shadow=False)
+    x = rng.choice((-1, 1)) * (street.half + 0.6)
+    for z in np.arange(-30, 90, 30.0):
+        for drop in (0.0, 0.4, 1.1)[: int(rng.integers(1, 4))]:
+            ends = (x, height - drop, z), (x, height - drop, z + 30)
+            scene.put(STREET, draw_wire, Wire(*ends, 0.5), shadow=False)
 
 
 def _signals(scene: Scene, rng):

@@ -6,6 +6,8 @@ import numpy as np
 
 from .camera import Camera
 
+# Where the camera stands and what it looks at, and how often.
+VIEWS = {"ahead": 0.52, "oblique": 0.14, "pavement": 0.14, "facade": 0.2}
 CHARACTERS = ("old", "modern", "suburb", "green", "industrial")
 
 
@@ -43,6 +45,8 @@ class Street:
     season: float  # 0 summer .. 1 leafless
     camera_x: float
     lane: float  # width of a driving lane
+    view: str  # from where the camera looks: one of VIEWS
+    facing: int  # the side of the street that it looks at, -1 or +1
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -70,20 +74,48 @@ class Street:
 
 
 def _side(rng: np.random.Generator, sign: int, character: str) -> Side:
-    deep = {"old": 0.15, "modern": 0.4, "suburb": 0.95, "green": 0.9, "industrial": 0.8}[character]
+    deep = {"old": 0.12, "modern": 0.3, "suburb": 0.95, "green": 0.9, "industrial": 0.8}[character]
     has_garden = rng.random() < deep
     kinds = ("wall", "bars", "hedge", "planks", "mesh", "rail", "wall", "")
     boundary = kinds[rng.integers(len(kinds))] if has_garden or character == "green" else ""
+    wide = character == "modern" or rng.random() < 0.35
     return Side(
         sign=sign,
-        sidewalk=rng.uniform(1.6, 3.0) if character != "modern" else rng.uniform(2.5, 5.0),
-        setback=rng.uniform(2.5, 8.0) if has_garden else 0.0,
-        verge=rng.uniform(1.0, 2.6) if rng.random() < 0.3 else 0.0,
-        parking=rng.uniform(0.3, 0.95) if rng.random() < 0.6 else 0.0,
-        trees=rng.uniform(7, 18) if rng.random() < 0.5 else 0.0,
+        sidewalk=rng.uniform(2.5, 6.0) if wide else rng.uniform(1.6, 3.4),
+        setback=rng.uniform(2.0, 9.0) if has_garden else 0.0,
+        verge=rng.uniform(0.8, 3.0) if rng.random() < 0.25 else 0.0,
+        parking=rng.uniform(0.3, 0.98) if rng.random() < 0.6 else 0.0,
+        trees=rng.uniform(5, 16) if rng.random() < 0.5 else 0.0,
         boundary=boundary,
         character=character,
     )
+
+
+def _blocks(rng: np.random.Generator) -> tuple[list[tuple[float, float]], float]:
+    """Ranges of z with land beside the street, and where the street ends."""
+    end = rng.uniform(45, 80) if rng.random() < 0.25 else rng.uniform(100, 190)
+    blocks, start = [], -60.0
+    while start < end - 20:
+        # No crossing right beside the camera: what it looks at there are houses.
+        length = rng.uniform(22, 90) + (max(-start - 30, 0) if start < 0 else 0)
+        stop = end if start + length > end - 18 else start + length
+        blocks.append((start, min(stop, end - 9)))
+        start = stop + rng.uniform(7, 13)
+    return blocks, end
+
+
+def _stand(rng: np.random.Generator, view: str, drive: int, lanes: int, lane: float, half, sides):
+    """x of the camera, and the side of the street that it faces."""
+    facing = int(rng.choice((-1, 1)))
+    if view == "facade":  # from across the street, now and then from its middle
+        behind = next(side for side in sides if side.sign == -facing)
+        back = half + behind.inner - 0.5
+        return -facing * back * rng.uniform(0.1, 1.0), facing
+    if view == "pavement":
+        side = next(side for side in sides if side.sign == facing)
+        return facing * (half + side.verge + side.sidewalk * rng.uniform(0.25, 0.75)), -facing
+    own = 0.5 + (lanes > 2) * rng.integers(0, 2) if lanes > 1 else 0.0
+    return drive * lane * own + rng.normal(0, 0.35), facing
 
 
 def draw_plan(rng: np.random.Generator) -> Street:
@@ -92,58 +124,48 @@ def draw_plan(rng: np.random.Generator) -> Street:
     if rng.random() < 0.5:
         second = first
     left, right = _side(rng, -1, CHARACTERS[first]), _side(rng, 1, CHARACTERS[second])
-    lanes, lane = int(rng.choice((2, 2, 2, 3, 4))), rng.uniform(2.9, 3.5)
-    tram = bool(rng.random() < 0.22)
+    lanes, lane = int(rng.choice((1, 2, 2, 2, 2, 3, 4))), rng.uniform(2.7, 3.6)
+    tram = bool(rng.random() < 0.24)
     lanes = max(lanes, 4) if tram else lanes
     half = 0.5 * lanes * lane + 1.1 * ((left.parking > 0) + (right.parking > 0))
-    blocks, start, end = (
-        [],
-        -14.0,
-        rng.uniform(45, 80) if rng.random() < 0.22 else rng.uniform(110, 190),
-    )
-    while start < end - 20:
-        length = rng.uniform(22, 90)
-        stop = end if start + length > end - 18 else start + length
-        blocks.append((start, min(stop, end - 9)))
-        start = stop + rng.uniform(7, 11)
-    bend = rng.uniform(-1, 1) / 160 if rng.random() < 0.4 else rng.uniform(-1, 1) / 900
+    blocks, end = _blocks(rng)
     drive = 1 if rng.random() < 0.6 else -1
-    camera_x = drive * lane * (0.5 + (lanes > 2) * rng.integers(0, 2)) + rng.normal(0, 0.35)
-    if rng.random() < 0.1:
-        camera_x = rng.choice((-1, 1)) * (half + rng.uniform(0.5, 1.5))
+    view = str(rng.choice(list(VIEWS), p=list(VIEWS.values())))
+    camera_x, facing = _stand(rng, view, drive, lanes, lane, half, (left, right))
     return Street(
-        half,
-        lanes,
-        drive,
-        bend,
-        end,
-        tuple(blocks),
-        left,
-        right,
-        tram,
-        rng.uniform(-0.4, 1.2),
-        float(camera_x),
-        lane,
+        half=half,
+        lanes=lanes,
+        drive=drive,
+        bend=rng.uniform(-1, 1) / 160 if rng.random() < 0.4 else rng.uniform(-1, 1) / 900,
+        end=end,
+        blocks=tuple(blocks),
+        left=left,
+        right=right,
+        tram=tram,
+        season=rng.uniform(-0.5, 1.2),
+        camera_x=float(camera_x),
+        lane=lane,
+        view=view,
+        facing=facing,
     )
 
 
 def draw_camera(rng: np.random.Generator, street: Street, height: int, width: int) -> Camera:
-    """Mostly a car's camera looking ahead; now and then one that looks across the street."""
-    kind = rng.random()
-    yaw = (
-        rng.normal(0, 3.5)
-        if kind < 0.68
-        else rng.uniform(-35, 35)
-        if kind < 0.9
-        else rng.uniform(-68, 68)
-    )
+    """A camera in a car, a van or a hand, looking where the street's plan says."""
+    yaw, pitch, field = {
+        "ahead": (rng.normal(0, 4), rng.normal(-2, 3), rng.uniform(45, 90)),
+        "oblique": (rng.uniform(-40, 40), rng.normal(-1, 3), rng.uniform(45, 85)),
+        "pavement": (street.facing * rng.uniform(-5, 55), rng.normal(0, 3), rng.uniform(45, 80)),
+        "facade": (street.facing * rng.normal(85, 16), rng.uniform(-3, 9), rng.uniform(42, 80)),
+    }[street.view]
+    tall = rng.uniform(1.1, 1.7) if rng.random() < 0.75 else rng.uniform(1.7, 2.9)
     return Camera.looking(
         height,
         width,
-        field_of_view=np.deg2rad(rng.uniform(48, 82)),
-        position=(street.camera_x, rng.uniform(1.2, 2.1), 0.0),
+        field_of_view=np.deg2rad(field),
+        position=(street.camera_x, tall, 0.0),
         yaw=np.deg2rad(yaw),
-        pitch=np.deg2rad(rng.normal(0.2, 2.0)),
-        roll=np.deg2rad(rng.normal(0, 0.8)),
+        pitch=np.deg2rad(pitch),
+        roll=np.deg2rad(rng.normal(0, 0.9)),
         bend=street.bend,
     )

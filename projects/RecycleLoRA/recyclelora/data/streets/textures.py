@@ -90,6 +90,13 @@ def grain(beta: float, seed: int, contrast: float) -> np.ndarray:
     return np.clip(128 * (1 + contrast * fractal(beta, seed)), 0, 255).astype(np.uint8)
 
 
+@lru_cache(maxsize=1)
+def gloss() -> np.ndarray:
+    """What smooth paint mirrors: soft bands wider than high; (512, 2048) uint8 factors, 128 = 1."""
+    noise = 0.15 * fractal(1.6, 62) + 0.02 * fractal(0.8, 63)
+    return np.clip(128 * (1 + cv2.resize(noise, (2048, 512))), 0, 255).astype(np.uint8)
+
+
 def surfaced(
     colour, name: str, metres: tuple[float, float], density: int, shift=(0, 0), stain=None
 ) -> np.ndarray:

@@ -18,7 +18,10 @@ def _vehicle(scene: Scene, rng, kind: str, x: float, z: float, heading: float, t
     camera = np.array([scene.street.camera_x, 0.0])
     if (camera > low - 0.6).all() and (camera < high + 1.5).all():
         return False
-    if abs(x - camera[0]) < 1.9 and high[1] > -2 and low[1] < CLEAR:
+    if scene.street.view in ("ahead", "oblique"):
+        if abs(x - camera[0]) < 1.9 and high[1] > -2 and low[1] < CLEAR:
+            return False
+    elif np.linalg.norm(np.maximum(np.maximum(low - camera, camera - high), 0)) < 2.2:
         return False
     if any((low < b).all() and (high > a).all() for a, b in taken):
         return False
@@ -42,20 +45,20 @@ def add_traffic(scene: Scene, rng: np.random.Generator) -> list:
             ):
                 break
     bus = rng.random() < 0.6
-    trucks = 0.55 if rng.random() < 0.5 else 0.1
+    trucks = 0.8 if rng.random() < 0.5 else 0.15
     flow = rng.choice((0.4, 1.0, 2.2))
     for i in range(street.lanes):
         x = (i - 0.5 * (street.lanes - 1)) * street.lane
         heading = 0.0 if np.sign(x or 1) == street.drive else np.pi
-        for z in np.cumsum(rng.exponential(24 / flow, 14)) + rng.uniform(-8, 12):
+        for z in np.cumsum(rng.exponential(24 / flow, 16)) + rng.uniform(-30, 10):
             if z > street.end - 8:
                 break
             kind = "truck" if rng.random() < 0.16 * trucks else "car"
             if bus and z > 8 and rng.random() < 0.3:
                 kind, bus = "bus", False
-            if rng.random() < 0.10:
+            if rng.random() < 0.12:
                 put_cycle(
-                    scene, rng, x + rng.normal(0, 0.4), z, heading, taken, motor=rng.random() < 0.6
+                    scene, rng, x + rng.normal(0, 0.4), z, heading, taken, motor=rng.random() < 0.4
                 )
             else:
                 _vehicle(
@@ -71,7 +74,7 @@ def add_traffic(scene: Scene, rng: np.random.Generator) -> list:
         _parked(scene, rng, side, taken, bus, trucks)
     for _ in range(rng.poisson(0.5)):
         _crossing_vehicle(scene, rng, taken)
-    for _ in range(rng.poisson(1.1)):
+    for _ in range(rng.poisson(1.4)):
         side = street.sides[int(rng.integers(2))]
         heading = 0.0 if side.sign == street.drive else np.pi
         x = side.sign * (street.half - (2.6 if side.parking else 0.6))

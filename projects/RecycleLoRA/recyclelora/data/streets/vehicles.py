@@ -108,7 +108,7 @@ def _paints(canvas: Canvas, vehicle: Vehicle) -> dict[str, tuple]:
 
 
 def draw_vehicle(canvas: Canvas, vehicle: Vehicle):
-    """A dark patch beneath, the mesh, and a breath of grain so that paint is not flat."""
+    """A dark patch beneath, the mesh, and what its paint mirrors."""
     contact(canvas, vehicle.footprint(vehicle.base + 0.01), 0.75)
     paints = _paints(canvas, vehicle)
     drawn = draw_mesh(
@@ -121,4 +121,4 @@ def draw_vehicle(canvas: Canvas, vehicle: Vehicle):
         vehicle.scale,
     )
     if drawn and np.ptp(drawn[1][:, 1]) > 30:
-        canvas.grain(drawn[0], drawn[1], textures.grain(1.5, 61, 0.06))
+        canvas.grain(drawn[0], drawn[1], textures.gloss())
