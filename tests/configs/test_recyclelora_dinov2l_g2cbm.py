@@ -1,12 +1,17 @@
 """The paper's setting at full size, on the meta device: counts, groups and hyper-parameters."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
+from PIL import Image
 
 from recyclelora.adapters import adapter_parameters
+from recyclelora.data.streets import draw_street
 
 CONFIG = Path(__file__).parents[2] / "configs" / "recyclelora_dinov2l_g2cbm.py"
 
@@ -68,3 +73,22 @@ def test_table_8(cfg):
     mapper = instantiate(cfg.dataloader.train.mapper)
     assert (mapper.crop, mapper.pad_to_crop) == (512, True)
     assert instantiate(cfg.evaluation.protocol).name == "paper"
+
+
+@pytest.mark.slow
+def test_one_iteration_fits_into_20_gb(tmp_path):
+    """At full size with random weights: 512 crop, batch 1, the whole head, float32."""
+    for kind, content in zip(("images", "labels"), draw_street(0, 0, height=512, width=1024)):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(content).save(tmp_path / kind / "0.png")
+    folders = [str(tmp_path / "images"), str(tmp_path / "labels")]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "one_iteration.py"), *folders],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert 0 < result["loss"] < 1000
+    assert result["peak_bytes"] < 20e9

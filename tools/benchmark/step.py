@@ -39,6 +39,7 @@ SYSTEMS = (BASELINE, *OURS)
 BACKBONES = {
     "tiny": {"embed_dim": 64, "depth": 6, "num_heads": 2},
     "dinov2_s": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "dinov2_b": {"embed_dim": 768, "depth": 12, "num_heads": 12},
     "dinov2_l": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
 }
 HEADS = {
