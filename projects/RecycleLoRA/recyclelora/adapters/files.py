@@ -149,7 +149,10 @@ def _check_base(target: nn.Module, entry: dict[str, Any], name: str, path: Path)
     if isinstance(target, DualLoRALinear):
         weight = target.pretrained_weight()
     else:
-        check_linear(target, *ranks, name)
+        try:
+            check_linear(target, *ranks, name)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the adapters of {path} do not fit: {error}") from error
         weight = target.weight
     if list(weight.shape) != entry["shape"]:
         raise ValueError(

@@ -1,7 +1,9 @@
 """The weights of a vision transformer out of an exported ONNX graph."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -18,7 +20,6 @@ def read_onnx(path: str | Path) -> dict[str, torch.Tensor]:
     """
     import onnx
     from google.protobuf.message import DecodeError
-    from onnx import numpy_helper
 
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
@@ -29,11 +30,23 @@ def read_onnx(path: str | Path) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"{path} keeps {len(outside)} tensors in other files: save it as a single file"
         )
-    tensors = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
+    try:
+        return _join_positions(_named(graph))
+    except Exception as error:  # names, lengths, shapes and types in a file may be anything
+        raise ValueError(
+            f"{path} is damaged, or holds tensors of a type that is not read ({str(error)[:200]}): "
+            "export the model again, as float32"
+        ) from error
+
+
+def _named(graph: Any) -> dict[str, torch.Tensor]:
+    """The initialisers, linear weights named by the biases that are added to their products."""
+    tensors = {initialiser.name: _tensor(initialiser) for initialiser in graph.initializer}
     products = {
         node.output[0]: node.input[1]
         for node in graph.node
-        if node.op_type == "MatMul" and node.input[1] in tensors
+        if node.op_type == "MatMul" and len(node.input) == 2 and len(node.output) == 1
+        if node.input[1] in tensors and tensors[node.input[1]].dim() == 2
     }
     for node in graph.node:
         if node.op_type != "Add":
@@ -44,7 +57,16 @@ def read_onnx(path: str | Path) -> dict[str, torch.Tensor]:
             weight = products[product]
             tensors[bias.removesuffix("bias") + "weight"] = tensors[weight].T.contiguous()
     used = set(products.values())
-    return _join_positions({name: t for name, t in tensors.items() if name not in used})
+    return {name: tensor for name, tensor in tensors.items() if name not in used}
+
+
+def _tensor(initialiser: Any) -> torch.Tensor:
+    from onnx import numpy_helper
+
+    array = numpy_helper.to_array(initialiser)
+    if array.dtype.name == "bfloat16":  # which NumPy itself does not have
+        array = array.astype(np.float32)
+    return torch.from_numpy(array.copy())
 
 
 def _join_positions(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
