@@ -8,6 +8,7 @@ days, on night, fog and rain, and on the real sets below RECYCLELORA_DATA where 
 a table and ``output/demo/run/domains.png``. Run again, it goes on where it stopped.
 """
 
+import argparse
 import json
 import platform
 import resource
@@ -19,6 +20,7 @@ from pathlib import Path
 import torch
 
 from recyclelora.backbone.weights import locate_weights
+from recyclelora.bad_input import sentence_of
 from recyclelora.data.streets import write_streets
 from recyclelora.evaluation.domains import write_json
 
@@ -78,6 +80,9 @@ def summarise(seconds: dict[str, float]) -> dict:
 
 def main() -> None:
     """Fetch, draw, train, evaluate, and say where to look."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()  # it takes none
     try:
         print("== Pretrained weights: DINOv2 ViT-S", flush=True)
         print(locate_weights("dinov2_vits14_focus"))
@@ -85,7 +90,7 @@ def main() -> None:
         start = time.perf_counter()
         draw()
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {sentence_of(error)}")
     drawn = time.perf_counter()
     print("\n== Train on the streets by day, evaluate everywhere", flush=True)
     train()

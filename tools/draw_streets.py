@@ -7,6 +7,7 @@ python tools/draw_streets.py datasets/streets/night --count 40 --domain night --
 import argparse
 import sys
 
+from recyclelora.bad_input import sentence_of
 from recyclelora.data.streets import DOMAINS, write_streets
 
 
@@ -46,7 +47,7 @@ def main() -> int:
     try:
         write_streets(**vars(parse()))
     except (ValueError, OSError) as error:
-        print(f"draw_streets: {error}", file=sys.stderr)
+        print(f"draw_streets: {sentence_of(error)}", file=sys.stderr)
         return 2
     return 0
 

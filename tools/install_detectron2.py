@@ -14,6 +14,7 @@ detectron2 and runs on v0.6 and on GitHub's main alike. torch must be installed 
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -273,4 +274,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()  # it takes none
     sys.exit(main())

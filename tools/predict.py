@@ -70,6 +70,7 @@ def segment(files: list[Path], args: argparse.Namespace) -> None:
             sample = {
                 "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
                 "sem_seg": torch.zeros(pixels.shape[:2], dtype=torch.uint8),
+                "file_name": str(file),
             }
             ids, _, _ = protocol.segment(predict, sample, benchmark="photographs")
             colors = colorize(ids)

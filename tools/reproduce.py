@@ -32,6 +32,7 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 
 from benchmark import measure
+from recyclelora.bad_input import sentence_of
 from recyclelora.data.streets import write_streets
 from recyclelora.engine.overrides import apply_overrides
 from recyclelora.engine.run import pick_device
@@ -295,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             work_off(runs, place)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {sentence_of(error)}")
     except KeyboardInterrupt:
         sys.exit(STOPPED)
 

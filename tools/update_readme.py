@@ -218,10 +218,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="change nothing")
+    args = parser.parse_args()
     path = ROOT / "README.md"
-    old = path.read_text()
-    new = updated(old)
-    if parser.parse_args().check:
+    try:
+        old = path.read_text()
+        new = updated(old)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        name = type(error).__name__
+        sys.exit(f"error: README.md or a file under results/ is not whole ({name}: {error})")
+    if args.check:
         sys.exit("README.md differs from results/: run tools/update_readme.py" if new != old else 0)
     path.write_text(new)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import struct
 import zipfile
 from pathlib import Path
@@ -247,3 +248,60 @@ def test_adapters_with_a_fault_change_nothing(fault, tmp_path):
     with pytest.raises(ValueError, match=r"adapters\.pt"):
         load_adapters(model, file)
     assert not adapted_layers(model)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, street_files, tool):
+    """The checkpoint of one iteration of the tiny config."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    folder, training = tmp_path_factory.mktemp("trained"), tool("lazyconfig_train_net")
+    overrides = [f"train.output_dir={folder}", f"dataloader.streets={street_files}"]
+    config = ["--config-file", str(Path(__file__).parents[1] / "tools" / "tiny.py")]
+    arguments = [*config, *overrides, "train.max_iter=1", "train.picture_period=0"]
+    training.main(training.default_argument_parser().parse_args(arguments))
+    for name in ("day", "night"):
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    return folder / "iter_0000001.pth"
+
+
+def changed(change):
+    def write(checkpoint, file):
+        content = torch.load(checkpoint, weights_only=True)
+        change(content)
+        torch.save(content, file)
+
+    return write
+
+
+def cut(checkpoint, file):
+    file.write_bytes(checkpoint.read_bytes()[:-1000])
+
+
+# What became of the checkpoint, how, and overrides given with it.
+CHECKPOINTS = {
+    "it is text": (lambda c, f: f.write_text("no checkpoint"), []),
+    "it is empty": (lambda c, f: f.write_text(""), []),
+    "it was cut off": (cut, []),
+    "it runs code": (lambda c, f: WRAPPINGS["checkpoint"](Evil("/dev/null/x"), f), []),
+    "it holds weights alone": (lambda c, f: torch.save({"a": torch.ones(1)}, f), []),
+    "it lacks the model": (changed(lambda c: c.pop("model")), []),
+    "its model is a number": (changed(lambda c: c.update(model=3)), []),
+    "it lacks a tensor": (changed(lambda c: c["model"].popitem()), []),
+    "it has a tensor too many": (changed(lambda c: c["model"].update(more=torch.ones(1))), []),
+    "its ranks are others": (shutil.copy, ["model.backbone.r_main=4"]),
+    "its head is another": (shutil.copy, ["model.hidden_dim=64"]),
+    "its depth is another": (shutil.copy, ["model.backbone.module.module.depth=5"]),
+}
+
+
+@pytest.mark.parametrize("mode", ["train", "--eval-only"])
+@pytest.mark.parametrize("fault", CHECKPOINTS)
+def test_a_checkpoint_is_refused_where(fault, mode, trained, refusal, tmp_path):
+    write, overrides = CHECKPOINTS[fault]
+    file = tmp_path / "checkpoint.pth"
+    write(trained, file)
+    options = [mode] if mode.startswith("--") else []
+    said = refusal(*options, f"train.init_checkpoint={file}", *overrides)
+    assert "checkpoint.pth" in said

@@ -262,9 +262,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     measure.add_common_options(parser, "adapter", rounds=9)
     add = parser.add_argument
-    add("--width", type=int, default=1024, help="of the block (default: 1024, DINOv2-L)")
-    add("--blocks", type=int, default=24, help="over which saved bytes are summed (default: 24)")
-    add("--rows", type=int, nargs="+", default=[1025, 4 * 1025], help="tokens in a batch")
+    add("--width", type=measure.count, default=1024, help="of the block (default: 1024, DINOv2-L)")
+    add(
+        "--blocks",
+        type=measure.count,
+        default=24,
+        help="over which saved bytes are summed (default: 24)",
+    )
+    add("--rows", type=measure.count, nargs="+", default=[1025, 4 * 1025], help="tokens in a batch")
     add("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
     return parser.parse_args(arguments)
 

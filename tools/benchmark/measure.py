@@ -20,6 +20,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from recyclelora.bad_input import sentence_of
 from recyclelora.ops import library
 from recyclelora.whole_file import whole_file
 
@@ -43,8 +44,24 @@ def exit_with_sentence(main: Callable[[], None]) -> None:
     """Run ``main``; a wrong result or bad input ends it in one sentence and exit code 1."""
     try:
         main()
-    except (WrongResult, ValueError, OSError) as error:
+    except WrongResult as error:
         sys.exit(f"error: {error}")
+    except (ValueError, OSError, MemoryError) as error:
+        sys.exit(f"error: {sentence_of(error)}")
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1, as the type of a command line's option."""
+    if not text.isdecimal() or not 1 <= int(text) <= 10**6:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1,000,000, got {text}")
+    return int(text)
+
+
+def device(text: str) -> torch.device:
+    """``cpu``, ``cuda`` or ``cuda:N``, as the type of a command line's option."""
+    if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", text):
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text}")
+    return torch.device(text)
 
 
 def seconds_of(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
@@ -207,9 +224,9 @@ def block_shapes(width: int) -> dict[str, tuple[int, int]]:
 
 def add_common_options(parser: argparse.ArgumentParser, name: str, rounds: int) -> None:
     """``--device``, ``--rounds``, ``--output``, ``--plot``: the same for every benchmark."""
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--device", type=device, default=torch.device("cpu"))
     parser.add_argument(
-        "--rounds", type=int, default=rounds, help=f"how often each call is timed ({rounds})"
+        "--rounds", type=count, default=rounds, help=f"how often each call is timed ({rounds})"
     )
     parser.add_argument(
         "--output", type=Path, help=f"default: results/benchmark/{name}.json, _cuda on a GPU"
@@ -221,10 +238,12 @@ def finish_options(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """Check the device, fill in the files' names; returns the settings for the record."""
     if args.device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda, but torch sees no CUDA device here")
-    if args.rounds < 1:
-        raise ValueError(f"--rounds must be at least 1, got {args.rounds}")
     suffix = "_cuda" if args.device.type == "cuda" else ""
     args.output = args.output or RESULTS / f"{name}{suffix}.json"
     args.plot = args.plot or DOCS / f"benchmark_{name}{suffix}.png"
+    for file in (args.output, args.plot):  # now, and not after an hour
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            raise ValueError(f"expected a file to write, got the folder {file}: name a file in it")
     settings = {key: value for key, value in vars(args).items() if key not in ("output", "plot")}
     return {**settings, "device": str(args.device)}

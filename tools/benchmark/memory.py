@@ -114,8 +114,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sizes = ["dinov2_s", "dinov2_b", "dinov2_l"]
     add("--backbones", nargs="+", choices=BACKBONES, default=sizes, help="default: S, B and L")
     add("--head", choices=HEADS, default="full", help="full: the published one (default)")
-    add("--crop", type=int, default=512, help="pixels, a multiple of 16 (default: 512)")
-    add("--batch", type=int, default=1, help="images (default: 1)")
+    add("--crop", type=measure.count, default=512, help="pixels, a multiple of 16 (default: 512)")
+    add("--batch", type=measure.count, default=1, help="images (default: 1)")
     add("--precision", choices=PRECISIONS, default="float32", help="default: float32, the paper's")
     return parser.parse_args(arguments)
 

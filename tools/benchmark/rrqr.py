@@ -298,10 +298,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--models", type=model_size, nargs="+", default=list(MODELS.items()), metavar="NAME",
         help="a name, or NAME:WIDTHxBLOCKS; the first is decomposed whole")  # fmt: skip
-    add("--matrices", type=int, default=2, help="of each shape (default: 2)")
-    add("--model-rounds", type=int, default=2, help="how often the whole model is (default: 2)")
-    add("--sizes", type=int, nargs="+", default=[256, 512, 1024, 2048])
-    add("--threads", type=int, nargs="+", default=[1, 2])
+    add("--matrices", type=measure.count, default=2, help="of each shape (default: 2)")
+    add(
+        "--model-rounds",
+        type=measure.count,
+        default=2,
+        help="how often the whole model is (default: 2)",
+    )
+    add("--sizes", type=measure.count, nargs="+", default=[256, 512, 1024, 2048])
+    add("--threads", type=measure.count, nargs="+", default=[1, 2])
     add("--weights", help="real ViT-S weights: a name such as dinov2_vits14_focus, or a file")
     return parser.parse_args(arguments)
 

@@ -271,8 +271,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--backbone", choices=BACKBONES, default="dinov2_s")
     add("--head", choices=HEADS, default="demo", help="demo: that of configs/demo.py")
-    add("--crop", type=int, default=256, help="pixels, a multiple of 16 (default: 256)")
-    add("--batch", type=int, default=4, help="images (default: 4)")
+    add("--crop", type=measure.count, default=256, help="pixels, a multiple of 16 (default: 256)")
+    add("--batch", type=measure.count, default=4, help="images (default: 4)")
     add("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     return parser.parse_args(arguments)
 

@@ -73,6 +73,10 @@ def read_checkpoint(path: str | Path) -> dict:
             f"{path} is not a checkpoint of this program (expected format {FORMAT!r}); pretrained "
             "backbone weights belong in model.backbone.module.weights"
         )
+    weights = content.get("trained" if content["format"] == TRAINED else "model")
+    tensors = isinstance(weights, dict) and all(map(torch.is_tensor, weights.values()))
+    if not tensors or not isinstance(content.get("iteration"), int):
+        raise ValueError(f"{path} lacks the weights or the iteration; take another copy of it")
     return content
 
 

@@ -62,7 +62,7 @@ def load_trained(model: nn.Module, content: dict, *, source: str) -> None:
             f"{source} belongs to another model: {differ[0]} differs ({len(differ)} such). Use the "
             "config and overrides (ranks, sizes, classes) that it was trained with"
         )
-    if base_digest(model.backbone) != content["base_sha256"]:
+    if base_digest(model.backbone) != content.get("base_sha256"):
         raise ValueError(
             f"{source} was trained on other backbone weights than those loaded here: set "
             "model.backbone.module.weights to the ones of its training"
