@@ -20,9 +20,10 @@ def check_settings(r_main: int, r_sub: int, alpha: float, init: str, sparse_a: b
             raise TypeError(f"{name} must be an int, got {rank!r}")
         if rank < 0:
             raise ValueError(f"{name} must be 0 or more, got {rank}")
-    if not (isinstance(alpha, int | float) and math.isfinite(alpha) and alpha > 0):
+    known = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if not (known and math.isfinite(alpha) and alpha > 0):
         raise ValueError(f"alpha must be a finite number above 0, got {alpha!r}")
-    if init not in INITIALISERS:
+    if not isinstance(init, str) or init not in INITIALISERS:
         raise ValueError(f"init must be one of {', '.join(INITIALISERS)}, got {init!r}")
     if sparse_a and init != "rrqr":
         raise ValueError(

@@ -31,13 +31,15 @@ def save_adapters(model: nn.Module, path: str | Path) -> None:
     Raises
     ------
     ValueError
-        If the model has no adapters.
+        If the model has no adapters, or ``path`` is a folder.
     FileNotFoundError
         If the folder of ``path`` does not exist.
     """
     layers, path = adapted_layers(model), Path(path)
     if not layers:
         raise ValueError("the model has no adapters to save: call adapt() first")
+    if path.is_dir():
+        raise ValueError(f"cannot save adapters to {path}: it is a folder; name a file in it")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot save adapters to {path}: there is no folder {path.parent}")
     content: dict[str, Any] = {"format": FORMAT, "layers": {}}

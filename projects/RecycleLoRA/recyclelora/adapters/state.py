@@ -24,6 +24,8 @@ class AdapterParameters(NamedTuple):
 
 def adapted_layers(model: nn.Module) -> dict[str, DualLoRALinear]:
     """The dual-adapter layers of ``model`` by name, each once; empty if it is not adapted."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     return {n: m for n, m in model.named_modules() if isinstance(m, DualLoRALinear)}
 
 

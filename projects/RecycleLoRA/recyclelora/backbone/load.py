@@ -11,6 +11,7 @@ from torch import nn
 from .files import read_checkpoint, some_of
 from .layouts import to_official
 from .resample import resample_patch_kernel, resample_position_embedding
+from .vit import DinoVisionTransformer
 from .weights import locate_weights
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
             initialisation.
 
     Raises:
+        TypeError: another kind of module, or weights that are no path.
         FileNotFoundError: no such file or name.
         ValueError: the file cannot be read or belongs to another model; then the sentence lists
             what is missing, unexpected or of another shape, and ``module`` is as it was.
@@ -43,8 +45,12 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
     >>> from recyclelora.backbone import dinov2_vits
     >>> backbone = load_weights(dinov2_vits(patch_size=16, img_size=512), None)
     """
+    if not isinstance(module, DinoVisionTransformer):
+        raise TypeError(f"weights go into a DinoVisionTransformer, got {type(module).__name__}")
     if weights is None:
         return module
+    if not isinstance(weights, str | os.PathLike):
+        raise TypeError(f"weights must be a path, a known name or None, got {weights!r}")
     if any(parameter.is_meta for parameter in module.parameters()):
         logger.info("weights %s not read: the backbone is on the meta device", weights)
         return module

@@ -209,10 +209,13 @@ class DinoVisionTransformer(Backbone):
         return torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
 
     def _grid_of(self, images: torch.Tensor) -> tuple[int, int]:
+        if not isinstance(images, torch.Tensor) or not images.is_floating_point():
+            what = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
+            raise ValueError(f"images must be a tensor of normalised floats, got {what}")
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be (B, 3, H, W), got shape {tuple(images.shape)}")
         height, width = images.shape[-2:]
-        if height % self.patch_size or width % self.patch_size:
+        if not height or not width or height % self.patch_size or width % self.patch_size:
             raise ValueError(
                 f"image sides must be multiples of the patch size {self.patch_size}, "
                 f"got {height}x{width}: pad or resize the image"

@@ -84,6 +84,8 @@ def register_folder(
         >>> MetadataCatalog.get("my_city").ignore_label
         255
     """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a dataset's name must be text, got {name!r}")
     suffixes = (image_suffix,) if isinstance(image_suffix, str) else tuple(image_suffix)
     layout = Layout(str(images), str(labels), suffixes, label_suffix)
     return register(

@@ -39,7 +39,13 @@ class LabelMap:
     channel: int | None = None
 
     def __post_init__(self) -> None:
-        ids = {int(key): int(value) for key, value in dict(self.ids).items()}
+        try:
+            ids = {int(key): int(value) for key, value in dict(self.ids).items()}
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"label map '{self.name}' must be a dict of whole numbers, id in the file -> train "
+                f"id, got {brief(self.ids)}"
+            ) from None
         known = {*range(len(CLASSES)), IGNORE_LABEL}
         wrong = sorted(set(ids.values()) - known)
         if wrong or not ids or min(ids) < 0 or max(ids) > 65535:

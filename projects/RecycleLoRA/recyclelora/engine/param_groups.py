@@ -62,6 +62,8 @@ def parameter_groups(
         >>> [(g["name"], g["lr"], g["weight_decay"]) for g in groups]
         [('head', 0.0001, 0.05)]
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     number("the learning rate", lr, most=1e3)
     number("the weight decay", weight_decay, most=1e3)
     for key, rule in rules.items():

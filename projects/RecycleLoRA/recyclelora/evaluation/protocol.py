@@ -50,15 +50,22 @@ class Protocol:
     batch: int = 4
 
     def __post_init__(self) -> None:
-        sizes = {str(key): tuple(int(side) for side in self.sizes[key]) for key in self.sizes}
+        try:
+            sizes = {str(k): tuple(int(side) for side in v) for k, v in dict(self.sizes).items()}
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"protocol '{self.name}': sizes must be benchmark -> (W, H), got {self.sizes!r}"
+            ) from None
         object.__setattr__(self, "sizes", sizes)
         object.__setattr__(self, "halve", tuple(self.halve))
         if self.mode not in ("slide", "whole"):
             raise ValueError(
                 f"protocol '{self.name}': mode must be 'slide' or 'whole', got '{self.mode}'"
             )
-        if any(len(size) != 2 or min(size) < 1 for size in sizes.values()):
-            raise ValueError(f"protocol '{self.name}': sizes must be (W, H) in pixels, got {sizes}")
+        if any(len(s) != 2 or not 1 <= min(s) <= max(s) <= 16_384 for s in sizes.values()):
+            raise ValueError(
+                f"protocol '{self.name}': sizes must be (W, H) of 1 to 16,384 pixels, got {sizes}"
+            )
         if self.long_side is not None:
             whole_number(f"protocol '{self.name}': long_side", self.long_side, least=1, most=16_384)
         whole_number(f"protocol '{self.name}': crop", self.crop, least=1, most=16_384)

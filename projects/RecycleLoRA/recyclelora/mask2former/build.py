@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from detectron2.layers import ShapeSpec
 from torch import nn
 
 from .criterion import SetCriterion
@@ -13,6 +14,15 @@ from .matcher import HungarianMatcher
 from .meta_arch import MaskFormer
 from .pixel_decoder import MSDeformAttnPixelDecoder
 from .transformer_decoder import MultiScaleMaskedTransformerDecoder
+
+
+def _output_shape(backbone: nn.Module) -> dict[str, ShapeSpec]:
+    if not isinstance(backbone, nn.Module) or not hasattr(backbone, "output_shape"):
+        raise TypeError(
+            "backbone must be a Detectron2 backbone, a module with output_shape(), got "
+            f"{type(backbone).__name__}"
+        )
+    return backbone.output_shape()
 
 
 def build_segmentor(
@@ -44,7 +54,7 @@ def build_segmentor(
     the head's initial weights depend on it alone, not on what was drawn for the backbone; None
     draws them from torch's global generator.
     """
-    input_shape = backbone.output_shape()
+    input_shape = _output_shape(backbone)
     with _drawn_by(head_seed):
         pixel_decoder = MSDeformAttnPixelDecoder(
             input_shape,

@@ -79,6 +79,10 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
     for name, count in (("n_major", n_major), ("n_minor", n_minor)):
         if isinstance(count, bool) or not isinstance(count, int | torch.SymInt):
             raise TypeError(f"rrqr: {name} must be an int, got {count!r}")
+        if isinstance(count, int) and abs(count) >= 2**63:  # more than an operator takes
+            raise ValueError(f"rrqr: {name} must be 0..min(d, k), got {count}")
+    if weight.layout != torch.strided:
+        raise ValueError(f"rrqr: weight must be dense, got {weight.layout}; call to_dense() first")
     if unpack_dual(weight).tangent is not None:  # PyTorch would drop it: a derivative of zero
         raise NotImplementedError(NO_DERIVATIVE)
     return RRQR(*torch.ops.recyclelora.rrqr(weight, n_major, n_minor))
