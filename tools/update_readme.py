@@ -19,6 +19,7 @@ from tables import TABLES as RUNS
 from tables import runs_of
 
 ROOT = Path(__file__).resolve().parents[1]
+NOT_RUN = "*Not run yet.*"
 
 
 def demo_table() -> str:
@@ -145,6 +146,28 @@ def step_table() -> str:
     )
 
 
+def memory_table() -> str:
+    """Peak memory of a step of every backbone, a column for each variant."""
+    if not (ROOT / "results" / "benchmark" / "memory.json").is_file():
+        return NOT_RUN
+    run = benchmark("memory")
+    rows = []
+    for part in run["runs"]:
+        variants = part["variants"]
+        peaks = [f"{found['peak_bytes'] / 1e9:.1f} GB" for found in variants.values()]
+        model = f"{variants['dense']['model_bytes'] / 1e9:.1f} GB"
+        rows.append([part["backbone"], model, *peaks])
+    headers = ["backbone", "model", *variants]
+    table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    settings = run["settings"]
+    return (
+        f"{table}\n\nPeak resident memory of a process that trains: forward, backward and AdamW, "
+        f"the {settings['head']} head, {settings['precision']}, {settings['batch']} x "
+        f"{settings['crop']} x {settings['crop']} pixels; dense or sparse A. *model*: its "
+        f"parameters and buffers. {ran_on(run)}"
+    )
+
+
 def spread(values: Sequence[float]) -> str:
     """Their mean, and from two on the standard deviation; empty where there is none."""
     if len(values) < 2:
@@ -160,7 +183,7 @@ def runs_table(table: str) -> str:
             results[run.row].append(json.loads(file.read_text()))
     done = [result for found in results.values() for result in found]
     if not done:
-        return "*Not run yet.*"
+        return NOT_RUN
     domains = list(done[0]["result"]["domains"])
     lines = []
     for name, row in RUNS[table].rows.items():
@@ -197,6 +220,7 @@ TABLES = {
     "rrqr": rrqr_table,
     "adapter": adapter_table,
     "step": step_table,
+    "memory": memory_table,
 }
 
 

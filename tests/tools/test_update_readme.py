@@ -85,3 +85,22 @@ def test_runs_table_has_mean_and_spread_and_is_empty_where_runs_are_missing(
     said = lines[-1]
     for part in ("300 iterations of batch 4 on 1,200 drawn streets", "100 images", "10 minutes"):
         assert part in said
+
+
+def test_memory_table_has_a_row_for_each_backbone(tool, monkeypatch, tmp_path):
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    assert tool.memory_table() == tool.NOT_RUN
+    found = {"peak_bytes": 6.5e9, "step_bytes": 4e9, "model_bytes": 1.4e9}
+    variants = {"dense": found, "sparse, checkpointing": {**found, "peak_bytes": 2.5e9}}
+    settings = {"head": "full", "precision": "float32", "batch": 1, "crop": 512}
+    environment = {"machine": "a machine", "versions": {"torch": "2.11"}, "commit": "abc"}
+    runs = [{"backbone": "dinov2_l", "variants": variants}]
+    (tmp_path / "results" / "benchmark").mkdir(parents=True)
+    (tmp_path / "results" / "benchmark" / "memory.json").write_text(
+        json.dumps({"runs": runs, "settings": settings, "environment": environment})
+    )
+    lines = tool.memory_table().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (lines[0], lines[2])]
+    assert cells[0] == ["backbone", "model", "dense", "sparse, checkpointing"]
+    assert cells[1] == ["dinov2_l", "1.4 GB", "6.5 GB", "2.5 GB"]
+    assert "1 x 512 x 512 pixels" in lines[-1] and "a machine" in lines[-1]
