@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import zipfile
@@ -68,6 +69,23 @@ def test_no_file_runs_code(wrapping, reader, tmp_path):
     with pytest.raises(ValueError, match=r"evil\.pth"):
         READERS[reader](file)
     assert not proof.exists()
+
+
+# Ways to run what a file says.
+UNSAFE = (
+    r"\bpickle\.loads?\(|\byaml\.|allow_pickle=True|(?<![.\w`])(eval|exec)\(|shell=True|os\.system"
+)
+
+
+def test_no_source_reads_files_in_a_way_that_could_run_them():
+    root, found = Path(__file__).parents[2], []
+    for folder in ("projects", "tools", "configs"):
+        for source in sorted((root / folder).rglob("*.py")):
+            for line in source.read_text(encoding="utf-8").splitlines():
+                loads = "torch.load(" in line and "weights_only=True" not in line
+                if loads or re.search(UNSAFE, line):
+                    found.append(f"{source.name}: {line.strip()}")
+    assert not found, "\n".join(found)
 
 
 def zipped(file, change=lambda name, content: content, compression=zipfile.ZIP_STORED):

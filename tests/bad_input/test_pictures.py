@@ -1,5 +1,6 @@
 """Image and label files of every kind: the right pixels, or one sentence that names the file."""
 
+import json
 import os
 import struct
 import warnings
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from recyclelora.data import CAMVID, CITYSCAPES_IDS, TRAIN_IDS, LabelMap, read_image, read_pair
+from recyclelora.data.label_maps import mapillary_label_map
 from recyclelora.data.mapper import TestMapper, TrainMapper
 from recyclelora.evaluation import native
 
@@ -249,3 +251,26 @@ def test_pictures_of_odd_sizes_train_and_are_evaluated(size, tmp_path):
     for protocol in (native(long_side=96), native(mode="slide", crop=64, stride=43)):
         prediction, truth, _ = protocol.segment(lambda images: images[:, :2], sample, "none")
         assert prediction.shape == truth.shape == size
+
+
+# Mapillary's list of classes.
+CLASS_LISTS = {
+    "nothing": "",
+    "a number": "3",
+    "no labels": "{}",
+    "labels that are a number": '{"labels": 3}',
+    "labels without names": '{"labels": [{}]}',
+    "brackets without end": "[" * 100_000,
+    "no text": "\udcff",
+    "more labels than ids": json.dumps({"labels": [{"readable": "sky"}] * 70_000}),
+    "11 MB": " " * 11_000_000,
+}
+
+
+@pytest.mark.parametrize("content", CLASS_LISTS)
+def test_a_list_of_classes_that_is(content, tmp_path):
+    file = tmp_path / "config.json"
+    file.write_bytes(CLASS_LISTS[content].encode(errors="surrogateescape"))
+    with pytest.raises(ValueError) as stopped:
+        mapillary_label_map(file)
+    assert "Mapillary" in str(stopped.value) and len(str(stopped.value)) < 500

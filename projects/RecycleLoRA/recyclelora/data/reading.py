@@ -49,9 +49,9 @@ def _decoding(file: str | Path) -> Iterator[None]:
 def _header(file: str | Path) -> Image.Image:
     """Open without decoding the picture."""
     path = Path(file)
-    if not path.exists():
-        raise FileNotFoundError(f"{file}: no such file; restore it or remove its pair")
     if not path.is_file():
+        if not path.exists():
+            raise FileNotFoundError(f"{file}: no such file; restore it or remove its pair")
         raise ValueError(
             f"{file}: expected a picture, got a folder or device of that name; rename it"
         )
