@@ -143,7 +143,8 @@ def call(command: Sequence[str], lock: int) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     if stopped:
-        sys.exit(STOPPED)
+        print(STOPPED, flush=True)
+        sys.exit(0)  # as the training tool: what was asked for was done
     return status
 
 
@@ -298,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {sentence_of(error)}")
     except KeyboardInterrupt:
-        sys.exit(STOPPED)
+        print(STOPPED, flush=True)
 
 
 if __name__ == "__main__":
