@@ -253,6 +253,25 @@ def test_pictures_of_odd_sizes_train_and_are_evaluated(size, tmp_path):
         assert prediction.shape == truth.shape == size
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM"])
+def test_random_bytes_changed_end_in_a_picture_or_a_sentence(kind, tmp_path):
+    rng, file = np.random.default_rng(0), tmp_path / "a.png"
+    saved(np.kron(COLORS, np.ones((4, 4, 1), np.uint8)), file, format=kind)
+    content = file.read_bytes()
+    refused = 0
+    for _ in range(60):
+        changed = bytearray(content)
+        for place in rng.integers(0, min(len(changed), 200), 3):
+            changed[place] = rng.integers(256)
+        file.write_bytes(changed)
+        try:
+            assert read_image(file).shape[2] == 3
+        except ValueError as error:
+            refused += 1
+            assert str(error).startswith(str(file)) and "\n" not in str(error)
+    assert refused
+
+
 # Mapillary's list of classes.
 CLASS_LISTS = {
     "nothing": "",

@@ -58,7 +58,13 @@ def _join_torchrun(main: Callable[[Namespace], None], args: Namespace) -> None:
             )
     gpus = torch.cuda.is_available()
     if gpus:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        local, available = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= available:
+            raise ValueError(
+                f"torchrun started process {local} (from 0) here, but torch sees {available} GPUs: "
+                "start at most one process a GPU"
+            )
+        torch.cuda.set_device(local)
     dist.init_process_group("nccl" if gpus else "gloo")
     try:
         _create_local_group()
