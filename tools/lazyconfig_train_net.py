@@ -15,13 +15,15 @@ from pathlib import Path
 import torch
 from detectron2.config import LazyConfig
 from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.bad_input import sentence_of
 from recyclelora.engine.config_check import SECTIONS, check_config
-from recyclelora.engine.launch import launch_processes
+from recyclelora.engine.launch import launch_processes, resume_command
 from recyclelora.engine.overrides import apply_overrides
 from recyclelora.engine.run import evaluate, train
+from recyclelora.engine.stopping import Stopped
 
 
 def read_config(file: str) -> DictConfig:
@@ -56,7 +58,10 @@ def load_config(args: Namespace) -> DictConfig:
 
 
 def main(args: Namespace) -> None:
-    """One process of the run; whatever stops it, it ends with one sentence and exit code 1."""
+    """One process of the run; whatever stops it, it ends with one sentence and exit code 1.
+
+    A run that was asked to stop ends with the command that resumes it, and exit code 0.
+    """
     output = None
     try:
         cfg = load_config(args)
@@ -65,6 +70,9 @@ def main(args: Namespace) -> None:
             evaluate(cfg)
         else:
             train(cfg, resume=args.resume)
+    except Stopped:
+        if comm.is_main_process():
+            print(f"stopped, nothing is lost; to go on: {resume_command()}", flush=True)
     except Exception as error:
         with contextlib.suppress(OSError):  # a full disk is a reason to be here
             if output is not None and output.is_dir():  # where it happened, for who wants to know

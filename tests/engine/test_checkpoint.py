@@ -1,7 +1,9 @@
 """Checkpoints are whole, safe to read, and refuse another model."""
 
+import errno
 import os
 import pickle
+import resource
 
 import pytest
 import torch
@@ -25,7 +27,8 @@ def test_what_is_saved_comes_back(tmp_path):
     optimizer = torch.optim.AdamW(saved.parameters(), lr=0.1)
     saved(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    save_checkpoint(tmp_path / "c.pth", model=saved, optimizer=optimizer, iteration=7)
+    training = {"optimizer": optimizer.state_dict()}
+    save_checkpoint(tmp_path / "c.pth", model=saved, iteration=7, training=training)
     content = read_checkpoint(tmp_path / "c.pth")
     assert content["iteration"] == 7
     other = model()
@@ -44,9 +47,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        save_checkpoint(path, model=model(), iteration=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            save_checkpoint(path, model=model(), iteration=2)
+    before_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before_limit[1]))
+    try:  # as the disk itself says it, in the middle of torch's writing
+        with pytest.raises(OSError, match="File too large") as refused:
+            save_checkpoint(path, model=model(), iteration=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before_limit)
+    assert refused.value.errno == errno.EFBIG
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["c.pth"]
 
@@ -56,17 +68,28 @@ class Malicious:
         return os.mkdir, ("executed",)
 
 
+def test_a_flipped_bit_is_found_before_it_is_loaded(tmp_path):
+    path = tmp_path / "c.pth"
+    save_checkpoint(path, model=model(), iteration=1)
+    whole = path.read_bytes()
+    start = whole.index(model()[0].weight.detach().numpy().tobytes())
+    path.write_bytes(whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :])
+    torch.load(path, weights_only=True)  # torch itself does not notice
+    with pytest.raises(ValueError, match=r"c.pth is damaged \(in its part"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
 def test_damaged_files_are_one_sentence(tmp_path, content):
     (tmp_path / "c.pth").write_bytes(content)
-    with pytest.raises(ValueError, match="damaged or not a PyTorch file"):
+    with pytest.raises(ValueError, match=r"c.pth cannot be read as tensors only: it is damaged"):
         read_checkpoint(tmp_path / "c.pth")
 
 
 def test_files_from_strangers_execute_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.pth").write_bytes(pickle.dumps(Malicious()))
-    with pytest.raises(ValueError, match="damaged or not"):
+    with pytest.raises(ValueError, match="holds Python objects, which are not loaded"):
         read_checkpoint(tmp_path / "c.pth")
     assert not (tmp_path / "executed").exists()
 
@@ -96,16 +119,22 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path):
     checkpoints = Checkpoints(tmp_path / "run", keep=2)
     assert checkpoints.latest() is None
     net = model()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     for iteration in (5, 10, 15):
-        checkpoints.save(model=net, optimizer=optimizer, iteration=iteration)
+        checkpoints.save(model=net, iteration=iteration)
     assert [p.name for p in checkpoints.paths()] == [
         "iter_0000010.pth",
         "iter_0000015.pth",
     ]
     newest = checkpoints.paths()[-1]
-    newest.write_bytes(newest.read_bytes()[:100])
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[:100])
     said = []
     path, content = checkpoints.latest(log=said.append)
     assert (path.name, content["iteration"]) == ("iter_0000010.pth", 10)
     assert "iter_0000015.pth" in said[0]
+    checkpoints.set_aside_after(path)
+    assert [p.name for p in checkpoints.paths()] == ["iter_0000010.pth"]
+    assert newest.with_name("iter_0000015.pth.damaged").read_bytes() == whole[:100]
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"none of the 1 checkpoints in .* can be read"):
+        checkpoints.latest(log=said.append)

@@ -6,8 +6,10 @@ import pytest
 import torch
 from detectron2.config import LazyConfig
 
+from recyclelora import rrqr
 from recyclelora.engine.run import build_model, pick_device
 
+CPU = torch.device("cpu")
 TINY = Path(__file__).parents[1] / "tools" / "tiny.py"
 
 
@@ -16,19 +18,44 @@ def cfg():
     return LazyConfig.load(str(TINY))
 
 
-def test_a_checkpoint_needs_no_pretrained_file_and_the_config_stays(cfg):
+@pytest.fixture
+def state(cfg):
+    """The weights of a checkpoint of that model."""
+    return build_model(cfg, device=CPU).state_dict()
+
+
+def test_a_checkpoint_needs_no_pretrained_file_and_the_config_stays(cfg, state):
     cfg.model.backbone.module.weights = "/nowhere/weights.pth"
-    model = build_model(cfg, pretrained=False, device=torch.device("cpu"))
+    model = build_model(cfg, device=CPU, state=state)
     assert model.backbone.embed_dim == 64
     assert cfg.model.backbone.module.weights == "/nowhere/weights.pth"
     with pytest.raises(FileNotFoundError, match="neither a file nor a known name"):
-        build_model(cfg, pretrained=True, device=torch.device("cpu"))
+        build_model(cfg, device=CPU)
 
 
-@pytest.mark.parametrize("pretrained", [True, False])
-def test_the_model_may_refer_to_other_sections(cfg, pretrained):
+def test_a_checkpoint_needs_no_decomposing(cfg, monkeypatch):
+    built = build_model(cfg, device=CPU)
+    x = torch.rand(1, 3, 64, 96) * 255
+    state = {name: value.clone() for name, value in built.state_dict().items()}
+
+    def only_shapes(weight, *ranks):
+        assert weight.is_meta
+        return rrqr(weight, *ranks)
+
+    monkeypatch.setattr("recyclelora.adapters.initialisers.rrqr", only_shapes)
+    loaded = build_model(cfg, device=CPU, state=state)
+    assert not any(t.is_meta for t in (*loaded.parameters(), *loaded.buffers()))
+    trainable = [{n for n, p in m.named_parameters() if p.requires_grad} for m in (built, loaded)]
+    assert trainable[0] == trainable[1]
+    built.eval(), loaded.eval()
+    assert torch.equal(loaded.semantic_logits(x), built.semantic_logits(x))
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_the_model_may_refer_to_other_sections(cfg, state, resumed):
+    cfg.train.log_period = cfg.model.num_queries
     cfg.model.num_queries = "${train.log_period}"
-    model = build_model(cfg, pretrained=pretrained, device=torch.device("cpu"))
+    model = build_model(cfg, device=CPU, state=state if resumed else None)
     assert model.sem_seg_head.predictor.query_feat.weight.shape[0] == cfg.train.log_period
 
 

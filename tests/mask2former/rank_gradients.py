@@ -1,4 +1,7 @@
-"""One rank's training step, run by test_distributed.py: RANK WORLD_SIZE INIT_FILE OUTPUT."""
+"""One rank's training step, run by test_distributed.py: RANK WORLD_SIZE INIT_FILE OUTPUT [BROKEN].
+
+BROKEN is the rank whose images are NaN; then the output holds what was raised.
+"""
 
 import sys
 
@@ -24,7 +27,7 @@ def sample(seed):
     }
 
 
-def main(rank, world_size, init_file, output):
+def main(rank, world_size, init_file, output, broken=None):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = build_segmentor(Patches(), **SMALL)
@@ -34,7 +37,18 @@ def main(rank, world_size, init_file, output):
         )
         model = DistributedDataParallel(model)
     share = BATCH // world_size
-    losses = model([sample(i) for i in range(rank * share, (rank + 1) * share)])
+    samples = [sample(i) for i in range(rank * share, (rank + 1) * share)]
+    if broken is not None:
+        if rank == int(broken):
+            samples[0]["image"] *= float("nan")
+        try:
+            model(samples)
+        except FloatingPointError as error:
+            torch.save(str(error), output)
+        model([sample(i) for i in range(rank * share, (rank + 1) * share)])  # nobody waits
+        torch.distributed.destroy_process_group()
+        return
+    losses = model(samples)
     sum(losses.values()).backward()
     plain = getattr(model, "module", model)
     gradients = {name: p.grad for name, p in plain.named_parameters()}

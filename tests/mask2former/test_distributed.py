@@ -6,17 +6,19 @@ import pytest
 import torch
 
 
+def run(processes):
+    """Start the script with each of these lists of arguments, and wait for all."""
+    script = Path(__file__).with_name("rank_gradients.py")
+    started = [subprocess.Popen([sys.executable, script, *map(str, each)]) for each in processes]
+    assert [process.wait(timeout=120) for process in started] == [0] * len(started)
+
+
 @pytest.mark.slow
 def test_two_processes_train_what_one_would(tmp_path):
     """Halves of a batch on two gloo ranks give, after DDP's averaging, the whole's gradient."""
-    script = Path(__file__).with_name("rank_gradients.py")
     runs = [(0, 1), (0, 2), (1, 2)]
     outputs = [tmp_path / f"{rank}_of_{world}.pt" for rank, world in runs]
-    processes = [
-        subprocess.Popen([sys.executable, script, str(r), str(w), tmp_path / "store", out])
-        for (r, w), out in zip(runs, outputs, strict=True)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    run([(*which, tmp_path / "store", out) for which, out in zip(runs, outputs, strict=True)])
     whole, first, second = (torch.load(path, weights_only=True) for path in outputs)
     for name, loss in whole["losses"].items():
         average = (first["losses"][name] + second["losses"][name]) / 2
@@ -27,3 +29,12 @@ def test_two_processes_train_what_one_would(tmp_path):
         # Biases that a norm or a softmax takes out again have rounding noise for a gradient.
         scale = max(gradient.abs().max(), 0.05 * largest)
         assert (first["grads"][name] - gradient).abs().max() <= 1e-4 * scale, name
+
+
+@pytest.mark.slow
+def test_predictions_that_are_not_finite_in_one_process_are_an_error_in_both(tmp_path):
+    outputs = [tmp_path / f"{rank}.pt" for rank in range(2)]
+    run([(rank, 2, tmp_path / "store", outputs[rank], 1) for rank in range(2)])
+    first, second = (torch.load(path, weights_only=True) for path in outputs)
+    assert first == "the predictions of another process are not finite"
+    assert "image 0 of the batch" in second

@@ -25,7 +25,7 @@ def run(tmp_path):
     module = cfg.model.backbone.module.module
     torch.save(instantiate(module).state_dict(), weights)
     cfg.model.backbone.module.weights = str(weights)
-    model = build_model(cfg, pretrained=True, device=torch.device("cpu"))
+    model = build_model(cfg, device=torch.device("cpu"))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:

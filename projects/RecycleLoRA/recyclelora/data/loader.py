@@ -1,5 +1,9 @@
 """Loaders whose samples depend on (seed, iteration, position in the global batch) alone."""
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import cv2
@@ -89,7 +93,7 @@ class TrainLoader:
         self._loader = _data_loader(dataset, num_workers, batch_sampler=batches)
 
     def __iter__(self) -> Iterator[list[dict]]:
-        for batch in self._loader:
+        for batch in _batches(self._loader):
             yield [_raise_errors(sample) for sample in batch]
 
 
@@ -167,7 +171,7 @@ class TestLoader:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[dict]:
-        for (sample,) in self._loader:
+        for (sample,) in _batches(self._loader):
             yield _raise_errors(sample)
 
 
@@ -195,17 +199,51 @@ def _data_loader(
         batch_sampler=batch_sampler,
         num_workers=num_workers,
         collate_fn=list,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _one_thread(_: int) -> None:
-    """Workers are the parallelism; OpenCV's own pool would fight with it.
-
-    0, not 1: in a fork of a process whose pool has run, 1 would wait for threads that are not here.
-    """
+def _begin_worker(_: int) -> None:
+    # Workers are the parallelism; OpenCV's own pool would fight with it. 0, not 1: in a fork of a
+    # process whose pool has run, 1 would wait for threads that are not here.
     cv2.setNumThreads(0)
+    # A signal to a whole group of processes is for the main one, which still needs its workers to
+    # end well: they listen to it alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_obey_main_process, daemon=True).start()
+
+
+def _obey_main_process() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != multiprocessing.parent_process().pid:
+        pass
+    os._exit(0)
+
+
+def _batches(loader: DataLoader) -> Iterator[list]:
+    """The loader's batches; of a worker that died one sentence, and that between two batches."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if main and loader.num_workers > 0:
+        # The loader's own handler would raise wherever the program happens to be. Without it the
+        # loader still finds out while it waits.
+        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:  # the last two: while it sent a batch
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                raise
+            raise ChildProcessError(
+                f"a process that reads the data has died ({error}), perhaps of too little memory: "
+                "use fewer of them (num_workers) or smaller crops; a training goes on with "
+                "--resume from its last checkpoint"
+            ) from error
+        yield batch
 
 
 def _raise_errors(sample: object) -> dict:

@@ -1,13 +1,14 @@
 """Checkpoints: tensors and plain types, written whole or not at all, read with ``weights_only``."""
 
-import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from recyclelora.tensor_file import read_tensor_file
 from recyclelora.whole_file import whole_file
 
 from .trained import TRAINED
@@ -21,8 +22,7 @@ def save_checkpoint(
     *,
     model: nn.Module,
     iteration: int,
-    optimizer: torch.optim.Optimizer | None = None,
-    scaler: torch.amp.GradScaler | None = None,
+    training: Mapping[str, object] | None = None,
 ) -> None:
     """Write ``path`` atomically: to a temporary file beside it, synced, then renamed.
 
@@ -30,18 +30,23 @@ def save_checkpoint(
         path: the file; its folder is made.
         model: its state dict is stored (adapters in their unmerged form).
         iteration: the number of finished iterations, which is the next one to run.
-        optimizer: its state is stored, for resuming.
-        scaler: the float16 loss scaler, for resuming.
+        training: what resuming needs besides, tensors and plain types by name (see
+            :meth:`Trainer.state_dict`).
+
+    Raises:
+        OSError: the disk is full, or refuses for another reason.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT, "iteration": iteration, "model": model.state_dict()}
-    if optimizer is not None:
-        content["optimizer"] = optimizer.state_dict()
-    if scaler is not None:
-        content["scaler"] = scaler.state_dict()
-    with whole_file(path, sync=True) as temporary:
-        torch.save(content, temporary)
+    with whole_file(path, sync=True) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content | dict(training or {}), file)
+        except RuntimeError as error:
+            # torch's writer covers what the disk said with a remark of its own.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -56,18 +61,11 @@ def read_checkpoint(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: give the path of an existing .pth file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise ValueError(
-            f"cannot read the checkpoint {path}: it is damaged or not a PyTorch file of tensors"
-        ) from error
+    content = read_tensor_file(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():  # torch does not compare the checksums
+                raise ValueError(f"{path} is damaged (in its part {broken}); take another copy")
     if not isinstance(content, dict) or content.get("format") not in (FORMAT, TRAINED):
         raise ValueError(
             f"{path} is not a checkpoint of this program (expected format {FORMAT!r}); pretrained "
@@ -80,8 +78,25 @@ def read_checkpoint(path: str | Path) -> dict:
     return content
 
 
-def load_model(model: nn.Module, state: dict[str, torch.Tensor], *, source: str) -> None:
+def evaluated_weights(content: Mapping) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint that are evaluated: averages (``train.ema``) where it has them.
+
+    They are a state dict of the model, to be loaded by :func:`load_model`.
+    """
+    return content["model"] | content.get("ema", {})
+
+
+def load_model(
+    model: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, assign: bool = False
+) -> None:
     """Load a model's state completely, or raise one sentence and leave the model as it was.
+
+    Args:
+        model: takes the values.
+        state: of :meth:`torch.nn.Module.state_dict`.
+        source: where the state is from, for the sentence.
+        assign: let the model hold the tensors of ``state`` themselves, as one on the meta device
+            has to.
 
     Raises:
         ValueError: keys or shapes differ: it is a checkpoint of another model.
@@ -106,7 +121,7 @@ def load_model(model: nn.Module, state: dict[str, torch.Tensor], *, source: str)
             f"{source} belongs to another model: {'; '.join(problems)}. Use the config (sizes, "
             "ranks, classes) that it was trained with"
         )
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=assign)
 
 
 class Checkpoints:
@@ -117,6 +132,11 @@ class Checkpoints:
             raise ValueError(f"expected to keep at least one checkpoint, got keep={keep}")
         self.folder = Path(folder)
         self.keep = keep
+        self.saved: int | None = None  # the iteration saved last
+
+    def path(self, iteration: int) -> Path:
+        """Where the checkpoint after so many finished iterations is."""
+        return self.folder / f"iter_{iteration:07d}.pth"
 
     def paths(self) -> list[Path]:
         """All checkpoints, oldest first."""
@@ -125,19 +145,44 @@ class Checkpoints:
         found = [p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)]
         return sorted(found, key=lambda p: int(_NAME.fullmatch(p.name)[1]))
 
-    def save(self, *, model, optimizer, iteration: int, scaler=None) -> Path:
-        """Write the checkpoint after ``iteration`` finished iterations, then drop the oldest."""
-        path = self.folder / f"iter_{iteration:07d}.pth"
-        save_checkpoint(path, model=model, optimizer=optimizer, iteration=iteration, scaler=scaler)
+    def save(
+        self, *, model: nn.Module, iteration: int, training: Mapping[str, object] | None = None
+    ) -> None:
+        """Write the checkpoint after ``iteration`` finished iterations, then drop the oldest.
+
+        Asked to save the same iteration twice in a row, it does so once.
+        """
+        if iteration == self.saved:
+            return
+        path = self.path(iteration)
+        save_checkpoint(path, model=model, iteration=iteration, training=training)
+        self.saved = iteration
         for old in self.paths()[: -self.keep]:
             old.unlink()
-        return path
 
     def latest(self, log=print) -> tuple[Path, dict] | None:
-        """The newest readable checkpoint, or None; a damaged one is named and passed over."""
-        for path in reversed(self.paths()):
+        """The newest readable checkpoint, or None; a damaged one is named and passed over.
+
+        Raises:
+            ValueError: there are checkpoints, but none that can be read.
+        """
+        paths = self.paths()
+        for path in reversed(paths):
             try:
                 return path, read_checkpoint(path)
             except ValueError as error:
                 log(f"{error}; trying the one before")
+        if paths:
+            raise ValueError(
+                f"none of the {len(paths)} checkpoints in {self.folder} can be read: remove them "
+                "to begin anew, or put back a copy"
+            )
         return None
+
+    def set_aside_after(self, path: Path) -> None:
+        """Rename the checkpoints newer than ``path``, which are damaged, to ``NAME.damaged``.
+
+        So that they neither count among the newest nor are in the way.
+        """
+        for newer in self.paths()[self.paths().index(path) + 1 :]:
+            newer.rename(newer.with_name(f"{newer.name}.damaged"))

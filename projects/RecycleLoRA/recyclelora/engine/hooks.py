@@ -1,10 +1,11 @@
 """What happens between training steps: timing, and whatever is due every so often."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 
 
 class Every(HookBase):
@@ -39,3 +40,25 @@ class StepTimer(HookBase):
 
     def after_step(self) -> None:
         self.trainer.storage.put_scalar("time", time.perf_counter() - self.start)
+
+
+class WriteScalars(HookBase):
+    """Has the writers write every ``period`` iterations and after the last.
+
+    Unlike Detectron2's ``PeriodicWriter`` not also where a run was stopped, so that a resumed run
+    has the lines of one that never was.
+    """
+
+    def __init__(self, *, writers: Sequence[EventWriter], period: int):
+        self.writers = writers
+        self.period = period
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self.period == 0 or done == self.trainer.max_iter:
+            for writer in self.writers:
+                writer.write()
+
+    def after_train(self) -> None:
+        for writer in self.writers:
+            writer.close()

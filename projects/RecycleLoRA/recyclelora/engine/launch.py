@@ -1,6 +1,8 @@
 """Start the processes of a run: one, several GPUs of one or more machines, or those of torchrun."""
 
 import os
+import shlex
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -46,6 +48,22 @@ def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None
         dist_url=args.dist_url,
         args=(args,),
     )
+
+
+def resume_command() -> str:
+    """The shell command that goes on with the run of this process: as it was started, and resumed.
+
+    Under ``torchrun`` on several machines it has dots for where they meet, which the user knows.
+    """
+    script, *arguments = sys.argv
+    if "--resume" not in arguments:
+        arguments = ["--resume", *arguments]
+    launcher = []
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        workers = os.environ["LOCAL_WORLD_SIZE"]
+        meeting = "--standalone" if workers == os.environ["WORLD_SIZE"] else "..."
+        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={workers}", meeting]
+    return shlex.join([sys.executable, *launcher, script, *arguments])
 
 
 def _join_torchrun(main: Callable[[Namespace], None], args: Namespace) -> None:

@@ -6,6 +6,8 @@ import logging
 import torch
 from detectron2.utils.events import EventWriter, get_event_storage
 
+from .metrics import WINDOW
+
 LAST_LAYER = {"class": "loss_ce", "mask": "loss_mask", "dice": "loss_dice"}
 
 
@@ -24,9 +26,7 @@ class ProgressLine(EventWriter):
     def write(self) -> None:
         """Log the line of the current iteration."""
         storage = get_event_storage()
-        if storage.iter >= self.iterations:
-            return  # Detectron2 writes once more after the training has ended
-        scalars = storage.latest_with_smoothing_hint(window_size=20)
+        scalars = storage.latest_with_smoothing_hint(window_size=WINDOW)
 
         def smoothed(name: str) -> float | None:
             return scalars[name][0] if name in scalars else None

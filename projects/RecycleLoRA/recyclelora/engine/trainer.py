@@ -1,14 +1,21 @@
-"""One training step: gradient accumulation, mixed precision, schedules, a stop at a bad loss."""
+"""One training step: schedules, mixed precision, gradient accumulation, never one of NaN."""
 
 import contextlib
+import math
+import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
 import torch
 from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import nn
+
+from .bad_batches import BadBatches
+from .ema import WeightAverage
+from .metrics import recent_history, restore_history
 
 AMP_DTYPES = {
     "float32": torch.float32,
@@ -41,11 +48,19 @@ def amp_dtype(name: str, device: torch.device) -> torch.dtype:
 class Trainer(TrainerBase):
     """Runs the iterations of one training; hooks do everything that is not the step itself.
 
+    A step is a pure function of the state (:meth:`state_dict`, the model) and the iteration, so a
+    run that is stopped and resumed is the run that never stopped. Its losses and gradients are
+    finite in every process, or in none it touches the weights.
+
     Args:
         model: called with a list of samples, returns a dict of losses; may be wrapped in DDP.
         loader: yields this process's share of every global batch, a list of samples.
         optimizer: its groups come from :func:`parameter_groups`.
         schedule: called with (optimizer, iteration) before every step.
+        bad_batches: gets the batches on which a step is not finite.
+        average: updated after every step; None for none.
+        seed: of what draws from the global generators (dropout); with the iteration and the rank
+            it fixes their state at the beginning of every step.
         dtype: autocast dtype; float32 means no autocast.
         accumulate: the batch is split into that many parts whose gradients are averaged. The
             losses' normalisers are then those of a part, as for a smaller batch.
@@ -58,6 +73,9 @@ class Trainer(TrainerBase):
         loader: Iterable[list[dict]],
         optimizer: torch.optim.Optimizer,
         schedule: Callable[[torch.optim.Optimizer, int], None],
+        bad_batches: BadBatches,
+        average: WeightAverage | None = None,
+        seed: int = 0,
         dtype: torch.dtype = torch.float32,
         accumulate: int = 1,
     ):
@@ -69,6 +87,9 @@ class Trainer(TrainerBase):
         self.loader = loader
         self.optimizer = optimizer
         self.schedule = schedule
+        self.bad_batches = bad_batches
+        self.average = average
+        self.seed = seed
         self.dtype = dtype
         self.accumulate = accumulate
         self.device = next(model.parameters()).device
@@ -77,6 +98,7 @@ class Trainer(TrainerBase):
             self.device.type, enabled=dtype == torch.float16, init_scale=2.0**14
         )
         self._batches = None
+        self._history = {}
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Run the iterations ``start_iter`` .. ``max_iter - 1`` with their hooks.
@@ -87,6 +109,7 @@ class Trainer(TrainerBase):
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
         with EventStorage(start_iter) as self.storage:
+            restore_history(self.storage, self._history)
             try:
                 self.before_train()
                 for self.iter in range(start_iter, max_iter):
@@ -95,7 +118,33 @@ class Trainer(TrainerBase):
                     self.after_step()
                 self.iter = max_iter
             finally:
+                self._batches = None  # ends the loader's processes
                 self.after_train()
+
+    def state_dict(self) -> dict:
+        """What resuming needs besides the model and the iteration: tensors and plain types."""
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "history": recent_history(self.storage),
+            "skipped": list(self.bad_batches.skipped),
+        }
+        if self.average is not None:
+            state["ema"] = self.average.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Take over what :meth:`state_dict` gave; an average that it lacks begins here.
+
+        Raises:
+            ValueError: it is of another model or optimiser.
+        """
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.bad_batches.skipped = list(state.get("skipped", []))
+        self._history = state.get("history", {})
+        if self.average is not None and "ema" in state:
+            self.average.load_state_dict(state["ema"])
 
     def run_step(self) -> None:
         """Train on the next batch."""
@@ -104,11 +153,19 @@ class Trainer(TrainerBase):
         start = time.perf_counter()
         batch = next(self._batches)
         data_time = time.perf_counter() - start
+        _seed_generators(self.seed, self.iter, comm.get_rank())
         self.schedule(self.optimizer, self.iter)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._backward(batch)
+        try:
+            losses = self._mean_losses(self._backward(batch))
+            self._check_finite(losses)
+        except FloatingPointError as problem:  # the same in all processes
+            self.bad_batches.put(batch, iteration=self.iter, problem=problem)
+            return
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.iter)
         self._log(losses, data_time)
 
     def _backward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
@@ -130,33 +187,51 @@ class Trainer(TrainerBase):
                 with autocast:
                     losses = self.model(part)
                 losses = {name: loss / self.accumulate for name, loss in losses.items()}
-                total = sum(losses.values())
-                self._check_finite(total, part)
-                self.scaler.scale(total).backward()
+                self.scaler.scale(sum(losses.values())).backward()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + loss.detach()
         return sums
 
-    def _check_finite(self, total: torch.Tensor, part: list[dict]) -> None:
-        if not torch.isfinite(total):
-            files = ", ".join(str(sample.get("file_name", "?")) for sample in part)
+    @staticmethod
+    def _mean_losses(losses: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Means over the processes, in each of them."""
+        stacked = torch.stack([loss.float() for loss in losses.values()])
+        shares = comm.all_gather(stacked.tolist())  # one transfer from the device
+        means = [sum(values) / len(shares) for values in zip(*shares, strict=True)]
+        return dict(zip(losses, means, strict=True))
+
+    def _check_finite(self, losses: dict[str, float]) -> None:
+        """Raise in all processes alike: means of losses and summed gradients are theirs in common.
+
+        The scaler of float16 looks at the gradients itself and expects some to overflow.
+        """
+        total = sum(losses.values())
+        problem = None if math.isfinite(total) else f"the loss is {total}"
+        if problem is None and not self.scaler.is_enabled():
+            gradients = [p.grad for g in self.optimizer.param_groups for p in g["params"]]
+            norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+            problem = None if torch.isfinite(norm) else f"the norm of the gradient is {norm:g}"
+        if problem is not None:
             raise FloatingPointError(
-                f"the loss is {total.item()} at iteration {self.iter} on {files}: lower the "
-                "learning rate, use train.amp.dtype=float32, or inspect these images"
+                f"{problem} at iteration {self.iter}: lower the learning rate, train in float32, "
+                "or inspect the images"
             )
 
-    def _log(self, losses: dict[str, torch.Tensor], data_time: float) -> None:
-        stacked = torch.stack([loss.float() for loss in losses.values()])
-        values = dict(zip(losses, stacked.tolist(), strict=True))  # one transfer from the device
-        shares = comm.gather({"values": values, "data_time": data_time})
+    def _log(self, losses: dict[str, float], data_time: float) -> None:
+        slowest = max(comm.all_gather(data_time))
         if not comm.is_main_process():
             return
         storage = get_event_storage()
-        storage.put_scalar("data_time", max(share["data_time"] for share in shares))
-        means = {
-            name: sum(share["values"][name] for share in shares) / len(shares) for name in values
-        }
-        storage.put_scalar("total_loss", sum(means.values()))
-        if len(means) > 1:
-            storage.put_scalars(**means)
+        storage.put_scalar("data_time", slowest)
+        storage.put_scalar("total_loss", sum(losses.values()))
+        if len(losses) > 1:
+            storage.put_scalars(**losses)
         storage.put_scalar("lr", self.optimizer.param_groups[0]["lr"], smoothing_hint=False)
+
+
+def _seed_generators(*key: int) -> None:
+    """Let the global generators begin at a state that ``key`` fixes."""
+    (seed,) = np.random.SeedSequence(key).generate_state(1)
+    torch.manual_seed(int(seed))
+    np.random.seed(seed)  # noqa: NPY002  (Detectron2 and others draw from it)
+    random.seed(int(seed))

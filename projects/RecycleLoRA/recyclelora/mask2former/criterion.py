@@ -1,6 +1,6 @@
 """The training loss: matched class, mask and dice losses of every prediction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from detectron2.utils import comm
@@ -71,6 +71,9 @@ class SetCriterion(nn.Module):
             Unweighted "loss_ce", "loss_mask", "loss_dice", and the same with suffix _i of the
             i-th auxiliary output. Averaging the ranks' gradients (as DDP does) gives the gradient
             of the whole batch in one process.
+
+        Raises:
+            FloatingPointError: predictions that are not finite, in every process if in one.
         """
         generators = image_generators(targets, outputs["pred_masks"].device)
         num_masks = outputs["pred_masks"].new_tensor(
@@ -80,6 +83,8 @@ class SetCriterion(nn.Module):
 
         predictions = {"": outputs}
         predictions |= {f"_{i}": aux for i, aux in enumerate(outputs.get("aux_outputs", []))}
+        if comm.get_world_size() > 1:
+            self._fail_together(predictions.values(), targets, generators)
         losses = {}
         with torch.amp.autocast(num_masks.device.type, enabled=False):
             for suffix, prediction in predictions.items():
@@ -91,6 +96,28 @@ class SetCriterion(nn.Module):
                     found |= self.loss_masks(prediction, targets, indices, num_masks, generators)
                 losses |= {name + suffix: loss for name, loss in found.items()}
         return losses
+
+    def _fail_together(
+        self,
+        predictions: Collection[dict],
+        targets: Sequence[dict],
+        generators: Sequence[torch.Generator | None],
+    ) -> None:
+        """Raise in all processes if the predictions of one are not finite.
+
+        The matcher alone would raise in that one, and leave the others waiting for its sums.
+        """
+        broken = [
+            prediction
+            for prediction in predictions
+            if not all(prediction[k].isfinite().all() for k in ("pred_logits", "pred_masks"))
+        ]
+        anywhere = _mean_over_ranks(self.empty_weight.new_tensor(len(broken)))
+        if not anywhere:
+            return
+        for prediction in broken:
+            self.matcher(prediction, targets, generators)  # names the image
+        raise FloatingPointError("the predictions of another process are not finite")
 
     def loss_labels(
         self, outputs: dict, targets: Sequence[dict], indices: Indices

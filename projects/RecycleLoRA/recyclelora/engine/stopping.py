@@ -1,0 +1,86 @@
+"""Stopping a run on request: SIGTERM or Ctrl-C ends it between two steps, with nothing lost."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_DUPLICATE = 1.0  # seconds in which launchers pass on a signal that also came directly
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved what it did."""
+
+
+class StopRequest:
+    """Inside a ``with``, the first SIGTERM or SIGINT only asks; a second one kills the process.
+
+    The handlers never raise, so nothing is left half-done: whoever is at a point where stopping is
+    harmless asks :meth:`check`. To be entered in the main thread.
+
+    Example:
+        >>> with StopRequest() as request:
+        ...     os.kill(os.getpid(), signal.SIGTERM)
+        ...     request.received
+        True
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        self._since = 0.0
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise :class:`Stopped` if this process was asked to stop."""
+        if self.received:
+            raise Stopped
+
+    def check_all(self) -> None:
+        """Raise :class:`Stopped` in every process if any was asked; all have to call it."""
+        if any(comm.all_gather(self.received)):
+            self.received = True
+            raise Stopped
+
+    def _handle(self, number: int, _: object) -> None:
+        if not self.received:
+            self.received, self._since = True, time.monotonic()
+            name = signal.Signals(number).name
+            # Not print(): the handler may run in the middle of one.
+            os.write(2, f"\n{name}: stopping soon; once more to stop at once\n".encode())
+        elif time.monotonic() - self._since > _DUPLICATE:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+class StopBetweenSteps(HookBase):
+    """Before the first step and after each, saves and stops all processes if any was asked to.
+
+    Args:
+        request: what the signals have asked for.
+        save: called with the number of finished iterations before stopping.
+    """
+
+    def __init__(self, *, request: StopRequest, save: Callable[[int], None]):
+        self.request = request
+        self.save = save
+
+    def before_train(self) -> None:
+        self.request.check_all()
+
+    def after_step(self) -> None:
+        try:
+            self.request.check_all()
+        except Stopped:
+            self.save(self.trainer.iter + 1)
+            raise
