@@ -125,6 +125,8 @@ def build_train_loader(
         FileNotFoundError, ValueError: one sentence that names the file and what to do; for a fault
             found while training, when the batch with it is reached.
     """
+    if iterations is not None:
+        whole_number("the loader's iterations", iterations, least=1)
     names = [dataset] if isinstance(dataset, str) else list(dataset)
     records = [record for name in names for record in folder_of(name).records(subset)]
     batches = _GlobalBatches(total_batch_size, start_iteration, iterations)

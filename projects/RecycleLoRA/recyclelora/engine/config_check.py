@@ -56,6 +56,10 @@ def check_config(cfg: DictConfig) -> None:
             )
         for section, key in (("dataloader", "train"), ("evaluation", "protocol")):
             _check_call(f"{section}.{key}", _inside(cfg, section, key))
+        if cfg.dataloader.train.get("iterations") is not None:
+            raise ValueError(
+                "dataloader.train.iterations must be null: train.max_iter says how long"
+            )
         domains = _inside(cfg, "dataloader", "test")
         if not isinstance(domains, DictConfig) or not any(domains.values()):
             raise ValueError(

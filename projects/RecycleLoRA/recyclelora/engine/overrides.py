@@ -35,13 +35,16 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if not equals or not key or key != key.strip():
             raise ValueError(f"expected an override of the form key=value, got {brief(override)}")
         _check_known(cfg, key)
-    try:
-        # Resolving interpolations is left to instantiation, so overrides reach what refers to them.
-        return LazyConfig.apply_overrides(cfg, list(overrides))
-    except Exception as error:  # the parser, OmegaConf and Detectron2 raise many types
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        given = ", ".join(brief(override) for override in overrides)
-        raise ValueError(f"cannot apply the overrides {given}: {reason}") from error
+        try:
+            # Interpolations are resolved when built, so overrides reach what refers to them.
+            cfg = LazyConfig.apply_overrides(cfg, [override])
+        except Exception as error:  # the parser, OmegaConf and Detectron2 raise many types
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"cannot apply the override {brief(override)} ({brief(reason)}): a text with signs "
+                """goes into quotes, as in 'key="a text"'"""
+            ) from error
+    return cfg
 
 
 def _check_known(cfg: DictConfig, key: str) -> None:
