@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addmm_cpu_dispatch.h>
@@ -23,6 +24,7 @@ struct View {
   View t() const { return {data, cols, rows, col_stride, row_stride}; }
   T* column(int64_t j) const { return data + j * col_stride; }
   T& operator()(int64_t i, int64_t j) const { return data[i * row_stride + j * col_stride]; }
+  operator View<const T>() const { return {data, rows, cols, row_stride, col_stride}; }
 };
 
 template <typename T>
@@ -39,12 +41,14 @@ View<T> row_major(T* data, int64_t rows, int64_t cols, int64_t stride) {
 // offers: its Fortran symbols and at::native::cpublas are exported by some builds only. `at::cpu`
 // passes by the dispatcher, so it records no gradient and costs microseconds. It runs in one thread
 // inside at::parallel_for, where all callers are, so its bits do not depend on their number.
+// c tells T; views of T and of const T are taken for a and b.
 template <typename T>
-void multiply_add(View<T> c, double beta, double alpha, View<T> a, View<T> b) {
+void multiply_add(View<T> c, double beta, double alpha, View<const std::common_type_t<T>> a,
+                  View<const std::common_type_t<T>> b) {
   if (c.rows == 0 || c.cols == 0) return;
-  const auto tensor = [](View<T> view) {
-    return at::from_blob(view.data, {view.rows, view.cols}, {view.row_stride, view.col_stride},
-                         c10::CppTypeToScalarType<T>::value);
+  const auto tensor = [](View<const T> view) {
+    return at::from_blob(const_cast<T*>(view.data), {view.rows, view.cols},
+                         {view.row_stride, view.col_stride}, c10::CppTypeToScalarType<T>::value);
   };
   at::Tensor out = tensor(c);
   at::cpu::addmm_out(out, out, tensor(a), tensor(b), beta, alpha);

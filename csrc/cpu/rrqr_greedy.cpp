@@ -7,14 +7,25 @@
 namespace recyclelora {
 namespace {
 
-constexpr int64_t kPool = 96;   // columns of the pool
-constexpr int64_t kPanel = 24;  // pivots between two looks at the columns outside
-constexpr int64_t kFew = 2;     // pivots of a panel under which the screen has lost its worth
+constexpr int64_t kCandidates = 128;  // columns that a forecast looks at
+constexpr int64_t kPanel = 32;        // the most pivots between two looks at all columns
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 RECYCLELORA_VECTOR_CLONES
 void add_squares(const double* values, double* sums, int64_t n) {
   for (int64_t j = 0; j < n; ++j) sums[j] += values[j] * values[j];
+}
+
+// A column's residual norms when the pivots before row first, first + 1, ... end - 1 were out of
+// it, where `last` is what is left of it without its rows before end.
+std::vector<double> norms_before(const double* column, int64_t first, int64_t end, double last) {
+  std::vector<double> norms(end - first);
+  double squares = last * last;
+  for (int64_t i = end - 1; i >= first; --i) {
+    squares += column[i] * column[i];
+    norms[i - first] = std::sqrt(squares);
+  }
+  return norms;
 }
 
 }  // namespace
@@ -25,8 +36,7 @@ GreedyQR::GreedyQR(const Matrix& matrix)
       norms_(matrix.cols()),
       noise_(matrix.cols()),
       reflectors_(matrix.rows(), steps_),
-      taken_(matrix.cols()),
-      pooled_(matrix.cols()) {
+      taken_(matrix.cols()) {
   std::vector<double> row(matrix.cols());
   for (int64_t i = 0; i < matrix.rows(); ++i) {
     matrix.read_rows(i, 1, row.data());
@@ -48,201 +58,184 @@ std::vector<int64_t> GreedyQR::remaining() const {
   return columns;
 }
 
-// Columns enter the pool; they fill the storage one after the other.
-void GreedyQR::add(const std::vector<int64_t>& columns, double* storage) {
-  const int64_t rows = matrix_.rows(), n = columns.size(), row = pivots_.size();
-  matrix_.read_columns(columns.data(), n, storage, rows);
-  if (base_ > 0) {
-    const int64_t left = rows - base_;
-    const std::vector<double> whole(storage, storage + rows * n);
-    multiply_add(column_major(storage + base_, left, n, rows), 0, 1,
-                 column_major(z_.data(), rows, left, rows).t(),
-                 column_major(const_cast<double*>(whole.data()), rows, n, rows));
-  }
-  reflectors_.apply_transposed(column_major(storage, rows, n, rows), base_);
+// Columns under all reflections, their values in storage.
+std::vector<GreedyQR::Column> GreedyQR::add(const std::vector<int64_t>& columns,
+                                            Columns* storage) const {
+  std::vector<Column> added;
+  if (columns.empty()) return added;
+  const int64_t n = columns.size(), row = pivots_.size();
+  matrix_.read_columns(columns.data(), n, storage->column(0), storage->stride());
+  reflectors_.apply_transposed(storage);
   for (int64_t j = 0; j < n; ++j) {
-    double* data = storage + j * rows;
+    double* const data = storage->column(j);
     double squares = 0;
-    for (int64_t i = row; i < rows; ++i) squares += data[i] * data[i];
-    pool_.push_back({columns[j], data, std::sqrt(squares)});
-    pooled_[columns[j]] = true;
+    for (int64_t i = row; i < matrix_.rows(); ++i) squares += data[i] * data[i];
+    added.push_back({columns[j], data, std::sqrt(squares)});
   }
+  return added;
 }
 
-void GreedyQR::eliminate(size_t i) {
-  const Column pivot = pool_[i];
-  pool_.erase(pool_.begin() + i);
+void GreedyQR::eliminate(const Column& pivot, std::vector<Column>* others) {
   const int64_t row = pivots_.size();
   const double diagonal = reflectors_.append(pivot.data);
-  for (Column& column : pool_) {
+  for (Column& column : *others) {
     column.norm = std::sqrt(reflect(reflectors_.vector(row) + row, reflectors_.tau(row),
                                     column.data + row, matrix_.rows() - row));
   }
   pivots_.push_back(pivot.index);
   diagonal_.push_back(diagonal);
   taken_[pivot.index] = true;
-  free_.push_back(pivot.data);
 }
 
 void GreedyQR::take(const std::vector<int64_t>& columns) {
-  storage_.resize(matrix_.rows() * Reflectors::kPanel);
-  for (size_t first = 0; first < columns.size(); first += Reflectors::kPanel) {
-    const size_t last = std::min<size_t>(first + Reflectors::kPanel, columns.size());
-    add({columns.begin() + first, columns.begin() + last}, storage_.data());
-    while (!pool_.empty()) eliminate(0);
-    reflectors_.close_panel(base_);
+  for (size_t first = 0; first < columns.size(); first += kMostReflections) {
+    const size_t last = std::min<size_t>(first + kMostReflections, columns.size());
+    Columns storage(matrix_.rows(), last - first);
+    std::vector<Column> left = add({columns.begin() + first, columns.begin() + last}, &storage);
+    while (!left.empty()) {
+      const Column pivot = left.front();
+      left.erase(left.begin());
+      eliminate(pivot, &left);
+    }
+    reflectors_.close_panel();
   }
 }
 
-GreedyQR::Outside GreedyQR::look_outside(const Screen* screen) const {
-  Outside outside{-kInfinity, {}};
-  double largest = -kInfinity;
-  for (int64_t j = 0; j < matrix_.cols(); ++j) {
-    outside.before.push_back(largest);
-    if (taken_[j] || pooled_[j]) continue;
-    outside.largest = std::max(outside.largest, screen->upper(j) - noise_[j]);
-    largest = std::max(largest, screen->upper(j) + noise_[j]);
+// The next pivot among columns (index, norm): the lowest index of those whose norms tie with the
+// largest; null where all are rounding.
+template <typename List, typename Norm>
+auto GreedyQR::choose(List& columns, const Norm& norm) const {
+  auto chosen = columns.end();
+  double largest = 0;
+  for (const auto& column : columns) {
+    largest = std::max(largest, norm(column) - noise_[column.index]);
   }
-  return outside;
+  if (largest == 0) return chosen;
+  for (auto column = columns.begin(); column != columns.end(); ++column) {
+    if (norm(*column) + noise_[column->index] < largest) continue;
+    if (chosen == columns.end() || column->index < chosen->index) chosen = column;
+  }
+  return chosen;
 }
 
-// The pivot is the lowest index among the columns whose norms tie with the largest. It is certain
-// if the largest of the columns outside would not change that, whatever it is below its bound.
-GreedyQR::Choice GreedyQR::choose(const Outside& outside, size_t* chosen) const {
-  double largest = -kInfinity;
-  for (const Column& column : pool_) {
-    largest = std::max(largest, column.norm - noise_[column.index]);
+// False where nothing but rounding is left.
+bool GreedyQR::eliminate_panel(std::vector<Column>* columns) {
+  bool more = true;
+  for (int64_t i = 0; i < kPanel && more && !done(); ++i) {
+    const auto chosen = choose(*columns, [](const Column& column) { return column.norm; });
+    more = chosen != columns->end();
+    if (!more) break;
+    const Column pivot = *chosen;
+    columns->erase(chosen);
+    eliminate(pivot, columns);
   }
-  if (std::max(largest, outside.largest) <= 0) return Choice::kNoneLeft;
-  *chosen = pool_.size();
-  for (size_t i = 0; i < pool_.size(); ++i) {
-    const Column& column = pool_[i];
-    if (column.norm + noise_[column.index] < largest) continue;
-    if (*chosen == pool_.size() || column.index < pool_[*chosen].index) *chosen = i;
-  }
-  if (*chosen == pool_.size()) return Choice::kOpen;
-  const Column& pivot = pool_[*chosen];
-  const bool certain =
-      pivot.norm + noise_[pivot.index] >= outside.largest && outside.before[pivot.index] < largest;
-  return certain ? Choice::kCertain : Choice::kOpen;
+  reflectors_.close_panel();
+  return more;
 }
 
-int64_t GreedyQR::eliminate_panel(const Screen* screen, Choice* end) {
-  const Outside outside = look_outside(screen);
-  const int64_t before = pivots_.size();
-  size_t next;
-  *end = Choice::kCertain;
-  while (!done() && static_cast<int64_t>(pivots_.size()) - before < kPanel) {
-    *end = choose(outside, &next);
-    if (*end != Choice::kCertain) break;
-    eliminate(next);
-  }
-  reflectors_.close_panel(std::max(base_, screen ? screen->first_row() : 0));
-  return static_cast<int64_t>(pivots_.size()) - before;
-}
-
-// The columns of Q from first on leave the screen's residuals.
-void GreedyQR::project_out(int64_t first, Screen* screen) const {
-  const int64_t rows = matrix_.rows(), count = pivots_.size() - first;
-  const bool by_z = base_ > 0 && screen->first_row() == 0;
-  std::vector<double> storage(2 * rows * count);
-  const auto q = column_major(storage.data(), rows, count, rows);
-  const auto whole = column_major(storage.data() + rows * count, rows, count, rows);
-  for (int64_t j = 0; j < count; ++j) q(first + j, j) = 1;
-  reflectors_.apply(q, by_z ? base_ : screen->first_row());
-  if (by_z) {
-    const int64_t left = rows - base_;
-    multiply_add(whole, 0, 1, column_major(const_cast<double*>(z_.data()), rows, left, rows),
-                 q.block(base_, 0, left, count));
-  }
-  screen->project_out(by_z ? whole : q);
-}
-
-// Fewer dimensions are left than were at base_: with Z anew, less work for each column that enters
-// the pool. No panel of reflections may reach across base_, see close_panel.
-void GreedyQR::complete_q() {
-  const int64_t rows = matrix_.rows(), row = pivots_.size(), left = rows - row;
-  z_.assign(rows * left, 0);
-  const auto z = column_major(z_.data(), rows, left, rows);
-  for (int64_t j = 0; j < left; ++j) z(row + j, j) = 1;
-  reflectors_.apply(z);
-  base_ = row;
-}
-
-// Makes the pool the columns of the largest bounds; of those that may tie with the largest norm the
-// lowest indices.
-void GreedyQR::refill(const Screen& screen) {
-  std::vector<int64_t> columns = remaining();
-  std::vector<double> key(matrix_.cols());
-  double top = -kInfinity;
-  for (int64_t j : columns) {
-    key[j] = screen.upper(j) + noise_[j];
-    top = std::max(top, screen.lower(j) - noise_[j]);
-  }
-  const auto larger = [&](int64_t i, int64_t j) {
-    const double first = std::min(key[i], top), second = std::min(key[j], top);
-    return first > second || (first == second && i < j);
-  };
-  const int64_t count = std::min<int64_t>(kPool, columns.size());
-  std::nth_element(columns.begin(), columns.begin() + count, columns.end(), larger);
-  std::vector<char> wanted(matrix_.cols());
-  for (int64_t i = 0; i < count; ++i) wanted[columns[i]] = true;
-  const auto unwanted = std::stable_partition(
-      pool_.begin(), pool_.end(), [&](const Column& column) { return wanted[column.index]; });
-  for (auto column = unwanted; column != pool_.end(); ++column) {
-    free_.push_back(column->data);
-    pooled_[column->index] = false;
-  }
-  pool_.erase(unwanted, pool_.end());
-  std::vector<int64_t> missing;
-  for (int64_t j = 0; j < matrix_.cols(); ++j) {
-    if (wanted[j] && !pooled_[j]) missing.push_back(j);
-  }
-  add_to_storage(missing);
-}
-
-void GreedyQR::add_to_storage(const std::vector<int64_t>& columns) {
-  std::vector<double> loaded(matrix_.rows() * columns.size());
-  add(columns, loaded.data());
-  for (auto column = pool_.end() - columns.size(); column != pool_.end(); ++column) {
-    std::copy_n(column->data, matrix_.rows(), free_.back());
-    column->data = free_.back();
-    free_.pop_back();
-  }
-}
-
-// One panel with every column in the pool; false where nothing but rounding is left.
-bool GreedyQR::run_on_all(Screen* screen) {
-  const std::vector<int64_t> columns = remaining();
-  empty_pool();
-  std::vector<double> storage(matrix_.rows() * columns.size());
-  add(columns, storage.data());
-  Choice end;
-  eliminate_panel(nullptr, &end);
+bool GreedyQR::eliminate_panel_of_all(Screen* screen) {
+  const std::vector<int64_t> indices = remaining();
+  Columns storage(matrix_.rows(), indices.size());
+  std::vector<Column> columns = add(indices, &storage);
+  const bool more = eliminate_panel(&columns);
   screen->begin_renewal(pivots_.size());
-  for (const Column& column : pool_) screen->renew(column.index, column.data, column.norm);
-  empty_pool();
-  return end != Choice::kNoneLeft;
+  for (const Column& column : columns) screen->renew(column.index, column.data, column.norm);
+  return more;
 }
 
-void GreedyQR::empty_pool() {
-  pool_.clear();
-  std::fill(pooled_.begin(), pooled_.end(), false);
-  free_.clear();
-  for (int64_t i = 0; i < kPool; ++i) free_.push_back(storage_.data() + i * matrix_.rows());
+// Forecasts pivots, factors them and keeps those that are proven; whether there is any.
+bool GreedyQR::eliminate_forecast(Screen* screen) {
+  const int64_t first = pivots_.size();
+  screen->sharpen(kCandidates, taken_);
+  std::vector<int64_t> columns = remaining();
+  const auto rest = columns.begin() + std::min<int64_t>(kCandidates, columns.size());
+  std::nth_element(columns.begin(), rest, columns.end(),
+                   [&](int64_t i, int64_t j) { return screen->upper(i) > screen->upper(j); });
+  double outside = 0;
+  for (auto j = rest; j != columns.end(); ++j) {
+    outside = std::max(outside, screen->upper(*j) + noise_[*j]);
+  }
+  columns.erase(rest, columns.end());
+  std::sort(columns.begin(), columns.end());
+  Candidates candidates(*screen, std::move(columns), first);
+  const std::vector<int64_t> forecast =
+      candidates.forecast(outside, std::min(kPanel, steps_ - first));
+  Columns storage(matrix_.rows(), forecast.size());
+  std::vector<Column> left = add(forecast, &storage);
+  std::vector<Rival> pivots;
+  while (!left.empty()) {
+    const Column pivot = left.front();
+    left.erase(left.begin());
+    std::vector<double> norms = norms_before(pivot.data, first, pivots_.size(), pivot.norm);
+    norms.push_back(pivot.norm);
+    pivots.push_back({pivot.index, std::move(norms)});
+    eliminate(pivot, &left);
+  }
+  reflectors_.close_panel();
+  const std::vector<int64_t> proven = prove(first, std::move(pivots), outside, &candidates);
+  const auto wrong = std::mismatch(proven.begin(), proven.end(), forecast.begin()).first;
+  forget(first + (wrong - proven.begin()));
+  take({wrong, proven.end()});
+  for (const Reflectors::Block& block : reflectors_.blocks(first)) screen->reflect(block);
+  return !proven.empty();
+}
+
+// The greedy pivots from first on, as far as those that were taken are right, and one more where
+// that is known. The candidates are those of the forecast, the rivals its pivots.
+std::vector<int64_t> GreedyQR::prove(int64_t first, std::vector<Rival> rivals, double outside,
+                                     Candidates* candidates) const {
+  const int64_t count = rivals.size();
+  std::vector<double> least;  // what the norms of the others must stay below
+  for (const Rival& pivot : rivals) {
+    least.push_back(pivot.norms.back() - noise_[pivot.index]);
+    if (least.back() > outside) continue;
+    least.pop_back();
+    break;
+  }
+  std::vector<int64_t> proven;
+  if (least.empty()) return proven;
+  candidates->reflect(reflectors_.blocks(first).front());
+  std::vector<int64_t> close;
+  for (size_t c = 0; c < candidates->columns().size(); ++c) {
+    const int64_t j = candidates->columns()[c];
+    bool below = true;
+    for (size_t i = 0; i < least.size(); ++i) {
+      below = below && candidates->upper(i, c) + noise_[j] < least[i];
+    }
+    if (!taken_[j] && !below) close.push_back(j);
+  }
+  Columns storage(matrix_.rows(), close.size());
+  for (const Column& column : add(close, &storage)) {
+    rivals.push_back({column.index, norms_before(column.data, first, first + count, column.norm)});
+  }
+  for (size_t i = 0; i < least.size(); ++i) {
+    const auto chosen = choose(rivals, [i](const Rival& rival) {
+      return i < rival.norms.size() ? rival.norms[i] : -kInfinity;
+    });
+    if (chosen == rivals.end()) break;
+    proven.push_back(chosen->index);
+    if (chosen->index != pivots_[first + i]) break;
+  }
+  return proven;
+}
+
+void GreedyQR::forget(int64_t first) {
+  for (size_t i = first; i < pivots_.size(); ++i) taken_[pivots_[i]] = false;
+  pivots_.resize(first);
+  diagonal_.resize(first);
+  reflectors_.truncate(first);
 }
 
 void GreedyQR::run() {
-  const int64_t rows = matrix_.rows(), left = matrix_.cols() - pivots_.size();
-  Choice end = Choice::kCertain;
-  storage_.resize(rows * std::min(kPool, left));
-  if (left <= kPool) {
-    add(remaining(), storage_.data());
-    while (!done() && end != Choice::kNoneLeft) eliminate_panel(nullptr, &end);
+  const std::vector<int64_t> columns = remaining();
+  if (static_cast<int64_t>(columns.size()) <= kCandidates) {
+    Columns storage(matrix_.rows(), columns.size());
+    std::vector<Column> left = add(columns, &storage);
+    while (!done() && eliminate_panel(&left)) {
+    }
   } else {
     run_screened();
   }
-  pool_.clear();
   std::vector<int64_t> rest = remaining();
   rest.resize(steps_ - pivots_.size());
   take(rest);
@@ -250,27 +243,21 @@ void GreedyQR::run() {
 
 void GreedyQR::run_screened() {
   Screen screen(matrix_, norms_);
-  empty_pool();
-  if (!pivots_.empty()) project_out(0, &screen);
+  for (const Reflectors::Block& block : reflectors_.blocks(0)) screen.reflect(block);
   bool more = !done();
   while (more) {
-    Choice end;
-    const int64_t first = pivots_.size(), left = matrix_.rows() - first;
-    if (left >= kPool / 4 && 8 * left <= 3 * (matrix_.rows() - base_)) complete_q();
-    screen.sharpen(kPool, taken_);
-    refill(screen);
-    const int64_t count = eliminate_panel(&screen, &end);
-    if (count > 0 && !done()) project_out(first, &screen);
-    more = !done() && (count >= kFew || run_on_all(&screen));
+    const bool proven = eliminate_forecast(&screen);
+    more = !done() && (proven || eliminate_panel_of_all(&screen));
   }
 }
 
 void GreedyQR::columns_of_q(int64_t first, View<double> q) const {
+  Columns columns(q.rows, q.cols);
   for (int64_t j = 0; j < q.cols; ++j) {
-    std::fill_n(q.column(j), q.rows, 0.0);
-    q(first + j, j) = diagonal_[first + j] < 0 ? -1 : 1;
+    columns.column(j)[first + j] = diagonal_[first + j] < 0 ? -1 : 1;
   }
-  reflectors_.apply(q);
+  reflectors_.apply(&columns);
+  for (int64_t j = 0; j < q.cols; ++j) std::copy_n(columns.column(j), q.rows, q.column(j));
 }
 
 }  // namespace recyclelora

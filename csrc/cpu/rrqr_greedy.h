@@ -5,16 +5,18 @@
 #include <cstdint>
 #include <vector>
 
+#include "rrqr_candidates.h"
 #include "rrqr_matrix.h"
 #include "rrqr_reflectors.h"
 #include "rrqr_screen.h"
 
 namespace recyclelora {
 
-// Only the columns of a pool are kept in float64, with every reflection applied, so that their
-// residual norms are exact to rounding. A pivot is taken from the pool when no column outside can
-// come before it, by the bounds of a float32 screen. Where that stays open all columns enter the
-// pool. So the pivots are those of the plain algorithm, whose cost is spent on few columns.
+// The pivots are those of the plain algorithm, which keeps all residuals in float64. Where there
+// are many columns, that is spent on few of them: float32 forecasts some pivots, float64 factors
+// them, and their exact norms prove each against bounds of all the others. A column that comes too
+// close to a pivot for its bound to tell is decided in float64 as well. Where a forecast does not
+// hold, all columns take part in float64.
 class GreedyQR {
  public:
   explicit GreedyQR(const Matrix& matrix);
@@ -33,30 +35,28 @@ class GreedyQR {
  private:
   struct Column {
     int64_t index;
-    double* data;  // rows from the number of pivots on are the residual
+    double* data;  // Q'w; the rows from the number of pivots on are the residual
     double norm;   // the residual's
   };
-  enum class Choice { kCertain, kOpen, kNoneLeft };
-  // What is known of the columns that are not in the pool.
-  struct Outside {
-    double largest;              // of upper bound minus noise
-    std::vector<double> before;  // of upper bound plus noise, over all lower indices
+  // A column whose residual norms before each of some pivots are known, until it is taken.
+  struct Rival {
+    int64_t index;
+    std::vector<double> norms;
   };
 
-  void add(const std::vector<int64_t>& columns, double* storage);
-  void eliminate(size_t i);
-  int64_t eliminate_panel(const Screen* screen, Choice* end);
-  Choice choose(const Outside& outside, size_t* chosen) const;
-  Outside look_outside(const Screen* screen) const;
-  void refill(const Screen& screen);
-  void add_to_storage(const std::vector<int64_t>& columns);
-  void project_out(int64_t first, Screen* screen) const;
-  void complete_q();
-  void run_screened();
-  void empty_pool();
-  bool run_on_all(Screen* screen);
-  bool done() const { return static_cast<int64_t>(pivots_.size()) == steps_; }
   std::vector<int64_t> remaining() const;
+  std::vector<Column> add(const std::vector<int64_t>& columns, Columns* storage) const;
+  template <typename List, typename Norm>
+  auto choose(List& columns, const Norm& norm) const;
+  void eliminate(const Column& pivot, std::vector<Column>* others);
+  bool eliminate_panel(std::vector<Column>* columns);
+  bool eliminate_panel_of_all(Screen* screen);
+  bool eliminate_forecast(Screen* screen);
+  std::vector<int64_t> prove(int64_t first, std::vector<Rival> rivals, double outside,
+                             Candidates* candidates) const;
+  void run_screened();
+  void forget(int64_t first);
+  bool done() const { return static_cast<int64_t>(pivots_.size()) == steps_; }
 
   const Matrix& matrix_;
   const int64_t steps_;
@@ -65,14 +65,7 @@ class GreedyQR {
   Reflectors reflectors_;
   std::vector<int64_t> pivots_;
   std::vector<double> diagonal_;
-  std::vector<char> taken_, pooled_;
-  // Columns base_ on of Q as it was when there were base_ pivots: Z'w is what is left of a column.
-  // While base_ is zero there is no Z, and all of w is left.
-  std::vector<double> z_;
-  int64_t base_ = 0;
-  std::vector<double> storage_;
-  std::vector<double*> free_;  // places for columns in storage_
-  std::vector<Column> pool_;
+  std::vector<char> taken_;
 };
 
 }  // namespace recyclelora

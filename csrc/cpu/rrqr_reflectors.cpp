@@ -5,17 +5,19 @@
 
 namespace recyclelora {
 
-Reflectors::Reflectors(int64_t rows, int64_t capacity) : rows_(rows), y_(rows * capacity) {
+Reflectors::Reflectors(int64_t rows, int64_t capacity)
+    : rows_(rows), y_(rows, capacity + kReadBeyond) {
   tau_.reserve(capacity);
 }
 
 double Reflectors::append(const double* x) {
   const int64_t i = count();
-  double* y = y_.data() + i * rows_;
+  double* y = y_.column(i);
   double tail = 0;
   for (int64_t row = i + 1; row < rows_; ++row) tail += x[row] * x[row];
   y[i] = 1;
   if (tail == 0) {  // nothing to map: H_i = I
+    std::fill(y + i + 1, y + rows_, 0.0);
     tau_.push_back(0);
     return x[i];
   }
@@ -27,60 +29,83 @@ double Reflectors::append(const double* x) {
   return beta;
 }
 
-View<double> Reflectors::y(const Panel& panel) const {
-  const auto all = column_major(const_cast<double*>(y_.data()), rows_, count(), rows_);
-  return all.block(panel.first, panel.first, rows_ - panel.first, panel.size);
+View<const double> Reflectors::y(const Panel& panel) const {
+  return column_major(y_.column(panel.first) + panel.first, rows_ - panel.first, panel.size,
+                      y_.stride());
 }
 
-void Reflectors::close_panel(int64_t earliest) {
-  int64_t first = panels_.empty() ? 0 : panels_.back().first + panels_.back().size;
-  if (count() == first) return;
-  if (!panels_.empty() && panels_.back().first >= earliest &&
-      count() - panels_.back().first <= kPanel) {
-    first = panels_.back().first;
+void Reflectors::close_panel() {
+  const int64_t first = panels_.empty() ? 0 : panels_.back().first + panels_.back().size;
+  const int64_t n_new = count() - first;
+  if (n_new == 0) return;
+  Panel panel{first, 0, {}};
+  if (!panels_.empty() && count() - panels_.back().first <= kMostReflections) {
+    panel = std::move(panels_.back());
     panels_.pop_back();
   }
-  const int64_t n = count() - first;
-  Panel panel{first, n, std::vector<double>(n * n)};
-  // (I - Y T Y')(I - tau y y') = I - [Y y] [T, -tau T Y'y; 0, tau] [Y y]'.
-  std::vector<double> products(n * n);
-  const auto gram = column_major(products.data(), n, n, n);
-  multiply_add(gram, 0, 1, y(panel).t(), y(panel));
+  const int64_t n_old = panel.size, n = panel.size = n_old + n_new;
+  const std::vector<double> old = std::move(panel.t);
+  panel.t.assign(n * n, 0);
   const auto t = column_major(panel.t.data(), n, n, n);
-  for (int64_t j = 0; j < n; ++j) {
-    const double tau = tau_[first + j];
-    for (int64_t i = 0; i < j; ++i) {
-      double sum = 0;
-      for (int64_t l = i; l < j; ++l) sum += t(i, l) * gram(l, j);
-      t(i, j) = -tau * sum;
+  for (int64_t j = 0; j < n_old; ++j) std::copy_n(&old[j * n_old], n_old, t.column(j));
+  // (I - Y T Y')(I - tau y y') = I - [Y y] [T, -tau T Y'y; 0, tau] [Y y]'.
+  std::vector<double> products(n * n_new);
+  const auto gram = column_major(products.data(), n, n_new, n);
+  const View<const double> y = this->y(panel);
+  multiply_add(gram, 0, 1, y.t(), y.block(0, n_old, y.rows, n_new));
+  for (int64_t j = n_old; j < n; ++j) {
+    const double tau = tau_[panel.first + j];
+    for (int64_t l = 0; l < j; ++l) {
+      const double factor = -tau * gram(l, j - n_old);
+      for (int64_t i = 0; i <= l; ++i) t(i, j) += factor * t(i, l);
     }
     t(j, j) = tau;
   }
   panels_.push_back(std::move(panel));
 }
 
-void Reflectors::apply_panel(const Panel& panel, View<double> c, bool transposed) const {
-  const int64_t n = panel.size;
-  std::vector<double> products(2 * n * c.cols);
-  const auto first = column_major(products.data(), n, c.cols, n);
-  const auto second = column_major(products.data() + n * c.cols, n, c.cols, n);
-  const auto t = column_major(const_cast<double*>(panel.t.data()), n, n, n);
-  const auto below = c.block(panel.first, 0, rows_ - panel.first, c.cols);
-  multiply_add(first, 0, 1, y(panel).t(), below);
-  multiply_add(second, 0, 1, transposed ? t.t() : t, first);
-  multiply_add(below, 1, -1, y(panel), second);
+void Reflectors::truncate(int64_t first) {
+  tau_.resize(first);
+  while (!panels_.empty() && panels_.back().first >= first) panels_.pop_back();
+  if (panels_.empty() || panels_.back().first + panels_.back().size <= first) return;
+  // T of fewer reflections is the upper left part of T.
+  Panel& panel = panels_.back();
+  const int64_t n = first - panel.first;
+  for (int64_t j = 0; j < n; ++j) std::copy_n(&panel.t[j * panel.size], n, &panel.t[j * n]);
+  panel.size = n;
+  panel.t.resize(n * n);
 }
 
-void Reflectors::apply_transposed(View<double> c, int64_t first) const {
+void Reflectors::apply_panel(const Panel& panel, bool transposed, Columns* c) const {
+  const int64_t line = panel.first / Line<double>::kCount;
+  const ReflectionBlock<double> block{y_.data() + panel.first * y_.lines() + line, y_.lines(),
+                                      y_.lines() - line, panel.size, panel.t.data()};
+  for (int64_t j = 0; j < c->count(); j += kReflected) {
+    reflect_columns(block, transposed, c->data() + j * c->lines() + line, c->lines());
+  }
+}
+
+void Reflectors::apply_transposed(Columns* c) const {
+  for (const Panel& panel : panels_) apply_panel(panel, true, c);
+}
+
+void Reflectors::apply(Columns* c) const {
+  for (auto panel = panels_.rbegin(); panel != panels_.rend(); ++panel) {
+    apply_panel(*panel, false, c);
+  }
+}
+
+std::vector<Reflectors::Block> Reflectors::blocks(int64_t first) const {
+  std::vector<Block> blocks;
   for (const Panel& panel : panels_) {
-    if (panel.first >= first) apply_panel(panel, c, true);
+    const int64_t skip = std::max<int64_t>(first - panel.first, 0), n = panel.size - skip;
+    if (n <= 0) continue;
+    const View<const double> y = this->y(panel);
+    const auto t = column_major(panel.t.data(), panel.size, panel.size, panel.size);
+    blocks.push_back(
+        {panel.first + skip, y.block(skip, skip, y.rows - skip, n), t.block(skip, skip, n, n)});
   }
-}
-
-void Reflectors::apply(View<double> c, int64_t first) const {
-  for (auto panel = panels_.rbegin(); panel != panels_.rend() && panel->first >= first; ++panel) {
-    apply_panel(*panel, c, false);
-  }
+  return blocks;
 }
 
 RECYCLELORA_VECTOR_CLONES

@@ -5,16 +5,36 @@
 #include <vector>
 
 #include "linalg.h"
+#include "reflect_columns.h"
 
 namespace recyclelora {
 
+// Columns of float64, each in whole lines: zero at first, and as many as are reflected at a time.
+class Columns {
+ public:
+  Columns(int64_t rows, int64_t count)
+      : lines_(lines_of<double>(rows)),
+        count_((count + kReflected - 1) / kReflected * kReflected),
+        values_(lines_ * count_) {}
+
+  int64_t lines() const { return lines_; }
+  int64_t count() const { return count_; }
+  int64_t stride() const { return lines_ * Line<double>::kCount; }  // doubles from one to the next
+  Line<double>* data() { return values_.data(); }
+  const Line<double>* data() const { return values_.data(); }
+  double* column(int64_t j) { return values_[j * lines_].values; }
+  const double* column(int64_t j) const { return values_[j * lines_].values; }
+
+ private:
+  int64_t lines_, count_;
+  std::vector<Line<double>> values_;
+};
+
 // Q = H_0 H_1 ... with H_i = I - tau_i y_i y_i', where y_i is zero above row i and one in it. A
-// panel's product is I - Y T Y' with T upper triangular (the compact WY form), so whole panels are
-// applied by matrix products.
+// panel's product is I - Y T Y' with T upper triangular (the compact WY form), so that many
+// reflections pass over a column at once.
 class Reflectors {
  public:
-  static constexpr int64_t kPanel = 64;
-
   Reflectors(int64_t rows, int64_t capacity);
 
   int64_t count() const { return static_cast<int64_t>(tau_.size()); }
@@ -22,28 +42,37 @@ class Reflectors {
   // Appends the reflection that maps the rows from count() on of x to a multiple of the unit
   // vector, which it returns; y_i is left in vector(i).
   double append(const double* x);
-  const double* vector(int64_t i) const { return y_.data() + i * rows_; }
+  const double* vector(int64_t i) const { return y_.column(i); }
   double tau(int64_t i) const { return tau_[i]; }
 
   // Makes the reflections appended since the last call applicable; they join the last panel where
-  // it is small and does not begin before earliest.
-  void close_panel(int64_t earliest = 0);
+  // it is small.
+  void close_panel();
+  // Drops the reflections from first on, all panels being closed.
+  void truncate(int64_t first);
 
-  // c <- Q' c and c <- Q c, for c with all rows. Only closed panels take part that begin at first
-  // or later.
-  void apply_transposed(View<double> c, int64_t first = 0) const;
-  void apply(View<double> c, int64_t first = 0) const;
+  // c <- Q' c and c <- Q c, by the closed panels.
+  void apply_transposed(Columns* c) const;
+  void apply(Columns* c) const;
+
+  // The product of some reflections, I - Y T Y'; y has the rows from `first` on.
+  struct Block {
+    int64_t first;
+    View<const double> y, t;
+  };
+  // The reflections from first on, of closed panels, as blocks that follow one another.
+  std::vector<Block> blocks(int64_t first) const;
 
  private:
   struct Panel {
     int64_t first, size;
     std::vector<double> t;  // column-major, size x size
   };
-  View<double> y(const Panel& panel) const;  // the rows from panel.first on
-  void apply_panel(const Panel& panel, View<double> c, bool transposed) const;
+  View<const double> y(const Panel& panel) const;  // the rows from panel.first on
+  void apply_panel(const Panel& panel, bool transposed, Columns* c) const;
 
   int64_t rows_;
-  std::vector<double> y_;  // column-major, rows x capacity
+  Columns y_;
   std::vector<double> tau_;
   std::vector<Panel> panels_;
 };

@@ -11,23 +11,6 @@
 namespace recyclelora {
 namespace {
 
-constexpr int64_t kGroup = 6;  // columns of Q whose products with a tile fit in registers
-
-typedef float Vector __attribute__((vector_size(64)));
-
-// squares += (q'w)^2 for the columns w of a tile and q of a group.
-RECYCLELORA_VECTOR_CLONES
-void add_squared_products(const float* tile, const float* group, int64_t rows, float* squares) {
-  Vector products[kGroup] = {};
-  for (int64_t i = 0; i < rows; ++i) {
-    const Vector w = *reinterpret_cast<const Vector*>(tile + i * 16);
-    for (int64_t j = 0; j < kGroup; ++j) products[j] += w * group[i * kGroup + j];
-  }
-  Vector sum = *reinterpret_cast<const Vector*>(squares);
-  for (int64_t j = 0; j < kGroup; ++j) sum += products[j] * products[j];
-  *reinterpret_cast<Vector*>(squares) = sum;
-}
-
 // A power of two that brings a norm near one, so that no column vanishes in float32.
 double scale_of(double norm) {
   int exponent = 0;
@@ -35,23 +18,59 @@ double scale_of(double norm) {
   return std::ldexp(1.0, std::clamp(-exponent, -1022, 1022));
 }
 
+RECYCLELORA_VECTOR_CLONES
+double sum_of_squares(const float* values, int64_t n) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) sum += values[i] * values[i];
+  return sum;
+}
+
 }  // namespace
+
+FloatReflections::FloatReflections(const Reflectors::Block& block) : size_(block.y.cols) {
+  constexpr int64_t kLanes = Line<float>::kCount;
+  const int64_t above = block.first % kLanes;
+  lines_ = lines_of<float>(above + block.y.rows);
+  y_.resize((size_ + kReadBeyond) * lines_);
+  t_.resize(size_ * size_);
+  for (int64_t j = 0; j < size_; ++j) {
+    for (int64_t i = 0; i < block.y.rows; ++i) {
+      y_[j * lines_ + (above + i) / kLanes].values[(above + i) % kLanes] = block.y(i, j);
+    }
+    for (int64_t i = 0; i <= j; ++i) t_[j * size_ + i] = block.t(i, j);
+  }
+}
+
+void FloatReflections::apply(Line<float>* columns, int64_t lines) const {
+  const ReflectionBlock<float> block{y_.data(), lines_, lines_, size_, t_.data()};
+  reflect_columns(block, true, columns + (lines - lines_), lines);
+}
 
 Screen::Screen(const Matrix& matrix, const std::vector<double>& norms)
     : rows_(matrix.rows()),
       cols_(matrix.cols()),
-      tiles_((cols_ + kLanes - 1) / kLanes * rows_),
+      lines_(lines_of<float>(rows_)),
+      values_((cols_ + kReflected - 1) / kReflected * kReflected * lines_),
       order_(cols_),
       place_(cols_),
       scale_(cols_),
-      squares_(cols_),
+      norms_(cols_),
       slack_(cols_),
-      applied_((cols_ + kLanes - 1) / kLanes) {
+      applied_((cols_ + kReflected - 1) / kReflected) {
   arrange(norms);
-  std::vector<double> row(cols_);
-  for (int64_t i = 0; i < rows_; ++i) {
-    matrix.read_rows(i, 1, row.data());
-    set_row(i, row.data());
+  // A few rows at a time, columns powers of two apart competing for the same lines of the cache.
+  constexpr int64_t kRows = Line<float>::kCount;
+  const int64_t stride = cols_ + 8;
+  std::vector<double> rows(kRows * stride);
+  for (int64_t first = 0; first < rows_; first += kRows) {
+    const int64_t count = std::min(kRows, rows_ - first);
+    for (int64_t i = 0; i < count; ++i) matrix.read_rows(first + i, 1, &rows[i * stride]);
+    for (int64_t j = 0; j < cols_; ++j) {
+      for (int64_t i = 0; i < count; ++i) {
+        at(first + i, j) = static_cast<float>(rows[i * stride + j] * scale_[j]);
+      }
+    }
   }
 }
 
@@ -63,91 +82,69 @@ void Screen::arrange(const std::vector<double>& norms) {
   for (int64_t j = 0; j < cols_; ++j) set_norm(j, norms[j]);
 }
 
-void Screen::set_row(int64_t i, const double* values) {
-  for (int64_t place = 0; place < cols_; ++place) {
-    const int64_t j = order_[place];
-    tiles_[place / kLanes * rows_ + i].values[place % kLanes] =
-        static_cast<float>(values[j] * scale_[j]);
-  }
-}
-
-// Rounding errors of sums of n products add up like sqrt(n) of them.
+// Rounding errors of n reflections add up like sqrt(n) of them.
 void Screen::set_norm(int64_t column, double norm) {
   scale_[column] = scale_of(norm);
-  squares_[column] = std::pow(norm * scale_[column], 2);
-  slack_[column] = 2 * std::sqrt(static_cast<double>(rows_)) *
-                   std::numeric_limits<float>::epsilon() * squares_[column];
+  norms_[column] = norm;
+  slack_[column] =
+      2 * std::sqrt(static_cast<double>(rows_)) * std::numeric_limits<float>::epsilon() * norm;
 }
 
 void Screen::begin_renewal(int64_t first_row) {
-  first_row_ = first_row;
-  q_.clear();
-  groups_ = 0;
+  row_ = first_row;
+  reflections_.clear();
   std::fill(applied_.begin(), applied_.end(), 0);
 }
 
 void Screen::renew(int64_t column, const double* residual, double norm) {
   set_norm(column, norm);
-  Lanes* const tile = &tiles_[place_[column] / kLanes * rows_];
-  for (int64_t i = first_row_; i < rows_; ++i) {
-    tile[i].values[place_[column] % kLanes] = static_cast<float>(residual[i] * scale_[column]);
+  for (int64_t i = row_; i < rows_; ++i) {
+    at(i, column) = static_cast<float>(residual[i] * scale_[column]);
   }
 }
 
-void Screen::project_out(View<double> q) {
-  const int64_t rows = rows_ - first_row_, before = groups_;
-  groups_ += (q.cols + kGroup - 1) / kGroup;
-  q_.resize(groups_ * rows * kGroup);  // zero where the last group is not full
-  for (int64_t j = 0; j < q.cols; ++j) {
-    float* const group = q_.data() + (before + j / kGroup) * rows * kGroup + j % kGroup;
-    for (int64_t i = 0; i < rows; ++i) group[i * kGroup] = static_cast<float>(q(first_row_ + i, j));
-  }
+void Screen::reflect(const Reflectors::Block& block) {
+  reflections_.emplace_back(block);
+  row_ = block.first + block.y.cols;
 }
 
-void Screen::bring_up_to_date(int64_t tile) {
-  const int64_t rows = rows_ - first_row_;
-  Lanes sums{};
-  for (int64_t& group = applied_[tile]; group < groups_; ++group) {
-    add_squared_products(tiles_[tile * rows_ + first_row_].values,
-                         q_.data() + group * rows * kGroup, rows, sums.values);
+void Screen::bring_up_to_date(int64_t group) {
+  if (applied_[group] == reflections_.size()) return;
+  for (size_t& next = applied_[group]; next < reflections_.size(); ++next) {
+    reflections_[next].apply(&values_[group * kReflected * lines_], lines_);
   }
-  for (int64_t place = tile * kLanes; place < std::min((tile + 1) * kLanes, cols_); ++place) {
-    squares_[order_[place]] -= sums.values[place % kLanes];
+  for (int64_t place = group * kReflected; place < std::min((group + 1) * kReflected, cols_);
+       ++place) {
+    const int64_t j = order_[place];
+    norms_[j] = std::sqrt(sum_of_squares(&at(row_, j), rows_ - row_)) / scale_[j];
   }
 }
 
 void Screen::sharpen(int64_t count, const std::vector<char>& excluded) {
-  const int64_t tiles = applied_.size();
-  const auto columns_of = [&](int64_t tile, const auto& use) {
-    for (int64_t place = tile * kLanes; place < std::min((tile + 1) * kLanes, cols_); ++place) {
+  const int64_t groups = applied_.size();
+  const auto columns_of = [&](int64_t group, const auto& use) {
+    for (int64_t place = group * kReflected; place < std::min((group + 1) * kReflected, cols_);
+         ++place) {
       if (!excluded[order_[place]]) use(upper(order_[place]));
     }
   };
   std::vector<std::pair<double, int64_t>> bounds;
-  for (int64_t tile = 0; tile < tiles; ++tile) {
+  for (int64_t group = 0; group < groups; ++group) {
     double largest = -1;
-    columns_of(tile, [&](double bound) { largest = std::max(largest, bound); });
-    bounds.emplace_back(largest, tile);
+    columns_of(group, [&](double bound) { largest = std::max(largest, bound); });
+    if (largest >= 0) bounds.emplace_back(largest, group);
   }
   std::sort(bounds.begin(), bounds.end(), std::greater<>());
   std::priority_queue<double, std::vector<double>, std::greater<>> largest;  // count of them
-  for (const auto& [bound, tile] : bounds) {
+  for (const auto& [bound, group] : bounds) {
     const bool full = static_cast<int64_t>(largest.size()) == count;
     if (full && bound < largest.top()) break;
-    bring_up_to_date(tile);
-    columns_of(tile, [&](double renewed) {
+    bring_up_to_date(group);
+    columns_of(group, [&](double renewed) {
       largest.push(renewed);
       if (static_cast<int64_t>(largest.size()) > count) largest.pop();
     });
   }
-}
-
-double Screen::upper(int64_t column) const {
-  return std::sqrt(std::max(squares_[column] + slack_[column], 0.0)) / scale_[column];
-}
-
-double Screen::lower(int64_t column) const {
-  return std::sqrt(std::max(squares_[column] - slack_[column], 0.0)) / scale_[column];
 }
 
 }  // namespace recyclelora

@@ -1,59 +1,76 @@
-// Which columns may be pivots: upper bounds of residual norms, from float32.
+// Which columns may be pivots: residuals in float32 that are brought up to date where they matter.
 
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
+#include "reflect_columns.h"
 #include "rrqr_matrix.h"
+#include "rrqr_reflectors.h"
 
 namespace recyclelora {
 
-// The squared residual norm of column w is ||w||^2 less the squares of q'w for every column q of Q.
-// Those products are taken of a float32 copy of W, which bounds the norm to about 1e-3 ||w||, and
-// only when they matter: residual norms fall, so a bound from fewer columns of Q is a bound still,
-// and a column that was short once waits long for its turn.
+// Reflections in float32, transposed: I - Y T' Y'.
+class FloatReflections {
+ public:
+  explicit FloatReflections(const Reflectors::Block& block);
+
+  // Reflects kReflected columns of `lines` lines each, of which the last ones are the block's rows.
+  void apply(Line<float>* columns, int64_t lines) const;
+
+ private:
+  int64_t size_, lines_;
+  std::vector<Line<float>> y_;
+  std::vector<float> t_;
+};
+
+// A float32 copy of W under the reflections that make up Q'. What is below the rows of R is each
+// column's residual, whose norm it bounds to about 1e-5 of the column's. A column is reflected only
+// when that may tell a pivot: residual norms fall, so a bound from fewer reflections is a bound
+// still, and a column that was short once waits long for its turn.
 class Screen {
  public:
   Screen(const Matrix& matrix, const std::vector<double>& norms);
 
-  // Takes these orthonormal columns out of all residuals. q has the coordinates of the copy.
-  void project_out(View<double> q);
-  // Brings bounds up to date, as many as decide which `count` are the largest, but for some
-  // columns.
+  // All columns, sooner or later.
+  void reflect(const Reflectors::Block& block);
+  // Brings columns up to date, as many as decide which `count` are the largest, but for some.
   void sharpen(int64_t count, const std::vector<char>& excluded);
+  // The residual norm is not above this.
+  double upper(int64_t column) const { return norms_[column] + slack_[column]; }
 
   // Residuals known in float64 take the place of the copies, which makes the bounds sharp again:
   // first the row where they begin, then each.
   void begin_renewal(int64_t first_row);
   void renew(int64_t column, const double* residual, double norm);
-  // The coordinates of the copy are those of Q' W for as many columns of Q.
-  int64_t first_row() const { return first_row_; }
 
-  // The residual norm lies between these, or has fallen lower since.
-  double upper(int64_t column) const;
-  double lower(int64_t column) const;
+  // A column of sharpen's: times a power of two that brings its norm near one, and lines whose last
+  // rows are the residual.
+  const Line<float>* column(int64_t column) const { return &values_[place_[column] * lines_]; }
+  int64_t lines() const { return lines_; }
+  double scale(int64_t column) const { return scale_[column]; }
+  // What rounding may have changed in upper's norm.
+  double slack(int64_t column) const { return slack_[column]; }
 
  private:
-  static constexpr int64_t kLanes = 16;
-  struct alignas(kLanes * sizeof(float)) Lanes {
-    float values[kLanes];
-  };
-  void set_norm(int64_t column, double norm);
-  void set_row(int64_t i, const double* values);
   void arrange(const std::vector<double>& norms);
-  void bring_up_to_date(int64_t tile);
+  void set_norm(int64_t column, double norm);
+  void bring_up_to_date(int64_t group);
+  float& at(int64_t i, int64_t column) {
+    return values_[place_[column] * lines_ + i / Line<float>::kCount]
+        .values[i % Line<float>::kCount];
+  }
 
-  const int64_t rows_, cols_;
-  int64_t first_row_ = 0;
-  // Tiles of kLanes columns, row after row; each column times its scale. Columns of like norms
-  // share a tile: order_ is by falling norm.
-  std::vector<Lanes> tiles_;
+  const int64_t rows_, cols_, lines_;
+  int64_t row_ = 0;  // where residuals begin, with all reflections
+  std::vector<FloatReflections> reflections_;
+  // Columns are kept in the order of falling norms, since kReflected of them are
+  // brought up to date together.
+  std::vector<Line<float>> values_;
   std::vector<int64_t> order_, place_;
-  std::vector<double> scale_, squares_, slack_;
-  std::vector<float> q_;  // the columns to take out, in groups, each row after row
-  int64_t groups_ = 0;
-  std::vector<int64_t> applied_;  // groups that each tile's norms are without
+  std::vector<double> scale_, norms_, slack_;
+  std::vector<size_t> applied_;  // reflections that each group has
 };
 
 }  // namespace recyclelora

@@ -1,0 +1,43 @@
+// Householder reflections on few columns, where rrqr of wide matrices spends its time.
+
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "linalg.h"
+
+namespace recyclelora {
+
+// A cache line; columns are kept in whole ones.
+template <typename T>
+struct alignas(64) Line {
+  static constexpr int64_t kCount = 64 / sizeof(T);
+  T values[kCount];
+};
+
+template <typename T>
+int64_t lines_of(int64_t rows) {
+  return (rows + Line<T>::kCount - 1) / Line<T>::kCount;
+}
+
+constexpr int64_t kReflected = 4;         // columns that are reflected at a time
+constexpr int64_t kMostReflections = 64;  // in one block
+
+constexpr int64_t kReadBeyond = 3;  // the last column of Y: finite values, without effect
+
+// I - Y T Y', a product of reflections.
+template <typename T>
+struct ReflectionBlock {
+  const Line<T>* y;  // y_stride lines a column, size columns and kReadBeyond more
+  int64_t y_stride, lines, size;
+  const T* t;  // column-major, upper triangular
+};
+
+// x <- (I - Y T Y') x, or (I - Y T' Y') x where transposed, for kReflected columns x.
+void reflect_columns(const ReflectionBlock<float>& block, bool transposed, Line<float>* x,
+                     int64_t x_stride);
+void reflect_columns(const ReflectionBlock<double>& block, bool transposed, Line<double>* x,
+                     int64_t x_stride);
+
+}  // namespace recyclelora
