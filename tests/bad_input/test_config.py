@@ -38,6 +38,9 @@ VALUES = [
     ("train.eval_period=null", "train.eval_period"),
     ("train.picture_period=x", "train.picture_period"),
     ("train.log_period=0", "train.log_period"),
+    ("train.ema=2", "train.ema"),
+    ("train.ema=often", "train.ema must be a finite number or null"),
+    ("train.skip_bad_batches=-1", "train.skip_bad_batches"),
     # Names and places.
     ("train.device=cuda:99", "train.device=cuda:99"),
     ("train.device=gpu", "train.device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
