@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Write the README's tables anew from the JSON of runs under results/.
+"""Write the tables of README.md and docs/streets.md anew from the JSON of runs under results/.
 
-python tools/update_readme.py           rewrite README.md
-python tools/update_readme.py --check   exit 1 if it is not what the JSON says
+python tools/update_readme.py           rewrite them
+python tools/update_readme.py --check   exit 1 if one is not what the JSON says
 """
 
 import argparse
@@ -214,6 +214,44 @@ def budget(results: Sequence[dict]) -> str:
     )
 
 
+# Pixels of the 2,975 finely labelled training images, percent of the labelled ones.
+CITYSCAPES = {
+    **{"road": 36.9, "sidewalk": 6.1, "building": 22.8, "wall": 0.7, "fence": 0.9, "pole": 1.2},
+    **{"traffic light": 0.2, "traffic sign": 0.6, "vegetation": 15.9, "terrain": 1.2, "sky": 4.0},
+    **{"person": 1.2, "rider": 0.1, "car": 7.0, "truck": 0.3, "bus": 0.2, "train": 0.2},
+    **{"motorcycle": 0.1, "bicycle": 0.4},
+}
+
+
+def streets_table() -> str:
+    """The classes of the drawn streets beside those of Cityscapes, and what drawing costs."""
+    run = json.loads((ROOT / "results" / "streets.json").read_text())
+    rows = [
+        [
+            name,
+            f"{100 * found['pixel_share']:.2f}",
+            f"{CITYSCAPES[name]:.1f}",
+            f"{found['streets_with']:.0%}",
+            f"{100 * found['median_share_where_present']:.2f}",
+            f"{found['mean_height']:.2f}",
+        ]
+        for name, found in run["classes"].items()
+    ]
+    headers = ["class", "pixels", "Cityscapes", "streets with it", "there, median", "height"]
+    table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    settings, costs = run["settings"], run["seconds_a_street"]
+    rates = ", ".join(f"{name} {1 / seconds:.1f}" for name, seconds in costs.items())
+    return (
+        f"{table}\n\n{settings['count']} streets of seed {settings['seed']}, "
+        f"{settings['height']} x {settings['width']}. *pixels* and *Cityscapes*: percent of the "
+        "labelled pixels; *there, median*: percent of the picture where the class is seen at all; "
+        "*height*: mean, 0 the top of the picture and 1 the bottom. "
+        f"{run['ignored_share']:.1%} of all pixels are ignored (255).\n\n"
+        f"Streets a second on one core: {rates}. On {run['environment']['machine']}; generator "
+        f"version {run['generator_version']}, commit {run['environment']['commit']}."
+    )
+
+
 TABLES = {
     "demo": demo_table,
     **{name: functools.partial(runs_table, name) for name in RUNS},
@@ -224,35 +262,39 @@ TABLES = {
 }
 
 
-def updated(readme: str) -> str:
-    """``readme`` with every table between its markers written anew."""
-    for name, table in TABLES.items():
+PAGES = {"README.md": TABLES, "docs/streets.md": {"streets": streets_table}}
+
+
+def updated(page: str, text: str) -> str:
+    """The ``text`` of a page with every table between its markers written anew."""
+    for name, table in PAGES[page].items():
         begin, end = f"<!-- begin table: {name} -->", f"<!-- end table: {name} -->"
-        before, found, rest = readme.partition(begin)
+        before, found, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
         if not found or not closed:
-            raise ValueError(f"README.md has no markers {begin} and {end}")
-        readme = f"{before}{begin}\n{table()}\n{end}{after}"
-    return readme
+            raise ValueError(f"{page} has no markers {begin} and {end}")
+        text = f"{before}{begin}\n{table()}\n{end}{after}"
+    return text
 
 
 def main() -> None:
-    """Rewrite or check README.md."""
+    """Rewrite or check the pages."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="change nothing")
     args = parser.parse_args()
-    path = ROOT / "README.md"
-    try:
-        old = path.read_text()
-        new = updated(old)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        name = type(error).__name__
-        sys.exit(f"error: README.md or a file under results/ is not whole ({name}: {error})")
-    if args.check:
-        sys.exit("README.md differs from results/: run tools/update_readme.py" if new != old else 0)
-    path.write_text(new)
+    for page in PAGES:
+        try:
+            old = (ROOT / page).read_text()
+            new = updated(page, old)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            name = type(error).__name__
+            sys.exit(f"error: {page} or a file under results/ is not whole ({name}: {error})")
+        if args.check and new != old:
+            sys.exit(f"{page} differs from results/: run tools/update_readme.py")
+        if not args.check:
+            (ROOT / page).write_text(new)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from recyclelora.data.streets import draw_street
+from recyclelora.data.streets.camera import Camera
+from recyclelora.data.streets.canvas import Canvas
+from recyclelora.data.streets.domains import TEMPERATE
 from recyclelora.data.streets.lens import BENDS, IGNORE, Lens
+from recyclelora.data.streets.light import Light
+from recyclelora.data.streets.street import draw_plan
 
 
 @pytest.mark.parametrize("bend", BENDS)
@@ -25,7 +29,28 @@ def test_a_straight_lens_changes_nothing():
     assert shown is picture and bent is label
 
 
-def test_bonnets_lie_at_the_bottom_of_some_pictures():
-    masks = np.array([draw_street(4, i, "day", 64, 128)[1] == IGNORE for i in range(60)])
-    assert 3 <= masks[:, -1, 30:-30].all(1).sum() <= 25
-    assert masks.mean((1, 2)).max() < 0.3
+def drawn_lenses():
+    """(street, lens) of 200 plans."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        street = draw_plan(rng)
+        yield street, Lens.draw(rng, street)
+
+
+def test_only_cars_see_their_bonnet_and_not_often():
+    seen = [street.view for street, lens in drawn_lenses() if lens.bonnet]
+    assert 15 <= len(seen) <= 60
+    assert set(seen) == {"ahead", "oblique"}
+
+
+def test_a_bonnet_lies_along_the_bottom():
+    lens = next(lens for _, lens in drawn_lenses() if lens.bonnet)
+    camera = Camera.looking(
+        64, 128, field_of_view=1.2, position=(0.0, 1.5, 0.0), yaw=0, pitch=0, roll=0
+    )
+    light = Light.from_sky(0.0, 0.8, 1.0)
+    canvas = Canvas(camera, light, np.random.default_rng(0), TEMPERATE)
+    canvas.ids[:] = canvas.surface(0, camera.level(0.0))
+    lens.draw_bonnet(canvas)
+    ignored = canvas.label_image() == IGNORE
+    assert ignored[-1, 30:-30].all() and not ignored[:50].any()

@@ -1,11 +1,12 @@
 """Rows of buildings along the blocks of a street, at its crossings and at its end."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from .buildings import Building, draw_building
 from .facade import FacadeStyle
 from .layout import BACKDROP, BUILDINGS, Scene, draw_plant, plant
-from .nature import Plant
 from .street import Side
 
 # character: storeys (low, high), lot length, share of shops, share of gables, share of gaps
@@ -53,14 +54,19 @@ def add_buildings(scene: Scene, rng: np.random.Generator):
 
 
 def _woods(scene: Scene, rng):
-    """Woods far to the sides, so that no gap shows a bare horizon."""
+    """Woods and towers far to the sides, so that no gap shows a bare horizon."""
+    street = scene.street
     for sign in (-1, 1):
-        for z in np.arange(-5, 185, 19.0):
-            x, height = sign * rng.uniform(70, 86), rng.uniform(6, 11)
-            wood = Plant(
-                "bush", x, z + rng.uniform(-6, 6), height, 3 * height, int(rng.integers(64))
-            )
+        for z in np.arange(-55, 190, 11.0):
+            x = sign * rng.uniform(64, 90)
+            wood = plant(rng, street, x, z + rng.uniform(-5, 5), rng.uniform(0.8, 1.5))
             scene.put(BACKDROP, draw_plant, wood, shadow=False)
+    for _ in range(rng.poisson(1.0)):
+        style, _ = _style(rng, "modern")
+        style = replace(style, storeys=int(rng.integers(8, 22)), ground="flat")
+        x, z = rng.choice((-1, 1)) * rng.uniform(30, 80), rng.uniform(50, 170)
+        wide, deep = rng.uniform(14, 30, 2)
+        _put(scene, Building(x, x + wide, z, z + deep, style, ("near", "left", "right")), BACKDROP)
 
 
 def _put(scene: Scene, building: Building, layer: int = BUILDINGS):

@@ -178,6 +178,9 @@ class Wire:
     def z(self) -> float:
         return 0.5 * (self.start[2] + self.end[2])
 
+    def corners(self) -> np.ndarray:
+        return np.array([self.start, self.end])
+
 
 def draw_wire(canvas: Canvas, wire: Wire):
     """Paint a wire, in colour only."""

@@ -15,17 +15,19 @@ from .photometry import photograph
 from .posts import add_posts
 from .sky import paint_sky
 from .street import draw_camera, draw_plan
+from .textures import PAVINGS
 from .traffic import add_traffic
 from .weather import radiance
 
-GENERATOR_VERSION = 2  # counts up whenever the same seed gives another picture
+GENERATOR_VERSION = 3  # counts up whenever the same seed gives another picture
 
 
 def plan_scene(rng: np.random.Generator) -> Scene:
     """Everything in a street and where it stands; no colour, no weather."""
     scene = Scene(draw_plan(rng))
     lay_blocks(scene, rng)
-    scene.ground.paving = int(rng.integers(3))
+    scene.ground.road = str(rng.choice(("asphalt", "setts", "concrete"), p=(0.84, 0.06, 0.1)))
+    scene.ground.paving = str(rng.choice(list(PAVINGS), p=(0.28, 0.14, 0.24, 0.14, 0.2)))
     add_markings(scene, rng)
     add_buildings(scene, rng)
     add_greenery(scene, rng)

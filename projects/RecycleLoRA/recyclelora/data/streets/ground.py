@@ -13,10 +13,10 @@ KERB = 0.12  # metres by which land stands above the carriageway
 ROAD, SIDEWALK, TERRAIN = 0, 1, 9
 
 
-# materials, their texture given the kind of paving, and the metres that it covers
+# materials, their texture on a given ground, and the metres that it covers
 DETAIL = (
-    (("asphalt",), lambda _: textures.asphalt(), 4),
-    (("paving", "court"), textures.paving, 4),
+    (("asphalt",), lambda ground: textures.paving(ground.road), 4),
+    (("paving", "court"), lambda ground: textures.paving(ground.paving), 4),
     (("grass", "soil"), lambda _: textures.grass(), 5),
 )
 
@@ -47,7 +47,8 @@ class Ground:
 
     patches: list[Patch] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
-    paving: int = 0
+    road: str = "asphalt"  # of textures.PAVINGS
+    paving: str = "slabs"
 
 
 def rectangle(x0: float, x1: float, z0: float, z1: float, step: float = 5.0) -> np.ndarray:
@@ -89,7 +90,7 @@ def _fill(canvas: Canvas, world: np.ndarray, colour, surface):
         cv2.fillPoly(canvas.ids, corners, surface, cv2.LINE_8, SHIFT)
 
 
-def _colours(canvas: Canvas) -> dict[str, np.ndarray]:
+def _colours(canvas: Canvas, ground: Ground) -> dict[str, np.ndarray]:
     """One paint per material for this picture, as lit on level ground."""
     look, palette = canvas.look, canvas.palette
     base = {
@@ -102,11 +103,12 @@ def _colours(canvas: Canvas) -> dict[str, np.ndarray]:
         )
     }
     base["asphalt"] = base["asphalt"] * look.uniform(0.65, 1.25)
-    laid = look.random()
-    if laid < 0.3:  # sidewalks are of asphalt too, or of bricks, and hardly ever look new
-        base["paving"] = base["asphalt"] * look.uniform(0.9, 1.3)
-    elif laid < 0.45:
-        base["paving"] = np.array([152.0, 100, 84]) * look.uniform(0.75, 1.15)
+    if ground.road != "asphalt":
+        base["asphalt"] = base["asphalt"] * 0.6 + np.array([52.0, 50, 47])
+    if ground.paving == "asphalt":
+        base["paving"] = base["asphalt"]
+    elif ground.paving == "bricks" and look.random() < 0.7:
+        base["paving"] = np.array([152.0, 100, 84])
     base["paving"] = base["paving"] * look.uniform(0.75, 1.15)
     base["soil"] = base["grass"] * 0.35 + np.array([100, 84, 66]) * 0.65
     base["court"] = 0.5 * base["paving"] + 0.5 * base["asphalt"]
@@ -130,7 +132,7 @@ def _colours(canvas: Canvas) -> dict[str, np.ndarray]:
 
 def paint_ground(canvas: Canvas, ground: Ground):
     """Paint everything flat."""
-    camera, colours = canvas.camera, _colours(canvas)
+    camera, colours = canvas.camera, _colours(canvas, ground)
     level = camera.level(KERB)
     top = _first_row(canvas)
     below = (camera.ray(1, top) < -1e-3).view(np.uint8)
@@ -154,7 +156,7 @@ def paint_ground(canvas: Canvas, ground: Ground):
         if patch.kerb:
             _kerb(canvas, patch, colours["kerb"], surface)
         _fill(canvas, _lift(patch.outline, patch.y), colours[patch.material], surface)
-    _roughen(canvas, top, kinds, ground.paving)
+    _roughen(canvas, top, kinds, ground)
 
 
 def _kerb(canvas: Canvas, patch: Patch, colour, surface: int):
@@ -175,7 +177,7 @@ def _first_row(canvas: Canvas) -> int:
     return int(np.clip(camera.horizon() - slope - 1, 0, camera.height - 1))
 
 
-def _roughen(canvas: Canvas, top: int, kinds: dict[int, str], paving: int):
+def _roughen(canvas: Canvas, top: int, kinds: dict[int, str], ground: Ground):
     """Multiply the ground by its materials' textures, fading where a pixel spans many grains."""
     camera = canvas.camera
     fall = np.maximum(-camera.ray(1, top), 1e-3)
@@ -196,9 +198,11 @@ def _roughen(canvas: Canvas, top: int, kinds: dict[int, str], paving: int):
         x0, y0, wide, tall = cv2.boundingRect(mask)
         if wide:
             part = np.s_[y0 : y0 + tall, x0 : x0 + wide]
-            detail = _tile(texture(paving), x[part], z[part], metres) * fade[part]
+            detail = _tile(texture(ground), x[part], z[part], metres) * fade[part]
+            if number == 1:
+                detail += np.take(textures.wear(), (x[part] * 16).astype(np.int32) & 511)
             cv2.add(factor[part], detail, factor[part], mask[part])
-    modulate(canvas.paint[top:], factor.astype(np.uint8))
+    modulate(canvas.paint[top:], np.clip(factor, 0, 255).astype(np.uint8))
 
 
 def _tile(tile: np.ndarray, x: np.ndarray, z: np.ndarray, metres: int) -> np.ndarray:

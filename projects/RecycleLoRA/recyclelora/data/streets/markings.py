@@ -31,6 +31,10 @@ def add_markings(scene: Scene, rng: np.random.Generator):
             for z in np.arange(z0 + 5, z1 - 5, period):
                 marks.append(Mark(rectangle(x - 0.07, x + 0.07, z, z + dash), "white", wear))
         for side in street.sides:
+            gutter = sorted(
+                (side.sign * street.half, side.sign * (street.half - rng.uniform(0.1, 0.5)))
+            )
+            marks.append(Mark(rectangle(*gutter, z0 + 2, z1 - 2), "dark", rng.uniform(0.05, 0.35)))
             edge = side.sign * (street.half - 0.3)
             if side.parking:
                 for z in np.arange(z0 + 6, z1 - 5, 5.6):

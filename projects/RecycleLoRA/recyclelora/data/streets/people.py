@@ -8,7 +8,7 @@ import numpy as np
 from . import textures
 from .camera import NEAR
 from .canvas import Canvas
-from .ground import KERB
+from .ground import KERB, contact
 from .mesh import draw_rods, hull, placed
 
 PERSON, RIDER, MOTORCYCLE, BICYCLE = 11, 12, 17, 18
@@ -189,6 +189,9 @@ def draw_person(canvas: Canvas, person: Person):
     depth = float(canvas.camera.to_camera(position)[2])
     if depth < 4 * NEAR:
         return
+    if depth < 25:
+        spread = np.array([(-0.22, 0, -0.25), (0.22, 0, -0.25), (0.22, 0, 0.25), (-0.22, 0, 0.25)])
+        contact(canvas, placed(spread, position, person.heading), 0.35)
     surface = canvas.surface(PERSON, depth)
     scale = person.height / 1.75
     _draw_body(

@@ -25,6 +25,16 @@ MATERIALS = (
 )
 
 
+# On 4 metres: rows, stones in a row, the joint's width in metres, how much the stones differ.
+PAVINGS = {
+    "slabs": (8, 5, 0.012, 0.06),
+    "setts": (32, 20, 0.018, 0.10),
+    "concrete": (2, 1, 0.01, 0.03),
+    "bricks": (40, 20, 0.008, 0.09),
+    "asphalt": None,
+}
+
+
 @lru_cache(maxsize=32)
 def fractal(beta: float, seed: int, size: int = 512) -> np.ndarray:
     """Noise whose amplitude falls as frequency**-beta: 0 is white, 1 is rough, 2 is cloudy."""
@@ -126,13 +136,6 @@ def density_for(pixels_per_metre: float, limit: int = 40) -> int:
 
 
 @lru_cache(maxsize=4)
-def asphalt() -> np.ndarray:
-    """Fine grain, 512 x 512 uint8 for 4 metres, 128 = neutral."""
-    grain = cv2.GaussianBlur(fractal(0.0, 21), (3, 3), 0.7) * 1.6
-    return np.clip(128 * (1 + 0.075 * grain + 0.03 * fractal(1.0, 22)), 0, 255).astype(np.uint8)
-
-
-@lru_cache(maxsize=4)
 def patches() -> np.ndarray:
     """Stains, wear and cracks, 512 x 512 uint8 for 32 metres, 128 = neutral."""
     cracks = np.clip(1 - np.abs(fractal(1.5, 24)) * 22, 0, 1) * (fractal(1.4, 25) > 0.9)
@@ -146,16 +149,26 @@ def grass() -> np.ndarray:
     return np.clip(128 * (1 + 0.16 * blades + 0.10 * fractal(1.0, 27)), 0, 255).astype(np.uint8)
 
 
+@lru_cache(maxsize=1)
+def wear() -> np.ndarray:
+    """What wheels have polished and oil has darkened along a road: (512,) float32 for 32 metres."""
+    rows = np.tile(fractal(0.9, 28)[:1], (1, 3))
+    return 8 * cv2.GaussianBlur(rows, (0, 0), 4)[0, 512:1024]
+
+
 @lru_cache(maxsize=8)
-def paving(kind: int) -> np.ndarray:
-    """512 x 512 uint8 for 4 metres: 0 large slabs, 1 small setts, 2 bare concrete or asphalt."""
+def paving(kind: str) -> np.ndarray:
+    """A tile of one of ``PAVINGS``, 512 x 512 uint8 for 4 metres, 128 = neutral."""
     size = 512
-    rng = np.random.default_rng(30 + kind)
+    if kind == "asphalt":
+        grain = cv2.GaussianBlur(fractal(0.0, 21), (3, 3), 0.7) * 1.6
+        return np.clip(128 * (1 + 0.075 * grain + 0.03 * fractal(1.0, 22)), 0, 255).astype(np.uint8)
+    rows, columns, joint, spread = PAVINGS[kind]
+    rng = np.random.default_rng((30, *kind.encode()))
     y, x = np.mgrid[0:size, 0:size] / size
-    rows, columns, joint = ((8, 5, 0.012), (32, 20, 0.018), (2, 1, 0.01))[kind]
     row = np.floor(y * rows).astype(int)
     along = (x * columns + 0.5 * (row % 2)) % columns
-    tone = 1 + (0.06, 0.10, 0.03)[kind] * rng.standard_normal((rows, columns))
+    tone = 1 + spread * rng.standard_normal((rows, columns))
     edge = np.minimum((y * rows) % 1 * 4 / rows, along % 1 * 4 / columns)
     tile = np.where(edge < joint, 0.72, tone[row, along.astype(int)])
     return np.clip(128 * tile * (1 + 0.05 * fractal(0.4, 33)), 0, 255).astype(np.uint8)

@@ -35,7 +35,8 @@ def write_streets(
         image_format: "jpg" (quality 95) or "png".
 
     Returns:
-        ``root`` as a Path; ``root/dataset.json`` holds the parameters and each class's share.
+        ``root`` as a Path; ``root/dataset.json`` holds the parameters and each class's
+        share of the labelled pixels.
 
     Raises:
         ValueError: a parameter makes no sense, or the folder holds something else.
@@ -67,14 +68,14 @@ def write_streets(
     ):
         pixels += shares
         images += shares > 0
-    total = max(int(pixels.sum()), 1)
+    labelled = max(int(pixels[: len(CLASSES)].sum()), 1)
     _save_json(
         root / "dataset.json",
         {
             **header,
             "count": count,
             "complete": True,
-            "pixel_share": {name: round(pixels[i] / total, 6) for i, name in enumerate(CLASSES)},
+            "pixel_share": {name: round(pixels[i] / labelled, 6) for i, name in enumerate(CLASSES)},
             "images_with": {name: int(images[i]) for i, name in enumerate(CLASSES)},
         },
     )
