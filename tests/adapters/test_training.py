@@ -1,5 +1,8 @@
 """A small network learns with both adapters, and what each learned can be told apart."""
 
+import copy
+
+import pytest
 import torch
 from torch import nn
 
@@ -54,3 +57,24 @@ def test_training_switching_saving(tmp_path):
 
         save_adapters(model, tmp_path / "adapters.pt")
         assert torch.equal(load_adapters(base(), tmp_path / "adapters.pt")(x), full)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sparse_a", [False, True])
+def test_training_compiled_by_inductor(sparse_a):
+    torch.manual_seed(4)
+    plain = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 8))
+    inputs = torch.randn(3, 50, 16)
+    steps = {}
+    for compiled in (False, True):
+        model = adapt(copy.deepcopy(plain), r_main=4, r_sub=2, sparse_a=sparse_a)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(trained, lr=0.1)
+        forward = torch.compile(model, fullgraph=True) if compiled else model
+        for x in inputs:
+            optimizer.zero_grad()
+            forward(x).square().mean().backward()
+            optimizer.step()
+        steps[compiled] = trained
+    for mine, expected in zip(steps[True], steps[False], strict=True):
+        torch.testing.assert_close(mine, expected, atol=1e-6, rtol=1e-5)
