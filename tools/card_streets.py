@@ -81,7 +81,9 @@ def summary(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[dict, np.ndarra
 
 def measured(count: int, seed: int, workers: int) -> tuple[dict, np.ndarray]:
     """The record for results/streets.json, and the mean map of each class."""
-    with multiprocessing.get_context("forkserver").Pool(workers, one_thread) as pool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["recyclelora.data.streets.grown"])
+    with context.Pool(workers, one_thread) as pool:
         drawn = pool.imap_unordered(partial(count_classes, seed), range(count), chunksize=4)
         found = list(tqdm(drawn, total=count, desc="counting classes", unit="street"))
         seconds = list(tqdm(pool.imap(measure_domain, DOMAINS), total=len(DOMAINS), desc="timing"))

@@ -65,6 +65,13 @@ def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
     return tuple(levels)
 
 
+def grow_all():
+    """Make every cut-out now, and not when it is first painted."""
+    for kind, variants in VARIANTS.items():
+        for variant in range(variants):
+            _sprite(kind, variant)
+
+
 def silhouette(plant: Plant, height: int) -> np.ndarray:
     """Alpha (h, w) uint8 of the plant, at least ``height`` pixels high where there are so many."""
     levels = _sprite(plant.kind, plant.variant % VARIANTS[plant.kind])

@@ -124,10 +124,10 @@ def _map(draw, count: int, workers: int):
     if min(workers, count) == 1:
         yield from map(draw, range(count))
         return
-    # Workers are forked from a clean server that has imported this module once: imports take longer
-    # than dozens of pictures, and a fork of the caller could inherit locks of its threads.
+    # Workers are forked from a clean server that has imported this module and grown all plants: this
+    # takes longer than dozens of pictures, and a fork of the caller could inherit its threads' locks.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, f"{__package__}.grown"])
     with context.Pool(min(workers, count), _one_thread) as pool:
         yield from pool.imap_unordered(draw, range(count), chunksize=2)
 
