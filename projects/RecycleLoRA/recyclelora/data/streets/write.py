@@ -124,8 +124,8 @@ def _map(draw, count: int, workers: int):
     if min(workers, count) == 1:
         yield from map(draw, range(count))
         return
-    # Workers are forked from a clean server that has imported this module and grown all plants: this
-    # takes longer than dozens of pictures, and a fork of the caller could inherit its threads' locks.
+    # Workers are forked from a clean server that has imported this module and grown all plants,
+    # once: a fork of the caller could inherit locks of its threads.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, f"{__package__}.grown"])
     with context.Pool(min(workers, count), _one_thread) as pool:
