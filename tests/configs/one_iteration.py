@@ -14,6 +14,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import HookBase
 
 from recyclelora.data import register_folder
+from recyclelora.engine.bad_batches import BadBatches
 from recyclelora.engine.trainer import Trainer
 
 CONFIG = Path(__file__).parents[2] / "configs" / "recyclelora_dinov2l_g2cbm.py"
@@ -39,6 +40,7 @@ def main():
         loader=instantiate(cfg.dataloader.train),
         optimizer=instantiate(cfg.optimizer),
         schedule=instantiate(cfg.schedule),
+        bad_batches=BadBatches(Path(sys.argv[1]).parent),
     )
     report = Report()
     trainer.register_hooks([report])
