@@ -23,8 +23,12 @@ int64_t lines_of(int64_t rows) {
 
 constexpr int64_t kReflected = 4;         // columns that are reflected at a time
 constexpr int64_t kMostReflections = 64;  // in one block
+constexpr int64_t kReadBeyond = 3;        // the last column of Y: finite values, without effect
 
-constexpr int64_t kReadBeyond = 3;  // the last column of Y: finite values, without effect
+// Groups that are reflected at a time, of which the last may not be full.
+inline int64_t groups_of(int64_t columns) {
+  return (columns + kReflected - 1) / kReflected;
+}
 
 // I - Y T Y', a product of reflections.
 template <typename T>

@@ -11,10 +11,6 @@ constexpr double kTie = 4 * std::numeric_limits<float>::epsilon();
 // The Gram matrix has lost residuals whose squares fall below this much of the first pivot's.
 constexpr double kLoss = 1e-3;
 
-int64_t whole_groups(int64_t columns) {
-  return (columns + kReflected - 1) / kReflected * kReflected;
-}
-
 }  // namespace
 
 Candidates::Candidates(const Screen& screen, std::vector<int64_t> columns, int64_t row)
@@ -23,7 +19,7 @@ Candidates::Candidates(const Screen& screen, std::vector<int64_t> columns, int64
       rows_(screen.lines() * Line<float>::kCount - row),
       lines_(screen.lines() - row / Line<float>::kCount),
       scale_(std::numeric_limits<double>::infinity()),
-      copies_(whole_groups(columns_.size()) * lines_) {
+      copies_(groups_of(columns_.size()) * kReflected * lines_) {
   for (int64_t j : columns_) {
     scale_ = std::min(scale_, screen.scale(j));
     slack_.push_back(screen.slack(j));

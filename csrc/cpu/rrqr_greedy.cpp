@@ -91,14 +91,24 @@ void GreedyQR::take(const std::vector<int64_t>& columns) {
   for (size_t first = 0; first < columns.size(); first += kMostReflections) {
     const size_t last = std::min<size_t>(first + kMostReflections, columns.size());
     Columns storage(matrix_.rows(), last - first);
-    std::vector<Column> left = add({columns.begin() + first, columns.begin() + last}, &storage);
-    while (!left.empty()) {
-      const Column pivot = left.front();
-      left.erase(left.begin());
-      eliminate(pivot, &left);
-    }
-    reflectors_.close_panel();
+    eliminate_in_order(add({columns.begin() + first, columns.begin() + last}, &storage));
   }
+}
+
+// Each with the residual norms it had before the first of them and on, up to its own turn.
+std::vector<GreedyQR::Rival> GreedyQR::eliminate_in_order(std::vector<Column> columns) {
+  const int64_t first = pivots_.size();
+  std::vector<Rival> pivots;
+  while (!columns.empty()) {
+    const Column pivot = columns.front();
+    columns.erase(columns.begin());
+    std::vector<double> norms = norms_before(pivot.data, first, pivots_.size(), pivot.norm);
+    norms.push_back(pivot.norm);
+    pivots.push_back({pivot.index, std::move(norms)});
+    eliminate(pivot, &columns);
+  }
+  reflectors_.close_panel();
+  return pivots;
 }
 
 // The next pivot among columns (index, norm): the lowest index of those whose norms tie with the
@@ -161,17 +171,7 @@ bool GreedyQR::eliminate_forecast(Screen* screen) {
   const std::vector<int64_t> forecast =
       candidates.forecast(outside, std::min(kPanel, steps_ - first));
   Columns storage(matrix_.rows(), forecast.size());
-  std::vector<Column> left = add(forecast, &storage);
-  std::vector<Rival> pivots;
-  while (!left.empty()) {
-    const Column pivot = left.front();
-    left.erase(left.begin());
-    std::vector<double> norms = norms_before(pivot.data, first, pivots_.size(), pivot.norm);
-    norms.push_back(pivot.norm);
-    pivots.push_back({pivot.index, std::move(norms)});
-    eliminate(pivot, &left);
-  }
-  reflectors_.close_panel();
+  std::vector<Rival> pivots = eliminate_in_order(add(forecast, &storage));
   const std::vector<int64_t> proven = prove(first, std::move(pivots), outside, &candidates);
   const auto wrong = std::mismatch(proven.begin(), proven.end(), forecast.begin()).first;
   forget(first + (wrong - proven.begin()));

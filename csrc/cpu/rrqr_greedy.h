@@ -49,6 +49,7 @@ class GreedyQR {
   template <typename List, typename Norm>
   auto choose(List& columns, const Norm& norm) const;
   void eliminate(const Column& pivot, std::vector<Column>* others);
+  std::vector<Rival> eliminate_in_order(std::vector<Column> columns);
   bool eliminate_panel(std::vector<Column>* columns);
   bool eliminate_panel_of_all(Screen* screen);
   bool eliminate_forecast(Screen* screen);

@@ -14,7 +14,7 @@ class Columns {
  public:
   Columns(int64_t rows, int64_t count)
       : lines_(lines_of<double>(rows)),
-        count_((count + kReflected - 1) / kReflected * kReflected),
+        count_(groups_of(count) * kReflected),
         values_(lines_ * count_) {}
 
   int64_t lines() const { return lines_; }

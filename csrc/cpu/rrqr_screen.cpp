@@ -51,13 +51,13 @@ Screen::Screen(const Matrix& matrix, const std::vector<double>& norms)
     : rows_(matrix.rows()),
       cols_(matrix.cols()),
       lines_(lines_of<float>(rows_)),
-      values_((cols_ + kReflected - 1) / kReflected * kReflected * lines_),
+      values_(groups_of(cols_) * kReflected * lines_),
       order_(cols_),
       place_(cols_),
       scale_(cols_),
       norms_(cols_),
       slack_(cols_),
-      applied_((cols_ + kReflected - 1) / kReflected) {
+      applied_(groups_of(cols_)) {
   arrange(norms);
   // A few rows at a time, columns powers of two apart competing for the same lines of the cache.
   constexpr int64_t kRows = Line<float>::kCount;
