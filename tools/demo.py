@@ -62,7 +62,8 @@ def summarise(seconds: dict[str, float]) -> dict:
     if torch.cuda.is_available():
         machine = torch.cuda.get_device_name()
     else:
-        machine = f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
+        cores = torch.get_num_threads()
+        machine = f"{cores} CPU core{'s' * (cores > 1)} ({platform.machine()})"
     git = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
     summary = {

@@ -22,9 +22,10 @@ from tqdm import tqdm
 from lazyconfig_train_net import load_config
 from recyclelora.bad_input import sentence_of
 from recyclelora.data import read_image
+from recyclelora.devices import pick_device
 from recyclelora.engine import read_checkpoint
 from recyclelora.engine.predictor import predictor
-from recyclelora.engine.run import build_from, pick_device
+from recyclelora.engine.run import build_from
 from recyclelora.engine.trainer import amp_dtype
 from recyclelora.evaluation.pictures import colorize
 from recyclelora.whole_file import whole_file

@@ -34,8 +34,8 @@ from tabulate import tabulate
 from benchmark import measure
 from recyclelora.bad_input import sentence_of
 from recyclelora.data.streets import write_streets
+from recyclelora.devices import pick_device
 from recyclelora.engine.overrides import apply_overrides
-from recyclelora.engine.run import pick_device
 from recyclelora.evaluation import constant_prediction, evaluate_domains, majority_class
 from recyclelora.evaluation.domains import write_json
 from tables import ROOT, TABLES, Run, Table, runs_of

@@ -8,6 +8,7 @@ python tools/update_readme.py --check   exit 1 if one is not what the JSON says
 import argparse
 import functools
 import json
+import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -49,12 +50,18 @@ def benchmark(name: str) -> dict:
     return json.loads((ROOT / "results" / "benchmark" / f"{name}.json").read_text())
 
 
-def ran_on(run: dict, *packages: str) -> str:
-    """One sentence: machine, versions, commit."""
-    record = run["environment"]
+def machine(record: dict) -> str:
+    """What it ran on; records from before it was so written say "1 CPU cores"."""
+    return re.sub(r"\b1 (CPU core|thread)s\b", r"1 \1", record["machine"])
+
+
+def ran_on(*runs: dict, packages: Sequence[str] = ()) -> str:
+    """One sentence on runs of one machine: what it is, versions, commits."""
+    record = runs[0]["environment"]
+    commits = dict.fromkeys(run["environment"]["commit"] for run in runs)
     found = {name: record["versions"][name] for name in ("torch", *packages)}
     versions = ", ".join(f"{name} {version}" for name, version in found.items() if version)
-    return f"On {record['machine']}; {versions}, commit {record['commit']}."
+    return f"On {machine(record)}; {versions}, commit {', '.join(commits)}."
 
 
 def rrqr_table() -> str:
@@ -88,8 +95,8 @@ def rrqr_table() -> str:
     return (
         f"{table}\n\n*published*: SciPy in float32, called twice a layer as the published code "
         "does. `torch.linalg` does not pivot. Memory beyond the weights. "
-        f"{ran_on(run, 'scipy')}\n\nPivots of the published path that are those of float64:\n\n"
-        f"{agreement}"
+        f"{ran_on(run, packages=['scipy'])}\n\n"
+        f"Pivots of the published path that are those of float64:\n\n{agreement}"
     )
 
 
@@ -113,7 +120,7 @@ def adapter_table() -> str:
         f"{table}\n\nForward and backward of the four linear layers of a block "
         f"{run['settings']['width']} wide: time over the frozen layers', and what they keep for "
         f"the backward pass over {run['settings']['blocks']} blocks. Gradients checked against "
-        f"float64 in the same run. {ran_on(run, 'peft')}{missing}"
+        f"float64 in the same run. {ran_on(run, packages=['peft'])}{missing}"
     )
 
 
@@ -142,29 +149,37 @@ def step_table() -> str:
         f"{settings['head']} head and {settings['batch']} drawn streets of {settings['crop']} x "
         f"{settings['crop']} pixels. Both start from the same backbone weights and have heads of "
         "the same size; Hugging Face splits qkv into three layers, so its adapters are larger. "
-        f"{ran_on(run, 'peft', 'transformers')}"
+        f"{ran_on(run, packages=['peft', 'transformers'])}"
     )
 
 
 def memory_table() -> str:
-    """Peak memory of a step of every backbone, a column for each variant."""
+    """Peak memory of a step of every backbone and batch, a column for each variant."""
     if not (ROOT / "results" / "benchmark" / "memory.json").is_file():
         return NOT_RUN
-    run = benchmark("memory")
+    record = benchmark("memory")
+    runs, settings = record["runs"], record["settings"]
     rows = []
-    for part in run["runs"]:
-        variants = part["variants"]
-        peaks = [f"{found['peak_bytes'] / 1e9:.1f} GB" for found in variants.values()]
-        model = f"{variants['dense']['model_bytes'] / 1e9:.1f} GB"
-        rows.append([part["backbone"], model, *peaks])
-    headers = ["backbone", "model", *variants]
+    for run in runs:
+        found = run["variants"].values()
+        model = f"{max(one.get('model_bytes', 0) for one in found) / 1e9:.1f} GB"
+        peaks = [
+            f"{one['peak_bytes'] / 1e9:.1f} GB"
+            if "peak_bytes" in one
+            else f"({one['expected_bytes'] / 1e9:.0f} GB)"
+            for one in found
+        ]
+        rows.append([run["backbone"], run["batch"], model, *peaks])
+    headers = ["backbone", "batch", "model", *runs[0]["variants"]]
     table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-    settings = run["settings"]
+    guessed = any("expected_bytes" in one for run in runs for one in run["variants"].values())
+    left_out = " In brackets: not run for want of memory, but on the line through the smaller ones."
     return (
-        f"{table}\n\nPeak resident memory of a process that trains: forward, backward and AdamW, "
-        f"the {settings['head']} head, {settings['precision']}, {settings['batch']} x "
-        f"{settings['crop']} x {settings['crop']} pixels; dense or sparse A. *model*: its "
-        f"parameters and buffers. {ran_on(run)}"
+        f"{table}\n\nPeak resident memory of a process on the CPU that trains, its libraries (some "
+        f"0.7 GB) included: forward, backward and AdamW, the {settings['head']} head, "
+        f"{settings['precision']}, {settings['crop']} x {settings['crop']} pixels; dense or sparse "
+        "A. *model*: its parameters and buffers."
+        f"{left_out * guessed} {ran_on(*runs)}"
     )
 
 
@@ -209,7 +224,7 @@ def budget(results: Sequence[dict]) -> str:
         f"{first['iterations']} iterations of batch {first['batch']}{source}, "
         f"{' or '.join(map(str, sorted(images)))} images a set; a run takes "
         f"{statistics.median(result['seconds'] for result in results) / 60:.0f} minutes. On "
-        f"{first['environment']['machine']}; torch {first['environment']['versions']['torch']}, "
+        f"{machine(first['environment'])}; torch {first['environment']['versions']['torch']}, "
         f"commit {', '.join(commits)}."
     )
 
@@ -247,7 +262,7 @@ def streets_table() -> str:
         "labelled pixels; *there, median*: percent of the picture where the class is seen at all; "
         "*height*: mean, 0 the top of the picture and 1 the bottom. "
         f"{run['ignored_share']:.1%} of all pixels are ignored (255).\n\n"
-        f"Streets a second on one core: {rates}. On {run['environment']['machine']}; generator "
+        f"Streets a second on one core: {rates}. On {machine(run['environment'])}; generator "
         f"version {run['generator_version']}, commit {run['environment']['commit']}."
     )
 

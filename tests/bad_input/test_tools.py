@@ -54,7 +54,7 @@ COMMANDS = [
     ("update_readme.py --nonsense", "unrecognized arguments: --nonsense"),
     ("demo.py --nonsense", "unrecognized arguments: --nonsense"),
     ("install_detectron2.py --nonsense", "unrecognized arguments: --nonsense"),
-    ("benchmark/rrqr.py --device tpu", "expected cpu, cuda or cuda:N, got tpu"),
+    ("benchmark/rrqr.py --device tpu", "--device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
     ("benchmark/rrqr.py --rounds 0", NOT_A_COUNT),
     ("benchmark/rrqr.py --models gigantic", "is none of"),
     ("benchmark/rrqr.py --models tiny:40x", "invalid model_size value"),
@@ -67,14 +67,15 @@ COMMANDS = [
     ("benchmark/adapter.py --output tests", "expected a file to write, got the folder tests"),
     ("benchmark/step.py --crop 0", NOT_A_COUNT),
     ("benchmark/step.py --backbone vit_xxl", "invalid choice: 'vit_xxl'"),
-    ("benchmark/memory.py --batch 0", NOT_A_COUNT),
+    ("benchmark/memory.py --runs dinov2_l:0", NOT_A_COUNT),
+    ("benchmark/memory.py --runs vit_l", "expected NAME:BATCH with a name of"),
 ]
 if not torch.cuda.is_available():
     COMMANDS += [
         (f"{TRAIN} --num-gpus 2", "torch sees 0"),
         (f"{TRAIN} --num-machines 2", "needs a GPU on each"),
         (f"{TRAIN} train.device=cuda", "train.device=cuda needs a GPU and torch sees none"),
-        ("benchmark/rrqr.py --device cuda", "torch sees no CUDA device here"),
+        ("benchmark/rrqr.py --device cuda", "needs a GPU and torch sees none"),
     ]
 
 

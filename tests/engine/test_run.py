@@ -7,7 +7,8 @@ import torch
 from detectron2.config import LazyConfig
 
 from recyclelora import rrqr
-from recyclelora.engine.run import build_model, pick_device
+from recyclelora.devices import pick_device
+from recyclelora.engine.run import build_model
 
 CPU = torch.device("cpu")
 TINY = Path(__file__).parents[1] / "tools" / "tiny.py"

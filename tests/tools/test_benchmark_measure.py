@@ -45,6 +45,8 @@ def test_the_record_says_what_it_ran_on(measure):
     assert record["versions"]["torch"] == torch.__version__
     assert record["rrqr"] in ("compiled", "SciPy reference")
     assert record["cpu"] in record["machine"]
+    threads = "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
+    assert record["machine"].endswith(f", {threads}")
     assert record["commit"] != "unknown"
 
 
@@ -55,10 +57,11 @@ def test_a_wrong_result_ends_in_a_sentence_and_exit_code_1(measure):
     assert stop.value.code != 0
 
 
-def test_a_device_that_is_not_there_gets_a_sentence(benchmark_module, monkeypatch):
+def test_a_device_that_is_not_there_gets_a_sentence(benchmark_module, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="sees no CUDA device"):
+    with pytest.raises(SystemExit, match="2"):
         benchmark_module("adapter").main(["--device", "cuda"])
+    assert "--device=cuda needs a GPU and torch sees none" in capsys.readouterr().err
 
 
 @pytest.mark.gpu

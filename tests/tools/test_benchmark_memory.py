@@ -1,19 +1,46 @@
 """Peak memory of whole steps: the order that must hold, and what makes a run wrong."""
 
+import json
+
 import pytest
 
 
 @pytest.mark.slow
 def test_checkpointing_and_sparse_a_need_less(run_benchmark):
-    sizes = ["--backbones", "dinov2_s", "--head", "tiny", "--crop", "256", "--batch", "2"]
+    sizes = ["--runs", "dinov2_s:2", "--head", "tiny", "--crop", "256"]
     result = run_benchmark("memory", *sizes)
     (run,) = result["runs"]
+    assert run["batch"] == 2 and run["environment"]["cores"] > 0
     steps = {name: found["step_bytes"] for name, found in run["variants"].items()}
     assert steps["dense, checkpointing"] < steps["sparse"] < steps["dense"]
     for found in run["variants"].values():
         assert found["peak_bytes"] > found["step_bytes"] > 0
         # 12 blocks of 384 x 1536 and 3 x 384 x 384 weights, at least, in float32.
         assert found["model_bytes"] > 12 * 12 * 384 * 384 * 4
+
+
+def test_what_would_not_fit_is_not_run(benchmark_module, monkeypatch, capsys):
+    tool = benchmark_module("memory")
+    assert tool.expected_bytes({1: 5}, 4) is None
+    assert tool.expected_bytes({1: 50, 2: 7, 3: 9}, 6) == 15
+    monkeypatch.setattr(tool, "free_bytes", lambda device: 13)
+    runs = [
+        {"backbone": "dinov2_l", "batch": batch, "variants": {"dense": {"peak_bytes": peak}}}
+        for batch, peak in ((1, 5), (2, 8))
+    ]
+    options = tool.parse(["--runs", "dinov2_l:4"])
+    assert tool.in_own_process(runs, "dense", "dinov2_l", 4, options) == {"expected_bytes": 14}
+    assert "batch 4: not run" in capsys.readouterr().out
+
+
+def test_runs_that_the_file_has_are_kept(benchmark_module, tmp_path):
+    tool = benchmark_module("memory")
+    runs = [{"backbone": "dinov2_l", "batch": batch} for batch in (1, 2, 8)]
+    (tmp_path / "memory.json").write_text(json.dumps({"runs": runs}))
+    output = ["--output", str(tmp_path / "memory.json")]
+    wanted = ["--runs", "dinov2_l:2", "dinov2_l:1", "dinov2_l:4"]
+    assert tool.kept(tool.parse([*wanted, *output])) == []
+    assert tool.kept(tool.parse([*wanted, *output, "--keep"])) == runs[:2]
 
 
 def test_another_loss_is_a_wrong_result(benchmark_module):

@@ -87,20 +87,29 @@ def test_runs_table_has_mean_and_spread_and_is_empty_where_runs_are_missing(
         assert part in said
 
 
-def test_memory_table_has_a_row_for_each_backbone(tool, monkeypatch, tmp_path):
+def test_memory_table_has_a_row_for_each_backbone_and_batch(tool, monkeypatch, tmp_path):
     monkeypatch.setattr(tool, "ROOT", tmp_path)
     assert tool.memory_table() == tool.NOT_RUN
     found = {"peak_bytes": 6.5e9, "step_bytes": 4e9, "model_bytes": 1.4e9}
     variants = {"dense": found, "sparse, checkpointing": {**found, "peak_bytes": 2.5e9}}
-    settings = {"head": "full", "precision": "float32", "batch": 1, "crop": 512}
-    environment = {"machine": "a machine", "versions": {"torch": "2.11"}, "commit": "abc"}
-    runs = [{"backbone": "dinov2_l", "variants": variants}]
+    settings = {"head": "full", "precision": "float32", "crop": 512}
+    environment = {"machine": "1 CPU cores (a chip), 1 threads", "versions": {"torch": "2.11"}}
+    runs = [
+        {"backbone": "dinov2_l", "batch": 1, "variants": variants},
+        {"backbone": "dinov2_l", "batch": 4, "variants": variants},
+    ]
+    for run, commit in zip(runs, ("abc", "def"), strict=True):
+        run["environment"] = {**environment, "commit": commit}
     (tmp_path / "results" / "benchmark").mkdir(parents=True)
-    (tmp_path / "results" / "benchmark" / "memory.json").write_text(
-        json.dumps({"runs": runs, "settings": settings, "environment": environment})
-    )
+    file = tmp_path / "results" / "benchmark" / "memory.json"
+    file.write_text(json.dumps({"runs": runs, "settings": settings}))
     lines = tool.memory_table().splitlines()
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (lines[0], lines[2])]
-    assert cells[0] == ["backbone", "model", "dense", "sparse, checkpointing"]
-    assert cells[1] == ["dinov2_l", "1.4 GB", "6.5 GB", "2.5 GB"]
-    assert "1 x 512 x 512 pixels" in lines[-1] and "a machine" in lines[-1]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (lines[0], *lines[2:4])]
+    assert cells[0] == ["backbone", "batch", "model", "dense", "sparse, checkpointing"]
+    assert cells[1] == ["dinov2_l", "1", "1.4 GB", "6.5 GB", "2.5 GB"]
+    assert "512 x 512 pixels" in lines[-1] and "In brackets" not in lines[-1]
+    assert lines[-1].endswith("On 1 CPU core (a chip), 1 thread; torch 2.11, commit abc, def.")
+    runs[1]["variants"] = {**variants, "dense": {"expected_bytes": 17.3e9}}
+    file.write_text(json.dumps({"runs": runs, "settings": settings}))
+    lines = tool.memory_table().splitlines()
+    assert "(17 GB)" in lines[3] and "In brackets: not run" in lines[-1]

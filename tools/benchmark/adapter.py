@@ -257,10 +257,7 @@ def plot(result: dict) -> Figure:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    measure.add_common_options(parser, "adapter", rounds=9)
+    parser = measure.parser_of(__doc__, "adapter", rounds=9)
     add = parser.add_argument
     add("--width", type=measure.count, default=1024, help="of the block (default: 1024, DINOv2-L)")
     add(

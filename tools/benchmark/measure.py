@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from recyclelora.bad_input import sentence_of
+from recyclelora.devices import pick_device
 from recyclelora.ops import library
 from recyclelora.whole_file import whole_file
 
@@ -58,10 +59,11 @@ def count(text: str) -> int:
 
 
 def device(text: str) -> torch.device:
-    """``cpu``, ``cuda`` or ``cuda:N``, as the type of a command line's option."""
-    if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", text):
-        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text}")
-    return torch.device(text)
+    """``cpu``, ``cuda``, ``cuda:N`` or ``auto``, as the type of a command line's option."""
+    try:
+        return pick_device(text, option="--device")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def seconds_of(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
@@ -161,7 +163,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     cpu = names[0] if names else platform.machine()
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
-        "machine": gpu or f"{cores} CPU cores ({cpu}), {threads} threads",
+        "machine": gpu or f"{_several(cores, 'CPU core')} ({cpu}), {_several(threads, 'thread')}",
         "gpu": gpu,
         "cpu": cpu,
         "cores": cores,
@@ -174,6 +176,10 @@ def environment(device: torch.device) -> dict[str, Any]:
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _version(package: str) -> str | None:
@@ -222,8 +228,17 @@ def block_shapes(width: int) -> dict[str, tuple[int, int]]:
     }
 
 
-def add_common_options(parser: argparse.ArgumentParser, name: str, rounds: int) -> None:
-    """``--device``, ``--rounds``, ``--output``, ``--plot``: the same for every benchmark."""
+def parser_of(description: str, name: str, rounds: int) -> argparse.ArgumentParser:
+    """A parser with ``--device``, ``--rounds``, ``--output``, ``--plot``, as every benchmark has.
+
+    Args:
+        description: the module's docstring.
+        name: of the files that it writes by default.
+        rounds: how often by default.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", type=device, default=torch.device("cpu"))
     parser.add_argument(
         "--rounds", type=count, default=rounds, help=f"how often each call is timed ({rounds})"
@@ -232,12 +247,17 @@ def add_common_options(parser: argparse.ArgumentParser, name: str, rounds: int) 
         "--output", type=Path, help=f"default: results/benchmark/{name}.json, _cuda on a GPU"
     )
     parser.add_argument("--plot", type=Path, help=f"default: docs/benchmark_{name}.png, likewise")
+    return parser
+
+
+def add_crop(parser: argparse.ArgumentParser, default: int) -> None:
+    """``--crop``, for the benchmarks that run a whole segmentor."""
+    meaning = f"pixels, a multiple of 16 (default: {default})"
+    parser.add_argument("--crop", type=count, default=default, help=meaning)
 
 
 def finish_options(args: argparse.Namespace, name: str) -> dict[str, Any]:
-    """Check the device, fill in the files' names; returns the settings for the record."""
-    if args.device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda, but torch sees no CUDA device here")
+    """Fill in the files' names; returns the settings for the record."""
     suffix = "_cuda" if args.device.type == "cuda" else ""
     args.output = args.output or RESULTS / f"{name}{suffix}.json"
     args.plot = args.plot or DOCS / f"benchmark_{name}{suffix}.png"

@@ -2,17 +2,23 @@
 """Measure the peak memory of whole training steps of the paper's model, for ViT-S, B and L.
 
     python tools/benchmark/memory.py
-    python tools/benchmark/memory.py --backbones dinov2_l --batch 4 --device cuda
+    python tools/benchmark/memory.py --runs dinov2_l:1 dinov2_l:2 dinov2_l:4 --device cuda
 
 Forward, backward and AdamW with the published Mask2Former head, 512 pixels, with and without
 activation checkpointing, with dense and sparse A. Each variant runs in a process of its own; on the
 CPU its resident memory counts, on a GPU what tensors occupy. All variants of a backbone have to
-compute the same first loss.
+compute the same first loss. What by its two smaller batches would not fit into the memory that is
+free is not run: the line through those two is its entry. ``--keep`` takes up where a run ended.
 """
 
 import argparse
+import functools
+import json
 import multiprocessing
+import re
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,12 +62,11 @@ def measured(
     torch.set_num_threads(threads)
     model, batch = build(backbone, args, **variant), streets(args)
     optimizer, losses, seconds = optimizer_of(model), [], []
+    run = functools.partial(step, model, optimizer, precision=args.precision, losses=losses)
     with PeakMemory(args.device) as peak:
+        run(batch=(batch[0][:1, :, :128, :128], batch[1][:1, :128, :128]))  # makes AdamW's state
         for _ in range(args.rounds):
-            elapsed, _ = seconds_of(
-                lambda: step(model, optimizer, batch, args.precision, losses), args.device
-            )
-            seconds.append(elapsed)
+            seconds.append(seconds_of(functools.partial(run, batch=batch), args.device)[0])
     return {
         "peak_bytes": peak.peak,
         "step_bytes": peak.beyond,
@@ -71,75 +76,136 @@ def measured(
     }
 
 
+def expected_bytes(smaller: dict[int, int], batch: int) -> int | None:
+    """The peak at ``batch``, on the line through those of the two largest smaller batches."""
+    known = sorted(smaller)[-2:]
+    if len(known) < 2:
+        return None
+    slope = (smaller[known[1]] - smaller[known[0]]) / (known[1] - known[0])
+    return round(smaller[known[1]] + slope * (batch - known[1]))
+
+
+def free_bytes(device: torch.device) -> int:
+    """What a new process could take."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    text = Path("/proc/meminfo").read_text()
+    return int(re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE).group(1)) * 1024
+
+
+def in_own_process(
+    runs: Sequence[dict], name: str, backbone: str, batch: int, args: argparse.Namespace
+) -> dict[str, Any]:
+    """:func:`measured` in a process that has done nothing else, unless it would not fit."""
+    smaller = {
+        run["batch"]: found["peak_bytes"]
+        for run in runs
+        if run["backbone"] == backbone and (found := run["variants"][name]).get("peak_bytes")
+    }
+    expected = expected_bytes(smaller, batch)
+    if expected is not None and expected > free_bytes(args.device):
+        print(f"{backbone}, {name}, batch {batch}: not run, it needs {expected / 1e9:.1f} GB")
+        return {"expected_bytes": expected}
+    spawn, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
+    with ProcessPoolExecutor(1, mp_context=spawn) as process:
+        options = argparse.Namespace(**{**vars(args), "batch": batch})
+        return process.submit(measured, backbone, VARIANTS[name], options, threads).result()
+
+
 def check(backbone: str, variants: dict[str, dict]) -> None:
     """Neither checkpointing nor sparse A changes what a first step computes."""
-    losses = {name: found["losses"] for name, found in variants.items()}
-    first = losses["dense"][0]
+    losses = {name: found["losses"] for name, found in variants.items() if "losses" in found}
+    first = next(iter(losses.values()), [0.0])[0]
     for name, values in losses.items():
         finite = all(torch.isfinite(torch.tensor(values)))
         require(finite, f"a loss of {backbone}, {name}, is not finite: {values}")
         require(
             abs(values[0] - first) < 1e-2 * abs(first),
-            f"the first loss of {backbone}, {name}, is {values[0]:.4f}, that of dense {first:.4f}",
+            f"the first loss of {backbone}, {name}, is {values[0]:.4f}, of others {first:.4f}",
         )
 
 
 def plot(result: dict) -> Figure:
-    """Peak memory of every variant, a group of bars for each backbone."""
+    """Peak memory of every variant, a group of bars for each run; hollow what was not run."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     runs = result["runs"]
     for i, name in enumerate(VARIANTS):
-        heights = [run["variants"][name]["peak_bytes"] / 1e9 for run in runs]
-        places = [j + 0.2 * i for j in range(len(runs))]
-        axes.bar(places, heights, 0.2, color=measure.COLOURS[i], label=name)
-    axes.set_xticks([j + 0.3 for j in range(len(runs))], [run["backbone"] for run in runs])
+        for j, found in enumerate(run["variants"][name] for run in runs):
+            ran = "peak_bytes" in found
+            axes.bar(
+                j + 0.2 * i,
+                found["peak_bytes" if ran else "expected_bytes"] / 1e9,
+                0.2,
+                color=measure.COLOURS[i] if ran else "none",
+                edgecolor=measure.COLOURS[i],
+                label=None if j else name,
+            )
+    labels = [f"{run['backbone']}\nbatch {run['batch']}" for run in runs]
+    axes.set_xticks([j + 0.3 for j in range(len(runs))], labels)
     axes.set_ylabel("peak memory, GB")
     axes.legend(fontsize="small")
     settings = result["settings"]
-    sizes = f"{settings['batch']} x {settings['crop']} x {settings['crop']} pixels"
-    machine = result["environment"]["machine"]
-    figure.suptitle(f"{sizes}, {settings['precision']}; {machine}", fontsize="small")
+    sizes = f"{settings['crop']} x {settings['crop']} pixels, {settings['precision']}"
+    figure.suptitle(f"{sizes}; {runs[0]['environment']['machine']}", fontsize="small")
     return figure
+
+
+def run_of(text: str) -> tuple[str, int]:
+    """``dinov2_l:4``: a backbone and a batch, as the type of a command line's option."""
+    backbone, colon, batch = text.partition(":")
+    if backbone not in BACKBONES or not colon:
+        raise argparse.ArgumentTypeError(
+            f"expected NAME:BATCH with a name of {', '.join(BACKBONES)}, got {text}"
+        )
+    return backbone, measure.count(batch)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    # The first step makes AdamW's state, which the second has on top.
-    measure.add_common_options(parser, "memory", rounds=2)
+    parser = measure.parser_of(__doc__, "memory", rounds=1)
     add = parser.add_argument
-    sizes = ["dinov2_s", "dinov2_b", "dinov2_l"]
-    add("--backbones", nargs="+", choices=BACKBONES, default=sizes, help="default: S, B and L")
+    sizes = "dinov2_s:1 dinov2_b:1 dinov2_l:1 dinov2_l:2 dinov2_l:4"
+    add(
+        "--runs", nargs="+", type=run_of, default=[run_of(text) for text in sizes.split()],
+        help=f"backbones and batches, the smaller first (default: {sizes})",
+    )  # fmt: skip
     add("--head", choices=HEADS, default="full", help="full: the published one (default)")
-    add("--crop", type=measure.count, default=512, help="pixels, a multiple of 16 (default: 512)")
-    add("--batch", type=measure.count, default=1, help="images (default: 1)")
+    measure.add_crop(parser, 512)
     add("--precision", choices=PRECISIONS, default="float32", help="default: float32, the paper's")
+    add("--keep", action="store_true", help="do not measure anew what the output file has")
     return parser.parse_args(arguments)
+
+
+def kept(args: argparse.Namespace) -> list[dict]:
+    """The runs that need not be measured anew."""
+    if not args.keep or not args.output.is_file():
+        return []
+    wanted = [list(run) for run in args.runs]
+    runs = json.loads(args.output.read_text())["runs"]
+    return [run for run in runs if [run["backbone"], run["batch"]] in wanted]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure all of it, write the JSON and the plot."""
     args = parse(arguments)
     settings = measure.finish_options(args, "memory")
-    spawn, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
-    runs = []
-    with tqdm(total=len(args.backbones) * len(VARIANTS), desc="memory", unit="process") as bar:
-        for backbone in args.backbones:
+    del settings["keep"]
+    runs = kept(args)
+    done = [(run["backbone"], run["batch"]) for run in runs]
+    left = [run for run in args.runs if run not in done]
+    with tqdm(total=len(left) * len(VARIANTS), desc="memory", unit="process") as bar:
+        for backbone, batch in left:
             variants = {}
-            for name, variant in VARIANTS.items():
-                with ProcessPoolExecutor(1, mp_context=spawn) as process:
-                    future = process.submit(measured, backbone, variant, args, threads)
-                    variants[name] = future.result()
+            for name in VARIANTS:
+                variants[name] = in_own_process(runs, name, backbone, batch, args)
                 bar.update()
             check(backbone, variants)
-            runs.append({"backbone": backbone, "variants": variants})
-    environment = measure.environment(args.device)
-    result = {"environment": environment, "settings": settings, "runs": runs}
-    measure.write_result(args.output, result)
-    measure.write_figure(args.plot, plot(result))
+            record = {"environment": measure.environment(args.device), "variants": variants}
+            runs.append({"backbone": backbone, "batch": batch, **record})
+            result = {"settings": settings, "runs": runs}
+            measure.write_result(args.output, result)
+            measure.write_figure(args.plot, plot(result))
 
 
 if __name__ == "__main__":

@@ -291,10 +291,7 @@ def model_size(text: str) -> tuple[str, tuple[int, int]]:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    measure.add_common_options(parser, "rrqr", rounds=3)
+    parser = measure.parser_of(__doc__, "rrqr", rounds=3)
     add = parser.add_argument
     add("--models", type=model_size, nargs="+", default=list(MODELS.items()), metavar="NAME",
         help="a name, or NAME:WIDTHxBLOCKS; the first is decomposed whole")  # fmt: skip

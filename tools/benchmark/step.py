@@ -264,14 +264,11 @@ def plot(result: dict) -> Figure:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    measure.add_common_options(parser, "step", rounds=7)
+    parser = measure.parser_of(__doc__, "step", rounds=7)
     add = parser.add_argument
     add("--backbone", choices=BACKBONES, default="dinov2_s")
     add("--head", choices=HEADS, default="demo", help="demo: that of configs/demo.py")
-    add("--crop", type=measure.count, default=256, help="pixels, a multiple of 16 (default: 256)")
+    measure.add_crop(parser, 256)
     add("--batch", type=measure.count, default=4, help="images (default: 4)")
     add("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     return parser.parse_args(arguments)

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import errno
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
-from recyclelora.bad_input import brief
 from recyclelora.data.loader import TestLoader
+from recyclelora.devices import pick_device
 from recyclelora.evaluation import evaluate_domains, preview_domains
 from recyclelora.whole_file import remove_leftovers
 
@@ -55,28 +54,6 @@ def setup(cfg: DictConfig) -> logging.Logger:
         ) from error
     seed_all_rng(cfg.train.seed)
     return logging.getLogger(LOGGER)
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is this process's GPU where torch sees one, else the CPU.
-
-    Raises:
-        ValueError: another name than auto, cpu, cuda or cuda:N, or torch sees no such GPU.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", name):
-        raise ValueError(f"train.device must be auto, cpu, cuda or cuda:N, got {brief(name)}")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"train.device={name} needs a GPU and torch sees none: use train.device=cpu"
-        )
-    if name == "cuda":
-        name = f"cuda:{torch.cuda.current_device()}"
-    device = torch.device(name)
-    if device.type == "cuda" and device.index >= torch.cuda.device_count():
-        raise ValueError(f"train.device={name}, but torch sees {torch.cuda.device_count()} GPUs")
-    return device
 
 
 def build_model(
