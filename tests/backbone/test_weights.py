@@ -47,10 +47,13 @@ def pip_that(monkeypatch, download) -> list:
 
 def test_table_is_complete():
     sizes = {f"dinov2_vit{size}14{kind}" for size in "sblg" for kind in ("", "_reg")}
-    assert sizes | {"dinov2_vits14_focus"} == WEIGHTS.keys()
-    assert len({known.sha256 for known in WEIGHTS.values()}) == len(WEIGHTS)
+    eva02 = {"eva02_vitb14", "eva02_vitl14", "eva02_vitl14to16"}
+    assert sizes | {"dinov2_vits14_focus"} | eva02 == WEIGHTS.keys()
+    assert {name for name, known in WEIGHTS.items() if known.sha256 is None} == eva02
+    known_sums = [known.sha256 for known in WEIGHTS.values() if known.sha256]
+    assert {len(bytes.fromhex(known)) for known in known_sums} == {32}
+    assert len(set(known_sums)) == len(known_sums)
     for known in WEIGHTS.values():
-        assert len(bytes.fromhex(known.sha256)) == 32
         assert bool(known.url) != bool(known.package and known.member)
         assert known.url is None or known.url.endswith("/" + known.file)
 
@@ -66,6 +69,13 @@ def test_a_name_that_is_not_here_says_where_to_get_it(cache):
 def test_a_misspelt_name_names_the_nearest():
     with pytest.raises(FileNotFoundError, match="did you mean 'dinov2_vitl14'"):
         locate_weights("dinov2_vitl_14")
+
+
+def test_a_file_without_a_known_sum_is_taken_as_it_is(cache):
+    cache.mkdir()
+    path = cache / "eva02_L_pt_m38m_p14to16.pt"
+    path.write_bytes(b"whatever was downloaded")
+    assert locate_weights("eva02_vitl14to16") == path
 
 
 def test_another_file_under_a_known_name(cache):

@@ -130,6 +130,11 @@ VALUES = [
     ("evaluation.protocol.crop=-1", "crop"),
     ("evaluation.protocol.stride=1000", "stride"),
     ("evaluation.protocol.batch=0", "batch"),
+    ("evaluation.protocol.scales=[]", "scales must be a list of at least one number"),
+    ("evaluation.protocol.scales=[0]", "scales must be a number from 0.1 to 8, got 0"),
+    ("evaluation.protocol.scales=2", "evaluation.protocol.scales must be a list of a finite"),
+    ("evaluation.protocol.flip=1", "evaluation.protocol.flip must be True or False, got 1"),
+    ("evaluation.protocol.argmax=here", "argmax must be 'label' or 'input', got 'here'"),
     # Sections and calls.
     ("train=3", "train must be a section, got 3"),
     ("train.amp=3", "train.amp must be a section"),

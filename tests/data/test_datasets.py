@@ -134,11 +134,16 @@ def test_gtav_reports_and_skips_labels_of_another_size(tmp_path, monkeypatch, ca
     assert (read(records[0])[1] == CLASSES.index("car")).all()
 
 
-def test_gtav_train_is_drawn_from_the_whole_set_only(tmp_path, monkeypatch):
+def test_gtav_train_takes_all_of_an_incomplete_set_and_says_so(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     gtav(tmp_path)
-    with pytest.raises(ValueError, match=r"'gtav_train' is 12403 pairs .* has only 3"):
-        DatasetCatalog.get("gtav_train")
+    assert len(DatasetCatalog.get("gtav_train")) == 3
+    assert "'gtav_train': expected 24966 pairs, found 3 in" in caplog.text
+
+
+def test_a_draw_from_too_few_of_ones_own_images_is_refused(tiny_set):
+    with pytest.raises(ValueError, match=r"'tiny_draw' is 9 pairs .* has only 3"):
+        folder_of(tiny_set("tiny_draw", count=3, subset=9)).records()
 
 
 def test_cityscapes_in_its_own_layout(tmp_path, monkeypatch):

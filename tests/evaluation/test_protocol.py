@@ -7,7 +7,7 @@ import torch
 from detectron2.config import LazyCall, instantiate
 from PIL import Image
 
-from recyclelora.evaluation import Protocol, native, paper, rein
+from recyclelora.evaluation import Protocol, multi_scale, native, paper, rein
 
 IMAGE = torch.randint(0, 256, (3, 60, 101), dtype=torch.uint8)
 TRUTH = torch.randint(0, 19, (60, 101), dtype=torch.uint8)
@@ -25,6 +25,13 @@ TRUTH = torch.randint(0, 19, (60, 101), dtype=torch.uint8)
         (rein(), "mapillary_vistas", (2000, 1500), (683, 512)),
         # Upright ones: the longer of (W, H) goes with the longer side.
         (paper(), "mapillary_vistas", (1500, 2000), (1024, 1365)),
+        # ACDC's own size; Rein's config for crops of 512 takes half of it.
+        (paper(), "acdc", (1920, 1080), (1920, 1080)),
+        (rein(), "acdc", (1920, 1080), (960, 540)),
+        # SoMA's configs for crops of 1024 enlarge BDD100K.
+        (paper(crop=1024), "bdd100k", (1280, 720), (1820, 1024)),
+        (paper(crop=1024), "cityscapes", (2048, 1024), (2048, 1024)),
+        (multi_scale(), "mapillary_vistas", (2000, 1500), (2000, 1500)),
         (native(), "streets", (480, 360), (480, 360)),
         (native(long_side=512), "streets", (480, 360), (512, 384)),
         (native(long_side=100), "streets", (333, 500), (67, 100)),
@@ -91,7 +98,148 @@ def test_a_protocol_comes_from_a_lazy_config_and_goes_into_json():
     assert values["sizes"] == {"a": [20, 10]} and values["mode"] == "whole"
 
 
-@pytest.mark.parametrize("values", [{"mode": "slid"}, {"sizes": {"a": (0, 4)}}, {"long_side": 0}])
+@pytest.mark.parametrize(
+    ("protocol", "windows"),
+    [
+        (paper(), (512, 341)),
+        (rein(), (512, 341)),
+        (paper(crop=1024), (1024, 683)),
+        (multi_scale(), (512, 341)),
+        (native(crop=300), (300, 200)),
+        (native(crop=300, stride=7), (300, 7)),
+    ],
+)
+def test_windows(protocol, windows):
+    assert (protocol.crop, protocol.stride) == windows
+
+
+def slow_class_map(predict, image, size, scales, mirrors):
+    """Every augmentation as a whole: resized logits, their softmax, the mean, the argmax."""
+    total = 0
+    for scale in scales:
+        width, height = int(image.shape[2] * scale + 0.5), int(image.shape[1] * scale + 0.5)
+        pixels = cv2.resize(image.permute(1, 2, 0).numpy(), (width, height))
+        for mirrored in mirrors:
+            seen = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
+            logits = predict(torch.from_numpy(seen).permute(2, 0, 1)[None].float())
+            logits = logits.flip(3) if mirrored else logits
+            logits = torch.nn.functional.interpolate(logits, size=size, mode="bilinear")
+            total = total + logits.softmax(1)
+    return total[0].argmax(0).numpy()
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_several_scales_agree_with_a_slow_implementation(mode, flip):
+    scales = (0.75, 1, 1.25, 1.5, 1.75)
+    protocol = native(mode=mode, crop=64, scales=scales, flip=flip)
+    # Of one pixel alone, so that windows and borders change nothing; not the same for all colours.
+    weights = torch.randn(5, 3, 1, 1) / 50
+
+    def predict(images):
+        return torch.nn.functional.conv2d(images - 127, weights)
+
+    sample = {"image": IMAGE, "sem_seg": TRUTH}
+    prediction, _, image = protocol.segment(predict, sample, "x")
+    expected = slow_class_map(
+        predict, IMAGE, (60, 101), scales, (False, True) if flip else (False,)
+    )
+    assert len(np.unique(expected)) == 5
+    assert (prediction == expected).mean() > 0.999
+    assert np.array_equal(image, IMAGE.permute(1, 2, 0).numpy())
+
+
+def test_a_published_scale_is_a_multiple_of_the_published_size():
+    protocol = paper(scales=(0.5,))
+    assert protocol.input_size(2048, 1024, "cityscapes", 0.5) == (1024, 512)
+    protocol = multi_scale()
+    assert protocol.scales == (0.75, 1, 1.25, 1.5, 1.75) and protocol.flip
+    assert protocol.input_size(1365, 1024, "mapillary_vistas", 1.75) == (2389, 1792)
+
+
+def test_flips_change_nothing_for_a_network_that_does_not_see_them():
+    sample = {"image": IMAGE, "sem_seg": TRUTH}
+    kernel = torch.randn(5, 3, 3, 3)
+    kernel = (kernel + kernel.flip(3)) / 50  # equal for left and right
+
+    def predict(images):
+        return torch.nn.functional.conv2d(images, kernel, padding=1)
+
+    plain = native().segment(predict, sample, "x")[0]
+    both = native(flip=True).segment(predict, sample, "x")[0]
+    assert (plain == both).mean() > 0.999
+
+    def sees(images):  # only the left half: mirrored, it is the right one
+        logits = predict(images)
+        logits[..., images.shape[3] // 2 :] = 0
+        return logits
+
+    assert (native(flip=True).segment(sees, sample, "x")[0][:, 51:] == plain[:, 51:]).mean() > 0.9
+    assert (native().segment(sees, sample, "x")[0][:, 51:] == 0).all()
+
+
+def test_the_argmax_can_be_taken_at_the_input_size():
+    small = native(long_side=33, argmax="input")
+    sample = {"image": IMAGE, "sem_seg": TRUTH}
+
+    def predict(images):
+        return images
+
+    prediction, _, image = small.segment(predict, sample, "x")
+    expected = image.argmax(2).astype(np.uint8)
+    expected = np.array(Image.fromarray(expected).resize((101, 60), Image.Resampling.NEAREST))
+    assert np.array_equal(prediction, expected)
+    smooth = native(long_side=33).segment(predict, sample, "x")[0]
+    assert not np.array_equal(prediction, smooth)
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        paper(),
+        paper(1024, scales=[0.5, 1]),
+        rein(),
+        multi_scale(),
+        native(long_side=9, mode="whole"),
+    ],
+)
+def test_a_protocol_comes_back_from_its_json(protocol):
+    values = json.loads(json.dumps(protocol.as_dict()))
+    assert Protocol(**values) == protocol
+    line = str(protocol)
+    assert line.startswith(f"{protocol.name}: ") and "\n" not in line
+    for benchmark in protocol.sizes:
+        assert benchmark in line
+
+
+def test_a_protocol_of_an_older_result_is_read():
+    values = rein().as_dict()
+    for key in ("scales", "flip", "argmax"):
+        values.pop(key)
+    assert Protocol(**values) == rein()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"mode": "slid"},
+        {"sizes": {"a": (0, 4)}},
+        {"long_side": 0},
+        {"scales": ()},
+        {"scales": 0.5},
+        {"scales": (1, 0)},
+        {"scales": (float("nan"),)},
+        {"flip": 1},
+        {"argmax": "image"},
+    ],
+)
 def test_values_that_make_no_sense_are_refused(values):
-    with pytest.raises(ValueError, match="protocol 'bad'"):
+    with pytest.raises(ValueError, match=f"protocol 'bad': .*{next(iter(values))}"):
         Protocol("bad", **values)
+
+
+def test_paper_has_two_crops():
+    with pytest.raises(
+        ValueError, match="'paper': crop must be 512 or 1024, as published, got 768"
+    ):
+        paper(crop=768)

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from recyclelora.evaluation import sliding_window_logits
+from recyclelora.evaluation.sliding_window import finished_rows
 
 
 def published_network(reference):
@@ -91,3 +92,45 @@ def test_windows_that_leave_gaps_are_refused(options):
 def test_logits_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"\(1, C, 16, 16\), got \(1, 3, 8, 8\)"):
         sliding_window_logits(lambda x: x[..., ::2, ::2], torch.rand(1, 3, 32, 32), 16, 8)
+
+
+def slow_slide(predict, image, crop, stride):
+    """Published sliding windows, pixel by pixel: every window that covers one, averaged."""
+    height, width = image.shape[1:]
+    boxes = []
+    for y in range(max(height - crop + stride - 1, 0) // stride + 1):
+        for x in range(max(width - crop + stride - 1, 0) // stride + 1):
+            bottom, right = min(y * stride + crop, height), min(x * stride + crop, width)
+            boxes.append((max(bottom - crop, 0), bottom, max(right - crop, 0), right))
+    total, count = 0, torch.zeros(height, width)
+    for top, bottom, left, right in boxes:
+        logits = predict(image[None, :, top:bottom, left:right])
+        total = total + F.pad(logits, (left, width - right, top, height - bottom))
+        count[top:bottom, left:right] += 1
+    assert count.min() > 0
+    return total[0] / count
+
+
+@pytest.mark.parametrize(
+    "size", [(50, 70), (24, 24), (10, 70), (70, 10), (9, 5), (25, 48), (23, 100)]
+)
+@pytest.mark.parametrize(("crop", "stride"), [(24, 16), (24, 24), (24, 1), (7, 5)])
+def test_windows_with_remainders_and_images_smaller_than_the_crop(size, crop, stride):
+    network = torch.nn.Conv2d(3, 5, 3, padding=1)  # sees the window's border, so places matter
+    image = torch.rand(3, *size)
+    with torch.no_grad():
+        expected = slow_slide(network, image, crop, stride)
+    found = sliding_window_logits(network, image[None], crop, stride, batch=3)[0]
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+def test_finished_rows_come_in_order_and_only_a_band_is_held():
+    images = torch.rand(2, 3, 100, 30)
+    found = list(finished_rows(lambda crops: crops, images, 24, 16, batch=5))
+    for index in (0, 1):
+        rows = [rows for i, _, rows in found if i == index]
+        tops = [top for i, top, _ in found if i == index]
+        assert tops == [0, 16, 32, 48, 64, 76]
+        assert max(part.shape[1] for part in rows) <= 24
+        torch.testing.assert_close(torch.cat(rows, 1), images[index])
+    assert [i for i, _, _ in found] == [0] * 6 + [1] * 6

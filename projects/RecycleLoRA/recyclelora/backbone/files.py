@@ -15,7 +15,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     """Name -> tensor of a ``.pth``, safetensors or ONNX file, told apart by their content.
 
     PyTorch files are read with ``weights_only=True``; a state dict kept under "state_dict",
-    "model" or "teacher" is taken out of its wrapping.
+    "model", "module" or "teacher" is taken out of its wrapping.
 
     Raises:
         FileNotFoundError, ValueError: one sentence that says what the file is instead.
@@ -48,7 +48,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     content = read_tensor_file(path)
-    for wrapping in ("state_dict", "model", "teacher"):
+    for wrapping in ("state_dict", "model", "module", "teacher"):
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]
     if not isinstance(content, dict):

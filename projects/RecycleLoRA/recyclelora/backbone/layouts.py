@@ -44,21 +44,31 @@ def to_official(
     Raises:
         ValueError: there is no ViT, or more than one.
     """
+    inside, left_out = the_one_vit(tensors)
+    if PATCH_KERNELS[1] in inside:
+        return _from_hugging_face(inside), "Hugging Face", left_out
+    chunked = r"^blocks\.\d+\.(\d+\.)"
+    inside = {re.sub(chunked, r"blocks.\1", name): tensor for name, tensor in inside.items()}
+    return _from_timm(inside), "official or timm", left_out
+
+
+def the_one_vit(
+    tensors: dict[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The tensors under the ViT's prefix, without it, and the names of those outside.
+
+    Raises:
+        ValueError: there is no ViT, or more than one.
+    """
     kernels = [name for name in tensors if name.endswith(PATCH_KERNELS)]
     if len(kernels) != 1:
         found = (
             ", ".join(kernels) or f"none among {len(tensors)} names such as {next(iter(tensors))}"
         )
         raise ValueError(f"expected the weights of one ViT, with one patch kernel, found {found}")
-    hugging_face = kernels[0].endswith(PATCH_KERNELS[1])
-    prefix = kernels[0].removesuffix(PATCH_KERNELS[hugging_face])
+    prefix = next(kernels[0].removesuffix(k) for k in PATCH_KERNELS if kernels[0].endswith(k))
     inside = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    left_out = [name for name in tensors if not name.startswith(prefix)]
-    if hugging_face:
-        return _from_hugging_face(inside), "Hugging Face", left_out
-    chunked = r"^blocks\.\d+\.(\d+\.)"
-    inside = {re.sub(chunked, r"blocks.\1", name): tensor for name, tensor in inside.items()}
-    return _from_timm(inside), "official or timm", left_out
+    return inside, [name for name in tensors if not name.startswith(prefix)]
 
 
 def _from_hugging_face(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

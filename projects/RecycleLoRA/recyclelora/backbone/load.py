@@ -3,36 +3,53 @@
 import logging
 import math
 import os
-from typing import TypeVar
+from collections.abc import Collection
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
 
 from .files import read_checkpoint, some_of
-from .layouts import to_official
+from .plain_vit import PatchEmbed
 from .resample import resample_patch_kernel, resample_position_embedding
-from .vit import DinoVisionTransformer
 from .weights import locate_weights
 
 logger = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=nn.Module)
 
-# May be absent: DINOv2 uses it in its pretraining only, so timm and ONNX files lack it.
-OPTIONAL = {"mask_token"}
+
+@runtime_checkable
+class ReadsCheckpoints(Protocol):
+    """What a backbone has so that pretrained weights can be loaded into it.
+
+    ``read_layout`` renames a checkpoint's tensors to the backbone's own names, and returns them,
+    the layout's name, and the names of tensors that were left out (heads); it raises ``ValueError``
+    where there is no such model. ``optional_weights`` names what a file may lack.
+    """
+
+    patch_size: int
+    patch_embed: PatchEmbed
+    optional_weights: Collection[str]
+
+    def read_layout(
+        self, tensors: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, torch.Tensor], str, list[str]]: ...
 
 
 def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
-    """Load pretrained weights into a :class:`DinoVisionTransformer` and return it.
+    """Load pretrained weights into a backbone of this package and return it.
 
-    Reads official DINOv2 ``.pth`` files and models converted from them, Hugging Face and timm state
-    dicts (PyTorch or safetensors files), ONNX exports, and checkpoints that hold such a backbone
-    under a prefix. A patch kernel of another size and a position embedding of another grid are
-    resampled (bicubic, no antialiasing) to those of ``module``. To be called before
-    ``recyclelora.adapt``.
+    For DINOv2 reads official ``.pth`` files and models converted from them, Hugging Face and timm
+    state dicts (PyTorch or safetensors files) and ONNX exports; for EVA-02 official ``.pt`` files
+    and timm state dicts; and checkpoints that hold such a backbone under a prefix. A patch kernel
+    of another size and a position embedding of another grid are resampled (bicubic, no
+    antialiasing) to those of ``module``. To be called before ``recyclelora.adapt``.
 
     Args:
-        module: the backbone; on the meta device it is returned as it is, nothing is read.
+        module: a :class:`DinoVisionTransformer`, an :class:`Eva02VisionTransformer` or another
+            backbone that :class:`ReadsCheckpoints`; on the meta device it is returned as it is,
+            nothing is read.
         weights: a path, a name in ``recyclelora.backbone.WEIGHTS``, or None to keep the random
             initialisation.
 
@@ -45,8 +62,11 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
     >>> from recyclelora.backbone import dinov2_vits
     >>> backbone = load_weights(dinov2_vits(patch_size=16, img_size=512), None)
     """
-    if not isinstance(module, DinoVisionTransformer):
-        raise TypeError(f"weights go into a DinoVisionTransformer, got {type(module).__name__}")
+    if not isinstance(module, ReadsCheckpoints):
+        raise TypeError(
+            "weights go into a DinoVisionTransformer or an Eva02VisionTransformer, got "
+            f"{type(module).__name__}"
+        )
     if weights is None:
         return module
     if not isinstance(weights, str | os.PathLike):
@@ -57,7 +77,7 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
     path = locate_weights(weights)
     tensors = read_checkpoint(path)
     try:
-        state, layout, left_out = to_official(tensors)
+        state, layout, left_out = module.read_layout(tensors)
         resampled = _resample(state, module)
         absent = _check(state, module)
     except ValueError as error:
@@ -109,7 +129,7 @@ def _grid(patches: int, target: tuple[int, int]) -> tuple[int, int]:
 def _check(state: dict[str, torch.Tensor], module: nn.Module) -> list[str]:
     """Raise unless ``state`` is exactly the module's; return which optional tensors it lacks."""
     own = module.state_dict()
-    missing = [name for name in own if name not in state and name not in OPTIONAL]
+    missing = [name for name in own if name not in state and name not in module.optional_weights]
     unexpected = [name for name in state if name not in own]
     shapes = [
         f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"

@@ -1,7 +1,8 @@
-"""The four sizes in which DINOv2 was released, with and without register tokens."""
+"""The sizes in which backbones were released: DINOv2 with and without registers, EVA-02."""
 
 from typing import Any
 
+from .eva02 import Eva02VisionTransformer
 from .vit import DinoVisionTransformer
 
 
@@ -33,3 +34,16 @@ def dinov2_vitl(*, registers: bool = False, **overrides: Any) -> DinoVisionTrans
 def dinov2_vitg(*, registers: bool = False, **overrides: Any) -> DinoVisionTransformer:
     """ViT-g: 1536 wide, 40 blocks, 24 heads, SwiGLU; otherwise as :func:`dinov2_vits`."""
     return _dinov2(registers, overrides, embed_dim=1536, depth=40, num_heads=24, ffn_layer="swiglu")
+
+
+def eva02_vitb(**overrides: Any) -> Eva02VisionTransformer:
+    """EVA-02-B: 768 wide, 12 blocks, 12 heads. ``overrides`` go to Eva02VisionTransformer.
+
+    As released: patch 14 on 224 pixels. A segmentor wants ``patch_size=16, img_size=512``.
+    """
+    return Eva02VisionTransformer(**{"embed_dim": 768, "depth": 12, "num_heads": 12, **overrides})
+
+
+def eva02_vitl(**overrides: Any) -> Eva02VisionTransformer:
+    """EVA-02-L: 1024 wide, 24 blocks, 16 heads; otherwise as :func:`eva02_vitb`."""
+    return Eva02VisionTransformer(**{"embed_dim": 1024, "depth": 24, "num_heads": 16, **overrides})

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from detectron2.layers import ShapeSpec
 from torch.nn import functional as F
 
 # Level -> by how much its map is resized. With a patch of 16 pixels these are strides 4, 8, 16, 32.
@@ -38,3 +39,14 @@ def feature_pyramid(maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         else F.interpolate(feature, scale_factor=scale, mode="bilinear", align_corners=False)
         for feature, (level, scale) in zip(maps, SCALES.items())
     }
+
+
+def pyramid_shape(channels: int, patch_size: int) -> dict[str, ShapeSpec]:
+    """Channels and strides (4, 8, 16, 32) of such a pyramid; refused for a patch other than 16."""
+    if patch_size != PATCH_SIZE:
+        raise ValueError(
+            f"a pyramid of strides {', '.join(map(str, STRIDES.values()))} needs "
+            f"patch_size={PATCH_SIZE}, this backbone has {patch_size}: build it with "
+            f"patch_size={PATCH_SIZE}, load_weights resamples the pretrained patch kernel"
+        )
+    return {level: ShapeSpec(channels=channels, stride=stride) for level, stride in STRIDES.items()}

@@ -9,65 +9,19 @@ from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import nn
-from torch.utils.checkpoint import checkpoint
-
-from recyclelora.bad_input import number, whole_number
 
 from .block import Block
-from .pyramid import PATCH_SIZE, STRIDES, feature_pyramid
+from .layouts import to_official
+from .plain_vit import (
+    PatchEmbed,
+    block_outputs,
+    check_sizes,
+    patch_grid,
+    patch_map,
+    pyramid_blocks,
+)
+from .pyramid import feature_pyramid, pyramid_shape
 from .resample import resample_position_embedding
-
-
-class PatchEmbed(nn.Module):
-    """Cut images (B, 3, H, W) into patches and project them: (B, rows * columns, embed_dim).
-
-    ``grid`` is the (rows, columns) of an ``img_size`` image, which the position embedding covers.
-    """
-
-    def __init__(self, img_size: int | Sequence[int], patch_size: int, embed_dim: int):
-        super().__init__()
-        sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size or ())
-        if len(sides) != 2:
-            raise ValueError(f"img_size must be one number or (height, width), got {img_size!r}")
-        for side in sides:
-            whole_number("img_size", side, least=1, most=65_536)
-        height, width = sides
-        self.grid = (height // patch_size, width // patch_size)
-        if not all(self.grid):
-            raise ValueError(
-                f"img_size {height}x{width} is smaller than one patch of {patch_size} pixels"
-            )
-        self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.proj(images).flatten(2).transpose(1, 2)
-
-
-def _pyramid_blocks(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    """The four blocks that become res2 .. res5, checked."""
-    if out_indices is None:
-        out_indices = [math.ceil(depth * part) - 1 for part in (1 / 3, 1 / 2, 2 / 3, 1)]
-    if len(out_indices) != 4 or not all(0 <= index < depth for index in out_indices):
-        raise ValueError(
-            f"out_indices must name four blocks between 0 and {depth - 1}, got {list(out_indices)}"
-        )
-    return tuple(out_indices)
-
-
-def _check_sizes(
-    patch_size: int,
-    embed_dim: int,
-    depth: int,
-    num_heads: int,
-    num_register_tokens: int,
-    mlp_ratio: float,
-) -> None:
-    whole_number("patch_size", patch_size, least=1, most=1024)
-    whole_number("embed_dim", embed_dim, least=1, most=65_536)
-    whole_number("depth", depth, least=1, most=1000)
-    whole_number("num_heads", num_heads, least=1, most=1024)
-    whole_number("num_register_tokens", num_register_tokens, most=10_000)
-    number("mlp_ratio", mlp_ratio, least=0.01, most=1000)
 
 
 @BACKBONE_REGISTRY.register()
@@ -108,6 +62,9 @@ class DinoVisionTransformer(Backbone):
     {'res2': (24, 16, 24), 'res3': (24, 8, 12), 'res4': (24, 4, 6), 'res5': (24, 2, 3)}
     """
 
+    # Used in DINOv2's pretraining only, so timm and ONNX files lack it.
+    optional_weights = frozenset({"mask_token"})
+
     @configurable
     def __init__(
         self,
@@ -134,10 +91,10 @@ class DinoVisionTransformer(Backbone):
         super().__init__()
         if block_chunks:
             raise ValueError(f"block_chunks must be 0, got {block_chunks}: chunks change no output")
-        _check_sizes(patch_size, embed_dim, depth, num_heads, num_register_tokens, mlp_ratio)
+        check_sizes(patch_size, embed_dim, depth, num_heads, mlp_ratio, num_register_tokens)
         self.patch_size = patch_size
         self.embed_dim = embed_dim
-        self.out_indices = _pyramid_blocks(out_indices, depth)
+        self.out_indices = pyramid_blocks(out_indices, depth)
         self.interpolate_offset = interpolate_offset
         self.interpolate_antialias = interpolate_antialias
         self.checkpointing = checkpointing
@@ -151,7 +108,7 @@ class DinoVisionTransformer(Backbone):
             if num_register_tokens
             else None
         )
-        # Used in DINOv2's pretraining only; kept so that state dicts are complete.
+        # Unused here; kept so that state dicts are complete.
         self.mask_token = nn.Parameter(torch.zeros(1, embed_dim), requires_grad=False)
         self.blocks = nn.ModuleList(
             Block(
@@ -169,6 +126,12 @@ class DinoVisionTransformer(Backbone):
         )
         self.norm = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
         self._init_weights()
+
+    def read_layout(
+        self, tensors: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, torch.Tensor], str, list[str]]:
+        """For :func:`load_weights`: a checkpoint's tensors under this class's names."""
+        return to_official(tensors)
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: ShapeSpec | None = None) -> dict[str, Any]:
@@ -198,7 +161,7 @@ class DinoVisionTransformer(Backbone):
 
     def prepare_tokens(self, images: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, H, W) -> what the first block sees: cls, registers, patches (B, N, dim)."""
-        rows, columns = self._grid_of(images)
+        rows, columns = patch_grid(images, self.patch_size)
         # Under autocast the patches come in a half precision; the residual stream goes on in full.
         patches = self.patch_embed(images).to(self.pos_embed.dtype)
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)
@@ -208,34 +171,9 @@ class DinoVisionTransformer(Backbone):
         registers = self.register_tokens.expand(len(images), -1, -1)
         return torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
 
-    def _grid_of(self, images: torch.Tensor) -> tuple[int, int]:
-        if not isinstance(images, torch.Tensor) or not images.is_floating_point():
-            what = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
-            raise ValueError(f"images must be a tensor of normalised floats, got {what}")
-        if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(f"images must be (B, 3, H, W), got shape {tuple(images.shape)}")
-        height, width = images.shape[-2:]
-        if not height or not width or height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"image sides must be multiples of the patch size {self.patch_size}, "
-                f"got {height}x{width}: pad or resize the image"
-            )
-        return height // self.patch_size, width // self.patch_size
-
     def _block_outputs(self, images: torch.Tensor, indices: Sequence[int]) -> list[torch.Tensor]:
         tokens = self.prepare_tokens(images)
-        kept = {}
-        for index, block in zip(range(max(indices) + 1), self.blocks):  # none after the last wanted
-            if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, use_reentrant=False)
-            else:
-                tokens = block(tokens)
-            if index in indices:
-                kept[index] = tokens
-        return [kept[index] for index in indices]
-
-    def _patch_map(self, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        return tokens[:, -grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid).contiguous()
+        return block_outputs(self.blocks, tokens, indices=indices, checkpointing=self.checkpointing)
 
     def get_intermediate_layers(
         self,
@@ -258,9 +196,9 @@ class DinoVisionTransformer(Backbone):
         outputs = self._block_outputs(images, indices)
         if norm:
             outputs = [self.norm(tokens) for tokens in outputs]
-        grid = self._grid_of(images)
+        grid = patch_grid(images, self.patch_size)
         features = [
-            self._patch_map(tokens, grid) if reshape else tokens[:, -grid[0] * grid[1] :]
+            patch_map(tokens, grid) if reshape else tokens[:, -grid[0] * grid[1] :]
             for tokens in outputs
         ]
         if return_class_token:
@@ -268,9 +206,9 @@ class DinoVisionTransformer(Backbone):
         return tuple(features)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        grid = self._grid_of(images)
+        grid = patch_grid(images, self.patch_size)
         outputs = self._block_outputs(images, self.out_indices)
-        return feature_pyramid([self._patch_map(tokens, grid) for tokens in outputs])
+        return feature_pyramid([patch_map(tokens, grid) for tokens in outputs])
 
     @property
     def size_divisibility(self) -> int:
@@ -279,13 +217,4 @@ class DinoVisionTransformer(Backbone):
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and strides (4, 8, 16, 32) of the pyramid; refused for a patch other than 16."""
-        if self.patch_size != PATCH_SIZE:
-            raise ValueError(
-                f"a pyramid of strides {', '.join(map(str, STRIDES.values()))} needs "
-                f"patch_size={PATCH_SIZE}, this backbone has {self.patch_size}: build it with "
-                f"patch_size={PATCH_SIZE}, load_weights resamples the pretrained patch kernel"
-            )
-        return {
-            level: ShapeSpec(channels=self.embed_dim, stride=stride)
-            for level, stride in STRIDES.items()
-        }
+        return pyramid_shape(self.embed_dim, self.patch_size)

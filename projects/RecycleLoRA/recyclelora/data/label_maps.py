@@ -113,15 +113,31 @@ CITYSCAPES_IDS = LabelMap(
     dict.fromkeys(range(35), IGNORE_LABEL) | {i: t for t, i in enumerate(_CITYSCAPES_IDS)},
 )
 
+#: SYNTHIA-RAND-CITYSCAPES: the red channel holds ids 0..22, of which 16 are train classes.
+SYNTHIA_IDS = LabelMap(
+    "SYNTHIA ids",
+    dict.fromkeys(range(23), IGNORE_LABEL)
+    | dict(zip((3, 4, 2, 21, 5, 7, 15, 9, 6), range(9)))
+    | dict(zip((16, 1, 10, 17, 8, 18, 19, 20, 12, 11), range(9, 19))),
+    channel=0,
+)
+
+#: UrbanSyn: train ids, and from 19 on classes of its own.
+URBANSYN_IDS = LabelMap("UrbanSyn ids", TRAIN_IDS.ids | dict.fromkeys(range(19, 256), IGNORE_LABEL))
+
 # Applied to the readable name in lower case without spaces and hyphens, first match wins.
-_MAPILLARY_RULES = (
+_MAPILLARY_PARTS = (
     (("trafficsign", "front", "back"), "traffic sign"),
     (("onrail",), "train"),
     (("cyclist", "rider"), "rider"),
-    (("pole", "streetlight"), "pole"),
-    (("curb", "pedestrianarea"), "sidewalk"),
-    (("crosswalkplain", "parking", "bikelane", "servicelane", "lanemarking"), "road"),
 )
+# Whole names: a parking meter is no road.
+_MAPILLARY_NAMES = {
+    **dict.fromkeys(("utilitypole", "streetlight"), "pole"),
+    **dict.fromkeys(("curb", "curbcut", "pedestrianarea"), "sidewalk"),
+    **dict.fromkeys(("crosswalkplain", "parking", "bikelane", "servicelane"), "road"),
+    **dict.fromkeys(("lanemarkinggeneral", "lanemarkingcrosswalk"), "road"),
+}
 
 
 def mapillary_label_map(config: Path) -> LabelMap:
@@ -144,10 +160,10 @@ def _mapillary_class(readable: str) -> int:
     for class_name, train_id in _TRAIN_ID.items():
         if name == class_name.replace(" ", ""):
             return train_id
-    for parts, class_name in _MAPILLARY_RULES:
+    for parts, class_name in _MAPILLARY_PARTS:
         if any(part in name for part in parts):
             return _TRAIN_ID[class_name]
-    return IGNORE_LABEL
+    return _TRAIN_ID.get(_MAPILLARY_NAMES.get(name), IGNORE_LABEL)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def evaluate_domains(
         write_json(Path(output_dir, "domains.json"), result)
         write_json(Path(output_dir, "one_class.json"), constant)
         write_json(Path(output_dir, "images.json"), images)
-        logger.info("protocol '%s'\n%s", protocol.name, domain_table(result, constant))
+        logger.info("\n%s", domain_table(result, constant))
     return result
 
 
@@ -113,7 +113,7 @@ def preview_domains(
 
 
 def domain_table(result: Mapping, constant: Mapping[str, float] | None = None) -> str:
-    """A line per domain, then the IoU of every class, a column per domain.
+    """The protocol, a line per domain, then the IoU of every class, a column per domain.
 
     Args:
         result: of ``evaluate_domains``.
@@ -126,7 +126,8 @@ def domain_table(result: Mapping, constant: Mapping[str, float] | None = None) -
     ]
     summary.append(["mean", sum(row[1] for row in summary), result["mean_mIoU"]])
     headers = ["domain", "images", "mIoU"] + (["one class"] if constant else [])
-    tables = [tabulate(summary, headers, floatfmt=".2f", missingval="")]
+    table = tabulate(summary, headers, floatfmt=".2f", missingval="")
+    tables = [f"protocol {Protocol(**result['protocol'])}", table]
     names = list(domains)
     for first in range(0, len(names), _COLUMNS):
         group = names[first : first + _COLUMNS]

@@ -1,18 +1,18 @@
 """Evaluation protocols: at which size and in which windows an image is seen and scored."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from recyclelora.bad_input import whole_number
+from recyclelora.bad_input import brief, number, whole_number
 
-from .sliding_window import Predict, sliding_window_logits
+from .class_map import View, best_class, class_map, in_parts
+from .sliding_window import Predict, finished_rows
 
 # In one piece: the masks of 100 queries then take 7 GB.
 _WHOLE_PIXELS = 2**23
@@ -24,7 +24,8 @@ class Protocol:
 
     An image (and its label) is halved if its set is in ``halve``; the image is then resized into
     its set's (W, H) of ``sizes`` keeping its shape; logits are made of it whole or in windows,
-    resized bilinearly to the label's size, and the argmax is taken there.
+    resized bilinearly to the label's size, and the argmax is taken there. With several ``scales``
+    or ``flip`` the softmax over classes is averaged before the argmax.
 
     Args:
         name: as it appears in ``domains.json``.
@@ -36,6 +37,10 @@ class Protocol:
         only_listed: sets without an entry in ``sizes`` are an error.
         mode: "slide" (windows) or "whole".
         crop, stride: of the windows, in pixels.
+        scales: the image is looked at in each of these sizes, as multiples of the above.
+        flip: and in each of them also mirrored, left for right.
+        argmax: where it is taken, "label" (at the label's size, as in every published protocol
+            we know) or "input" (at scale 1; the class map is then resized to the label, nearest).
         batch: windows in one call of the model.
     """
 
@@ -47,6 +52,9 @@ class Protocol:
     mode: str = "slide"
     crop: int = 512
     stride: int = 341
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    argmax: str = "label"
     batch: int = 4
 
     def __post_init__(self) -> None:
@@ -58,10 +66,13 @@ class Protocol:
             ) from None
         object.__setattr__(self, "sizes", sizes)
         object.__setattr__(self, "halve", tuple(self.halve))
-        if self.mode not in ("slide", "whole"):
-            raise ValueError(
-                f"protocol '{self.name}': mode must be 'slide' or 'whole', got '{self.mode}'"
-            )
+        object.__setattr__(self, "scales", self._checked_scales())
+        for what, known in (("mode", ("slide", "whole")), ("argmax", ("label", "input"))):
+            if (value := getattr(self, what)) not in known:
+                raise ValueError(
+                    f"protocol '{self.name}': {what} must be '{known[0]}' or '{known[1]}', got "
+                    f"'{value}'"
+                )
         if any(len(s) != 2 or not 1 <= min(s) <= max(s) <= 16_384 for s in sizes.values()):
             raise ValueError(
                 f"protocol '{self.name}': sizes must be (W, H) of 1 to 16,384 pixels, got {sizes}"
@@ -71,50 +82,87 @@ class Protocol:
         whole_number(f"protocol '{self.name}': crop", self.crop, least=1, most=16_384)
         whole_number(f"protocol '{self.name}': stride", self.stride, least=1, most=self.crop)
         whole_number(f"protocol '{self.name}': batch", self.batch, least=1, most=10_000)
+        if not isinstance(self.flip, bool):
+            raise ValueError(
+                f"protocol '{self.name}': flip must be True or False, got {brief(self.flip)}"
+            )
+
+    def _checked_scales(self) -> tuple[float, ...]:
+        what = f"protocol '{self.name}': each of its scales"
+        try:
+            scales = tuple(self.scales)
+        except TypeError:
+            scales = ()
+        if not scales:
+            raise ValueError(
+                f"protocol '{self.name}': scales must be a list of at least one number, as [1.0], "
+                f"got {brief(self.scales)}"
+            )
+        for scale in scales:
+            number(what, scale, least=0.1, most=8)
+        return tuple(map(float, scales))
 
     def as_dict(self) -> dict:
-        """Plain values, for ``domains.json``."""
+        """Plain values, for ``domains.json``; ``Protocol(**values)`` is this protocol again."""
         values = asdict(self)
         values["sizes"] = {key: list(size) for key, size in self.sizes.items()}
-        values["halve"] = list(self.halve)
+        values["halve"], values["scales"] = list(self.halve), list(self.scales)
         return values
 
-    def input_size(self, width: int, height: int, benchmark: str) -> tuple[int, int]:
-        """(width, height) at which the model sees an image of this size (after any halving)."""
+    def __str__(self) -> str:
+        """One line for the log and above the table.
+
+        >>> print(Protocol("mine", sizes={"acdc": (960, 540)}, scales=(1, 1.5), only_listed=True))
+        mine: acdc at 960x540; windows of 512 every 341; scales 1, 1.5; argmax at the label's size
+        """
+        halved = [f"{name} halved first" for name in self.halve]
+        sizes = [f"{name} at {width}x{height}" for name, (width, height) in self.sizes.items()]
+        if not self.only_listed:
+            rest = "its own size" if self.long_side is None else f"a long side of {self.long_side}"
+            sizes.append(f"every {'other ' if sizes else ''}set at {rest}")
+        parts = [
+            ", ".join(sizes + halved),
+            "in one piece"
+            if self.mode == "whole"
+            else f"windows of {self.crop} every {self.stride}",
+        ]
+        if self.scales != (1.0,) or self.flip:
+            scales = ", ".join(f"{scale:g}" for scale in self.scales)
+            parts.append(f"scales {scales}{', each mirrored too' if self.flip else ''}")
+        parts.append(f"argmax at the {self.argmax}'s size")
+        return f"{self.name}: {'; '.join(parts)}"
+
+    def input_size(
+        self, width: int, height: int, benchmark: str, scale: float = 1.0
+    ) -> tuple[int, int]:
+        """(width, height) at which the model sees an image of this size (after any halving).
+
+        Args:
+            scale: one of ``scales``.
+        """
         long, short = max(width, height), min(width, height)
         if benchmark in self.sizes:
             size = self.sizes[benchmark]
-            scale = min(max(size) / long, min(size) / short)
+            scale *= min(max(size) / long, min(size) / short)
         elif self.only_listed:
             raise ValueError(
                 f"protocol '{self.name}' says nothing about '{benchmark}' (it knows "
                 f"{', '.join(sorted(self.sizes))}); add its size or evaluate it with 'native'"
             )
-        else:
-            scale = 1.0 if self.long_side is None else self.long_side / long
+        elif self.long_side is not None:
+            scale *= self.long_side / long
         return max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
 
-    def prepare(self, image: Tensor, truth: Tensor, benchmark: str) -> tuple[Tensor, Tensor]:
+    def prepare(
+        self, image: Tensor, truth: Tensor, benchmark: str, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """What the model sees, (3, h, w) uint8, and the truth it is scored on, (H', W') uint8."""
         pixels, labels = image.permute(1, 2, 0).numpy(), truth.numpy()
         if benchmark in self.halve:
             pixels, labels = halved(pixels, labels)
-        size = self.input_size(pixels.shape[1], pixels.shape[0], benchmark)
+        size = self.input_size(pixels.shape[1], pixels.shape[0], benchmark, scale)
         pixels = cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_LINEAR)
         return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(labels)
-
-    def logits(self, predict: Predict, images: Tensor) -> Tensor:
-        """(B, 3, h, w) RGB 0..255 -> (B, C, h, w), whole or in windows."""
-        images = images.float()
-        if self.mode == "whole":
-            height, width = images.shape[-2:]
-            if height * width > _WHOLE_PIXELS:
-                raise ValueError(
-                    f"expected at most {_WHOLE_PIXELS:,} pixels to look at as a whole, got "
-                    f"{width}x{height}: set the protocol's long_side, or mode=slide"
-                )
-            return predict(images)
-        return sliding_window_logits(predict, images, self.crop, self.stride, self.batch)
 
     @torch.no_grad()
     def segment(
@@ -124,31 +172,56 @@ class Protocol:
 
         Returns:
             prediction (H, W) uint8 train ids and truth (H, W) uint8 on the same grid, and the
-            (h, w, 3) uint8 image that the model saw.
+            (h, w, 3) uint8 image that the model saw at scale 1.
         """
+
+        def look_at(scale: float) -> Tensor:
+            return self.prepare(sample["image"], sample["sem_seg"], benchmark, scale)[0]
+
         image, truth = self.prepare(sample["image"], sample["sem_seg"], benchmark)
+        images = (image if scale == 1 else look_at(scale) for scale in self.scales)
+        size = tuple(truth.shape) if self.argmax == "label" else tuple(image.shape[1:])
+        count = len(self.scales) * (2 if self.flip else 1)
         try:
-            logits = self.logits(predict, image[None])
+            if self.mode == "whole" and count == 1:
+                prediction = best_class(self._whole(predict, next(images)), size)
+            else:
+                prediction = class_map(self._views(predict, images), count, size)
         except ValueError as error:
             raise ValueError(f"{sample['file_name']}: {error}") from error
-        prediction = best_class(logits[0].float(), tuple(truth.shape)).cpu()
-        return prediction.numpy(), truth.numpy(), image.permute(1, 2, 0).contiguous().numpy()
+        prediction = nearest(prediction.cpu().numpy(), tuple(truth.shape))
+        return prediction, truth.numpy(), image.permute(1, 2, 0).contiguous().numpy()
 
+    def _views(self, predict: Predict, images: Iterable[Tensor]) -> Iterator[View]:
+        for image in images:
+            size = tuple(image.shape[1:])
+            yield View(size, self._rows(predict, image))
+            if self.flip:
+                rows = self._rows(predict, image.flip(-1))
+                yield View(size, (part.flip(-1) for part in rows))
 
-def best_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits (C, h, w) resized bilinearly to ``size`` (H, W), and their argmax there, uint8.
+    def _rows(self, predict: Predict, image: Tensor) -> Iterator[Tensor]:
+        """Logits (C, n, w) of an image (3, h, w), from top to bottom."""
+        if self.mode == "whole":
+            yield from in_parts(self._whole(predict, image))
+            return
 
-    One class at a time: all of them at 20 megapixels would be 1.5 GB. The lowest class wins a tie.
-    """
-    best, prediction = None, None
-    for index, plane in enumerate(logits[:, None, None]):
-        plane = F.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0]
-        if best is None:
-            best, prediction = plane.clone(), torch.zeros_like(plane, dtype=torch.uint8)
-        else:
-            prediction.masked_fill_(plane > best, index)
-            torch.maximum(best, plane, out=best)
-    return prediction
+        def predict_windows(windows: Tensor) -> Tensor:  # the image stays in bytes
+            return predict(windows.float())
+
+        found = finished_rows(predict_windows, image[None], self.crop, self.stride, self.batch)
+        for _, _, rows in found:
+            yield from in_parts(rows)
+
+    def _whole(self, predict: Predict, image: Tensor) -> Tensor:
+        """Logits (C, h, w) of an image (3, h, w) looked at in one piece."""
+        height, width = image.shape[-2:]
+        if height * width > _WHOLE_PIXELS:
+            raise ValueError(
+                f"expected at most {_WHOLE_PIXELS:,} pixels to look at as a whole, got "
+                f"{width}x{height}: set the protocol's long_side, or mode=slide"
+            )
+        return predict(image[None].float())[0].float()
 
 
 def halved(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,37 +232,11 @@ def halved(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray
     height, width = label.shape
     size = max(width // 2, 1), max(height // 2, 1)
     small = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
-    return np.array(small), np.array(Image.fromarray(label).resize(size, Image.Resampling.NEAREST))
+    return np.array(small), nearest(label, size[::-1])
 
 
-def paper(batch: int = 4) -> Protocol:
-    """The sizes of RecycleLoRA and SoMA."""
-    return _published("paper", (2048, 1024), batch)
-
-
-def rein(batch: int = 4) -> Protocol:
-    """The sizes of Rein."""
-    return _published("rein", (1024, 512), batch)
-
-
-def _published(name: str, size: tuple[int, int], batch: int) -> Protocol:
-    return Protocol(
-        name=name,
-        sizes={"cityscapes": size, "bdd100k": (1280, 720), "mapillary_vistas": size},
-        halve=("mapillary_vistas",),
-        only_listed=True,
-        batch=batch,
-    )
-
-
-def native(
-    long_side: int | None = None,
-    mode: str = "whole",
-    crop: int = 512,
-    stride: int = 341,
-    batch: int = 4,
-) -> Protocol:
-    """Every set at its images' own size, or at ``long_side``: for small sets and the demo."""
-    return Protocol(
-        name="native", long_side=long_side, mode=mode, crop=crop, stride=stride, batch=batch
-    )
+def nearest(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map of ids (h, w) resized to ``size`` (H, W), the nearest pixel's id."""
+    if ids.shape == tuple(size):
+        return ids
+    return np.array(Image.fromarray(ids).resize(size[::-1], Image.Resampling.NEAREST))

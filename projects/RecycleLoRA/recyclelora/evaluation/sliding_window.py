@@ -1,6 +1,6 @@
 """Sliding-window inference: overlapping windows in batches, logits averaged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -37,6 +37,30 @@ def sliding_window_logits(
         >>> sliding_window_logits(predict, torch.rand(1, 3, 100, 150), 64, 43, batch=4).shape
         torch.Size([1, 19, 100, 150])
     """
+    logits = None
+    for index, top, rows in finished_rows(predict, images, crop, stride, batch):
+        if logits is None:
+            shape = (len(images), len(rows), *images.shape[-2:])
+            logits = torch.empty(shape, dtype=rows.dtype, device=rows.device)
+        logits[index, :, top : top + rows.shape[1]] = rows
+    return logits
+
+
+@torch.no_grad()
+def finished_rows(
+    predict: Predict,
+    images: Tensor,
+    crop: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    batch: int = 1,
+) -> Iterator[tuple[int, int, Tensor]]:
+    """The logits of :func:`sliding_window_logits` row by row, as soon as no window adds to them.
+
+    However large the images, only a band as high as a window is in memory.
+
+    Yields:
+        (image, its next row, logits (C, rows, W)), image after image, from top to bottom.
+    """
     crop, stride = _pair(crop), _pair(stride)
     if batch < 1 or min(crop) < 1 or not all(0 < s <= c for s, c in zip(stride, crop, strict=True)):
         raise ValueError(
@@ -49,24 +73,37 @@ def sliding_window_logits(
     lefts = _starts(width, crop[1], stride[1])
     # All windows of one image in reading order, so that sums are formed in the published order.
     windows = [(i, y, x) for i in range(len(images)) for y in tops for x in lefts]
-    logits = None
+    coverage = _coverage(tops, size[0], height)[:, None] * _coverage(lefts, size[1], width)
+    band, place = None, (0, 0)  # the sums of the rows under the windows of this image and top
     for first in range(0, len(windows), batch):
         group = windows[first : first + batch]
-        crops = [images[i, :, y : y + size[0], x : x + size[1]] for i, y, x in group]
-        output = predict(torch.stack(crops))
-        if output.ndim != 4 or (len(output), *output.shape[2:]) != (len(group), *size):
-            raise ValueError(
-                f"predict must turn ({len(group)}, 3, {size[0]}, {size[1]}) into logits "
-                f"({len(group)}, C, {size[0]}, {size[1]}), got {tuple(output.shape)}"
-            )
-        if logits is None:
-            dtype = torch.promote_types(output.dtype, torch.float32)
-            shape = (len(images), output.shape[1], height, width)
-            logits = torch.zeros(shape, dtype=dtype, device=output.device)
-        for (i, y, x), window in zip(group, output, strict=True):
-            logits[i, :, y : y + size[0], x : x + size[1]] += window
-    rows, columns = _coverage(tops, size[0], height), _coverage(lefts, size[1], width)
-    return logits.div_((rows[:, None] * columns).to(logits))
+        for (i, y, x), window in zip(group, _predicted(predict, images, group, size), strict=True):
+            if band is None:
+                dtype = torch.promote_types(window.dtype, torch.float32)
+                shape = (len(window), size[0], width)
+                band = torch.zeros(shape, dtype=dtype, device=window.device)
+                coverage = coverage.to(band)
+            if (i, y) != place:
+                top = place[1]
+                done = y - top if i == place[0] else size[0]
+                yield place[0], top, band[:, :done] / coverage[top : top + done]
+                band[:, : size[0] - done] = band[:, done:].clone()
+                band[:, size[0] - done :] = 0
+                place = i, y
+            band[:, :, x : x + size[1]] += window
+    yield *place, band / coverage[place[1] :]
+
+
+def _predicted(predict: Predict, images: Tensor, group: list, size: tuple[int, int]) -> Tensor:
+    """The logits of a group of windows."""
+    crops = [images[i, :, y : y + size[0], x : x + size[1]] for i, y, x in group]
+    output = predict(torch.stack(crops))
+    if output.ndim != 4 or (len(output), *output.shape[2:]) != (len(group), *size):
+        raise ValueError(
+            f"predict must turn ({len(group)}, 3, {size[0]}, {size[1]}) into logits "
+            f"({len(group)}, C, {size[0]}, {size[1]}), got {tuple(output.shape)}"
+        )
+    return output
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

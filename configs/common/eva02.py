@@ -1,0 +1,15 @@
+"""EVA-02-L at patch 16 on 512 pixels, as Rein and what came after it use it."""
+
+from detectron2.config import LazyCall as L
+
+from recyclelora.backbone import Eva02VisionTransformer
+
+eva02_l = L(Eva02VisionTransformer)(
+    img_size=512,
+    patch_size=16,
+    embed_dim=1024,
+    depth=24,
+    num_heads=16,
+    mlp_ratio=8 / 3,
+    out_indices=[7, 11, 15, 23],
+)

@@ -1,0 +1,7 @@
+"""GTAV + SYNTHIA + UrbanSyn -> Cityscapes, BDD100K, Mapillary: Table 3, third setting."""
+
+from .common.settings import gsu2cbm
+from .recyclelora_dinov2l_g2cbm import evaluation, model, optimizer, schedule, train
+
+train.output_dir = "output/recyclelora_dinov2l_gsu2cbm"
+dataloader = gsu2cbm()
