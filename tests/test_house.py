@@ -15,6 +15,7 @@ FLOORS = [
     "ops",
     "adapters",
     "backbone",
+    "baselines",
     "mask2former",
     "data",
     "evaluation",
@@ -22,7 +23,10 @@ FLOORS = [
     "analysis",
 ]
 # Floors that know nothing of some floor below them.
-STRANGERS = {("mask2former", "adapters"), ("data", "adapters"), ("data", "mask2former")}
+STRANGERS = {
+    *((floor, other) for floor in ("mask2former", "data") for other in ("adapters", "baselines")),
+    ("data", "mask2former"),
+}
 # What installs without detectron2 must work without it.
 WITHOUT_DETECTRON2 = {"ops", "adapters"}
 

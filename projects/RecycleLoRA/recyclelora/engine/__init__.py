@@ -2,12 +2,13 @@
 
 from .checkpoint import Checkpoints, load_model, read_checkpoint, save_checkpoint
 from .param_groups import PUBLISHED_RULES, groups_table, parameter_groups
-from .schedules import PolyWithAnnealedDecay
+from .schedules import Poly, PolyWithAnnealedDecay
 from .trained import load_trained, save_trained
 
 __all__ = [
     "PUBLISHED_RULES",
     "Checkpoints",
+    "Poly",
     "PolyWithAnnealedDecay",
     "groups_table",
     "load_model",

@@ -27,7 +27,28 @@ def cosine(iteration: int, *, iterations: int) -> float:
     return (1.0 + math.cos(math.pi * min(iteration, iterations - 1) / iterations)) / 2.0
 
 
-class PolyWithAnnealedDecay:
+class Poly:
+    """Poly learning rate, ``initial_lr * poly(t)``; weight decay stays as it is.
+
+    Args:
+        iterations: T, the number of iterations of the run.
+        power: exponent of the poly schedule.
+    """
+
+    def __init__(self, *, iterations: int, power: float = 0.9):
+        whole_number("the schedule's iterations", iterations, least=1)
+        number("the schedule's power", power, most=100)
+        self.iterations = iterations
+        self.power = power
+
+    def __call__(self, optimizer: torch.optim.Optimizer, iteration: int) -> None:
+        """Set the learning rate of every group for ``iteration`` (from 0)."""
+        factor = poly(iteration, iterations=self.iterations, power=self.power)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+
+class PolyWithAnnealedDecay(Poly):
     """The published schedule: poly learning rate, weight decay annealed by a cosine.
 
     At iteration t of T, for every parameter group::
@@ -45,18 +66,14 @@ class PolyWithAnnealedDecay:
     """
 
     def __init__(self, *, iterations: int, power: float = 0.9, decay_end: float = 1e-5):
-        whole_number("the schedule's iterations", iterations, least=1)
-        number("the schedule's power", power, most=100)
+        super().__init__(iterations=iterations, power=power)
         number("the schedule's decay_end", decay_end, most=1e3)
-        self.iterations = iterations
-        self.power = power
         self.decay_end = decay_end
 
     def __call__(self, optimizer: torch.optim.Optimizer, iteration: int) -> None:
         """Set the learning rate and weight decay of every group for ``iteration`` (from 0)."""
-        factor = poly(iteration, iterations=self.iterations, power=self.power)
+        super().__call__(optimizer, iteration)
         anneal = cosine(iteration, iterations=self.iterations)
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
             span = group["initial_weight_decay"] - self.decay_end
             group["weight_decay"] = self.decay_end + span * anneal

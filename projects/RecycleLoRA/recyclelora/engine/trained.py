@@ -72,12 +72,12 @@ def load_trained(model: nn.Module, content: dict, *, source: str) -> None:
 
 
 def base_digest(backbone: nn.Module) -> str:
-    """SHA-256 of all pretrained linear weights, which no resampling and no training changes."""
+    """SHA-256 of all frozen linear weights as pretrained, which resampling does not change."""
     digest = hashlib.sha256()
     for module in backbone.modules():
         if isinstance(module, DualLoRALinear):
             weight = module.pretrained_weight()
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Linear) and not module.weight.requires_grad:
             weight = module.weight.detach()
         else:
             continue

@@ -1,0 +1,60 @@
+"""Full fine-tuning: the backbone itself learns."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+IMAGE_SIZE = 512  # of the run of shapes below; nothing is computed
+
+
+def fine_tune(module: nn.Module) -> nn.Module:
+    """Let every parameter of a backbone train that its features depend on, and freeze the others.
+
+    The others (of DINOv2 the final norm and the mask token) would never get a gradient; frozen,
+    they make neither the optimiser nor DDP wait for one. Which they are is found by a run on the
+    meta device, so it holds for any backbone.
+
+    Args:
+        module: called with images (B, 3, H, W), it returns a tensor or features by name.
+
+    Returns:
+        ``module``, its weights and output unchanged.
+
+    Raises:
+        ValueError: the output depends on no parameter.
+
+    Example:
+        >>> from recyclelora.backbone import dinov2_vits
+        >>> backbone = fine_tune(dinov2_vits(patch_size=16, img_size=512))
+        >>> [name for name, p in backbone.named_parameters() if not p.requires_grad]
+        ['mask_token', 'norm.weight', 'norm.bias']
+    """
+    used = parameters_in_use(module)
+    if not used:
+        raise ValueError(
+            f"the output of this {type(module).__name__} depends on no parameter: nothing can be "
+            "fine-tuned"
+        )
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in used)
+    return module
+
+
+def parameters_in_use(module: nn.Module) -> set[str]:
+    """Names of the parameters that the output of ``module`` depends on."""
+    shapes = {name: _on_meta(p).requires_grad_() for name, p in module.named_parameters()}
+    buffers = {name: _on_meta(b) for name, b in module.named_buffers()}
+    images = torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE, device="meta")
+    with torch.enable_grad():
+        output = torch.func.functional_call(module, shapes | buffers, (images,))
+    features = list(output.values()) if isinstance(output, Mapping) else [output]
+    total = torch.stack([feature.float().sum() for feature in features]).sum()
+    if not total.requires_grad:
+        return set()
+    gradients = torch.autograd.grad(total, list(shapes.values()), allow_unused=True)
+    return {name for name, gradient in zip(shapes, gradients, strict=True) if gradient is not None}
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="meta")

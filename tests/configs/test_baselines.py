@@ -1,0 +1,67 @@
+"""The baselines' configs: counts and groups at full size, a gradient for all that trains."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+R32_4 = 14_155_776  # what RecycleLoRA trains in the backbone
+# Of DINOv2-L, without the final norm and the mask token: tokens, patch kernel, blocks.
+BLOCK = 12 * 1024**2 + 15 * 1024  # weights; biases 9, norms 4, layer scales 2
+DINOV2_L = (1 + 1 + 32 * 32) * 1024 + (3 * 16 * 16 + 1) * 1024 + 24 * BLOCK
+
+# What trains in the backbone: parameters, and the (learning rate, weight decay) of its groups.
+TRAINED = {
+    "frozen_dinov2l_g2cbm": (0, set()),
+    "full_dinov2l_g2cbm": (DINOV2_L, {(1e-6, 0.05)}),
+    "lora_dinov2l_g2cbm": (R32_4, {(1e-4, 0.0)}),
+    "lora_dinov2l_g2cbm_lr5em5": (R32_4, {(5e-5, 0.0)}),
+    "pissa_dinov2l_g2cbm": (R32_4, {(1e-4, 0.0)}),
+}
+TINY_BACKBONE = {"img_size": 64, "embed_dim": 64, "depth": 4, "num_heads": 2}
+TINY_HEAD = {"hidden_dim": 32, "nheads": 2, "enc_layers": 1, "enc_dim_feedforward": 64}
+TINY_HEAD |= {"dec_layers": 2, "dec_dim_feedforward": 64, "num_queries": 20, "num_points": 128}
+
+
+def load(name):
+    return LazyConfig.load(str(CONFIGS / f"{name}.py"))
+
+
+def tiny(name):
+    """The config with a ViT 64 wide and 4 deep, random weights and a small head."""
+    cfg = load(name)
+    cfg.model.update(TINY_HEAD)
+    cfg.model.backbone.module.weights = None
+    cfg.model.backbone.module.module.update(out_indices=[0, 1, 2, 3], **TINY_BACKBONE)
+    return cfg
+
+
+@pytest.mark.parametrize(("name", "parameters", "groups"), [(n, *t) for n, t in TRAINED.items()])
+def test_what_trains_in_the_backbone(name, parameters, groups):
+    cfg = load(name)
+    assert cfg.train.output_dir == f"output/{name}"
+    with torch.device("meta"):
+        model = instantiate(cfg.model)
+    trained = [p for p in model.backbone.parameters() if p.requires_grad and p.numel()]
+    assert sum(p.numel() for p in trained) == parameters
+    ids = {id(p) for p in trained}
+    cfg.optimizer.params.model = model
+    assert groups == {
+        (round(g["initial_lr"], 12), g["initial_weight_decay"])
+        for g in instantiate(cfg.optimizer).param_groups
+        if ids & {id(p) for p in g["params"]}
+    }
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_all_that_trains_gets_a_gradient(name):
+    """So DDP need not look for parameters that a step left out."""
+    cfg = tiny(name)
+    model = instantiate(cfg.model).train()
+    label = torch.randint(0, 19, (64, 64))
+    losses = model([{"image": torch.rand(3, 64, 64) * 255, "sem_seg": label}])
+    sum(losses.values()).backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), parameter_name
