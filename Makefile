@@ -85,4 +85,7 @@ $(LIBRARY): setup.py pyproject.toml $(SOURCES) $(STAMPS)/detectron2
 $(STAMPS)/benchmark: $(LIBRARY)
 	@echo "[set-up] installing what the benchmarks compare with"
 	@$(PIP) install --quiet "recyclelora[benchmark]"
+	@# Aside and without what they require (a `typing` of Python 2): for one test, which looks there.
+	@$(PIP) install --quiet --no-deps --target .venv/oracles --upgrade \
+	  cityscapesscripts==2.3.0 pyquaternion==0.9.9
 	@touch $@

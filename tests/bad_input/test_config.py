@@ -134,6 +134,9 @@ VALUES = [
     ("evaluation.protocol.scales=[0]", "scales must be a number from 0.1 to 8, got 0"),
     ("evaluation.protocol.scales=2", "evaluation.protocol.scales must be a list of a finite"),
     ("evaluation.protocol.flip=1", "evaluation.protocol.flip must be True or False, got 1"),
+    ("evaluation.save_predictions=labels", "must be null, train_ids, label_ids or color, got 'la"),
+    ("evaluation.save_predictions=[color]", "evaluation.save_predictions must be null"),
+    ("evaluation.save_prediction=color", "nearest known key is 'evaluation.save_predictions'"),
     ("evaluation.protocol.argmax=here", "argmax must be 'label' or 'input', got 'here'"),
     # Sections and calls.
     ("train=3", "train must be a section, got 3"),

@@ -143,21 +143,27 @@ def evaluate_in_process(rank, world, folder, name):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/address", rank=rank, world_size=world
     )
+    evaluate_with_everything(name, folder / "two")
+
+
+def evaluate_with_everything(name, folder):
     domains = {"shared": build_test_loader(name, num_workers=0)}
-    evaluate_domains(predict, domains, native(), folder / "two")
+    protocol = native(mode="slide", crop=32, scales=(0.75, 1, 1.5), flip=True)
+    return evaluate_domains(predict, domains, protocol, folder, save_predictions="color")
 
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_does(tiny_set, tmp_path):
     name = tiny_set("tiny_two", count=5)
-    domains = {"shared": build_test_loader(name, num_workers=0)}
-    alone = evaluate_domains(predict, domains, native(), tmp_path / "one")
+    alone = evaluate_with_everything(name, tmp_path / "one")
     # Forked, so that the registered dataset is there; nothing in this process holds threads.
     torch.multiprocessing.start_processes(
         evaluate_in_process, (2, tmp_path, name), nprocs=2, start_method="fork"
     )
     assert json.loads((tmp_path / "two" / "domains.json").read_text()) == alone
-    for picture in ("domains.png", "best_and_worst.png", "pictures/shared.png"):
+    maps = [f"predictions/shared/{i:06d}.png" for i in range(5)]
+    assert len(list((tmp_path / "two").rglob("predictions/**/*.*"))) == 5
+    for picture in ("domains.png", "best_and_worst.png", "pictures/shared.png", *maps):
         one, two = (tmp_path / run / picture for run in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
     one, two = (json.loads((tmp_path / run / "images.json").read_text()) for run in ("one", "two"))

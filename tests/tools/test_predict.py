@@ -53,11 +53,12 @@ def exported(tool_module, run, tmp_path):
     return tmp_path / "t.pth"
 
 
-def predict(tool, checkpoint, weights, out, *photos):
+def predict(tool, checkpoint, weights, out, *photos, options=()):
     override = f"model.backbone.module.weights={weights}"
     given = ["--config-file", CONFIG, "--checkpoint", str(checkpoint), "--out", str(out)]
-    tool.main([*given, *map(str, photos), override])
-    return {file.name: file.read_bytes() for file in out.iterdir()}
+    tool.main([*given, *options, *map(str, photos), override])
+    files = [file for file in out.rglob("*") if file.is_file()]
+    return {file.relative_to(out).as_posix(): file.read_bytes() for file in files}
 
 
 def test_exported_and_whole_checkpoint_predict_the_same(
@@ -75,6 +76,23 @@ def test_exported_and_whole_checkpoint_predict_the_same(
     ids = cv2.imread(str(tmp_path / "whole" / "a_ids.png"), cv2.IMREAD_UNCHANGED)
     colors = np.asarray(Image.open(tmp_path / "whole" / "a_color.png"))
     assert ids.shape == (60, 90) and np.array_equal(np.array(COLORS)[ids], colors)
+
+
+def test_class_maps_for_a_test_server(tool_module, run, photos, tmp_path):
+    weights, checkpoint = run
+    tool = tool_module("predict")
+    (photos / "city").mkdir()
+    (photos / "b.png").rename(photos / "city" / "b_rgb_anon.png")
+    whole = predict(tool, checkpoint, weights, tmp_path / "whole", photos)
+    assert "city/b_rgb_anon_overlay.jpg" in whole
+    options = ("--save", "train_ids", "--benchmark", "acdc")
+    saved = predict(tool, checkpoint, weights, tmp_path / "ids", photos, options=options)
+    assert saved == {
+        "a.png": whole["a_ids.png"],
+        "city/b_rgb_anon.png": whole["city/b_rgb_anon_ids.png"],
+    }
+    with Image.open(tmp_path / "ids" / "city" / "b_rgb_anon.png") as ids:
+        assert ids.size == (50, 70) and ids.mode == "L"
 
 
 def test_evaluation_takes_an_exported_file(tool_module, run, exported, tiny_set, tmp_path):

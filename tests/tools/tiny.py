@@ -31,4 +31,4 @@ dataloader = dict(
 dataloader["train"].num_workers = 0
 for loader in dataloader["test"].values():
     loader.num_workers = 0
-evaluation = dict(protocol=L(native)(long_side=96))
+evaluation = dict(protocol=L(native)(long_side=96), save_predictions=None)

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recyclelora.bad_input import brief, whole_number
 from recyclelora.data import CLASSES
+from recyclelora.evaluation.predictions import check_format
 
 SECTIONS = ("train", "model", "optimizer", "schedule", "dataloader", "evaluation")
 
@@ -33,6 +34,7 @@ _TRAIN: dict[str, Any] = {
     "picture_period": (0, 10**9),
     "log_period": (1, 10**9),
 }
+_EVALUATION = ("protocol", "save_predictions")
 _GIVEN_BY_THE_RUN = ("optimizer.params.model",)
 
 
@@ -56,6 +58,7 @@ def check_config(cfg: DictConfig) -> None:
             )
         for section, key in (("dataloader", "train"), ("evaluation", "protocol")):
             _check_call(f"{section}.{key}", _inside(cfg, section, key))
+        _check_evaluation(cfg.evaluation)
         if cfg.dataloader.train.get("iterations") is not None:
             raise ValueError(
                 "dataloader.train.iterations must be null: train.max_iter says how long"
@@ -100,6 +103,15 @@ def _check_train(train: Any) -> None:
     if not train.output_dir.strip():
         raise ValueError("train.output_dir must name a folder, got nothing: give it a name")
     _check_value("train.amp.dtype", train.amp.get("dtype"), str)
+
+
+def _check_evaluation(evaluation: DictConfig) -> None:
+    if unknown := [key for key in evaluation if key not in _EVALUATION]:
+        raise ValueError(
+            f"the config has evaluation.{unknown[0]}, which is unknown: the section has "
+            f"{' and '.join(_EVALUATION)}, see configs/demo.py"
+        )
+    check_format("evaluation.save_predictions", evaluation.get("save_predictions"))
 
 
 def _check_call(key: str, node: Any) -> None:

@@ -319,4 +319,5 @@ def _tabulate(cfg: DictConfig, predict, domains: dict[str, TestLoader]) -> dict:
         domains,
         protocol=instantiate(cfg.evaluation.protocol),
         output_dir=cfg.train.output_dir,
+        save_predictions=cfg.evaluation.get("save_predictions"),
     )

@@ -3,8 +3,9 @@
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from recyclelora.whole_file import whole_file
 
 from .confusion import ConfusionMatrix
 from .pictures import Row, save_rows
+from .predictions import check_format, save_prediction
 from .protocol import Protocol
 from .sliding_window import Predict
 
@@ -42,18 +44,22 @@ def evaluate_domains(
     output_dir: str | Path,
     pictures: int = 3,
     seed: int = 0,
+    save_predictions: str | None = None,
 ) -> dict:
     """Evaluate ``predict`` on every domain, each process on its share of the images.
 
     Writes below ``output_dir``, each complete or not at all: ``domains.json``, ``one_class.json``
     (per domain, the mIoU of the best constant prediction), ``images.json`` (per domain and image,
     its own mIoU or null), ``domains.png`` (a row per domain), ``best_and_worst.png`` (two
-    rows per domain) and ``pictures/DOMAIN.png``. Logs the table.
+    rows per domain) and ``pictures/DOMAIN.png``. Logs the table. With ``save_predictions``, each
+    process also writes the class maps of its images, ``predictions/DOMAIN/IMAGE.png``.
 
     Args:
         predict: (B, 3, H, W) float RGB 0..255 -> (B, C, H, W) logits, on any device.
         domains: name in the table -> loader; ``build_test_loader`` knows the folding it needs.
         pictures: images per domain to draw, chosen by ``seed``; 0 draws none.
+        save_predictions: "train_ids", "label_ids" (Cityscapes' own) or "color"; see
+            :mod:`recyclelora.evaluation.predictions`.
 
     Returns:
         In every process, what ``domains.json`` holds: ``{"protocol": {...}, "domains": {name:
@@ -62,11 +68,16 @@ def evaluate_domains(
     """
     if not domains:
         raise ValueError("expected at least one domain to evaluate, got none; name some")
+    check_format("save_predictions", save_predictions)
     result = {"protocol": protocol.as_dict(), "domains": {}, "mean_mIoU": 0.0}
     constant, images, overview, extremes = {}, {}, [], []
     for name, loader in domains.items():
         chosen = _chosen(len(loader.dataset), pictures, seed)
-        confusion, rows, images[name], ends = _evaluate(predict, name, loader, protocol, chosen)
+        maps = Path(output_dir, "predictions", name)
+        save = partial(save_prediction, maps, save_predictions) if save_predictions else None
+        confusion, rows, images[name], ends = _evaluate(
+            predict, name, loader, protocol, chosen, save
+        )
         scores = _scores(name, confusion, len(loader.dataset))
         result["domains"][name] = scores
         constant[name] = 100 * confusion.constant_class_miou()
@@ -149,6 +160,7 @@ def _evaluate(
     loader: TestLoader,
     protocol: Protocol,
     chosen: set[int],
+    save: Callable[[Mapping, np.ndarray], None] | None,
 ) -> tuple[ConfusionMatrix, list[Row], dict[str, float | None], list[_Image]]:
     """Over all processes: confusion, the chosen rows, each file's mIoU, best and worst image."""
     folding = loader.metadata.get("folding")
@@ -165,6 +177,8 @@ def _evaluate(
         except ValueError as error:
             raise ValueError(f"{sample['file_name']}: {error}") from error
         confusion.counts += alone.counts
+        if save is not None:
+            save(sample, prediction)
         row, score = _row(name, sample, prediction, truth, image), 100 * alone.mean_iou()
         if number in chosen:
             rows[number] = row

@@ -1,0 +1,70 @@
+"""Class maps as files: one PNG per image, as benchmarks' test servers take them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from recyclelora.bad_input import brief
+from recyclelora.data import CITYSCAPES_IDS, IGNORE_LABEL
+from recyclelora.whole_file import whole_file
+
+from .pictures import colorize
+from .protocol import nearest
+
+_LABEL_IDS = np.zeros(len(set(CITYSCAPES_IDS.ids.values()) - {IGNORE_LABEL}), np.uint8)
+for _label_id, _train_id in CITYSCAPES_IDS.ids.items():
+    if _train_id != IGNORE_LABEL:
+        _LABEL_IDS[_train_id] = _label_id
+
+_ENCODERS = {
+    "train_ids": lambda prediction: prediction,
+    "label_ids": lambda prediction: _LABEL_IDS[prediction],
+    "color": colorize,
+}
+FORMATS = tuple(_ENCODERS)
+
+
+def check_format(name: str, value: object) -> None:
+    """Raise unless ``value`` is None or one of ``FORMATS``; ``name`` is what the sentence calls it.
+
+    >>> check_format("save_predictions", "labels")
+    Traceback (most recent call last):
+    ValueError: save_predictions must be null, train_ids, label_ids or color, got 'labels'
+    """
+    if value is not None and value not in FORMATS:
+        raise ValueError(
+            f"{name} must be null, {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {brief(value)}"
+        )
+
+
+def encode(prediction: np.ndarray, form: str) -> np.ndarray:
+    """A class map (H, W) of train ids 0..18 in one of ``FORMATS``.
+
+    Returns:
+        (H, W) uint8, the train ids or Cityscapes' own label ids (7 is road), or (H, W, 3) uint8,
+        Cityscapes' colours in RGB.
+
+    >>> encode(np.array([[0, 18]], np.uint8), "label_ids")
+    array([[ 7, 33]], dtype=uint8)
+    """
+    return _ENCODERS[form](prediction)
+
+
+def save_map(file: Path, prediction: np.ndarray, form: str) -> None:
+    """Write a class map of train ids as PNG, complete or not at all, with the folders it needs."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as temporary:
+        Image.fromarray(encode(prediction, form)).save(temporary, "PNG")
+
+
+def save_prediction(folder: Path, form: str, sample: Mapping, prediction: np.ndarray) -> None:
+    """Write the class map of one sample of a test loader below ``folder``.
+
+    The file is called as the image, with the folders in which the dataset has it and ``.png`` as
+    its end, and is as large as the image: what was scored at half the size (Mapillary) is enlarged
+    to the nearest pixel's class, so that it is what was scored.
+    """
+    name = Path(sample["image_id"]).parent / f"{Path(sample['file_name']).stem}.png"
+    save_map(folder / name, nearest(prediction, tuple(sample["image"].shape[1:])), form)
