@@ -7,7 +7,8 @@ train = dict(
     device="auto",  # auto, cpu or cuda
     amp=dict(dtype="float32"),  # float32 (as published), bfloat16, float16, auto
     accumulate=1,  # split every batch into that many parts
-    ema=None,  # as 0.999: evaluate an average of the weights over the training
+    # Evaluate an average of the weights: its decay, as 0.999, or dict(decay=0.999, start=2_000).
+    ema=None,
     skip_bad_batches=0,  # so many batches with a NaN loss are left out before one ends the run
     init_checkpoint=None,  # start from, or evaluate, this file
     checkpoint_period=2_000,

@@ -12,6 +12,12 @@ R32_4 = 14_155_776  # what RecycleLoRA trains in the backbone
 BLOCK = 12 * 1024**2 + 15 * 1024  # weights; biases 9, norms 4, layer scales 2
 DINOV2_L = (1 + 1 + 32 * 32) * 1024 + (3 * 16 * 16 + 1) * 1024 + 24 * BLOCK
 
+# Rank 16 on the 16 later blocks: q, k, v, proj (dim, dim), fc1, fc2 between dim and 4 dim; biases.
+SOMA = 16 * (16 * (4 * 2 + 2 * 5) * 1024 + 9 * 1024)
+# EVA-02's SwiGLU is 2,730 wide; its keys have no bias, and its three linears there have.
+SOMA_EVA02 = 16 * (16 * (4 * 2048 + 3 * (1024 + 2730)) + 3 * 1024 + 2 * 2730 + 1024)
+# Rein's 2.99 M: the factors of 24 blocks' 100 tokens, a scale, two linears, the queries' two.
+REIN = 24 * 16 * (100 + 1024) + 1 + 2 * 1025 * 1024 + 1025 * 256 + (3 * 256 + 1) * 256
 # What trains in the backbone: parameters, and the (learning rate, weight decay) of its groups.
 TRAINED = {
     "frozen_dinov2l_g2cbm": (0, set()),
@@ -19,6 +25,17 @@ TRAINED = {
     "lora_dinov2l_g2cbm": (R32_4, {(1e-4, 0.0)}),
     "lora_dinov2l_g2cbm_lr5em5": (R32_4, {(5e-5, 0.0)}),
     "pissa_dinov2l_g2cbm": (R32_4, {(1e-4, 0.0)}),
+    "dora_dinov2l_g2cbm": (R32_4 + 24 * 9 * 1024, {(1e-4, 0.0)}),
+    "soma_dinov2l_g2cbm": (SOMA, {(5e-5, 0.05)}),
+    "soma_eva02l_g2cbm": (SOMA_EVA02, {(5e-5, 0.05)}),
+    "rein_dinov2l_g2cbm": (REIN, {(1e-4, 0.0), (1e-4, 0.05)}),
+    "rein_eva02l_g2cbm": (REIN, {(1e-4, 0.0), (1e-4, 0.05)}),
+}
+# The same method in another setting.
+SETTINGS = {
+    "full_dinov2l_g2cbm": ["full_dinov2l_gsu2cbm"],
+    "soma_dinov2l_g2cbm": [f"soma_dinov2l_{s}" for s in ("gs2cbm", "gsu2cbm", "c2bm")],
+    "rein_dinov2l_g2cbm": [f"rein_dinov2l_{s}" for s in ("gs2cbm", "c2bm")],
 }
 TINY_BACKBONE = {"img_size": 64, "embed_dim": 64, "depth": 4, "num_heads": 2}
 TINY_HEAD = {"hidden_dim": 32, "nheads": 2, "enc_layers": 1, "enc_dim_feedforward": 64}
@@ -35,6 +52,8 @@ def tiny(name):
     cfg.model.update(TINY_HEAD)
     cfg.model.backbone.module.weights = None
     cfg.model.backbone.module.module.update(out_indices=[0, 1, 2, 3], **TINY_BACKBONE)
+    if "first_block" in cfg.model.backbone:
+        cfg.model.backbone.first_block = 1
     return cfg
 
 
@@ -65,3 +84,19 @@ def test_all_that_trains_gets_a_gradient(name):
     sum(losses.values()).backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.requires_grad == (parameter.grad is not None), parameter_name
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS.items())
+def test_in_another_setting_model_and_optimiser_are_the_same(name, settings):
+    base = load(name)
+    for other in map(load, settings):
+        assert other.model == base.model and other.optimizer == base.optimizer
+        assert other.dataloader != base.dataloader
+
+
+def test_soma_is_published_with_averaging_and_warm_up_in_some_settings():
+    settings = {s: load(f"soma_dinov2l_{s}") for s in ("g2cbm", "gs2cbm", "gsu2cbm", "c2bm")}
+    starts = {s: cfg.train.ema and cfg.train.ema.start for s, cfg in settings.items()}
+    assert starts == {"g2cbm": 12_000, "gs2cbm": None, "gsu2cbm": None, "c2bm": 20_000}
+    warmups = {s: instantiate(cfg.schedule).warmup for s, cfg in settings.items()}
+    assert warmups == {"g2cbm": 0, "gs2cbm": 0, "gsu2cbm": 0, "c2bm": 1_500}

@@ -94,7 +94,8 @@ def test_it_can_be_guessed_from_its_name(name):
     assert protocol.name.startswith("paper") and protocol.mode == "slide"
     assert mapper.crop == protocol.crop == (1024 if name.endswith("crop1024") else 512)
     assert cfg.train.max_iter == 40_000 and cfg.train.amp.dtype == "float32"
-    assert cfg.dataloader.train.total_batch_size == 4 and cfg.train.accumulate == 1
+    batch = 8 if name == "soma_dinov2l_c2bm" else 4
+    assert cfg.dataloader.train.total_batch_size == batch and cfg.train.accumulate == 1
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (1e-4, 0.05)
     assert list(cfg.optimizer.betas) == [0.9, 0.999]
     schedule = instantiate(cfg.schedule)

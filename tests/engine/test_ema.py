@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from recyclelora.engine.ema import WeightAverage
+from recyclelora.engine.ema import WeightAverage, weight_average
 
 
 def model() -> nn.Module:
@@ -29,6 +29,30 @@ def test_it_is_a_weighted_sum_of_all_weights_so_far():
     assert seen[0] == 0.1 and seen[-1] == 0.47058823529411764
     torch.testing.assert_close(average.averages["1.weight"].double(), expected)
     assert set(average.averages) == {"0.weight", "1.weight", "1.bias"}
+
+
+def test_before_its_start_it_is_the_weights_and_then_decays_evenly():
+    net = model()
+    average = WeightAverage(net, decay=0.75, start=2)
+    for iteration in range(4):
+        with torch.no_grad():
+            net[1].bias.fill_(float(iteration))
+        average.update(iteration)
+        # 0 and 1 as they are; from 2 on three parts of the old and one of the new.
+        expected = [0.0, 1.0, 0.75 * 1 + 0.25 * 2, 0.75 * 1.25 + 0.25 * 3][iteration]
+        assert average.averages["1.bias"].tolist() == [expected] * 2
+
+
+def test_what_the_config_may_ask_for():
+    assert weight_average(model(), None) is None
+    assert weight_average(model(), 0.9).start is None
+    asked = weight_average(model(), {"decay": 0.9998, "start": 12_000})
+    assert (asked.decay, asked.start) == (0.9998, 12_000)
+    for wrong in ({"start": 3}, {"decay": 0.9, "steps": 1}, {"decay": "x"}, {}):
+        with pytest.raises(ValueError, match=r"train\.ema"):
+            weight_average(model(), wrong)
+    with pytest.raises(ValueError, match=r"train\.ema\.start must be a whole number"):
+        WeightAverage(model(), decay=0.9, start=-1)
 
 
 def test_applied_inside_the_block_and_every_bit_back_after_an_error():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recyclelora.engine.schedules import PolyWithAnnealedDecay, cosine, poly
+from recyclelora.engine.schedules import Poly, PolyWithAnnealedDecay, cosine, poly
 
 
 def optimizer_of(lrs, decays):
@@ -85,3 +85,18 @@ def test_short_runs_have_finite_schedules(iterations):
 def test_a_run_of_no_iteration_is_refused():
     with pytest.raises(ValueError, match="iterations must be a whole number from 1"):
         PolyWithAnnealedDecay(iterations=0)
+
+
+def test_the_decay_stays_where_only_the_rate_is_scheduled():
+    optimizer = optimizer_of([1e-4, 5e-5], [0.05, 0.0])
+    Poly(iterations=11, power=1.0)(optimizer, 5)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([5e-5, 2.5e-5])
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.05, 0.0]
+
+
+def test_warming_up_rises_to_the_whole_rate_and_the_rest_falls():
+    factors = [poly(t, iterations=12, power=1.0, warmup=4) for t in range(12)]
+    assert factors[:4] == pytest.approx([0.01, 0.34, 0.67, 1.0])
+    assert factors[4:] == [poly(t, iterations=8, power=1.0) for t in range(8)]
+    assert poly(0, iterations=3, warmup=1) == 0.01
+    assert all(0 <= poly(t, iterations=3, warmup=9) <= 1 for t in range(12))

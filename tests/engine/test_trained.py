@@ -3,6 +3,7 @@ import torch
 
 from recyclelora import adapt
 from recyclelora.backbone import DinoVisionTransformer
+from recyclelora.baselines import Rein, dora, fine_tune, soma
 from recyclelora.engine import load_trained, read_checkpoint, save_trained
 from recyclelora.mask2former import build_segmentor
 
@@ -18,12 +19,13 @@ def base_weights(seed=0):
     ).state_dict()
 
 
-def segmentor(base, seed, **adapters):
+def segmentor(base, seed, method=adapt, **settings):
     """An adapted segmentor on this base; head (and LoRA's A) drawn by the seed."""
     backbone = DinoVisionTransformer(img_size=64, patch_size=16, embed_dim=48, depth=4, num_heads=2)
     backbone.load_state_dict(base)
     torch.manual_seed(seed)
-    return build_segmentor(adapt(backbone, **adapters), **HEAD).eval()
+    backbone = method(backbone, **settings)
+    return build_segmentor(backbone, learned_queries=method is not Rein, **HEAD).eval()
 
 
 @torch.no_grad()
@@ -57,6 +59,28 @@ def test_on_the_same_base_it_predicts_the_same_bit_for_bit(adapters, tmp_path):
     load_trained(again, content, source="t.pth")
     assert torch.equal(again.semantic_logits(IMAGES), expected)
     assert all(p.requires_grad for n, p in again.named_parameters() if "lora_" in n)
+
+
+BASELINES = {
+    "DoRA": {"method": dora, "rank": 4, "alpha": 4.0},
+    "SoMA": {"method": soma, "rank": 4, "first_block": 2},
+    "Rein": {"method": Rein, "num_tokens": 12, "rank": 4, "query_dim": 32},
+    "full fine-tuning": {"method": fine_tune},
+}
+
+
+@pytest.mark.parametrize("method", BASELINES.values(), ids=BASELINES)
+def test_a_baseline_on_the_same_base_predicts_the_same_bit_for_bit(method, tmp_path):
+    model = trained(segmentor(base_weights(), 1, **method), size=0.01)
+    save_trained(tmp_path / "t.pth", model=model, iteration=7)
+    content = read_checkpoint(tmp_path / "t.pth")
+    again = segmentor(base_weights(), 2, **method)
+    load_trained(again, content, source="t.pth")
+    assert torch.equal(again.semantic_logits(IMAGES), model.semantic_logits(IMAGES))
+    if method["method"] is not fine_tune:
+        other = segmentor(base_weights(5), 2, **method)
+        with pytest.raises(ValueError, match="other backbone weights"):
+            load_trained(other, content, source="t.pth")
 
 
 def test_float16_is_half_the_size_and_predicts_nearly_the_same(tmp_path):

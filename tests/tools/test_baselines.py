@@ -33,6 +33,9 @@ CONFIGS = {
     "full_dinov2l_g2cbm": [],
     "lora_dinov2l_g2cbm": [],
     "pissa_dinov2l_g2cbm": [],
+    "dora_dinov2l_g2cbm": [],
+    "soma_dinov2l_g2cbm": ["model.backbone.first_block=2", "train.ema.start=1"],
+    "rein_dinov2l_g2cbm": [],
 }
 
 

@@ -3,6 +3,7 @@
 from .files import load_adapters, save_adapters
 from .inject import adapt
 from .layer import DualLoRALinear
+from .merging import MergeableLinear, merge, merged, unmerge
 from .state import (
     activate_pair,
     active,
@@ -10,14 +11,12 @@ from .state import (
     adapter_parameters,
     add_pair,
     export,
-    merge,
-    merged,
     pair_names,
-    unmerge,
 )
 
 __all__ = [
     "DualLoRALinear",
+    "MergeableLinear",
     "activate_pair",
     "active",
     "adapt",

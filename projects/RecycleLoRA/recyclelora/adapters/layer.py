@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from ..ops import dual_lora_linear
 from .checks import check_linear, check_settings
 from .initialisers import INITIALISERS, Factors
+from .merging import MergeableLinear
 from .pair import AdapterPair
 
 
-class DualLoRALinear(AdapterPair):
+class DualLoRALinear(MergeableLinear, AdapterPair):
     r"""A linear layer whose pretrained weight is recycled into two adapters.
 
     .. math:: y = x (W_{res} + s\,B_{main} A_{main} + s\,B_{sub} A_{sub})^T + b, \quad
@@ -140,11 +141,7 @@ class DualLoRALinear(AdapterPair):
     def forward(self, x: Tensor) -> Tensor:
         """``x (..., in)`` to ``(..., out)``."""
         if self.merged_weight is not None:
-            out = F.linear(x, self.merged_weight, self.bias)
-            adapters = [self.lora_A_main, self.lora_B_main, self.lora_A_sub, self.lora_B_sub]
-            if torch.is_grad_enabled() and any(factor.requires_grad for factor in adapters):
-                return _MergedOutput.apply(out, *adapters)
-            return out
+            return self.forward_merged(x, [getattr(self, name) for name in self.FACTORS])
         if not self._trained_in_use():
             return F.linear(x, self.pretrained_weight(), self.bias)
         factors = self.factors(self.main_on, self.sub_on)
@@ -174,17 +171,6 @@ class DualLoRALinear(AdapterPair):
         weight = self.weight.double()
         weight = weight.index_add(1, self.columns, product) if self.sparse_a else weight + product
         return weight.to(self.weight.dtype)
-
-    def merge(self) -> None:
-        """Compute with one plain weight from now on; parameters and state dict stay as they are.
-
-        Merging a merged layer again takes up what has changed since.
-        """
-        self.merged_weight = self.effective_weight()
-
-    def unmerge(self) -> None:
-        """Undo :meth:`merge`: drop the merged weight. Nothing else was changed."""
-        self.merged_weight = None
 
     def set_active(self, main: bool, sub: bool) -> None:
         """Switch main and sub on (trained factors) or off (initial factors); both off is W0."""
@@ -264,16 +250,6 @@ class DualLoRALinear(AdapterPair):
             residual = (weight.double() - product).to(weight.dtype)
         self.weight.copy_(residual)
 
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
-        # Every move of a module ends here: .to(), .cuda(), .half(), .to_empty().
-        if self.weight.is_meta and not fn(self.weight).is_meta:
-            raise RuntimeError(
-                "this adapted model is on the meta device and has no values to give memory to: "
-                "load a state dict with load_state_dict(state_dict, assign=True), or adapt a "
-                "model that has its weights"
-            )
-        return super()._apply(fn, recurse)
-
     def _load_from_state_dict(
         self, state_dict, prefix, metadata, strict, missing, unexpected, errors
     ):  # type: ignore[no-untyped-def]
@@ -289,18 +265,3 @@ class DualLoRALinear(AdapterPair):
         )
         if self.merged_weight is not None:
             self.merge()
-
-
-class _MergedOutput(torch.autograd.Function):
-    """Hands the output on; refuses the gradient that a merged layer could not give its adapters."""
-
-    @staticmethod
-    def forward(ctx, out: Tensor, *adapters: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        return out.view_as(out)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> None:  # type: ignore[no-untyped-def]
-        raise RuntimeError(
-            "backward through merged adapters: a merged layer gives them no gradient; unmerge "
-            "the model before training, or set requires_grad=False on its adapters"
-        )

@@ -1,4 +1,4 @@
-"""What an adapted model may be switched to, and back: merged, off, another pair, plain linears."""
+"""What an adapted model may be switched to, and back: off, another pair, plain linears."""
 
 import copy
 from collections.abc import Iterator
@@ -47,37 +47,6 @@ def adapter_parameters(model: nn.Module) -> AdapterParameters:
             for key in (f"lora_A_{kind}", f"lora_B_{kind}"):
                 group[f"{name}.{key}" if name else key] = getattr(layer, key)
     return groups
-
-
-def merge(model: nn.Module) -> None:
-    """Let every adapted layer compute with one plain weight, W_res + s B A, as fast as before.
-
-    The sum is formed in float64 and cast once. Parameters and state dict stay as they are, so
-    :func:`unmerge` is exact, to the bit. A merged model is not for training: ``backward()``
-    through it says so. Merging again takes up what has changed since.
-    """
-    for layer in adapted_layers(model).values():
-        layer.merge()
-
-
-def unmerge(model: nn.Module) -> None:
-    """Undo :func:`merge`, bit for bit."""
-    for layer in adapted_layers(model).values():
-        layer.unmerge()
-
-
-@contextmanager
-def merged(model: nn.Module) -> Iterator[nn.Module]:
-    """Merged inside the ``with``; afterwards each layer as it was. Fine on a model without any."""
-    layers = adapted_layers(model).values()
-    before = [layer for layer in layers if layer.merged_weight is not None]
-    merge(model)
-    try:
-        yield model
-    finally:
-        for layer in layers:
-            if layer not in before:
-                layer.unmerge()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ _TRAIN: dict[str, Any] = {
     "device": str,
     "amp": Mapping,
     "accumulate": (1, 10**4),
-    "ema": float | None,
+    "ema": float | Mapping | None,
     "skip_bad_batches": (0, 10**9),
     "init_checkpoint": str | None,
     "checkpoint_period": (0, 10**9),

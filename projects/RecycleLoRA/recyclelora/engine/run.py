@@ -24,7 +24,7 @@ from recyclelora.whole_file import remove_leftovers
 
 from .bad_batches import BadBatches
 from .checkpoint import Checkpoints, evaluated_weights, load_model, read_checkpoint
-from .ema import WeightAverage
+from .ema import weight_average
 from .hooks import Every, StepTimer, WriteScalars
 from .metrics import WINDOW, MetricsFile
 from .param_groups import groups_table
@@ -142,7 +142,7 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
         optimizer=optimizer,
         schedule=instantiate(cfg.schedule),
         bad_batches=BadBatches(cfg.train.output_dir, allowed=cfg.train.skip_bad_batches),
-        average=None if cfg.train.ema is None else WeightAverage(model, decay=cfg.train.ema),
+        average=weight_average(model, cfg.train.ema),
         seed=cfg.train.seed,
         dtype=amp_dtype(cfg.train.amp.dtype, device),
         accumulate=cfg.train.accumulate,

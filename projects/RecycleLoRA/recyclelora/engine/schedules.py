@@ -9,14 +9,22 @@ import torch
 
 from recyclelora.bad_input import number, whole_number
 
+WARMUP_START = 0.01
 
-def poly(iteration: int, *, iterations: int, power: float = 0.9) -> float:
+
+def poly(iteration: int, *, iterations: int, power: float = 0.9, warmup: int = 0) -> float:
     """The factor ``(1 - t / (T - 1)) ** power`` of the learning rate; 0 at the last iteration.
+
+    With a ``warmup`` it rises linearly from 0.01 to 1 in so many iterations, and falls as above in
+    the ones that are left.
 
     Example:
         >>> poly(0, iterations=40_000), poly(39_999, iterations=40_000)
         (1.0, 0.0)
     """
+    if iteration < warmup:
+        return WARMUP_START + (1.0 - WARMUP_START) * iteration / max(warmup - 1, 1)
+    iteration, iterations = iteration - warmup, iterations - warmup
     if iterations < 2:
         return 1.0
     return (1.0 - min(iteration, iterations - 1) / (iterations - 1)) ** power
@@ -33,17 +41,20 @@ class Poly:
     Args:
         iterations: T, the number of iterations of the run.
         power: exponent of the poly schedule.
+        warmup: so many iterations at the beginning the learning rate rises.
     """
 
-    def __init__(self, *, iterations: int, power: float = 0.9):
+    def __init__(self, *, iterations: int, power: float = 0.9, warmup: int = 0):
         whole_number("the schedule's iterations", iterations, least=1)
         number("the schedule's power", power, most=100)
+        whole_number("the schedule's warmup", warmup)
         self.iterations = iterations
         self.power = power
+        self.warmup = warmup
 
     def __call__(self, optimizer: torch.optim.Optimizer, iteration: int) -> None:
         """Set the learning rate of every group for ``iteration`` (from 0)."""
-        factor = poly(iteration, iterations=self.iterations, power=self.power)
+        factor = poly(iteration, iterations=self.iterations, power=self.power, warmup=self.warmup)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
@@ -63,10 +74,13 @@ class PolyWithAnnealedDecay(Poly):
         iterations: T, the number of iterations of the run.
         power: exponent of the poly schedule.
         decay_end: weight decay that the cosine approaches.
+        warmup: so many iterations at the beginning the learning rate rises.
     """
 
-    def __init__(self, *, iterations: int, power: float = 0.9, decay_end: float = 1e-5):
-        super().__init__(iterations=iterations, power=power)
+    def __init__(
+        self, *, iterations: int, power: float = 0.9, decay_end: float = 1e-5, warmup: int = 0
+    ):
+        super().__init__(iterations=iterations, power=power, warmup=warmup)
         number("the schedule's decay_end", decay_end, most=1e3)
         self.decay_end = decay_end
 

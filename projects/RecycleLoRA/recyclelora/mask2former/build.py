@@ -38,6 +38,7 @@ def build_segmentor(
     dec_layers: int = 9,
     dec_dim_feedforward: int = 2048,
     num_queries: int = 100,
+    learned_queries: bool = True,
     dropout: float = 0.0,
     num_points: int = 12544,
     oversample_ratio: float = 3.0,
@@ -52,14 +53,15 @@ def build_segmentor(
     """`MaskFormer` with the paper's head and losses on any Detectron2 backbone with res2..res5.
 
     One width for both decoders; the loss weights are also the matcher's; `dropout` is the pixel
-    decoder's. `meta_arch` are arguments of `MaskFormer`, such as `pixel_mean`. With a `head_seed`
-    the head's initial weights depend on it alone, not on what was drawn for the backbone; None
-    draws them from torch's global generator.
+    decoder's. `learned_queries=False` takes the queries from the backbone, as Rein gives them.
+    `meta_arch` are arguments of `MaskFormer`, such as `pixel_mean`. With a `head_seed` the head's
+    initial weights depend on it alone, not on what was drawn for the backbone; None draws them from
+    torch's global generator.
     """
-    input_shape = _output_shape(backbone)
+    shape = _output_shape(backbone)
     with _drawn_by(head_seed):
         pixel_decoder = MSDeformAttnPixelDecoder(
-            input_shape,
+            shape,
             transformer_dropout=dropout,
             transformer_nheads=nheads,
             transformer_dim_feedforward=enc_dim_feedforward,
@@ -76,6 +78,7 @@ def build_segmentor(
             dim_feedforward=dec_dim_feedforward,
             dec_layers=dec_layers,
             mask_dim=hidden_dim,
+            learned_queries=learned_queries,
         )
     criterion = SetCriterion(
         num_classes,
@@ -87,10 +90,7 @@ def build_segmentor(
         importance_sample_ratio=importance_sample_ratio,
     )
     head = MaskFormerHead(
-        input_shape,
-        num_classes=num_classes,
-        pixel_decoder=pixel_decoder,
-        transformer_predictor=predictor,
+        shape, num_classes=num_classes, pixel_decoder=pixel_decoder, transformer_predictor=predictor
     )
     return MaskFormer(backbone=backbone, sem_seg_head=head, criterion=criterion, **meta_arch)
 

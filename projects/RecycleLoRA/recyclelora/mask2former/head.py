@@ -55,6 +55,9 @@ class MaskFormerHead(nn.Module):
         self.predictor = transformer_predictor
 
     def forward(self, features: Mapping[str, Tensor], mask: Tensor | None = None) -> dict:
-        """Maps (N, C, H, W) by name -> the transformer decoder's dictionary of predictions."""
+        """Maps (N, C, H, W) by name -> the transformer decoder's dictionary of predictions.
+
+        "queries" (Q, C) among them go to the transformer decoder.
+        """
         mask_features, _, multi_scale = self.pixel_decoder.forward_features(features)
-        return self.predictor(multi_scale, mask_features, mask)
+        return self.predictor(multi_scale, mask_features, mask, features.get("queries"))

@@ -108,6 +108,18 @@ class MLP(nn.Module):
         return self.layers[-1](x)
 
 
+def _check_supported(mask_classification: bool, pre_norm: bool) -> None:
+    if not mask_classification:
+        raise NotImplementedError(
+            "mask_classification=False is not supported: masks are classified; pass True."
+        )
+    if pre_norm:
+        raise NotImplementedError(
+            "pre_norm=True is not supported: the paper's decoder has its norms after each "
+            "layer; pass False."
+        )
+
+
 class MultiScaleMaskedTransformerDecoder(nn.Module):
     """Learned queries read the three scales in turn, each inside the mask it last predicted.
 
@@ -124,6 +136,9 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         pre_norm: False; norms before the layers are not supported.
         mask_dim: channels of the mask features.
         enforce_input_project: project the maps even where they are `hidden_dim` wide.
+        learned_queries: the queries are parameters of the decoder, as published. If False they are
+            given to `forward`: as they are, the queries' positions, and through one linear layer
+            their features (Rein's decoder).
 
     Raises:
         NotImplementedError: for the two unsupported choices.
@@ -143,17 +158,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         pre_norm: bool = False,
         mask_dim: int = 256,
         enforce_input_project: bool = False,
+        learned_queries: bool = True,
     ):
         super().__init__()
-        if not mask_classification:
-            raise NotImplementedError(
-                "mask_classification=False is not supported: masks are classified; pass True."
-            )
-        if pre_norm:
-            raise NotImplementedError(
-                "pre_norm=True is not supported: the paper's decoder has its norms after each "
-                "layer; pass False."
-            )
+        _check_supported(mask_classification, pre_norm)
         whole_number("num_classes", num_classes, least=1, most=10_000)
         whole_number("num_queries", num_queries, least=1, most=10_000)
         whole_number("hidden_dim", hidden_dim, least=1, most=8192)
@@ -176,8 +184,12 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             FFNLayer(hidden_dim, dim_feedforward) for _ in range(dec_layers)
         )
         self.decoder_norm = nn.LayerNorm(hidden_dim)
-        self.query_feat = nn.Embedding(num_queries, hidden_dim)
-        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        if learned_queries:
+            self.query_feat = nn.Embedding(num_queries, hidden_dim)
+            self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        else:
+            self.query_transform = nn.Linear(hidden_dim, hidden_dim)
+        self.learned_queries = learned_queries
         self.level_embed = nn.Embedding(NUM_SCALES, hidden_dim)
         self.input_proj = nn.ModuleList()
         for _ in range(NUM_SCALES):
@@ -190,13 +202,18 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
 
     def forward(
-        self, x: Sequence[Tensor], mask_features: Tensor, mask: Tensor | None = None
+        self,
+        x: Sequence[Tensor],
+        mask_features: Tensor,
+        mask: Tensor | None = None,
+        queries: Tensor | None = None,
     ) -> dict[str, Tensor | list[dict[str, Tensor]]]:
         """
         Args:
             x: three maps (N, in_channels, H_l, W_l), stride 32 first.
             mask_features: (N, mask_dim, H, W).
             mask: padding; not looked at, as in the published code.
+            queries: (Q, hidden_dim), only for a decoder that does not learn its own.
 
         Returns:
             "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits, and
@@ -212,8 +229,9 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
                 self.input_proj, x, self.level_embed.weight, strict=True
             )
         ]
-        query_position = self.query_embed.weight[None]
-        queries = self.query_feat.weight[None].expand(len(mask_features), -1, -1)
+        query_features, query_position = self._queries(queries)
+        queries = query_features[None].expand(len(mask_features), -1, -1)
+        query_position = query_position[None]
 
         logits, masks, blocked = self.forward_prediction_heads(queries, mask_features, sizes[0])
         predictions = [{"pred_logits": logits, "pred_masks": masks}]
@@ -236,6 +254,18 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             )
             predictions.append({"pred_logits": logits, "pred_masks": masks})
         return {**predictions[-1], "aux_outputs": predictions[:-1]}
+
+    def _queries(self, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Features and positions of the queries, (Q, C) each."""
+        if self.learned_queries != (given is None):
+            expected = "none, it learns its own" if self.learned_queries else "queries"
+            raise ValueError(
+                f"the decoder expects {expected}: set learned_queries=False if, and only if, the "
+                'backbone has "queries" among its features'
+            )
+        if given is None:
+            return self.query_feat.weight, self.query_embed.weight
+        return self.query_transform(given), given
 
     def forward_prediction_heads(
         self, output: Tensor, mask_features: Tensor, attn_mask_target_size: tuple[int, int]

@@ -1,0 +1,111 @@
+"""Layers that can compute with one plain weight, and whole models of them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MergeableLinear(nn.Module):
+    """What adapted linear layers have in common: a weight made of parts, merged for inference.
+
+    A layer states :meth:`effective_weight`, and in ``forward`` calls :meth:`forward_merged` while
+    ``merged_weight`` is not None.
+
+    Attributes
+    ----------
+    weight : Parameter, (out, in)
+    bias : Parameter, (out,), or None
+    merged_weight : Tensor, (out, in), or None
+        The weight in use while merged; not in the state dict.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    merged_weight: Tensor | None
+
+    def effective_weight(self) -> Tensor:
+        """The weight (out, in) that the unmerged layer applies, formed in float64, cast once."""
+        raise NotImplementedError
+
+    def merge(self) -> None:
+        """Compute with one plain weight from now on; parameters and state dict stay as they are.
+
+        Merging a merged layer again takes up what has changed since.
+        """
+        self.merged_weight = self.effective_weight()
+
+    def unmerge(self) -> None:
+        """Undo :meth:`merge`: drop the merged weight. Nothing else was changed."""
+        self.merged_weight = None
+
+    def forward_merged(self, x: Tensor, adapters: Sequence[Tensor]) -> Tensor:
+        """``x (..., in)`` to ``(..., out)``; a backward to the ``adapters`` is refused."""
+        out = F.linear(x, self.merged_weight, self.bias)
+        if torch.is_grad_enabled() and any(factor.requires_grad for factor in adapters):
+            return _MergedOutput.apply(out, *adapters)
+        return out
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        # Every move of a module ends here: .to(), .cuda(), .half(), .to_empty().
+        if self.weight.is_meta and not fn(self.weight).is_meta:
+            raise RuntimeError(
+                "this adapted model is on the meta device and has no values to give memory to: "
+                "load a state dict with load_state_dict(state_dict, assign=True), or adapt a "
+                "model that has its weights"
+            )
+        return super()._apply(fn, recurse)
+
+
+class _MergedOutput(torch.autograd.Function):
+    """Hands the output on; refuses the gradient that a merged layer could not give its adapters."""
+
+    @staticmethod
+    def forward(ctx, out: Tensor, *adapters: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        return out.view_as(out)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> None:  # type: ignore[no-untyped-def]
+        raise RuntimeError(
+            "backward through merged adapters: a merged layer gives them no gradient; unmerge "
+            "the model before training, or set requires_grad=False on its adapters"
+        )
+
+
+def merge(model: nn.Module) -> None:
+    """Let every adapted layer compute with one plain weight, W_res + s B A, as fast as before.
+
+    The sum is formed in float64 and cast once. Parameters and state dict stay as they are, so
+    :func:`unmerge` is exact, to the bit. A merged model is not for training: ``backward()``
+    through it says so. Merging again takes up what has changed since.
+    """
+    for layer in _mergeable(model):
+        layer.merge()
+
+
+def unmerge(model: nn.Module) -> None:
+    """Undo :func:`merge`, bit for bit."""
+    for layer in _mergeable(model):
+        layer.unmerge()
+
+
+@contextmanager
+def merged(model: nn.Module) -> Iterator[nn.Module]:
+    """Merged inside the ``with``; afterwards each layer as it was. Fine on a model without any."""
+    layers = _mergeable(model)
+    before = {layer for layer in layers if layer.merged_weight is not None}
+    merge(model)
+    try:
+        yield model
+    finally:
+        for layer in layers:
+            if layer not in before:
+                layer.unmerge()
+
+
+def _mergeable(model: nn.Module) -> list[MergeableLinear]:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    return [module for module in model.modules() if isinstance(module, MergeableLinear)]

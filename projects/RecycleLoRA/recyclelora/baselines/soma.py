@@ -1,0 +1,74 @@
+"""SoMA (Yun et al., CVPR 2025): the minor singular components of the later blocks learn."""
+
+import torch
+from torch import Tensor, nn
+
+from recyclelora.adapters import adapt, adapted_layers
+from recyclelora.bad_input import whole_number
+
+
+class SplitProjection(nn.Module):
+    """A fused projection as three linears of their own: (..., dim) -> (..., 3 dim), q, k, v.
+
+    ``q``, ``k`` and ``v`` are (dim, dim), copies of the thirds of the fused weight and bias.
+    """
+
+    def __init__(self, fused: nn.Linear):
+        super().__init__()
+        weights = fused.weight.detach().chunk(3)
+        biases = (None,) * 3 if fused.bias is None else fused.bias.detach().chunk(3)
+        self.q, self.k, self.v = map(_linear, weights, biases)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    linear.weight = nn.Parameter(weight.clone())
+    linear.bias = None if bias is None else nn.Parameter(bias.clone())
+    return linear
+
+
+def soma(module: nn.Module, rank: int = 16, first_block: int = 8) -> nn.Module:
+    """Let the ``rank`` smallest singular components of the linears in the later blocks train.
+
+    W0 = W_res + B A with B = U sqrt(S) and A = sqrt(S) V' of the smallest singular values, so the
+    scaling is 1 (alpha = rank); W_res is frozen. A fused ``attn.qkv`` is first split into three
+    linears. The biases of the adapted linears train too; all else, and every block before
+    ``first_block``, is frozen. The output stays as it was.
+
+    Args:
+        module: a ViT with ``blocks`` and ``embed_dim``; not adapted yet.
+        rank: of every adapter.
+        first_block: the first block that is adapted, counted from 0.
+
+    Returns:
+        ``module``.
+
+    Raises:
+        ValueError: a number is out of range, or ``module`` is adapted already; nothing is changed.
+
+    Example:
+        >>> from recyclelora.backbone import DinoVisionTransformer
+        >>> vit = DinoVisionTransformer(
+        ...     img_size=64, patch_size=16, embed_dim=24, depth=4, num_heads=2
+        ... )
+        >>> vit = soma(vit, rank=2, first_block=3)
+        >>> [name for name, p in vit.named_parameters() if p.requires_grad][0]
+        'blocks.3.attn.qkv.q.bias'
+    """
+    whole_number("rank", rank, least=1, most=module.embed_dim)
+    whole_number("first_block", first_block, most=len(module.blocks) - 1)
+    if adapted_layers(module):
+        raise ValueError("the backbone is adapted already: adapt a model once")
+    module.requires_grad_(False)
+    blocks = module.blocks[first_block:]  # a list of its own, of the same blocks
+    for block in blocks:
+        if hasattr(block.attn, "qkv"):
+            block.attn.qkv = SplitProjection(block.attn.qkv)
+    adapt(blocks, r_main=rank, r_sub=0, alpha=float(rank), init="svd")
+    for layer in adapted_layers(blocks).values():
+        if layer.bias is not None:
+            layer.bias.requires_grad_(True)
+    return module
