@@ -155,7 +155,9 @@ VALUES = [
     ("dataloader=3", "dataloader must be a section with 'train'"),
     ("dataloader.test=null", "dataloader.test must name at least one domain"),
     ("dataloader.test.night=3", "dataloader.test.night must say what to build"),
-    ("evaluation.protocol=paper", "evaluation.protocol must say what to build"),
+    ("evaluation.protocol=papers", "must be one of paper, rein, multi_scale, native, got 'papers'"),
+    ("evaluation.protocol=null", "evaluation.protocol must be one of paper, rein"),
+    ("evaluation.protocol=[paper]", "cannot apply the override 'evaluation.protocol=[paper]'"),
 ]
 # The way an override is written.
 OVERRIDES = [

@@ -2,10 +2,12 @@
 
 import pytest
 from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
 from recyclelora.engine.overrides import apply_overrides
+from recyclelora.evaluation import multi_scale, native, paper
 
 
 @pytest.fixture
@@ -36,6 +38,18 @@ def test_known_keys_are_set(config):
 
 def test_an_argument_of_the_target_may_be_added(config):
     assert apply_overrides(config, ["model.bias=False"]).model.bias is False
+
+
+def test_a_protocol_goes_by_its_name_and_takes_arguments():
+    config = OmegaConf.create(
+        {"evaluation": {"protocol": L(native)(long_side=96), "save_predictions": None}},
+        flags={"allow_objects": True},
+    )
+    overrides = ["evaluation.protocol=paper", "evaluation.protocol.crop=1024"]
+    changed = apply_overrides(config, [*overrides, "evaluation.protocol.scales=[0.5,1]"])
+    assert instantiate(changed.evaluation.protocol) == paper(crop=1024, scales=(0.5, 1))
+    changed = apply_overrides(changed, ["evaluation.protocol=multi_scale"])
+    assert instantiate(changed.evaluation.protocol) == multi_scale()
 
 
 @pytest.mark.parametrize(

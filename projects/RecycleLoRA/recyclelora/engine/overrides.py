@@ -4,12 +4,17 @@ import difflib
 import inspect
 from collections.abc import Sequence
 
-from detectron2.config import LazyConfig
+from detectron2.config import LazyCall, LazyConfig
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from recyclelora.bad_input import brief
+from recyclelora.evaluation import multi_scale, native, paper, rein
 
+# Where a name will do for a call without arguments; those can be given by further overrides.
+_NAMED = {
+    "evaluation.protocol": {call.__name__: call for call in (paper, rein, multi_scale, native)}
+}
 # Of one override, in characters: the parser's time grows faster than the text.
 _LONGEST = 5_000
 
@@ -17,7 +22,8 @@ _LONGEST = 5_000
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Apply ``key=value`` strings to ``cfg``; a key stands there or is an argument of its target.
 
-    Of several overrides of one key the last counts.
+    Of several overrides of one key the last counts. ``evaluation.protocol`` may be a name:
+    ``evaluation.protocol=rein``, then ``evaluation.protocol.flip=True``.
 
     Raises:
         ValueError: an override without ``=``, with a value that cannot be read, longer than 5,000
@@ -44,7 +50,18 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
                 f"cannot apply the override {brief(override)} ({brief(reason)}): a text with signs "
                 """goes into quotes, as in 'key="a text"'"""
             ) from error
+        if key in _NAMED:
+            _call_by_name(cfg, key)
     return cfg
+
+
+def _call_by_name(cfg: DictConfig, key: str) -> None:
+    known, given = _NAMED[key], OmegaConf.select(cfg, key)
+    if isinstance(given, DictConfig):
+        return
+    if given not in known:
+        raise ValueError(f"{key} must be one of {', '.join(known)}, got {brief(given)}")
+    OmegaConf.update(cfg, key, LazyCall(known[given])(), merge=False)
 
 
 def _check_known(cfg: DictConfig, key: str) -> None:

@@ -1,0 +1,42 @@
+"""What segmenting one large image takes, measured in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEIGHT, WIDTH, CLASSES = 4056, 5632, 19  # Mapillary's largest
+PROGRAM = f"""
+import torch
+from recyclelora.evaluation import {{maker}}
+
+def kilobytes(key):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(key))
+
+def predict(images):
+    return images[:, :1].expand(-1, {CLASSES}, -1, -1)
+
+image = torch.zeros(3, {HEIGHT}, {WIDTH}, dtype=torch.uint8)
+sample = dict(image=image, sem_seg=image[0], file_name="large.jpg")
+before = kilobytes("VmHWM")
+ids, _, _ = {{maker}}({{options}}).segment(predict, sample, "mapillary_vistas")
+print(kilobytes("VmHWM") - before, ids.size)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("maker", "options", "limit"),
+    [
+        ("native", "mode='slide'", 1.0),  # of one view, less than its logits
+        # Of half the size. The sum of the views, and far from all logits of one (1.75 ** 2).
+        ("multi_scale", "scales=(1.75,)", 1 + 2.7),
+    ],
+)
+def test_no_map_of_all_logits_of_a_view_is_made(maker, options, limit):
+    program = PROGRAM.format(maker=maker, options=options)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kilobytes, pixels = map(int, done.stdout.split())
+    assert kilobytes * 1024 < limit * 4 * CLASSES * pixels
