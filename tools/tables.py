@@ -1,11 +1,14 @@
 """Which runs make which table: a config, a row for each method, seeds. Data only.
 
-``tools/reproduce.py`` runs them, ``tools/update_readme.py`` writes what came of it.
+``tools/reproduce.py`` runs them, ``tools/update_readme.py`` writes what came of the small ones and
+``tools/paper_tables.py`` what came of the paper's, whose rows stand in ``tools/published.py``.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from published import runnable
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,27 +22,31 @@ class Row:
         overrides: ``key=value`` of the table's config; all that sets the method apart.
         seeds: one run for each.
         trains: False for the majority class, which only counts the source's labels.
+        config: another than the table's.
     """
 
     label: str
     overrides: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     trains: bool = True
+    config: str | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Runs that differ by method and seed alone.
+    """Runs whose results are looked at together.
 
     Args:
         config: below the repository's root.
         rows: by the name that ``--row`` and the files of results have.
         streets: domain -> how many streets to draw below the config's ``dataloader.streets``.
+        published: the results stand beside published ones, so the datasets have to be whole.
     """
 
     config: str
     rows: Mapping[str, Row]
     streets: Mapping[str, int] = field(default_factory=dict)
+    published: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,15 @@ CAMVID_TO_REAL = Table(
         "recyclelora": Row("RecycleLoRA, 32 + 2", overrides(32, 2), THREE),
     },
 )
-TABLES = {"streets_to_real": STREETS_TO_REAL, "camvid_to_real": CAMVID_TO_REAL}
+
+# All tables of the paper draw on one set of runs, a row for each config, so that a run that stands
+# in several of them is done once.
+PAPER = Table(
+    config="configs/recyclelora_dinov2l_g2cbm.py",
+    rows={name: Row(name, config=f"configs/{name}.py") for name in runnable()},
+    published=True,
+)
+TABLES = {"streets_to_real": STREETS_TO_REAL, "camvid_to_real": CAMVID_TO_REAL, "paper": PAPER}
 
 
 def runs_of(table: str) -> Iterator[Run]:

