@@ -177,10 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
     try:
         whole_number("--num-gpus", args.num_gpus, least=1, most=1024)
-        for seed in args.seeds or ():
-            whole_number("a seed", seed, least=0, most=2**32 - 1)
         place = Place(args.scratch, args.overrides, args.num_gpus)
         runs = selected(args)
+        for seed in args.seeds or ():
+            whole_number("a seed", seed, least=0, most=2**32 - 1)
         if args.list:
             small = [run for run in runs if not TABLES[run.table].published]
             papers = [table for table in args.table if table in PAPER_TABLES]

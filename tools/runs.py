@@ -27,8 +27,8 @@ from benchmark import measure
 from recyclelora.backbone.weights import weights_are_here
 from recyclelora.data.datasets import folder_of
 from recyclelora.data.streets import write_streets
-from recyclelora.engine.overrides import apply_overrides
 from recyclelora.devices import pick_device
+from recyclelora.engine.overrides import apply_overrides
 from recyclelora.evaluation import constant_prediction, evaluate_domains, majority_class
 from recyclelora.evaluation.domains import write_json
 from tables import ROOT, TABLES, Row, Run, Table

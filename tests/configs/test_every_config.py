@@ -33,6 +33,7 @@ SETTINGS = {  # sources, targets, padded with black before normalising
 # Ranks of main and sub, and the adapters' parameters: the paper's Tables 5, 9 and 10 in full.
 ADAPTERS = {
     "recyclelora_dinov2l_g2cbm": (32, 4, 14_155_776),
+    "recyclelora_dinov2l_g2cbm_crop1024": (32, 4, 14_155_776),
     "recyclelora_dinov2l_gs2cbm": (32, 4, 14_155_776),
     "recyclelora_dinov2l_gsu2cbm": (32, 4, 14_155_776),
     "recyclelora_dinov2l_c2bm": (32, 2, 13_369_344),

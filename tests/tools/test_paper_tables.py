@@ -1,0 +1,131 @@
+"""The paper's tables: ours beside the published numbers, empty where nothing was run."""
+
+import csv
+import json
+
+import pytest
+
+PROTOCOL = {"name": "paper", "sizes": {"cityscapes": [2048, 1024]}, "mode": "slide", "crop": 512}
+
+
+@pytest.fixture
+def tool(tool_module):
+    return tool_module("paper_tables")
+
+
+@pytest.fixture
+def place(tool_module, tmp_path):
+    return tool_module("runs").Place(tmp_path, [])
+
+
+@pytest.fixture
+def finished(place):
+    """``finished("main_dinov2l_g2cbm", 0, cityscapes=70.0, ...)`` writes the result of a run."""
+
+    def write(config, seed, **scores):
+        domains = {name: {"mIoU": value, "IoU": {}, "images": 3} for name, value in scores.items()}
+        mean = sum(scores.values()) / len(scores)
+        environment = {"machine": "a GPU", "gpu": "a GPU", "versions": {"torch": "2.11"}}
+        result = {
+            "table": "paper", "row": config, "seed": seed, "overrides": [f"train.seed={seed}"],
+            "iterations": 40_000, "batch": 4, "num_gpus": 2, "seconds": 7200.0,
+            "environment": environment | {"commit": "abc"},
+            "result": {"protocol": PROTOCOL, "domains": domains, "mean_mIoU": mean},
+        }  # fmt: skip
+        file = place.results / "paper" / f"{config}_seed{seed}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(result))
+
+    return write
+
+
+def lines_of(place, name):
+    with (place.results / "tables" / f"table_{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_ours_stand_beside_the_published_numbers(tool, place, finished):
+    finished("main_dinov2l_g2cbm", 0, cityscapes=72.0, bdd100k=61.0, mapillary=71.0)
+    finished("main_dinov2l_g2cbm", 1, cityscapes=73.0, bdd100k=62.0, mapillary=72.0)
+    text = tool.write_table("5", place)
+    markdown = (place.results / "tables" / "table_5.md").read_text()
+    (row,) = (line for line in markdown.splitlines() if "Main adapter " in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == [
+        *("2", "Main adapter", "12.6M", "72.92", "72.50 ± 0.71", "61.22", "61.50 ± 0.71"),
+        *("71.75", "71.50 ± 0.71", "68.63", "68.50 ± 0.71", "2"),
+    ]
+    (row,) = (line for line in markdown.splitlines() if "Sub adapter " in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[3:] == ["70.64", "", "60.56", "", "71.11", "", "67.44", "", ""]
+    for said in ('"name": "paper"', "2 x a GPU", "40000 iterations of batch 4", "2.0 hours"):
+        assert said in text and said in markdown
+    assert "arXiv:2603.28142" in markdown
+    main, both = lines_of(place, "5")[1:]
+    assert float(main["cityscapes ours"]) == 72.5 and main["cityscapes published"] == "72.92"
+    assert float(main["average deviation"]) == pytest.approx(0.5**0.5)
+    assert (main["seeds"], main["protocol"], main["ran on"]) == ("0 1", "paper", "a GPU")
+    assert both["average ours"] == both["seeds"] == ""
+
+
+def test_one_seed_alone_and_seeds_on_request(tool, place, finished):
+    for seed, score in enumerate((70.0, 72.0, 76.0)):
+        finished("sub_dinov2l_g2cbm", seed, cityscapes=score, bdd100k=score, mapillary=score)
+    assert "74.00 ± 2.83" in tool.write_table("5", place, [1, 2])
+    assert "72.67 ± 3.06" in tool.write_table("5", place)
+    text = tool.write_table("6", place, [1])  # the same run in another table
+    assert "72.00" in text and "±" not in text.split("mIoU in percent")[0]
+
+
+def test_a_run_without_one_of_the_targets_has_no_average(tool, place, finished):
+    finished("main_dinov2l_g2cbm", 0, cityscapes=72.0, bdd100k=61.0)
+    tool.write_table("5", place)
+    main = lines_of(place, "5")[1]
+    assert float(main["bdd100k ours"]) == 61.0
+    assert main["mapillary ours"] == main["average ours"] == ""
+
+
+def test_rows_beyond_the_paper_have_their_own_targets(tool, place, finished):
+    weather = {f"acdc_{name}": 60.0 for name in ("fog", "night", "rain", "snow")}
+    finished("recyclelora_dinov2l_c2acdc", 0, **weather)
+    finished("frozen_dinov2l_g2cbm", 0, cityscapes=50.0, bdd100k=51.0, mapillary=52.0)
+    tool.write_table("beyond", place)
+    by_config = {line["config"]: line for line in lines_of(place, "beyond")}
+    assert float(by_config["recyclelora_dinov2l_c2acdc"]["average ours"]) == 60
+    assert by_config["recyclelora_dinov2l_c2acdc"]["cityscapes ours"] == ""
+    assert float(by_config["frozen_dinov2l_g2cbm"]["average ours"]) == 51
+
+
+def test_the_listing_says_what_is_quoted_finished_and_lacking(
+    tool, place, finished, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "none"))
+    monkeypatch.setenv("RECYCLELORA_CACHE", str(tmp_path))
+    config = "recyclelora_dinov2l_g2cbm"
+    assert f"{config}: needs gtav_train, cityscapes_val, bdd100k_val, mapillary_vistas_val, " in (
+        tool.listing("3", place)
+    )
+    finished(config, 0, cityscapes=70.0, bdd100k=61.0, mapillary=71.0)
+    lines = tool.listing("3", place).splitlines()
+    (ours,) = (line for line in lines if f"{config}: " in line)
+    assert "68.95" in ours and "67.33" in ours and "finished, seeds 0" in ours
+    assert sum("quoted from the paper" in line for line in lines) >= 12
+
+    for name in (
+        "gtav/images",
+        "gtav/labels",
+        "cityscapes/leftImg8bit/train",
+        "cityscapes/gtFine/train",
+    ):
+        (tmp_path / "some" / name).mkdir(parents=True)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "some"))
+    (tmp_path / "dinov2_vitl14_pretrain.pth").touch()
+    (line,) = (line for line in tool.listing("4", place).splitlines() if "recyclelora" in line)
+    assert line.endswith("recyclelora_dinov2l_c2bm: needs bdd100k_val, mapillary_vistas_val")
+
+
+def test_table_8_is_written_without_a_run(tool, place):
+    assert "PolyWithAnnealedDecay" in tool.write_hyperparameters(place)
+    rows = lines_of(place, "8")
+    assert len(rows) == 13
+    assert rows[2]["real to real ours"] == rows[2]["real to real published"] == "2"
