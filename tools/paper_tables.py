@@ -1,4 +1,4 @@
-"""The paper's tables with our numbers beside the published ones: terminal, Markdown, CSV."""
+"""Tables of runs, the paper's with our numbers beside the published ones: text, Markdown, CSV."""
 
 import csv
 import json
@@ -12,7 +12,8 @@ from tabulate import tabulate
 from published import HYPERPARAMETERS, PAPER_TABLES, SOURCE, TARGETS, PaperTable, PrintedRow
 from recyclelora.whole_file import whole_file
 from runs import Place, missing
-from tables import ROOT, Run
+from tables import ROOT, Run, runs_of
+from update_readme import runs_table
 
 AVERAGE = "average"
 
@@ -145,6 +146,21 @@ def write(place: Place, stem: str, markdown: str, records: Sequence[dict]) -> No
         writer = csv.DictWriter(lines, list(records[0]))
         writer.writeheader()
         writer.writerows(records)
+
+
+def write_small(name: str, place: Place) -> str:
+    """A table that is not the paper's, as the README has it, and its runs, a line of CSV each."""
+    records = []
+    for run in runs_of(name):
+        if result := place.finished(run):
+            domains = result["result"]["domains"]
+            scores = {domain: found["mIoU"] for domain, found in domains.items()}
+            record = {"table": name, "row": run.row, "seed": run.seed, **scores}
+            records.append(record | {"mean": result["result"]["mean_mIoU"]})
+    text = runs_table(name, place.results)
+    if records:
+        write(place, name, f"# {name}\n\n{text}\n", records)
+    return f"{name}\n\n{text}"
 
 
 def write_hyperparameters(place: Place) -> str:

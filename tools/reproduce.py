@@ -13,9 +13,9 @@ again. The same command in several processes or on several machines with one sha
 the runs out; give each process its GPU by CUDA_VISIBLE_DEVICES.
 
 A run writes to ``output/TABLE/ROW_seedN`` and, as it ends, to ``results/TABLE/ROW_seedN.json``;
-those of the paper's tables to ``paper/CONFIG_seedN``, once for all tables they stand in. A paper's
-table is printed and written to ``results/tables/`` as Markdown and CSV. Overrides ``key=value``
-hold for every run and need ``--scratch FOLDER``, which takes everything that is written.
+those of the paper's tables to ``paper/CONFIG_seedN``, once for all tables they stand in. The table
+is printed and written to ``results/tables/`` as Markdown and CSV. Overrides ``key=value`` hold for
+every run and need ``--scratch FOLDER``, which takes everything that is written.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from paper_tables import listing, write_hyperparameters, write_table
+from paper_tables import listing, write_hyperparameters, write_small, write_table
 from published import PAPER_TABLES
 from recyclelora.bad_input import sentence_of, whole_number
 from runs import STOPPED, Busy, Place, complete, row_of
@@ -158,7 +158,8 @@ def selected(args: argparse.Namespace) -> list[Run]:
             )
     if args.row is not None:
         offered = [(names, run) for names, run in offered if set(names) & set(args.row)]
-        if quoted := [names[0] for names, run in offered if run is None]:
+        quoted = [names[0] for names, run in offered if run is None]
+        if quoted and not args.list:
             raise ValueError(
                 f"row {quoted[0]} of table {tables} is quoted from the paper: no config here runs "
                 "it, see --list"
@@ -178,6 +179,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         whole_number("--num-gpus", args.num_gpus, least=1, most=1024)
         place = Place(args.scratch, args.overrides, args.num_gpus)
+        if not (args.named or args.list):
+            raise ValueError(
+                f"which tables? --table takes any of {', '.join(known_tables())}; --list shows "
+                "their rows"
+            )
         runs = selected(args)
         for seed in args.seeds or ():
             whole_number("a seed", seed, least=0, most=2**32 - 1)
@@ -188,11 +194,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 listing(table, place, args.seeds) for table in papers
             ]
             print("\n\n".join(parts))
-        elif not args.named:
-            raise ValueError(
-                f"which tables? --table takes any of {', '.join(known_tables())}; --list shows "
-                "their rows"
-            )
         elif args.dry_run:
             for run in (run for run in runs if not place.finished(run)):
                 trains = row_of(run).trains
@@ -202,7 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for table in args.table:
                 if table in PAPER_TABLES:
                     print(f"\n{write_table(table, place, args.seeds)}")
-                elif table == "8":
+                elif table in TABLES:
+                    print(f"\n{write_small(table, place)}")
+                else:
                     print(f"\n{write_hyperparameters(place)}")
             if failed:
                 names = ", ".join(dict.fromkeys(failed))

@@ -191,18 +191,18 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
 
 
-def runs_table(table: str) -> str:
+def runs_table(table: str, folder: Path = ROOT / "results") -> str:
     """mIoU of every row on every domain, mean and spread over the seeds that were run."""
-    results: dict[str, list[dict]] = {name: [] for name in RUNS[table].rows}
+    results: dict[str, list[dict]] = {name: [] for name in ALL[table].rows}
     for run in runs_of(table):
-        if (file := run.result(ROOT / "results")).is_file():
+        if (file := run.result(folder)).is_file():
             results[run.row].append(json.loads(file.read_text()))
     done = [result for found in results.values() for result in found]
     if not done:
         return NOT_RUN
     domains = list(done[0]["result"]["domains"])
     lines = []
-    for name, row in RUNS[table].rows.items():
+    for name, row in ALL[table].rows.items():
         found = [result["result"] for result in results[name]]
         cells = [spread([result["domains"][d]["mIoU"] for result in found]) for d in domains]
         mean = spread([result["mean_mIoU"] for result in found])

@@ -113,6 +113,9 @@ def test_the_majority_is_counted_from_the_source_and_scored_on_every_target(tool
         "version": 9, "domain": "day", "count": 3, "seed": 0, "complete": True,
     }  # fmt: skip
     assert done["iterations"] == 0 and done["environment"]["commit"]
+    head, line = (tmp_path / "results" / "tables" / "tiny.csv").read_text().splitlines()
+    assert head == "table,row,seed,day,night,mean" and line.startswith("tiny,majority,0,")
+    assert "majority class" in (tmp_path / "results" / "tables" / "tiny.md").read_text()
     before = (tmp_path / "results" / "tiny" / "majority_seed0.json").stat().st_mtime_ns
     tool.main(arguments(tmp_path, "--row", "majority"))
     assert (tmp_path / "results" / "tiny" / "majority_seed0.json").stat().st_mtime_ns == before

@@ -1,0 +1,57 @@
+"""Every config made tiny: one iteration and an evaluation, on sets in their owners' formats."""
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+from detectron2.config import LazyConfig
+
+from recyclelora.data.datasets import folder_of
+from recyclelora.engine.config_check import check_config
+from recyclelora.engine.overrides import apply_overrides
+from recyclelora.engine.run import train
+
+from ..data.originals import write_all
+from .test_every_config import CONFIGS, NAMES
+from .tiny import TINY
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """The folder of all sets, three pairs in each."""
+    root = tmp_path_factory.mktemp("originals")
+    write_all(root)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def no_stale_handlers():
+    """A run logs to the terminal it began with, which pytest takes away after each test."""
+    yield
+    for name in ("recyclelora", "detectron2", "fvcore"):
+        logging.getLogger(name).handlers.clear()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_and_evaluates(name, originals, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(originals))
+    cfg = LazyConfig.load(str(CONFIGS / f"{name}.py"))
+    targets = dict(cfg.dataloader.test)
+    overrides = [*TINY, *(f"dataloader.test.{target}.num_workers=0" for target in targets)]
+    # At the paper's sizes one image would be 18 windows of 512: the protocols have their own tests.
+    overrides.append("evaluation.protocol={_target_:recyclelora.evaluation.native,long_side:128}")
+    cfg = apply_overrides(cfg, [*overrides, f"train.output_dir={tmp_path}"])
+    check_config(cfg)
+    train(cfg)
+    assert (tmp_path / "iter_0000001.pth").is_file()
+    (line,) = map(json.loads, Path(tmp_path, "metrics.json").read_text().splitlines())
+    assert line["iteration"] == 0 or line["iteration"] == 1
+    assert 0 < line["total_loss"] < math.inf
+    domains = json.loads((tmp_path / "domains.json").read_text())["domains"]
+    assert {target: found["images"] for target, found in domains.items()} == {
+        target: len(folder_of(loader.dataset).pairs()) for target, loader in targets.items()
+    }
