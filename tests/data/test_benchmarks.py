@@ -1,15 +1,22 @@
 """Every benchmark in its owners' layout, read through the real code, pixel by pixel."""
 
 import logging
+import shutil
 
+import cv2
 import numpy as np
 import pytest
+import scipy.io
+from PIL import Image
 
-from recyclelora.data import folder_of, read_pair
+from recyclelora.data import TrainMapper, build_train_loader, folder_of, read_pair
 from recyclelora.data.benchmarks import BENCHMARKS
+from recyclelora.data.folders import seeded_subset
+from recyclelora.data.owners_split import read_split
 
 from . import originals
 
+SIZE = (48, 96)
 EXPECTED = {
     "gtav_all": 24_966,
     "gtav_train": 24_966,
@@ -33,7 +40,28 @@ EXPECTED = {
 def released(tmp_path_factory):
     """(root, truth) of every set."""
     root = tmp_path_factory.mktemp("datasets")
-    return root, originals.write_all(root, count=3, size=(48, 96))
+    return root, originals.write_all(root, count=3, size=SIZE)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """An empty folder that DETECTRON2_DATASETS names."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    return tmp_path
+
+
+def assert_reads(name, truth):
+    records = folder_of(name).records()
+    assert [record["image_id"] for record in records] == sorted(truth[name])
+    for record in records:
+        image, label = read_pair(
+            record["file_name"], record["sem_seg_file_name"], record["label_map"]
+        )
+        expected = truth[name][record["image_id"]]
+        assert np.array_equal(label, expected), record["sem_seg_file_name"]
+        assert image.shape == (*expected.shape, 3)
+        assert (record["height"], record["width"]) == expected.shape
+    return records
 
 
 def test_sizes_of_the_releases():
@@ -45,13 +73,164 @@ def test_labels_decode_to_the_right_train_ids(name, released, monkeypatch, caplo
     root, truth = released
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
     with caplog.at_level(logging.WARNING):
-        records = folder_of(name).records()
-    assert [record["image_id"] for record in records] == sorted(truth[name])
-    for record in records:
-        pair = read_pair(record["file_name"], record["sem_seg_file_name"], record["label_map"])
-        expected = truth[name][record["image_id"]]
-        assert np.array_equal(pair[1], expected), record["sem_seg_file_name"]
-        assert pair[0].shape == (*expected.shape, 3)
-        assert (record["height"], record["width"]) == expected.shape
+        records = assert_reads(name, truth)
     (warning,) = caplog.messages
     assert f"'{name}': expected {EXPECTED[name]} pairs, found {len(records)} in" in warning
+    assert f"not comparable with published ones; python tools/check_datasets.py {name}" in warning
+
+
+def test_every_class_that_a_set_has_is_in_what_the_tests_read(released):
+    _, truth = released
+    for name, labels in truth.items():
+        classes = {i for label in labels.values() for i in np.unique(label).tolist()}
+        missing = {9, 14, 16} if name == "synthia_train" else set()
+        assert classes == {*range(19), 255} - missing, name
+
+
+def test_what_other_readers_make_of_these_labels(released):
+    root, _ = released
+    synthia = root / "synthia/GT/LABELS/0000000.png"
+    assert cv2.imread(str(synthia), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    # Pillow keeps the high byte of each 16-bit value: every class would be 0.
+    assert not np.asarray(Image.open(synthia))[..., 0].any()
+    # OpenCV turns palettes into their colours.
+    gtav = root / "gtav/labels/00001.png"
+    assert Image.open(gtav).mode == "P" and cv2.imread(str(gtav), cv2.IMREAD_UNCHANGED).ndim == 3
+
+
+def moved(root, **places):
+    for old, new in places.items():
+        target = root / new
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (root / old.replace("__", "/")).rename(target)
+
+
+LAYOUTS = {
+    "gtav_all": (originals.write_gtav, {"gtav": "GTAV"}),
+    "synthia_train": (originals.write_synthia, {"synthia": "RAND_CITYSCAPES"}),
+    "urbansyn_train": (originals.write_urbansyn, {"urbansyn": "UrbanSyn"}),
+    "cityscapes_val": (
+        originals.write_cityscapes,
+        {
+            "cityscapes__leftImg8bit": "cityscapes/leftImg8bit_trainvaltest/leftImg8bit",
+            "cityscapes__gtFine": "cityscapes/gtFine_trainvaltest/gtFine",
+        },
+    ),
+    "mapillary_vistas_val": (
+        originals.write_mapillary,
+        {
+            "mapillary_vistas__validation__v1.2__labels": "mapillary_vistas/validation/labels",
+            "mapillary_vistas__config_v1.2.json": "mapillary_vistas/config.json",
+            "mapillary_vistas": "mapillary",
+        },
+    ),
+    "acdc_night_val": (
+        originals.write_acdc,
+        {
+            "acdc__rgb_anon": "acdc/rgb_anon_trainvaltest/rgb_anon",
+            "acdc__gt": "acdc/gt_trainval/gt",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_other_known_layouts(name, root):
+    write, places = LAYOUTS[name]
+    truth = write(root, 2, SIZE)
+    moved(root, **places)
+    assert_reads(name, truth)
+
+
+@pytest.mark.parametrize("image", ["rgb_", ""])
+@pytest.mark.parametrize("label", ["ss_", ""])
+def test_both_ways_of_naming_urbansyn(image, label, root):
+    truth = originals.write_urbansyn(root, 2, SIZE)
+    for number in (1, 2):
+        moved(
+            root,
+            **{f"urbansyn__rgb__rgb_{number:04d}.png": f"urbansyn/rgb/{image}{number:04d}.png"},
+        )
+        moved(
+            root, **{f"urbansyn__ss__ss_{number:04d}.png": f"urbansyn/ss/{label}{number:04d}.png"}
+        )
+    assert_reads("urbansyn_train", truth)
+    next((root / "urbansyn/ss").iterdir()).unlink()
+    with pytest.raises(ValueError, match=rf"expected its label \S*/ss/{'ss_' * bool(image)}000\d"):
+        folder_of("urbansyn_train").records()
+
+
+def test_labels_that_other_projects_converted_are_left_alone(root):
+    truth = originals.write_gtav(root, 3, SIZE) | originals.write_synthia(root, 2, SIZE)
+    for folder in ("gtav/labels", "synthia/GT/LABELS"):
+        for file in (root / folder).glob("*.png"):
+            shutil.copy(file, file.with_name(f"{file.stem}_labelTrainIds.png"))
+    for name in ("gtav_all", "synthia_train"):
+        assert_reads(name, truth)
+
+
+def test_sources_of_different_formats_train_as_one(released, monkeypatch):
+    root, truth = released
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
+    names = ["gtav_train", "synthia_train", "urbansyn_train"]
+    loader = build_train_loader(
+        names, TrainMapper(crop=48, pad_to_crop=False), 3, seed=0, iterations=3, num_workers=0
+    )
+    samples = [sample for batch in loader for sample in batch]
+    assert len({sample["file_name"] for sample in samples}) == sum(len(truth[n]) for n in names)
+    for sample in samples:
+        assert set(sample["sem_seg"].unique().tolist()) <= {*range(19), 255}
+        assert sample["image"].shape[1:] == sample["sem_seg"].shape
+
+
+def test_the_draw_of_gtav_is_the_same_everywhere():
+    pairs = [(f"{number:05d}", None, None) for number in range(1, 24_967)]
+    folder = folder_of("gtav_train")
+    keys = [key for key, _, _ in seeded_subset(pairs, folder.subset, folder.subset_seed)]
+    assert len(keys) == 12_403 and keys == sorted(keys)
+    # Written out: another machine, NumPy or Python must draw these very images.
+    assert keys[:4] + keys[-3:] == ["00003", "00005", "00008", "00012", "24962", "24963", "24966"]
+
+
+def test_the_owners_split_deals_every_image_once(released):
+    parts = read_split(released[0] / "gtav")
+    assert {part: len(numbers) for part, numbers in parts.items()} == {
+        "train": 12_403, "val": 6_382, "test": 6_181
+    }  # fmt: skip
+    assert sorted(n for numbers in parts.values() for n in numbers) == list(range(1, 24_967))
+
+
+def test_the_owners_split_is_never_invented(root):
+    truth = originals.write_gtav(root, 3, SIZE)
+    split = root / "gtav/split.mat"
+    moved(root, **{"gtav__split.mat": "gtav/read_mapping/split.mat"})  # as its archive unpacks
+    assert_reads("gtav_owners_val", truth)
+    moved(root, **{"gtav__read_mapping__split.mat": "elsewhere.mat"})
+    where = (
+        r"split\.mat, which are not there; the owners' download page of Playing for Data .*read_m"
+    )
+    with pytest.raises(FileNotFoundError, match=where):
+        folder_of("gtav_owners_train").records()
+    whole = scipy.io.loadmat(root / "elsewhere.mat")
+    lists = {key: whole[key] for key in ("trainIds", "valIds", "testIds")}
+    wrong = [
+        {"trainIds": lists["trainIds"]},
+        lists | {"valIds": lists["valIds"][1:]},
+        lists | {"testIds": lists["trainIds"][:6181]},
+        lists | {"testIds": lists["testIds"] + 1},
+    ]
+    for arrays in wrong:
+        scipy.io.savemat(split, arrays)
+        with pytest.raises(ValueError, match=r"split\.mat: expected the lists trainIds, valIds"):
+            folder_of("gtav_owners_train").records()
+    split.write_bytes(b"no matrix")
+    with pytest.raises(ValueError, match=r"split\.mat: expected the lists trainIds, valIds"):
+        folder_of("gtav_owners_train").records()
+
+
+def test_the_owners_split_needs_their_names(root):
+    originals.write_gtav(root, 3, SIZE)
+    for kind in ("images", "labels"):
+        moved(root, **{f"gtav__{kind}__00002.png": f"gtav/{kind}/second.png"})
+    with pytest.raises(ValueError, match=r"second\.png: expected GTAV's own names, numbers such"):
+        folder_of("gtav_owners_train").records()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recyclelora.data import CAMVID, CITYSCAPES_IDS, CLASSES, LABELMEFACADE, TRAIN_IDS, LabelMap
-from recyclelora.data.label_maps import mapillary_label_map
+from recyclelora.data.label_maps import SYNTHIA_IDS, URBANSYN_IDS, mapillary_label_map
 
 
 def test_cityscapes_ids_become_train_ids():
@@ -13,6 +13,19 @@ def test_cityscapes_ids_become_train_ids():
     assert looked_up.tolist() == [list(range(19))]
     others = sorted({*range(35), 255} - set(ids))
     assert set(CITYSCAPES_IDS.to_train_ids(np.array(others), "x.png").tolist()) == {255}
+
+
+def test_synthia_ids_become_train_ids():
+    ids = [3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11]
+    assert SYNTHIA_IDS.to_train_ids(np.array(ids, np.uint16), "x.png").tolist() == list(range(19))
+    assert set(SYNTHIA_IDS.to_train_ids(np.array([0, 13, 14, 22]), "x.png").tolist()) == {255}
+    with pytest.raises(ValueError, match="value 23, "):
+        SYNTHIA_IDS.to_train_ids(np.array([[23]], np.uint16), "x.png")
+
+
+def test_urbansyn_ids_are_train_ids_and_others():
+    ids = URBANSYN_IDS.to_train_ids(np.arange(256), "x.png").tolist()
+    assert ids == [*range(19), *[255] * 237]
 
 
 @pytest.mark.parametrize("value", [19, 99, 254])
@@ -86,6 +99,19 @@ def test_mapillary_classes_go_by_their_readable_names(tmp_path):
     label_map = mapillary_label_map(config)
     expected = [255 if name is None else CLASSES.index(name) for name in MAPILLARY.values()]
     assert [label_map.ids[i] for i in range(len(MAPILLARY))] == expected
+
+
+@pytest.mark.parametrize(
+    "readable",
+    [
+        *("Parking Meter", "Bike Lane Marker", "Curb Stone", "Pole Group", "Street Light Box"),
+        *("Lane Marking", "Crosswalk", "Road Side", "Skyline", "Carport", "Trainer", "Personnel"),
+    ],
+)
+def test_mapillary_names_that_only_resemble_a_class_are_ignored(tmp_path, readable):
+    config = tmp_path / "config_v1.2.json"
+    config.write_text(json.dumps({"labels": [{"readable": readable}]}))
+    assert mapillary_label_map(config).ids == {0: 255}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"labels": [{"name": "road"}]}'])
