@@ -68,9 +68,10 @@ def sentences(report: SetReport) -> list[str]:
     if report.left_out:
         kinds["left out, a known fault of the release"] = report.left_out
     for kind, faults in kinds.items():
-        said += [f"{kind}: {one}" for one in faults[:SHOWN]]
+        said += [f"{report.name}: {kind}: {one}" for one in faults[:SHOWN]]
         if len(faults) > SHOWN:
-            said.append(f"{kind}: {len(faults) - SHOWN} more; --json FILE lists all")
+            more = len(faults) - SHOWN
+            said.append(f"{report.name}: {kind}: {more} more; --json FILE lists all")
     return said
 
 
@@ -111,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {sentence_of(error)}")
     for report in reports:
         for sentence in sentences(report):
-            print(f"{report.name}: {sentence}")
+            print(sentence)
     print(f"\n{overview(reports)}")
     if not args.quick and any(report.pixels for report in reports):
         print(f"\n{class_shares(reports)}")

@@ -85,7 +85,7 @@ def test_quick_reads_headers_alone(root):
     assert str(labels[1]) in report.faults[0].sentence and report.shares() is None
 
 
-def test_the_known_fault_of_gtav_is_listed_and_is_no_fault(root, monkeypatch):
+def test_the_known_fault_of_gtav_is_listed_and_is_no_fault(root):
     truth = originals.write_gtav(root, 3, SIZE)
     label = root / "gtav/labels/00002.png"
     Image.fromarray(np.full((9, 9), 7, np.uint8)).save(label)

@@ -29,14 +29,13 @@ def test_a_set_that_is_not_there_says_what_to_download_and_where_to_put_it(folde
     sentence = said(folder.name)
     assert len(sentence) < 1200
     for layout in folder.layouts:
-        assert f"{root / layout.images} with {root / layout.labels}" in sentence
+        assert f"{layout.images} with {layout.labels}" in sentence
+    assert f"which are not there below {root};" in sentence
     origin, layout = folder.origin, folder.layouts[0]
-    assert f"or download {' and '.join(origin.archives)} of" in sentence
-    assert "set DETECTRON2_DATASETS to the folder that has them" in sentence
-    assert f"of {origin.title} from {origin.page} and unpack so that {root / layout.images}" in (
-        sentence
-    )
-    assert folder.shortfall(0)
+    assert "set DETECTRON2_DATASETS to the folder that has them, or download" in sentence
+    for words in (*origin.archives, origin.title, origin.terms, f"from {origin.page} and unpack"):
+        assert words in sentence
+    assert f"so that {layout.images} and {layout.labels} are there" in sentence
 
 
 def test_an_archive_that_was_not_unpacked_is_named(root):
@@ -55,7 +54,7 @@ def test_labels_without_their_archive_unpacked(root):
     (root / "cityscapes/gtFine").rename(root / "gone")
     (root / "cityscapes/gtFine_trainvaltest.zip").write_bytes(b"PK")
     sentence = said("cityscapes_val")
-    assert f"(alone: {root / 'cityscapes/leftImg8bit/val'})" in sentence
+    assert "(only cityscapes/leftImg8bit/val)" in sentence
     assert f"gtFine_trainvaltest.zip {PACKED}" in sentence
 
 

@@ -125,6 +125,13 @@ def test_a_truncated_file_is_named(tmp_path, suffix, share):
         read_image(broken)
 
 
+def test_a_file_that_git_lfs_keeps_elsewhere_says_so(tmp_path):
+    note = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (tmp_path / "a.png").write_text(note)
+    with pytest.raises(ValueError, match=r"a\.png: expected a complete .*run 'git lfs pull'"):
+        read_image(tmp_path / "a.png")
+
+
 def test_a_truncated_16_bit_colour_label_is_named(tmp_path):
     wide = RNG.integers(0, 20, (64, 64, 3)).astype(np.uint16)
     cv2.imwrite(str(tmp_path / "whole.png"), wide)

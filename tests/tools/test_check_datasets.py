@@ -43,10 +43,11 @@ def test_a_whole_set_is_0(run, tmp_path, monkeypatch):
 
 def test_missing_is_3_and_faulty_is_4(run, tmp_path):
     code, said = run("urbansyn_train", "--quick")
-    assert code == 3 and "urbansyn_train: dataset 'urbansyn_train': expected the folders" in said
+    assert code == 3 and "dataset 'urbansyn_train': expected the folders" in said
     originals.write_urbansyn(tmp_path, 9, (16, 32))
     code, said = run("urbansyn_train", "acdc_fog_val", "--quick")
     assert code == 3 and "expected 7539 pairs, found 9 in" in said
+    assert "with published ones; download rgb.zip and ss.zip of UrbanSyn" in said
     for label in (tmp_path / "urbansyn/ss").iterdir():
         label.write_bytes(b"")
     code, said = run("urbansyn_train", "acdc_fog_val", "--json", str(tmp_path / "a.json"))

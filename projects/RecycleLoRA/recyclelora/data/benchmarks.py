@@ -82,7 +82,8 @@ def _gtav() -> list[Folder]:
         )
         for part, size in SIZES.items()
     ]
-    # The published code draws these 12,403 unseeded, each process its own; here once and for all.
+    # Deviation: the published code draws these 12,403 unseeded, each process its own; here the
+    # draw is made once and for all.
     drawn = {"subset": SIZES["train"], **options}
     return [
         _set("gtav_all", "gtav", layouts, _GTAV, everything, **options),

@@ -151,7 +151,7 @@ def check_sets(
     }
     seen: dict[tuple, PairCheck] = {}
     results = _read(list(jobs.values()), quick, workers)
-    progress = tqdm(results, "checking", len(jobs), unit="pair", smoothing=0.05)
+    progress = tqdm(results, "checking", len(jobs), unit="pair", smoothing=0.05, disable=not jobs)
     for key, result in zip(jobs, progress, strict=True):
         seen[key] = result
     for folder, (report, pairs, label_map) in zip(folders, listings, strict=True):
@@ -180,7 +180,8 @@ def _list(folder: Folder) -> tuple[SetReport, list[Pair], LabelMap | None]:
     report.layout = f"{layout.images} with {layout.labels}"
     report.found = len(pairs)
     report.faults = [Fault(UNPAIRED, text) for text in folder.unpaired(images, labels)]
-    report.missing = folder.shortfall(len(pairs))
+    if shortfall := folder.shortfall(len(pairs)):
+        report.missing = f"{shortfall}; {folder.how_to_get()}"
     return report, pairs, label_map
 
 

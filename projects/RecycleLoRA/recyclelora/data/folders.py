@@ -92,18 +92,19 @@ class Folder:
 
     def layout(self) -> Layout:
         """The release that is there, else one sentence with everything that was tried."""
-        root = self.root
-        wanted = [(root / layout.images, root / layout.labels) for layout in self.layouts]
-        for layout, folders in zip(self.layouts, wanted, strict=True):
-            if all(folder.is_dir() for folder in folders):
+        root, half = self.root, []
+        for layout in self.layouts:
+            there = [one for one in (layout.images, layout.labels) if (root / one).is_dir()]
+            if len(there) == 2:
                 return layout
-        tried = " or ".join(f"{images} with {labels}" for images, labels in wanted)
-        half = {folder: None for folders in wanted for folder in folders if folder.is_dir()}
-        alone = f" (alone: {', '.join(map(str, half))})" if half else ""
+            half += there
+        tried = " or ".join(f"{layout.images} with {layout.labels}" for layout in self.layouts)
+        below = f" below {root}" if self.root_variable else ""
+        alone = f" (only {' and '.join(dict.fromkeys(half))})" if half else ""
         remedy = f"set {self.root_variable} to" if self.root_variable else "name"
         raise FileNotFoundError(
-            f"dataset '{self.name}': expected the folders {tried}, which are not there{alone}; "
-            f"{remedy} the folder that has them, or {self.how_to_get()}"
+            f"dataset '{self.name}': expected the folders {tried}, which are not there{below}"
+            f"{alone}; {remedy} the folder that has them, or {self.how_to_get()}"
         )
 
     def holder(self, layout: Layout | None = None) -> Path:
@@ -112,13 +113,13 @@ class Folder:
         return self.root / Path(layout.images).parts[0]
 
     def how_to_get(self) -> str:
-        """What to download or to unpack, as the end of a sentence."""
+        """What to download or to unpack, as the end of a sentence that names the root."""
         if self.origin is None:
             return "download the dataset"
         first = self.layouts[0]
         holders = {self.holder(layout): None for layout in self.layouts}  # in order, each once
         packed = [one for holder in holders for one in self.origin.leftovers(self.root, holder)]
-        download = self.origin.download(self.root / first.images, self.root / first.labels)
+        download = self.origin.download(first.images, first.labels)
         return "; ".join([download, *dict.fromkeys(packed)])
 
     def is_available(self) -> bool:
@@ -200,8 +201,7 @@ class Folder:
         return (
             f"dataset '{self.name}': expected {self.expected} pairs, found "
             f"{found} in {self.root / self.layout().images}: {reason}, and scores are not "
-            f"comparable with published ones; python tools/check_datasets.py {self.name} says "
-            f"what is missing{self._leftovers_hint()}"
+            "comparable with published ones"
         )
 
     def records(self, subset: int | None = None, seed: int = 0) -> list[dict]:
@@ -219,7 +219,8 @@ class Folder:
         """
         pairs = self.pairs()
         if shortfall := self.shortfall(len(pairs)):
-            logger.warning("%s", shortfall)
+            remedy = f"python tools/check_datasets.py {self.name} says what to do"
+            logger.warning("%s; %s", shortfall, remedy)
         if self.subset is not None:
             if len(pairs) < self.subset and self.expected is None:
                 raise ValueError(

@@ -24,11 +24,11 @@ class Origin:
     archives: tuple[str, ...]
     terms: str
 
-    def download(self, images: str | Path, labels: str | Path) -> str:
-        """What to download, as the end of a sentence; ``images``, ``labels``: where it goes."""
+    def download(self, images: str, labels: str) -> str:
+        """What to download, as the end of a sentence; ``images``, ``labels``: its folders."""
         return (
-            f"download {' and '.join(self.archives)} of {self.title} from {self.page} and unpack "
-            f"so that {images} and {labels} are there"
+            f"download {' and '.join(self.archives)} of {self.title} ({self.terms}) from "
+            f"{self.page} and unpack so that {images} and {labels} are there"
         )
 
     def leftovers(self, root: Path, holder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from .label_maps import LabelMap
 MAX_PIXELS = 80_000_000
 # Told apart by their content. Not all that Pillow knows: for EPS it starts an interpreter.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+_LFS = b"version https://git-lfs"  # how the notes begin that a clone without Git LFS has as files
 _LOSSY = ("JPEG", "MPO")
 _GREY_16 = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _ID_MODES = ("L", "P", "1", *_GREY_16)
@@ -40,10 +41,23 @@ def _decoding(file: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a decoder raises a dozen types
+        if _starts_with(file, _LFS):
+            raise ValueError(
+                f"{file}: expected a complete picture, got a note that Git LFS keeps it elsewhere; "
+                "run 'git lfs pull' in its folder"
+            ) from error
         raise ValueError(
             f"{file}: expected a complete picture, got a file that cannot be decoded "
             f"({type(error).__name__}: {error}); restore the file from its source"
         ) from error
+
+
+def _starts_with(file: str | Path, start: bytes) -> bool:
+    try:
+        with open(file, "rb") as content:
+            return content.read(len(start)) == start
+    except OSError:
+        return False
 
 
 def _header(file: str | Path) -> Image.Image:
