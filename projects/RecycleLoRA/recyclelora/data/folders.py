@@ -148,8 +148,12 @@ class Folder:
     def unpaired(self, images: dict[str, Path], labels: dict[str, Path]) -> Iterator[str]:
         """A sentence for every image without label and every label without image."""
         layout = self.layout()
-        hint = self._leftovers_hint()
-        for key in sorted(images.keys() - labels.keys()):
+        bare, stray = sorted(images.keys() - labels.keys()), sorted(labels.keys() - images.keys())
+        left = []
+        if self.origin and (bare or stray):
+            left = self.origin.leftovers(self.root, self.holder())
+        hint = "".join(f"; {one}" for one in left[:3])
+        for key in bare:
             folder, _, name = key.rpartition("/")
             if images[key].name.startswith(layout.prefixes):
                 name = layout.prefixes[-1] + name
@@ -158,15 +162,11 @@ class Folder:
                 f"{images[key]}: expected its label {missing}, which is not there; restore the "
                 f"label or remove the image{hint}"
             )
-        for key in sorted(labels.keys() - images.keys()):
+        for key in stray:
             yield (
                 f"{labels[key]}: a label without an image in {self.root / layout.images}; "
                 f"restore the image or remove the label{hint}"
             )
-
-    def _leftovers_hint(self) -> str:
-        left = self.origin.leftovers(self.root, self.holder()) if self.origin else []
-        return "".join(f"; {one}" for one in left[:3])
 
     def pairs(self) -> list[Pair]:
         """(key, image, label) of every pair, sorted by key, before any subset is drawn."""
