@@ -15,6 +15,7 @@ from recyclelora.adapters import (
     save_adapters,
 )
 from recyclelora.backbone import DinoVisionTransformer, load_weights
+from recyclelora.baselines import Rein, dora, fine_tune, soma
 from recyclelora.data import Folding, LabelMap, TrainMapper, build_train_loader, register_folder
 from recyclelora.engine import Checkpoints, PolyWithAnnealedDecay, parameter_groups
 from recyclelora.evaluation import Protocol, native
@@ -61,6 +62,27 @@ CALLS = {
         lambda: DualLoRALinear.from_linear(nn.Conv2d(3, 3, 1), 1, 1),
         "must be an nn.Linear, got Conv2d",
     ),
+    "fine_tune: a list": (lambda: fine_tune([linear()]), "module must be an nn.Module, got list"),
+    "fine_tune: no parameter": (lambda: fine_tune(nn.AvgPool2d(2)), "depends on no parameter"),
+    "dora: a list": (lambda: dora([linear()]), "module must be an nn.Module, got list"),
+    "dora: a rank of text": (lambda: dora(linear(), "2"), "rank must be a whole number from 1"),
+    "dora: a rank too high": (lambda: dora(linear(), 9), "rank=9 is above min(out, in) = 8"),
+    "dora: alpha NaN": (lambda: dora(linear(), 2, torch.nan), "alpha must be a number"),
+    "dora: adapted": (lambda: dora(adapted(), 2), "the module is adapted already"),
+    "soma: a linear": (
+        lambda: soma(linear()),
+        "must be a ViT with blocks, embed_dim",
+    ),
+    "soma: no such block": (
+        lambda: soma(vit(), 2),
+        "first_block must be a whole number from 0 to 3",
+    ),
+    "soma: adapted": (lambda: soma(adapt(vit(), 2, 1), 2, 0), "the module is adapted already"),
+    "Rein: a linear": (
+        lambda: Rein(linear()),
+        "without blocks, embed_dim, patch_size",
+    ),
+    "Rein: one token": (lambda: Rein(vit(), 1), "num_tokens must be a whole number from 2"),
     "rrqr: whole numbers": (lambda: rrqr(EYE.long(), 1, 1), "must be float32 or float64"),
     "rrqr: half": (lambda: rrqr(EYE.half(), 1, 1), "must be float32 or float64"),
     "rrqr: a list": (lambda: rrqr([[1.0]], 1, 1), "must be a torch.Tensor, got list"),

@@ -63,6 +63,13 @@ def test_merged_is_unmerged_and_unmerging_is_exact(vit):
     assert all(torch.equal(module.state_dict()[name], value) for name, value in state.items())
 
 
+def test_under_autocast_the_lengths_stay_exact():
+    linear, x = nn.Linear(64, 48, bias=False), torch.randn(8, 64)
+    layer = DoRALinear(linear, rank=4, alpha=4.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), linear(x))  # m / norm is 1, to the bit
+
+
 def test_a_row_of_zeros_stays_finite():
     linear = nn.Linear(4, 3)
     nn.init.zeros_(linear.weight)
@@ -96,7 +103,7 @@ def test_mistakes_change_nothing():
             dora(model, **settings)
     assert all(type(layer) is nn.Linear for layer in model)
     dora(model, rank=2)
-    with pytest.raises(ValueError, match="forward of its own"):
+    with pytest.raises(ValueError, match="adapted already"):
         dora(model, rank=2)
 
 

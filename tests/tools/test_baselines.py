@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import LazyCall
 
 from recyclelora.engine import read_checkpoint
-from recyclelora.evaluation import native
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "lazyconfig_train_net.py"
@@ -25,6 +23,7 @@ TINY = (
     "model.enc_layers=1 model.enc_dim_feedforward=64 model.dec_layers=2 "
     "model.dec_dim_feedforward=64 model.num_queries=20 model.num_points=128 "
     "model.backbone.module.weights=null "
+    "evaluation.protocol={_target_:recyclelora.evaluation.native,long_side:96} "
     f"{BACKBONE}.img_size=64 {BACKBONE}.embed_dim=64 {BACKBONE}.depth=4 {BACKBONE}.num_heads=2 "
     f"{BACKBONE}.out_indices=[0,1,2,3]"
 ).split()
@@ -48,19 +47,11 @@ def no_stale_handlers():
 
 
 @pytest.fixture
-def run(tiny_set, monkeypatch):
+def run(tiny_set):
     """``run(config, *options)``: the tool in this process, on small sets."""
     spec = importlib.util.spec_from_file_location("lazyconfig_train_net", TOOL)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    load_config = tool.load_config
-
-    def load_with_small_images(args):
-        cfg = load_config(args)
-        cfg.evaluation.protocol = LazyCall(native)(long_side=96)
-        return cfg
-
-    monkeypatch.setattr(tool, "load_config", load_with_small_images)
     source, target = tiny_set("source"), tiny_set("target", count=2)
     sets = [f"dataloader.train.dataset=[{source}]", f"dataloader.test.cityscapes.dataset={target}"]
 

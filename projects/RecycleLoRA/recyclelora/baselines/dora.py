@@ -11,6 +11,8 @@ from recyclelora.adapters.checks import check_linear
 from recyclelora.adapters.inject import find_linears, replace_modules, use_forward_of_linears
 from recyclelora.bad_input import number, whole_number
 
+from .checks import check_module
+
 
 class DoRALinear(MergeableLinear, nn.Linear):
     r"""A linear layer whose weight is a magnitude times a direction that LoRA moves.
@@ -48,7 +50,7 @@ class DoRALinear(MergeableLinear, nn.Linear):
         self.lora_A = nn.Parameter(weight.new_empty(rank, self.in_features))
         self.lora_B = nn.Parameter(weight.new_zeros(self.out_features, rank))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
-        self.magnitude = nn.Parameter(self._lengths())
+        self.magnitude = nn.Parameter(_row_norms(weight))
         self.register_buffer("merged_weight", None, persistent=False)
         self.train(linear.training)
 
@@ -75,8 +77,10 @@ class DoRALinear(MergeableLinear, nn.Linear):
     @torch.no_grad()
     def _lengths(self) -> Tensor:
         """Norms of the rows of W0 + s B A, (out,), a constant to the backward."""
-        moved = torch.addmm(self.weight, self.lora_B, self.lora_A, alpha=self.scaling)
-        return _row_norms(moved)
+        # In full precision: a norm rounded to bfloat16 would move the pretrained weight.
+        with torch.autocast(self.weight.device.type, enabled=False):
+            moved = torch.addmm(self.weight, self.lora_B, self.lora_A, alpha=self.scaling)
+            return _row_norms(moved)
 
 
 def _row_norms(weight: Tensor) -> Tensor:
@@ -106,6 +110,7 @@ def dora(module: nn.Module, rank: int = 36, alpha: float = 36.0) -> nn.Module:
         >>> [name for name, p in model.named_parameters() if p.requires_grad][:3]
         ['0.lora_A', '0.lora_B', '0.magnitude']
     """
+    check_module(module)
     whole_number("rank", rank, least=1, most=65_536)
     number("alpha", alpha, least=1e-6, most=1e6)
     linears, _ = find_linears(module)

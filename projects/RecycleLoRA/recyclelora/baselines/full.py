@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from .checks import check_module
+
 IMAGE_SIZE = 512  # of the run of shapes below; nothing is computed
 
 
@@ -22,7 +24,8 @@ def fine_tune(module: nn.Module) -> nn.Module:
         ``module``, its weights and output unchanged.
 
     Raises:
-        ValueError: the output depends on no parameter.
+        TypeError: ``module`` is no module.
+        ValueError: the output depends on no parameter, or ``module`` is adapted already.
 
     Example:
         >>> from recyclelora.backbone import dinov2_vits
@@ -30,6 +33,7 @@ def fine_tune(module: nn.Module) -> nn.Module:
         >>> [name for name, p in backbone.named_parameters() if not p.requires_grad]
         ['mask_token', 'norm.weight', 'norm.bias']
     """
+    check_module(module)
     used = parameters_in_use(module)
     if not used:
         raise ValueError(

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from recyclelora.bad_input import whole_number
 
+from .checks import check_module
+
 
 class Rein(Backbone):
     r"""A frozen ViT whose patches are refined after every block, and queries for the decoder.
@@ -35,7 +37,8 @@ class Rein(Backbone):
         prefix_tokens: tokens before the patches (cls, registers), which are left as they are.
 
     Raises:
-        ValueError: a number is out of range.
+        TypeError: ``module`` is no ViT.
+        ValueError: a number is out of range, or ``module`` is adapted already.
 
     Example:
         >>> from recyclelora.backbone import DinoVisionTransformer
@@ -56,6 +59,7 @@ class Rein(Backbone):
         prefix_tokens: int = 1,
     ) -> None:
         super().__init__()
+        check_module(module, "blocks", "embed_dim", "patch_size")
         whole_number("num_tokens", num_tokens, least=2, most=10_000)
         whole_number("rank", rank, least=1, most=65_536)
         whole_number("query_dim", query_dim, least=1, most=8192)

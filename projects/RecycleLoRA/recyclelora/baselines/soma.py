@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from recyclelora.adapters import adapt, adapted_layers
 from recyclelora.bad_input import whole_number
 
+from .checks import check_module
+
 
 class SplitProjection(nn.Module):
     """A fused projection as three linears of their own: (..., dim) -> (..., 3 dim), q, k, v.
@@ -47,6 +49,7 @@ def soma(module: nn.Module, rank: int = 16, first_block: int = 8) -> nn.Module:
         ``module``.
 
     Raises:
+        TypeError: ``module`` is no ViT.
         ValueError: a number is out of range, or ``module`` is adapted already; nothing is changed.
 
     Example:
@@ -56,12 +59,11 @@ def soma(module: nn.Module, rank: int = 16, first_block: int = 8) -> nn.Module:
         ... )
         >>> vit = soma(vit, rank=2, first_block=3)
         >>> [name for name, p in vit.named_parameters() if p.requires_grad][0]
-        'blocks.3.attn.qkv.q.bias'
+        'blocks.3.attn.qkv.q.lora_A_main'
     """
+    check_module(module, "blocks", "embed_dim")
     whole_number("rank", rank, least=1, most=module.embed_dim)
     whole_number("first_block", first_block, most=len(module.blocks) - 1)
-    if adapted_layers(module):
-        raise ValueError("the backbone is adapted already: adapt a model once")
     module.requires_grad_(False)
     blocks = module.blocks[first_block:]  # a list of its own, of the same blocks
     for block in blocks:

@@ -1,0 +1,19 @@
+"""What a baseline is made of: one sentence for everything else."""
+
+from torch import nn
+
+from recyclelora.adapters import MergeableLinear
+
+
+def check_module(module: object, *attributes: str) -> None:
+    """Raise unless ``module`` has these attributes and no adapters yet."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
+    lacking = [name for name in attributes if not hasattr(module, name)]
+    if lacking:
+        raise TypeError(
+            f"module must be a ViT with {', '.join(attributes)}, got a {type(module).__name__} "
+            f"without {', '.join(lacking)}"
+        )
+    if any(isinstance(child, MergeableLinear) for child in module.modules()):
+        raise ValueError("the module is adapted already: adapt a model once")
