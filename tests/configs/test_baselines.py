@@ -6,6 +6,8 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
+from .tiny import tiny
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 R32_4 = 14_155_776  # what RecycleLoRA trains in the backbone
 # Of DINOv2-L, without the final norm and the mask token: tokens, patch kernel, blocks.
@@ -37,6 +39,25 @@ SETTINGS = {
     "soma_dinov2l_g2cbm": [f"soma_dinov2l_{s}" for s in ("gs2cbm", "gsu2cbm", "c2bm")],
     "rein_dinov2l_g2cbm": [f"rein_dinov2l_{s}" for s in ("gs2cbm", "c2bm")],
 }
+# What trains in the backbone: parameters, and the (learning rate, weight decay) of its groups.
+TRAINED = {
+    "frozen_dinov2l_g2cbm": (0, set()),
+    "full_dinov2l_g2cbm": (DINOV2_L, {(1e-6, 0.05)}),
+    "lora_dinov2l_g2cbm": (R32_4, {(1e-4, 0.0)}),
+    "lora_dinov2l_g2cbm_lr5em5": (R32_4, {(5e-5, 0.0)}),
+    "pissa_dinov2l_g2cbm": (R32_4, {(1e-4, 0.0)}),
+    "dora_dinov2l_g2cbm": (R32_4 + 24 * 9 * 1024, {(1e-4, 0.0)}),
+    "soma_dinov2l_g2cbm": (SOMA, {(5e-5, 0.05)}),
+    "soma_eva02l_g2cbm": (SOMA_EVA02, {(5e-5, 0.05)}),
+    "rein_dinov2l_g2cbm": (REIN, {(1e-4, 0.0), (1e-4, 0.05)}),
+    "rein_eva02l_g2cbm": (REIN, {(1e-4, 0.0), (1e-4, 0.05)}),
+}
+# The same method in another setting.
+SETTINGS = {
+    "full_dinov2l_g2cbm": ["full_dinov2l_gsu2cbm"],
+    "soma_dinov2l_g2cbm": [f"soma_dinov2l_{s}" for s in ("gs2cbm", "gsu2cbm", "c2bm")],
+    "rein_dinov2l_g2cbm": [f"rein_dinov2l_{s}" for s in ("gs2cbm", "c2bm")],
+}
 TINY_BACKBONE = {"img_size": 64, "embed_dim": 64, "depth": 4, "num_heads": 2}
 TINY_HEAD = {"hidden_dim": 32, "nheads": 2, "enc_layers": 1, "enc_dim_feedforward": 64}
 TINY_HEAD |= {"dec_layers": 2, "dec_dim_feedforward": 64, "num_queries": 20, "num_points": 128}
@@ -44,17 +65,6 @@ TINY_HEAD |= {"dec_layers": 2, "dec_dim_feedforward": 64, "num_queries": 20, "nu
 
 def load(name):
     return LazyConfig.load(str(CONFIGS / f"{name}.py"))
-
-
-def tiny(name):
-    """The config with a ViT 64 wide and 4 deep, random weights and a small head."""
-    cfg = load(name)
-    cfg.model.update(TINY_HEAD)
-    cfg.model.backbone.module.weights = None
-    cfg.model.backbone.module.module.update(out_indices=[0, 1, 2, 3], **TINY_BACKBONE)
-    if "first_block" in cfg.model.backbone:
-        cfg.model.backbone.first_block = 1
-    return cfg
 
 
 @pytest.mark.parametrize(("name", "parameters", "groups"), [(n, *t) for n, t in TRAINED.items()])
@@ -77,10 +87,10 @@ def test_what_trains_in_the_backbone(name, parameters, groups):
 @pytest.mark.parametrize("name", TRAINED)
 def test_all_that_trains_gets_a_gradient(name):
     """So DDP need not look for parameters that a step left out."""
-    cfg = tiny(name)
+    cfg = tiny(load(name))
     model = instantiate(cfg.model).train()
-    label = torch.randint(0, 19, (64, 64))
-    losses = model([{"image": torch.rand(3, 64, 64) * 255, "sem_seg": label}])
+    label = torch.randint(0, 19, (64, 96))
+    losses = model([{"image": torch.rand(3, 64, 96) * 255, "sem_seg": label}])
     sum(losses.values()).backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.requires_grad == (parameter.grad is not None), parameter_name

@@ -15,7 +15,7 @@ from recyclelora.engine.run import train
 
 from ..data.originals import write_all
 from .test_every_config import CONFIGS, NAMES
-from .tiny import TINY
+from .tiny import tiny
 
 pytestmark = pytest.mark.slow
 
@@ -39,9 +39,9 @@ def no_stale_handlers():
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_and_evaluates(name, originals, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(originals))
-    cfg = LazyConfig.load(str(CONFIGS / f"{name}.py"))
+    cfg = tiny(LazyConfig.load(str(CONFIGS / f"{name}.py")))
     targets = dict(cfg.dataloader.test)
-    overrides = [*TINY, *(f"dataloader.test.{target}.num_workers=0" for target in targets)]
+    overrides = [f"dataloader.test.{target}.num_workers=0" for target in targets]
     # At the paper's sizes one image would be 18 windows of 512: the protocols have their own tests.
     overrides.append("evaluation.protocol={_target_:recyclelora.evaluation.native,long_side:128}")
     cfg = apply_overrides(cfg, [*overrides, f"train.output_dir={tmp_path}"])

@@ -1,5 +1,9 @@
 """Every config small: overrides that leave a ViT 64 wide and 4 deep under a small head."""
 
+from omegaconf import DictConfig
+
+from recyclelora.engine.overrides import apply_overrides
+
 VIT = "model.backbone.module.module"
 TINY = (
     f"model.backbone.module.weights=null {VIT}.img_size=128 {VIT}.embed_dim=64 {VIT}.depth=4 "
@@ -11,6 +15,12 @@ TINY = (
     "train.max_iter=1 train.device=cpu train.picture_period=0"
 ).split()
 """Of the backbone, the head, the crop and the run; evaluation is left to each test."""
+
+
+def tiny(cfg: DictConfig) -> DictConfig:
+    """``cfg`` with these overrides; where it adapts the later blocks only, all but the first."""
+    later = ["model.backbone.first_block=1"] if "first_block" in cfg.model.backbone else []
+    return apply_overrides(cfg, [*TINY, *later])
 
 
 def folder(name: str, root: object) -> str:

@@ -11,22 +11,20 @@ import torch
 
 from recyclelora.engine import read_checkpoint
 
+from ..configs.tiny import TINY
+
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "lazyconfig_train_net.py"
-BACKBONE = "model.backbone.module.module"
-# The published settings with a ViT 64 wide and 4 deep, a small head and small images.
-TINY = (
-    "train.max_iter=3 train.checkpoint_period=2 train.picture_period=0 train.checkpoints_kept=9 "
-    "train.device=cpu dataloader.train.total_batch_size=2 dataloader.train.num_workers=0 "
-    "dataloader.train.mapper.crop=64 dataloader.test.bdd100k=null dataloader.test.mapillary=null "
-    "dataloader.test.cityscapes.num_workers=0 model.hidden_dim=32 model.nheads=2 "
-    "model.enc_layers=1 model.enc_dim_feedforward=64 model.dec_layers=2 "
-    "model.dec_dim_feedforward=64 model.num_queries=20 model.num_points=128 "
-    "model.backbone.module.weights=null "
-    "evaluation.protocol={_target_:recyclelora.evaluation.native,long_side:96} "
-    f"{BACKBONE}.img_size=64 {BACKBONE}.embed_dim=64 {BACKBONE}.depth=4 {BACKBONE}.num_heads=2 "
-    f"{BACKBONE}.out_indices=[0,1,2,3]"
-).split()
+SMALL = [
+    "train.max_iter=3",
+    "train.checkpoint_period=2",
+    "train.checkpoints_kept=9",
+    "dataloader.train.mapper.crop=64",
+    "dataloader.test.bdd100k=null",
+    "dataloader.test.mapillary=null",
+    "dataloader.test.cityscapes.num_workers=0",
+    "evaluation.protocol={_target_:recyclelora.evaluation.native,long_side:96}",
+]
 CONFIGS = {
     "frozen_dinov2l_g2cbm": [],
     "full_dinov2l_g2cbm": [],
@@ -48,16 +46,17 @@ def no_stale_handlers():
 
 @pytest.fixture
 def run(tiny_set):
-    """``run(config, *options)``: the tool in this process, on small sets."""
+    """``run(config, overrides, *flags)``: the tool in this process, on small sets."""
     spec = importlib.util.spec_from_file_location("lazyconfig_train_net", TOOL)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     source, target = tiny_set("source"), tiny_set("target", count=2)
     sets = [f"dataloader.train.dataset=[{source}]", f"dataloader.test.cityscapes.dataset={target}"]
 
-    def main(config, *options):
-        given = ["--config-file", str(ROOT / "configs" / f"{config}.py"), *options]
-        tool.main(tool.default_argument_parser().parse_args(given + TINY + sets))
+    def main(config, options, *flags):
+        file = str(ROOT / "configs" / f"{config}.py")
+        given = ["--config-file", file, *flags, *TINY, *SMALL, *sets, *options]
+        tool.main(tool.default_argument_parser().parse_args(given))
 
     return main
 
@@ -66,16 +65,16 @@ def run(tiny_set):
 @pytest.mark.parametrize(("config", "options"), CONFIGS.items(), ids=CONFIGS)
 def test_it_trains_resumes_bit_for_bit_and_evaluates(config, options, run, tmp_path):
     whole, resumed, again = (tmp_path / name for name in ("whole", "resumed", "again"))
-    run(config, f"train.output_dir={whole}", *options)
+    run(config, [f"train.output_dir={whole}", *options])
     resumed.mkdir()
     shutil.copy(whole / "iter_0000002.pth", resumed)  # as a run leaves it that was killed then
-    run(config, "--resume", f"train.output_dir={resumed}", *options)
+    run(config, [f"train.output_dir={resumed}", *options], "--resume")
     first, second = (read_checkpoint(folder / "iter_0000003.pth") for folder in (whole, resumed))
     assert first["model"].keys() == second["model"].keys()
     for part in ("model", "ema"):
         for name, value in first.get(part, {}).items():
             assert torch.equal(value, second[part][name]), name
     checkpoint = f"train.init_checkpoint={whole / 'iter_0000003.pth'}"
-    run(config, "--eval-only", f"train.output_dir={again}", checkpoint, *options)
+    run(config, [f"train.output_dir={again}", checkpoint, *options], "--eval-only")
     scores = [json.loads((folder / "domains.json").read_text()) for folder in (whole, again)]
     assert scores[0] == scores[1]
