@@ -190,19 +190,20 @@ def listing(name: str, place: Place, seeds: Sequence[int] | None = None) -> str:
         average = scores_of(found, own_targets(table, row, found))[AVERAGE]
         what = ", ".join(row.cells.values())
         state = state_of(row, place, found)
-        lines.append([row.row, what, printed(row, AVERAGE), spread(average), state])
-    headers = ["row", ", ".join(table.rows[0].cells), "published", "ours", "here"]
-    return f"{table.title}\n{tabulate(lines, headers, disable_numparse=True)}"
+        lines.append([row.row, what, printed(row, AVERAGE), spread(average), row.config, state])
+    headers = ["row", ", ".join(table.rows[0].cells), "published", "ours", "config", "here"]
+    body = tabulate(lines, headers, disable_numparse=True, missingval="")
+    return f"{table.title}\n{body}"
 
 
 def state_of(row: PrintedRow, place: Place, found: Sequence[dict]) -> str:
-    """Finished, begun, runnable, what it lacks, or quoted; with the name of its config."""
+    """Finished, begun, runnable, what it lacks, or quoted."""
     if row.config is None:
         return "quoted from the paper"
     if found:
         seeds = " ".join(str(result["seed"]) for result in found)
-        return f"{row.config}: finished, seeds {seeds}"
+        return f"finished, seeds {seeds}"
     run = Run("paper", row.config, 0)
     lacking = missing(place.config_of(run))
     begun = "begun" if any((place.output / "paper").glob(f"{row.config}_seed*")) else "runnable"
-    return f"{row.config}: " + (f"needs {', '.join(lacking)}" if lacking else begun)
+    return f"needs {', '.join(lacking)}" if lacking else begun

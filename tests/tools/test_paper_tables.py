@@ -102,26 +102,34 @@ def test_the_listing_says_what_is_quoted_finished_and_lacking(
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "none"))
     monkeypatch.setenv("RECYCLELORA_CACHE", str(tmp_path))
     config = "recyclelora_dinov2l_g2cbm"
-    assert f"{config}: needs gtav_train, cityscapes_val, bdd100k_val, mapillary_vistas_val, " in (
-        tool.listing("3", place)
-    )
+    sets = "gtav_train, cityscapes_val, bdd100k_val, mapillary_vistas_val"
+    assert state(tool.listing("3", place), config) == f"needs {sets}, dinov2_vitl14"
     finished(config, 0, cityscapes=70.0, bdd100k=61.0, mapillary=71.0)
     lines = tool.listing("3", place).splitlines()
-    (ours,) = (line for line in lines if f"{config}: " in line)
-    assert "68.95" in ours and "67.33" in ours and "finished, seeds 0" in ours
+    (ours,) = (line for line in lines if f" {config} " in line)
+    assert "68.95" in ours and "67.33" in ours and ours.endswith("  finished, seeds 0")
     assert sum("quoted from the paper" in line for line in lines) >= 12
 
-    for name in (
-        "gtav/images",
-        "gtav/labels",
-        "cityscapes/leftImg8bit/train",
-        "cityscapes/gtFine/train",
-    ):
-        (tmp_path / "some" / name).mkdir(parents=True)
+    def unpack(*folders):
+        for name in folders:
+            (tmp_path / "some" / name).mkdir(parents=True)
+
+    unpack("cityscapes/leftImg8bit/train", "cityscapes/gtFine/train")
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "some"))
     (tmp_path / "dinov2_vitl14_pretrain.pth").touch()
-    (line,) = (line for line in tool.listing("4", place).splitlines() if "recyclelora" in line)
-    assert line.endswith("recyclelora_dinov2l_c2bm: needs bdd100k_val, mapillary_vistas_val")
+    config = "recyclelora_dinov2l_c2bm"
+    assert state(tool.listing("4", place), config) == "needs bdd100k_val, mapillary_vistas_val"
+    unpack("bdd100k/images/10k/val", "bdd100k/labels/sem_seg/masks/val")
+    unpack(*(f"mapillary_vistas/validation/{name}" for name in ("images", "v1.2/labels")))
+    assert state(tool.listing("4", place), config) == "runnable"
+    place.folder(tool.Run("paper", config, 1)).mkdir(parents=True)
+    assert state(tool.listing("4", place), config) == "begun"
+
+
+def state(listing, config):
+    """The last cell of a config's line."""
+    (line,) = (line for line in listing.splitlines() if f" {config} " in line)
+    return line.split(f" {config} ")[1].strip()
 
 
 def test_table_8_is_written_without_a_run(tool, place):
