@@ -28,6 +28,7 @@ benchmark: setup $(STAMPS)/benchmark  ## time it against SciPy, peft and Hugging
 	$(BIN)/python tools/benchmark/adapter.py
 	$(BIN)/python tools/benchmark/step.py
 	$(BIN)/python tools/benchmark/memory.py
+	$(BIN)/python tools/benchmark/hours.py
 	$(BIN)/python tools/update_readme.py
 
 test: setup  ## the tests of at most a few seconds each

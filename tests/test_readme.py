@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,35 @@ def test_tables_are_those_of_the_results(page, monkeypatch):
     tool = importlib.import_module("update_readme")
     text = (ROOT / page).read_text()
     assert tool.updated(page, text) == text, "run tools/update_readme.py"
+
+
+def training_commands() -> list[list[str]]:
+    """The words of every command of README.md that trains, from the program on."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    commands = [
+        shlex.split(line, comments=True) for line in lines if "lazyconfig_train_net" in line
+    ]
+    return [[word for word in words if not re.match(r"[A-Z_]+=", word)] for words in commands]
+
+
+@pytest.mark.parametrize("words", training_commands(), ids=" ".join)
+def test_options_and_overrides_of_training_commands_exist(words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    tool = importlib.import_module("lazyconfig_train_net")
+    if words[0] == "torchrun":
+        launcher = importlib.import_module("torch.distributed.run").get_args_parser()
+        started = launcher.parse_args(words[1:])
+        words = ["python", started.training_script, *started.training_script_args]
+    assert words[:2] == ["python", "tools/lazyconfig_train_net.py"]
+    args = tool.options().parse_args(words[2:])
+    tool.check_config(tool.load_config(args))
+
+
+def test_training_commands_are_found():
+    commands = training_commands()
+    assert len(commands) > 5 and {words[0] for words in commands} == {"python", "torchrun"}
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))

@@ -9,7 +9,7 @@ python tools/lazyconfig_train_net.py --config-file F --num-gpus 4 train.output_d
 import contextlib
 import sys
 import traceback
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,13 @@ from recyclelora.engine.launch import launch_processes, resume_command
 from recyclelora.engine.overrides import apply_overrides
 from recyclelora.engine.run import evaluate, train
 from recyclelora.engine.stopping import Stopped
+
+
+def options() -> ArgumentParser:
+    """Detectron2's; the processes of one machine meet at a free port, for several may run here."""
+    parser = default_argument_parser(epilog=__doc__)
+    parser.set_defaults(dist_url="auto")
+    return parser
 
 
 def read_config(file: str) -> DictConfig:
@@ -82,7 +89,7 @@ def main(args: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = default_argument_parser(epilog=__doc__).parse_args()
+    arguments = options().parse_args()
     try:
         launch_processes(main, arguments)
     except torch.multiprocessing.ProcessExitedException:

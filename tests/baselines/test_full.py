@@ -13,7 +13,10 @@ def vit(**settings):
     return DinoVisionTransformer(**sizes | {"out_indices": [0, 1, 2, 3]} | settings)
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_register_tokens": 3, "ffn_layer": "swiglu"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"num_register_tokens": 3, "ffn_layer": "swiglu"}, {"checkpointing": True}],
+)
 def test_exactly_what_the_features_depend_on_trains(settings):
     module = vit(**settings)
     before = {name: p.clone() for name, p in module.named_parameters()}

@@ -31,6 +31,10 @@ def test_what_would_not_fit_is_not_run(benchmark_module, monkeypatch, capsys):
     options = tool.parse(["--runs", "dinov2_l:4"])
     assert tool.in_own_process(runs, "dense", "dinov2_l", 4, options) == {"expected_bytes": 14}
     assert "batch 4: not run" in capsys.readouterr().out
+    runs[1]["variants"]["dense"]["peak_bytes"] = 10**9
+    options = tool.parse(["--runs", "dinov2_l:4", "--most-gb", "2"])
+    expected = tool.in_own_process(runs, "dense", "dinov2_l", 4, options)["expected_bytes"]
+    assert expected == 3 * 10**9 - 10
 
 
 def test_runs_that_the_file_has_are_kept(benchmark_module, tmp_path):

@@ -1,102 +1,253 @@
-"""Two gloo processes train and evaluate what one does, and stop and fail together."""
+"""Two gloo processes, of one machine or of two, train what one trains, and stop and fail alike."""
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from .kinds_of_model import KINDS
+from .kinds_of_model import STEPS as KIND_STEPS
 from .test_lazyconfig_train_net import ROOT, TINY, TOOL, write_blocks
 
 pytestmark = pytest.mark.slow
 STEPS = 20
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone")
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(TOOL))
+LAUNCHER = (str(Path(__file__).with_name("gloo_launcher.py")), "--num-gpus=2")
 # Biases whose gradient is zero but for rounding, which AdamW blows up to full steps: those of
 # attention keys, and those before a GroupNorm of one channel a group.
 NOISE = ("in_proj_bias", "qkv.bias", *(f"input_proj.{level}.0.bias" for level in range(3)))
 
 
-@pytest.fixture(scope="module")
-def streets(tmp_path_factory):
-    root = tmp_path_factory.mktemp("streets")
-    write_blocks(root / "day", 5)  # not to be shared equally by two
-    write_blocks(root / "night", 4)
-    return root
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
-def start(output: Path, streets: Path, *options: str, launcher=TORCHRUN) -> subprocess.Popen:
-    options = (f"train.output_dir={output}", f"dataloader.streets={streets}", *options)
-    command = [sys.executable, *launcher, str(TOOL), "--config-file", str(TINY), "--resume"]
-    return subprocess.Popen(
-        [*command, f"train.max_iter={STEPS}", "train.picture_period=0", *options],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def two_nodes() -> list[tuple[str, ...]]:
+    """How torchrun is started on two machines that meet at one address, with a process each."""
+    meet = ("--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}")
+    return [
+        ("-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={rank}", *meet, str(TOOL))
+        for rank in range(2)
+    ]
 
 
-def finish(process: subprocess.Popen) -> str:
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
+def two_machines() -> list[tuple[str, ...]]:
+    """The same with Detectron2's launcher."""
+    url = f"--dist-url=tcp://127.0.0.1:{free_port()}"
+    return [
+        (LAUNCHER[0], "--num-gpus=1", "--num-machines=2", f"--machine-rank={rank}", url)
+        for rank in range(2)
+    ]
+
+
+class Runs:
+    """Starts runs of the tiny config on the same streets."""
+
+    def __init__(self, streets: Path):
+        self.streets = streets
+
+    def start(self, output: Path, *options: str, how=(str(TOOL),)) -> subprocess.Popen:
+        """One command, ``how``, of a run into ``output`` that resumes what is there."""
+        command = [sys.executable, *how, "--config-file", str(TINY), "--resume"]
+        settings = {
+            "train.output_dir": output,
+            "dataloader.streets": self.streets,
+            "train.max_iter": STEPS,
+            "train.picture_period": 0,
+            "train.checkpoint_period": 0,
+            "train.ema": 0.9,
+        }
+        return subprocess.Popen(
+            [*command, *(f"{key}={value}" for key, value in settings.items()), *options],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def whole(self, output: Path, *options: str, how: list) -> str:
+        """A run to its end, by one command a machine; returns all that was said."""
+        return ends([self.start(output, *options, how=one) for one in how])
+
+
+def ends(processes: list[subprocess.Popen], status: int = 0) -> str:
+    """Wait for all; returns what they said."""
+    said = "\n".join(process.communicate()[0] for process in processes)
+    assert [process.returncode for process in processes] == [status] * len(processes), said
     return said
 
 
-def weights(output: Path) -> dict:
-    return torch.load(output / f"iter_{STEPS:07d}.pth", weights_only=True)["model"]
+def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.001)
 
 
-def test_two_processes_train_what_one_trains(streets, tmp_path):
-    finish(start(tmp_path / "one", streets, launcher=()))
-    finish(start(tmp_path / "two", streets))
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    assert one.keys() == two.keys()
-    for name, value in one.items():
+def logged(output: Path) -> bool:
+    metrics = output / "metrics.json"
+    return metrics.exists() and bool(metrics.read_text())
+
+
+def workers(process: subprocess.Popen) -> list[int]:
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(number) for number in path.read_text().split()]
+
+
+def weights(output: Path, steps: int = STEPS) -> dict:
+    return torch.load(output / f"iter_{steps:07d}.pth", weights_only=True)["model"]
+
+
+def evaluation(output: Path) -> dict:
+    return json.loads((output / "domains.json").read_text())
+
+
+def assert_same(output: Path, other: Path) -> None:
+    """To the bit."""
+    mine = weights(output)
+    for name, value in weights(other).items():
+        assert torch.equal(mine[name], value), name
+    assert evaluation(output) == evaluation(other)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("streets")
+    write_blocks(root / "day", 5)  # not to be shared equally by two
+    write_blocks(root / "night", 4)
+    return Runs(root)
+
+
+@pytest.fixture(scope="module")
+def two(runs, tmp_path_factory):
+    """A run of two processes that never stopped."""
+    output = tmp_path_factory.mktemp("run") / "two"
+    runs.whole(output, how=[TORCHRUN])
+    return output
+
+
+def assert_close(output: Path, other: Path, steps: int) -> None:
+    """Up to the order of sums."""
+    mine, theirs = weights(output, steps), weights(other, steps)
+    assert mine.keys() == theirs.keys()
+    for name, value in theirs.items():
         if not name.endswith(NOISE):
-            torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5, msg=name)
-    first, second = (
-        json.loads((tmp_path / run / "domains.json").read_text()) for run in ("one", "two")
+            torch.testing.assert_close(mine[name], value, rtol=0, atol=1e-5, msg=name)
+
+
+def test_two_processes_train_what_one_trains(runs, two, tmp_path):
+    runs.whole(tmp_path, how=[(str(TOOL),)])
+    assert_close(two, tmp_path, STEPS)
+    assert [d["images"] for d in evaluation(two)["domains"].values()] == [5, 2]
+    means = [evaluation(run)["mean_mIoU"] for run in (two, tmp_path)]
+    np.testing.assert_allclose(*means, atol=0.5)
+
+
+def test_two_processes_train_every_kind_of_model(runs, tmp_path):
+    script = str(Path(__file__).with_name("kinds_of_model.py"))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for name, how in (("one", [script]), ("two", [*TORCHRUN[:-1], script])):
+        command = [sys.executable, *how, str(tmp_path / name), str(runs.streets)]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    for kind in KINDS:
+        assert_close(tmp_path / "two" / kind, tmp_path / "one" / kind, KIND_STEPS)
+    recomputed, kept = (
+        weights(tmp_path / "two" / k, KIND_STEPS) for k in ("recomputed", "adapters")
     )
-    assert [d["images"] for d in second["domains"].values()] == [5, 2]
-    np.testing.assert_allclose(second["mean_mIoU"], first["mean_mIoU"], atol=0.5)
+    assert all(torch.equal(value, kept[name]) for name, value in recomputed.items())
 
 
 @pytest.mark.parametrize("to", ["launcher", "one of two"])
-def test_two_processes_stop_after_the_same_step(streets, tmp_path, to):
-    whole, output = tmp_path / "whole", tmp_path / "run"
-    options = ("train.checkpoint_period=0", "train.ema=0.9")
-    finish(start(whole, streets, *options))
-    process = start(output, streets, *options)
-    metrics = output / "metrics.json"
-    while not metrics.exists() or not metrics.read_text():
-        assert process.poll() is None
-        time.sleep(0.001)
-    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    workers = [int(number) for number in path.read_text().split()]
-    assert len(workers) == 2
-    os.kill(process.pid if to == "launcher" else workers[1], signal.SIGTERM)
+def test_two_processes_stop_after_the_same_step(runs, two, tmp_path, to):
+    process = runs.start(tmp_path, how=TORCHRUN)
+    wait_for(lambda: logged(tmp_path), process)
+    assert len(workers(process)) == 2
+    os.kill(process.pid if to == "launcher" else workers(process)[1], signal.SIGTERM)
     said = process.communicate()[0]
-    (saved,) = output.glob("iter_*.pth")
+    (saved,) = tmp_path.glob("iter_*.pth")
     assert 0 < torch.load(saved, weights_only=True)["iteration"] < STEPS
     assert "-m torch.distributed.run --nproc-per-node=2 --standalone" in said
     assert said.count("to go on: ") == 1
-    finish(start(output, streets, *options))
-    for name, value in weights(whole).items():
-        assert torch.equal(weights(output)[name], value), name
+    runs.whole(tmp_path, how=[TORCHRUN])
+    assert_same(tmp_path, two)
 
 
-def test_two_processes_end_together_at_a_bad_batch(streets, tmp_path):
-    diverging = ("optimizer.lr=1", "optimizer.weight_decay=1000")
-    process = start(tmp_path, streets, *diverging)
+def test_two_machines_by_torchrun_stop_and_go_on(runs, two, tmp_path):
+    processes = [runs.start(tmp_path, how=one) for one in two_nodes()]
+    wait_for(lambda: logged(tmp_path), processes[1])
+    os.kill(workers(processes[1])[0], signal.SIGTERM)  # one machine is to be switched off
+    said = ends(processes)
+    assert said.count("to go on: ") == 1
+    (saved,) = tmp_path.glob("iter_*.pth")
+    assert 0 < torch.load(saved, weights_only=True)["iteration"] < STEPS
+    runs.whole(tmp_path, how=two_nodes())
+    assert_same(tmp_path, two)
+
+
+def test_detectron2s_launcher_on_one_machine_and_on_two(runs, two, tmp_path):
+    process = runs.start(tmp_path, how=LAUNCHER)
+    wait_for(lambda: logged(tmp_path), process)
+    process.send_signal(signal.SIGTERM)  # its processes get it from it
+    said = ends([process])
+    assert said.count("to go on: ") == 1 and "Traceback" not in said
+    assert "--num-gpus=2" in said.partition("to go on: ")[2]
+    (saved,) = tmp_path.glob("iter_*.pth")
+    assert 0 < torch.load(saved, weights_only=True)["iteration"] < STEPS
+    runs.whole(tmp_path, how=two_machines())
+    assert_same(tmp_path, two)
+
+
+def test_an_interrupted_evaluation_is_made_anew_and_counts_once(runs, two, tmp_path):
+    shutil.copytree(two, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "domains.json").unlink()
+    process = runs.start(tmp_path, "evaluation.protocol.long_side=4096", how=TORCHRUN)
+    log = tmp_path / "log.txt"
+    wait_for(lambda: log.read_text().count("Evaluating the averaged weights") == 2, process)
+    os.kill(process.pid, signal.SIGTERM)
     said = process.communicate()[0]
-    assert process.returncode == 1
+    assert said.count("to go on: ") == 1
+    assert not (tmp_path / "domains.json").exists()
+    runs.whole(tmp_path, how=[TORCHRUN])
+    assert_same(tmp_path, two)
+
+
+def test_machines_that_share_no_folder_cannot_resume(runs, two, tmp_path):
+    shutil.copytree(two, tmp_path / "first")
+    processes = [
+        runs.start(tmp_path / name, f"train.max_iter={STEPS + 1}", how=one)
+        for name, one in zip(("first", "second"), two_nodes(), strict=True)
+    ]
+    said = ends(processes, status=1)
+    assert "on a file system that all machines share" in said
+    assert not list((tmp_path / "second").glob("iter_*.pth"))
+
+
+def test_a_folder_that_another_run_writes_to_is_refused(runs, tmp_path):
+    first = runs.start(tmp_path)
+    wait_for(lambda: logged(tmp_path), first)
+    said = ends([runs.start(tmp_path)], status=1)
+    assert f"error: another training writes to {tmp_path} (process {first.pid} on " in said
+    ends([first])
+
+
+def test_two_processes_end_together_at_a_bad_batch(runs, tmp_path):
+    diverging = ("optimizer.lr=1", "optimizer.weight_decay=1000")
+    said = ends([runs.start(tmp_path, *diverging, how=TORCHRUN)], status=1)
     assert "error: " in said and "is saved in" in said
     (batch,) = tmp_path.glob("bad_batch_*.pth")
     content = torch.load(batch, weights_only=True)

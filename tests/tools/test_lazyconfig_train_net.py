@@ -127,6 +127,19 @@ def test_resume_continues_bit_for_bit(finished, streets, tmp_path):
     assert all(torch.equal(a["exp_avg_sq"], b["exp_avg_sq"]) for a, b in states)
 
 
+def test_resuming_with_other_settings_is_refused_or_told(finished, streets, tmp_path, capfd):
+    arguments = [f"train.output_dir={tmp_path}", f"dataloader.streets={streets}"]
+    torch.save(checkpoint(finished, 2), tmp_path / "iter_0000002.pth")
+    said = refusal("--resume", *arguments, "optimizer.lr=1e-3")
+    assert f"{tmp_path}/iter_0000002.pth cannot be resumed with optimizer.lr=0.001" in said
+    assert not list(tmp_path.glob("iter_0000004.pth")) and "Traceback" not in "".join(
+        capfd.readouterr()
+    )
+    run_tool("--resume", *arguments, "train.max_iter=3")
+    assert "train.max_iter=3 instead of 4: from here on" in "".join(capfd.readouterr())
+    assert checkpoint(tmp_path, 3)["settings"]["train.max_iter"] == 3
+
+
 def test_eval_only_repeats_the_evaluation(finished, streets, tmp_path):
     run_tool(
         "--eval-only",

@@ -109,7 +109,36 @@ def test_memory_table_has_a_row_for_each_backbone_and_batch(tool, monkeypatch, t
     assert cells[1] == ["dinov2_l", "1", "1.4 GB", "6.5 GB", "2.5 GB"]
     assert "512 x 512 pixels" in lines[-1] and "In brackets" not in lines[-1]
     assert lines[-1].endswith("On 1 CPU core (a chip), 1 thread; torch 2.11, commit abc, def.")
-    runs[1]["variants"] = {**variants, "dense": {"expected_bytes": 17.3e9}}
+    runs[1]["variants"] = {name: {"expected_bytes": 17.3e9} for name in variants}
     file.write_text(json.dumps({"runs": runs, "settings": settings}))
     lines = tool.memory_table().splitlines()
-    assert "(17 GB)" in lines[3] and "In brackets: not run" in lines[-1]
+    assert "| 1.4 GB  | (17 GB) | (17 GB)" in lines[3] and "In brackets: not run" in lines[-1]
+    assert lines[-1].endswith("commit abc.")
+
+
+def test_hours_table_says_that_it_is_an_estimate(tool, benchmark_module, monkeypatch, tmp_path):
+    hours = benchmark_module("hours")
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    assert tool.hours_table() == tool.NOT_RUN
+    counted = {
+        "dense": {"operations": 2 * 10**12, "calls": 10_000},
+        "dense, checkpointing": {"operations": 3 * 10**12, "calls": 12_000},
+        "prediction": {"operations": 10**12},
+    }
+    result = {
+        "environment": {"machine": "a machine", "versions": {"torch": "2.11"}, "commit": "abc"},
+        "assumed": {"shares": hours.SHARES, "seconds_a_call": hours.CALL},
+        "iterations": 40_000,
+        "batch": 4,
+        "counted": counted,
+        "hours": {"dense": hours.hours(**counted["dense"])},
+        "evaluation_share": hours.evaluation_share(counted),
+    }
+    (tmp_path / "results" / "benchmark").mkdir(parents=True)
+    (tmp_path / "results" / "benchmark" / "hours.json").write_text(json.dumps(result))
+    lines = tool.hours_table().splitlines()
+    cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
+    # 8e12 operations at 60 %, or at 30 % and 0.15 s of calls, 40,000 times.
+    assert cells[:2] == ["RTX A6000", "3.8 to 9.3 h"]
+    for said in ("not measured on a GPU", "1.50 times the work", "30% to 60% in float32"):
+        assert said in lines[-1]

@@ -7,8 +7,8 @@
 Forward, backward and AdamW with the published Mask2Former head, 512 pixels, with and without
 activation checkpointing, with dense and sparse A. Each variant runs in a process of its own; on the
 CPU its resident memory counts, on a GPU what tensors occupy. All variants of a backbone have to
-compute the same first loss. What by its two smaller batches would not fit into the memory that is
-free is not run: the line through those two is its entry. ``--keep`` takes up where a run ended.
+compute the same first loss. What by its two smaller batches would need more than ``--most-gb`` is
+not run: the line through those two is its entry. ``--keep`` takes up where a run ended.
 """
 
 import argparse
@@ -103,7 +103,8 @@ def in_own_process(
         if run["backbone"] == backbone and (found := run["variants"][name]).get("peak_bytes")
     }
     expected = expected_bytes(smaller, batch)
-    if expected is not None and expected > free_bytes(args.device):
+    most = 0.8 * free_bytes(args.device) if args.most_gb is None else args.most_gb * 1e9
+    if expected is not None and expected > most:
         print(f"{backbone}, {name}, batch {batch}: not run, it needs {expected / 1e9:.1f} GB")
         return {"expected_bytes": expected}
     spawn, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
@@ -173,6 +174,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--head", choices=HEADS, default="full", help="full: the published one (default)")
     measure.add_crop(parser, 512)
     add("--precision", choices=PRECISIONS, default="float32", help="default: float32, the paper's")
+    add("--most-gb", type=measure.count, help="default: four fifths of the memory that is free")
     add("--keep", action="store_true", help="do not measure anew what the output file has")
     return parser.parse_args(arguments)
 

@@ -74,3 +74,11 @@ def test_bad_arguments(tmp_path, bad):
     with pytest.raises(ValueError, match=r"at least 1|bmp"):
         write_streets(tmp_path / "x", **SMALL, **bad)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"count": "many"}', "{"])
+def test_a_dataset_json_of_something_else_is_refused(tmp_path, content):
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(ValueError, match="not empty and has no readable dataset"):
+        write_streets(tmp_path, count=1, workers=1, **SMALL)
+    assert (tmp_path / "dataset.json").read_text() == content

@@ -1,5 +1,6 @@
 """Full fine-tuning: the backbone itself learns."""
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -47,17 +48,20 @@ def fine_tune(module: nn.Module) -> nn.Module:
 
 def parameters_in_use(module: nn.Module) -> set[str]:
     """Names of the parameters that the output of ``module`` depends on."""
-    shapes = {name: _on_meta(p).requires_grad_() for name, p in module.named_parameters()}
-    buffers = {name: _on_meta(b) for name, b in module.named_buffers()}
-    images = torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE, device="meta")
+    # A twin without memory, not the module called with other parameters: checkpointed blocks are
+    # called once more while the gradients are made.
+    memo: dict[int, Tensor] = {id(p): nn.Parameter(_on_meta(p)) for p in module.parameters()}
+    memo.update({id(b): _on_meta(b) for b in module.buffers()})
+    twin = copy.deepcopy(module, memo)
     with torch.enable_grad():
-        output = torch.func.functional_call(module, shapes | buffers, (images,))
-    features = list(output.values()) if isinstance(output, Mapping) else [output]
-    total = torch.stack([feature.float().sum() for feature in features]).sum()
+        output = twin(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE, device="meta"))
+        features = list(output.values()) if isinstance(output, Mapping) else [output]
+        total = torch.stack([feature.float().sum() for feature in features]).sum()
     if not total.requires_grad:
         return set()
-    gradients = torch.autograd.grad(total, list(shapes.values()), allow_unused=True)
-    return {name for name, gradient in zip(shapes, gradients, strict=True) if gradient is not None}
+    names, parameters = zip(*twin.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    return {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
 
 
 def _on_meta(tensor: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """Start the processes of a run: one, several GPUs of one or more machines, or those of torchrun."""
 
+import contextlib
+import multiprocessing
 import os
 import shlex
+import signal
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -12,6 +15,8 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 
 from recyclelora.bad_input import whole_number
+
+from .stopping import SIGNALS
 
 
 def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None:
@@ -40,14 +45,41 @@ def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None
             f"--num-machines {args.num_machines} needs a GPU on each and torch sees none here: "
             "start CPU processes by torchrun --nnodes N tools/lazyconfig_train_net.py ..."
         )
-    launch(
-        main,
-        num_gpus_per_machine=args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise ValueError(
+            f"--num-machines {args.num_machines} needs the address where they meet: give all of "
+            "them --dist-url tcp://FIRST_MACHINE:PORT"
+        )
+    several = args.num_gpus * args.num_machines > 1
+    with _passing_on_signals() if several else contextlib.nullcontext():
+        launch(
+            main,
+            num_gpus_per_machine=args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+
+
+@contextlib.contextmanager
+def _passing_on_signals() -> Iterator[None]:
+    """SIGTERM and Ctrl-C are for the processes that run meanwhile; this one ends after them."""
+
+    def pass_on(number: int, _: object) -> None:
+        children = multiprocessing.active_children()
+        for child in children:
+            os.kill(child.pid, number)
+        if not children:  # none has begun
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def resume_command() -> str:

@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import TensorboardXWriter
-from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
@@ -27,33 +25,14 @@ from .checkpoint import Checkpoints, evaluated_weights, load_model, read_checkpo
 from .ema import weight_average
 from .hooks import Every, StepTimer, WriteScalars
 from .metrics import WINDOW, MetricsFile
+from .output import LOGGER, only_training, setup
 from .param_groups import groups_table
 from .predictor import predictor
 from .progress import ProgressLine
+from .same_run import check_same_run, run_settings
 from .stopping import StopBetweenSteps, Stopped, StopRequest
 from .trained import TRAINED, load_trained
 from .trainer import Trainer, amp_dtype
-
-LOGGER = "recyclelora.run"
-
-
-def setup(cfg: DictConfig) -> logging.Logger:
-    """Make the output folder, start its log and seed the libraries' generators."""
-    output = Path(cfg.train.output_dir)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name in ("recyclelora", "detectron2", "fvcore"):
-            logger = setup_logger(str(output / "log.txt"), comm.get_rank(), name=name)
-            logger.setLevel(logging.INFO)
-        if comm.is_main_process():
-            LazyConfig.save(cfg, str(output / "config.yaml"))
-    except OSError as error:
-        raise ValueError(
-            f"train.output_dir={output} must be a folder to write to, got: {error.strerror}; "
-            "choose another one"
-        ) from error
-    seed_all_rng(cfg.train.seed)
-    return logging.getLogger(LOGGER)
 
 
 def build_model(
@@ -105,10 +84,11 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
 
     Raises:
         Stopped: SIGTERM or SIGINT came; everything is saved.
+        ValueError: among others, another training writes there, or what is resumed is another run.
         OSError: among others, the disk is full; the checkpoints written before are whole.
     """
     try:
-        with StopRequest() as request:
+        with StopRequest() as request, only_training(cfg.train.output_dir):
             _train(cfg, resume, request)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -120,7 +100,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
 
 
 def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
-    log = setup(cfg)
+    log, settings = setup(cfg), run_settings(cfg)
     device = pick_device(cfg.train.device)
     domains = _domains(cfg)  # first: a target set that is missing must not show after the training
     _check_protocol(cfg, domains)
@@ -157,7 +137,8 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
 
     def save(done: int) -> None:
         if comm.is_main_process():
-            checkpoints.save(model=model, iteration=done, training=trainer.state_dict())
+            training = {**trainer.state_dict(), "settings": settings}
+            checkpoints.save(model=model, iteration=done, training=training)
 
     log.info("Optimiser groups:\n%s", groups_table(optimizer))
     trainer.register_hooks(_hooks(cfg, model, domains, trainer, request, start, save))
@@ -186,7 +167,13 @@ def _found(cfg, checkpoints: Checkpoints, resume: bool, log) -> tuple[Path, dict
     found = checkpoints.latest(log=log.warning)
     if resume and found is None:
         log.info("No checkpoint in %s: beginning with iteration 0", cfg.train.output_dir)
-    comm.synchronize()  # all have read before the main process tidies
+    # All have read before the main process tidies.
+    seen = set(comm.all_gather(None if found is None else found[1]["iteration"]))
+    if len(seen) > 1:
+        raise ValueError(
+            f"the processes of this run see different checkpoints in {cfg.train.output_dir}: to "
+            "resume it must be on a file system that all machines share"
+        )
     if comm.is_main_process():
         if found is not None:
             checkpoints.set_aside_after(found[0])
@@ -203,6 +190,11 @@ def _build_to_train(cfg, found, device, log) -> tuple[int, nn.Module]:
             raise ValueError(
                 f"{path} has weights alone and cannot be resumed: begin a run with them by "
                 f"train.init_checkpoint={path} and another train.output_dir"
+            )
+        if changes := check_same_run(content.get("settings"), cfg, source=str(path)):
+            log.warning(
+                "Resuming with %s: from here on it is another run than one that never stopped",
+                ", ".join(changes),
             )
         model = build_model(cfg, device=device, state=content["model"], source=str(path))
         log.info("Resuming from %s at iteration %d", path, content["iteration"])

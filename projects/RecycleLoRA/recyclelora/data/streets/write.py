@@ -103,6 +103,8 @@ def _claim(root: Path, header: dict, count: int):
         return
     try:
         there = json.loads((root / "dataset.json").read_text())
+        if not isinstance(there, dict) or not isinstance(there.get("count", 0), int):
+            raise ValueError("not what is written here")
     except (OSError, ValueError):
         raise ValueError(
             f"{root} is not empty and has no readable dataset.json: name another folder"
