@@ -232,3 +232,17 @@ def test_adapting_is_silent_otherwise():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         adapt(nn.Sequential(nn.Linear(8, 8)), r_main=3, r_sub=1)
+
+
+@pytest.mark.parametrize("sparse_a", [False, True])
+def test_what_follows_a_linear_may_change_its_output_in_place(sparse_a):
+    """As nn.ReLU(inplace=True) does, and timm where it adds biases to a fused qkv."""
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(inplace=True), nn.Linear(32, 16))
+    x = torch.randn(2, 5, 16)
+    expected = model(x).detach() + 1
+    adapted = adapt(model, r_main=4, r_sub=2, sparse_a=sparse_a)
+    out = adapted(x)
+    out += 1
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+    out.square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in adapted.parameters() if p.requires_grad)

@@ -14,7 +14,12 @@ from recyclelora.adapters import (
     merge,
     save_adapters,
 )
-from recyclelora.backbone import DinoVisionTransformer, load_weights
+from recyclelora.backbone import (
+    AnyViT,
+    DinoVisionTransformer,
+    Eva02VisionTransformer,
+    load_weights,
+)
 from recyclelora.baselines import Rein, dora, fine_tune, soma
 from recyclelora.data import Folding, LabelMap, TrainMapper, build_train_loader, register_folder
 from recyclelora.engine import Checkpoints, PolyWithAnnealedDecay, parameter_groups
@@ -117,6 +122,12 @@ CALLS = {
     "ViT: four channels": (lambda: vit()(torch.zeros(1, 4, 32, 32)), "images must be (B, 3, H, W)"),
     "ViT: an odd size": (lambda: vit()(torch.zeros(1, 3, 33, 32)), "multiples of the patch size"),
     "ViT: no pixels": (lambda: vit()(torch.zeros(1, 3, 0, 32)), "multiples of the patch size"),
+    "EVA-02: seven heads": (lambda: Eva02VisionTransformer(num_heads=7), "4 * num_heads"),
+    "EVA-02: a ratio of text": (lambda: Eva02VisionTransformer(mlp_ratio="4"), "mlp_ratio must be"),
+    "AnyViT: no patches": (
+        lambda: AnyViT(nn.Identity(), lambda _, images: [images] * 4, img_size=32),
+        "must give maps of 2x2 patches",
+    ),
     "load_weights: into a linear": (lambda: load_weights(linear(), None), "got Linear"),
     "load_weights: a number": (lambda: load_weights(vit(), 3), "weights must be a path"),
     "segmentor: no backbone": (lambda: build_segmentor(None), "backbone must be a Detectron2"),

@@ -4,6 +4,7 @@ from .files import load_adapters, save_adapters
 from .inject import adapt
 from .layer import DualLoRALinear
 from .merging import MergeableLinear, merge, merged, unmerge
+from .reach import unreached_linears
 from .state import (
     activate_pair,
     active,
@@ -30,4 +31,5 @@ __all__ = [
     "pair_names",
     "save_adapters",
     "unmerge",
+    "unreached_linears",
 ]

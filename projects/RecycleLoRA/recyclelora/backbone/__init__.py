@@ -1,15 +1,19 @@
-"""DINOv2 and EVA-02 as Detectron2 backbones, and the loader of their pretrained weights."""
+"""DINOv2, EVA-02 and any other ViT as Detectron2 backbones, and the loader of their weights."""
 
+from .any_vit import AnyViT
 from .eva02 import Eva02VisionTransformer
+from .hugging_face_vit import hugging_face_vit
 from .load import load_weights
 from .presets import dinov2_vitb, dinov2_vitg, dinov2_vitl, dinov2_vits, eva02_vitb, eva02_vitl
 from .pyramid import feature_pyramid
 from .resample import resample_patch_kernel, resample_position_embedding
+from .timm_vit import timm_vit
 from .vit import DinoVisionTransformer
 from .weights import WEIGHTS
 
 __all__ = [
     "WEIGHTS",
+    "AnyViT",
     "DinoVisionTransformer",
     "Eva02VisionTransformer",
     "dinov2_vitb",
@@ -19,7 +23,9 @@ __all__ = [
     "eva02_vitb",
     "eva02_vitl",
     "feature_pyramid",
+    "hugging_face_vit",
     "load_weights",
     "resample_patch_kernel",
     "resample_position_embedding",
+    "timm_vit",
 ]

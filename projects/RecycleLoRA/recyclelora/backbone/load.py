@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import nn
 
+from .any_vit import AnyViT
 from .files import read_checkpoint, some_of
 from .plain_vit import PatchEmbed
 from .resample import resample_patch_kernel, resample_position_embedding
@@ -44,14 +45,16 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
     state dicts (PyTorch or safetensors files) and ONNX exports; for EVA-02 official ``.pt`` files
     and timm state dicts; and checkpoints that hold such a backbone under a prefix. A patch kernel
     of another size and a position embedding of another grid are resampled (bicubic, no
-    antialiasing) to those of ``module``. To be called before ``recyclelora.adapt``.
+    antialiasing) to those of ``module``. What :func:`timm_vit` and :func:`hugging_face_vit` make is
+    loaded, and resampled, by those libraries. To be called before ``recyclelora.adapt``.
 
     Args:
-        module: a :class:`DinoVisionTransformer`, an :class:`Eva02VisionTransformer` or another
-            backbone that :class:`ReadsCheckpoints`; on the meta device it is returned as it is,
-            nothing is read.
+        module: a :class:`DinoVisionTransformer`, an :class:`Eva02VisionTransformer`, an
+            :class:`AnyViT` or another backbone that :class:`ReadsCheckpoints`; on the meta device
+            it is returned as it is, nothing is read.
         weights: a path, a name in ``recyclelora.backbone.WEIGHTS``, or None to keep the random
-            initialisation.
+            initialisation; for an :class:`AnyViT` a path, or "pretrained" for what its library
+            downloads under its name.
 
     Raises:
         TypeError: another kind of module, or weights that are no path.
@@ -62,9 +65,9 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
     >>> from recyclelora.backbone import dinov2_vits
     >>> backbone = load_weights(dinov2_vits(patch_size=16, img_size=512), None)
     """
-    if not isinstance(module, ReadsCheckpoints):
+    if not isinstance(module, ReadsCheckpoints | AnyViT):
         raise TypeError(
-            "weights go into a DinoVisionTransformer or an Eva02VisionTransformer, got "
+            "weights go into a DinoVisionTransformer, an Eva02VisionTransformer or an AnyViT, got "
             f"{type(module).__name__}"
         )
     if weights is None:
@@ -73,6 +76,9 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
         raise TypeError(f"weights must be a path, a known name or None, got {weights!r}")
     if any(parameter.is_meta for parameter in module.parameters()):
         logger.info("weights %s not read: the backbone is on the meta device", weights)
+        return module
+    if isinstance(module, AnyViT):
+        module.load_pretrained(weights)
         return module
     path = locate_weights(weights)
     tensors = read_checkpoint(path)

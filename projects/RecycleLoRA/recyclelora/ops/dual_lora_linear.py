@@ -79,7 +79,10 @@ def dual_lora_linear(
         # torch.func refuses an operator's autograd, and forward mode would drop the tangents
         # there: the plain formula has every derivative.
         return reference.dual_lora_linear(*arguments, scaling, columns)[0]
-    return torch.ops.recyclelora.dual_lora_linear(*arguments, scaling, columns)[0]
+    out, _ = torch.ops.recyclelora.dual_lora_linear(*arguments, scaling, columns)
+    # The operator hands out a view of its product, and of its several outputs autograd would refuse
+    # one to whoever changes it in place, as nn.ReLU(inplace=True) does behind a linear.
+    return torch.ops.aten._unsafe_view(out, out.shape)
 
 
 FORWARD = "recyclelora::dual_lora_linear"

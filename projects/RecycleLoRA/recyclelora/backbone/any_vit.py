@@ -1,0 +1,122 @@
+"""Any vision transformer as a Detectron2 backbone: a module, and how to ask it for feature maps."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone
+from torch import nn
+
+from recyclelora.adapters.reach import call_on_meta, unreached_linears
+
+from .files import some_of
+from .plain_vit import patch_grid
+from .pyramid import PATCH_SIZE, feature_pyramid, pyramid_shape
+
+
+class AnyViT(Backbone):
+    """A vision transformer of another library, with a pyramid ``res2`` .. ``res5`` of its maps.
+
+    :func:`timm_vit` and :func:`hugging_face_vit` make one by name. With a model of your own, say
+    how it gives the four maps. The pyramid is as in :class:`DinoVisionTransformer`: the maps
+    resized by 4, 2, 1 and 1/2, so patches must have 16 pixels.
+
+    What goes wrong in silence elsewhere is an error here: a pass over shapes (on the meta device,
+    when the backbone is built) finds maps of other sizes, and linear layers in which
+    ``recyclelora.adapt`` would put adapters that do nothing. Buffers that the model would not save
+    are made to be saved, so that a run resumed from a checkpoint has them again.
+
+    Args:
+        vit: the model; it is changed in place by ``adapt`` and lies at ``vit`` in the state dict.
+        feature_maps: ``feature_maps(vit, images)`` gives four maps (B, dim, H / 16, W / 16), made
+            of the patch tokens alone, for images (B, 3, H, W).
+        img_size: pixels of the image that is tried, one number or (height, width).
+        pretrained: ``pretrained(weights)`` makes ``vit`` anew with these weights; without it
+            ``load_weights`` refuses, and ``vit`` has to come with its weights.
+
+    Raises:
+        ValueError: the maps do not fit, or linear layers are out of reach, in one sentence.
+
+    >>> class TwoBlocks(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.patches = nn.Conv2d(3, 8, 16, 16)
+    ...         self.blocks = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+    >>> def maps(vit, images):
+    ...     first = vit.blocks[0](vit.patches(images).movedim(1, -1))
+    ...     second = vit.blocks[1](first)
+    ...     return [tokens.movedim(-1, 1) for tokens in (first, first, second, second)]
+    >>> backbone = AnyViT(TwoBlocks(), maps, img_size=64)
+    >>> {level: tuple(f.shape[1:]) for level, f in backbone(torch.zeros(1, 3, 64, 96)).items()}
+    {'res2': (8, 16, 24), 'res3': (8, 8, 12), 'res4': (8, 4, 6), 'res5': (8, 2, 3)}
+    """
+
+    def __init__(
+        self,
+        vit: nn.Module,
+        feature_maps: Callable[[nn.Module, torch.Tensor], Sequence[torch.Tensor]],
+        *,
+        img_size: int | Sequence[int] = 512,
+        pretrained: Callable[[str | os.PathLike], nn.Module] | None = None,
+    ):
+        super().__init__()
+        self.vit = vit
+        self.feature_maps = feature_maps
+        self.pretrained = pretrained
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        image = torch.empty(1, 3, height, width, device="meta")
+        self.embed_dim = call_on_meta(self, image)["res4"].shape[1]
+        _refuse_unreached(self, image)
+        _save_every_buffer(vit)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        grid = patch_grid(images, PATCH_SIZE)
+        maps = list(self.feature_maps(self.vit, images))
+        if len({m.shape[1] for m in maps}) != 1 or any(m.shape[2:] != grid for m in maps):
+            raise ValueError(
+                f"feature_maps must give maps of {grid[0]}x{grid[1]} patches, equally many "
+                f"channels in each, for an image of {images.shape[2]}x{images.shape[3]} pixels; "
+                f"{type(self.vit).__name__} gave {', '.join(str(tuple(m.shape)) for m in maps)}: "
+                f"only a plain transformer with patches of {PATCH_SIZE} pixels fits"
+            )
+        return feature_pyramid(maps)
+
+    def load_pretrained(self, weights: str | os.PathLike) -> None:
+        """For :func:`load_weights`: put the model with these weights in the place of this one."""
+        if self.pretrained is None:
+            raise TypeError(
+                f"this AnyViT cannot load weights by itself: load {os.fspath(weights)!r} into its "
+                f"{type(self.vit).__name__} before, or give it a function pretrained(weights)"
+            )
+        vit = self.pretrained(weights)
+        _save_every_buffer(vit)
+        self.vit = vit
+
+    @property
+    def size_divisibility(self) -> int:
+        """Sides to pad images to, so that res5 is exactly half of res4."""
+        return self.output_shape()["res5"].stride
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and strides (4, 8, 16, 32) of the pyramid."""
+        return pyramid_shape(self.embed_dim, PATCH_SIZE)
+
+
+def _refuse_unreached(backbone: AnyViT, image: torch.Tensor) -> None:
+    unreached = unreached_linears(backbone, image)
+    if unreached:
+        raise ValueError(
+            f"adapters could not act on {len(unreached)} linear layers of "
+            f"{type(backbone.vit).__name__} ({some_of(unreached, 3)}): its forward reads their "
+            "weights without calling them, or computes nothing of the maps from them; choose a "
+            "model that calls them, and remove heads and blocks that the maps do not need"
+        )
+
+
+def _save_every_buffer(module: nn.Module) -> None:
+    saved = module.state_dict().keys()
+    for name, buffer in list(module.named_buffers(remove_duplicate=False)):
+        if name not in saved:
+            owner, _, leaf = name.rpartition(".")
+            module.get_submodule(owner).register_buffer(leaf, buffer)

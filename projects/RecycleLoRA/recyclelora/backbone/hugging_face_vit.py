@@ -1,0 +1,116 @@
+"""Vision transformers of Hugging Face transformers by name or folder."""
+
+import functools
+import inspect
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .any_vit import AnyViT
+from .plain_vit import patch_map, pyramid_blocks
+from .pyramid import PATCH_SIZE
+
+
+def hugging_face_vit(
+    name: str | os.PathLike,
+    *,
+    img_size: int | Sequence[int] = 512,
+    out_indices: Sequence[int] | None = None,
+    checkpointing: bool = False,
+    **settings: Any,
+) -> AnyViT:
+    """A plain vision transformer of ``transformers``, a backbone with ``res2`` .. ``res5``.
+
+    Its patches must have 16 pixels: these models cannot be resampled, timm's can. The vision half
+    of a model for images and texts is taken. Pooling heads and the blocks after the last of
+    ``out_indices`` are left out; prefix tokens (cls, registers) stay out of the maps. Weights are
+    random until :func:`load_weights`: "pretrained" are those of ``name``, a path is another folder
+    of the same model. Needs ``pip install transformers``.
+
+    Args:
+        name: of a repository on the Hugging Face hub, or a folder with ``config.json``.
+        img_size: pixels of the image that is tried, one number or (height, width); the maps are of
+            any image's size where the model interpolates its positions.
+        out_indices: the four blocks that become res2 .. res5, counted from 0; by default those
+            after 1/3, 1/2, 2/3 and all of the depth.
+        checkpointing: recompute each block in the backward pass to save memory.
+        **settings: of the model's configuration that are to differ, as ``num_hidden_layers``.
+
+    Raises:
+        ValueError: transformers is not installed, cannot build this model, or it is no plain ViT
+            with patches of 16 pixels.
+    """
+    vit, indices = _create(name, out_indices, settings)
+
+    def prepared(vit: nn.Module) -> nn.Module:
+        if getattr(vit, "pooler", None) is not None:
+            vit.pooler = None  # every model that has one goes without where it is None
+        if checkpointing:
+            vit.gradient_checkpointing_enable({"use_reentrant": False})
+        return vit
+
+    def pretrained(weights: str | os.PathLike) -> nn.Module:
+        source = name if weights == "pretrained" else weights
+        return prepared(_create(name, out_indices, settings, source)[0])
+
+    return AnyViT(
+        prepared(vit),
+        functools.partial(_maps, indices=indices),
+        img_size=img_size,
+        pretrained=pretrained,
+    )
+
+
+def _create(
+    name: str | os.PathLike,
+    out_indices: Sequence[int] | None,
+    settings: dict[str, Any],
+    source: str | os.PathLike | None = None,
+) -> tuple[nn.Module, Sequence[int]]:
+    """The model of ``name`` with the weights of ``source``, and the blocks that are wanted."""
+    try:
+        from transformers import AutoConfig, AutoModel
+    except ImportError as error:
+        raise ValueError(
+            f"{name!r} is a model of transformers, which is not installed: pip install transformers"
+        ) from error
+    try:
+        config = AutoConfig.from_pretrained(name)
+        config = getattr(config, "vision_config", config)
+        config.update(settings)
+        if config.patch_size not in (PATCH_SIZE, [PATCH_SIZE, PATCH_SIZE]):
+            raise ValueError(f"its patches have {config.patch_size} pixels, expected {PATCH_SIZE}")
+        indices = pyramid_blocks(out_indices, config.num_hidden_layers)
+        config.num_hidden_layers = 1 + max(indices)
+        if getattr(config, "vision_use_head", False):
+            config.vision_use_head = False
+        if source is None:
+            return AutoModel.from_config(config), indices
+        vit, told = AutoModel.from_pretrained(source, config=config, output_loading_info=True)
+        if told["missing_keys"]:
+            raise ValueError(f"missing: {', '.join(sorted(told['missing_keys'])[:6])}")
+        return vit, indices
+    except Exception as error:  # of transformers, the hub's client and its network libraries
+        reason = " ".join(str(error).split())[:300]
+        what = "build" if source is None else f"load the weights of {os.fspath(source)!r} into"
+        raise ValueError(
+            f"transformers cannot {what} the vision model of {os.fspath(name)!r} ({reason}): check "
+            "the name, the folder and the settings"
+        ) from error
+
+
+def _maps(vit: nn.Module, images: torch.Tensor, *, indices: Sequence[int]) -> list[torch.Tensor]:
+    any_size = "interpolate_pos_encoding" in inspect.signature(vit.forward).parameters
+    options = {"interpolate_pos_encoding": True} if any_size else {}
+    states = vit(images, output_hidden_states=True, **options).hidden_states
+    grid = images.shape[2] // PATCH_SIZE, images.shape[3] // PATCH_SIZE
+    return [_map(states[1 + index], grid) for index in indices]  # before them, the embeddings
+
+
+def _map(state: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    if state.dim() == 4:  # SAM: (B, rows, columns, dim)
+        return state.permute(0, 3, 1, 2).contiguous()
+    return patch_map(state, grid)

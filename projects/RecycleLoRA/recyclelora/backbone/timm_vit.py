@@ -1,0 +1,128 @@
+"""Vision transformers of timm by name: DINOv3, SigLIP, SAM's encoder and many more."""
+
+import difflib
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .any_vit import AnyViT
+from .files import read_checkpoint
+from .plain_vit import pyramid_blocks
+from .pyramid import PATCH_SIZE
+from .weights import locate_weights
+
+logger = logging.getLogger(__name__)
+
+
+def timm_vit(
+    name: str,
+    *,
+    img_size: int | Sequence[int] = 512,
+    out_indices: Sequence[int] | None = None,
+    checkpointing: bool = False,
+    **options: Any,
+) -> AnyViT:
+    """A plain vision transformer of timm, at patch 16, as a backbone with ``res2`` .. ``res5``.
+
+    Heads, the final norm and the blocks after the last of ``out_indices`` are removed; prefix
+    tokens (cls, registers) stay out of the maps. Weights are random until :func:`load_weights`:
+    "pretrained" are those that timm downloads for ``name``, a path is a file that timm can read;
+    timm resamples patch kernels and position embeddings to 16 pixels and ``img_size``.
+    Needs ``pip install 'recyclelora[timm]'``.
+
+    Args:
+        name: of a model in timm, as "vit_large_patch16_dinov3.lvd1689m".
+        img_size: pixels that position embeddings are made for, one number or (height, width).
+            Images of other sizes are taken where timm's model can.
+        out_indices: the four blocks that become res2 .. res5, counted from 0; by default those
+            after 1/3, 1/2, 2/3 and all of the depth.
+        checkpointing: recompute each block in the backward pass to save memory.
+        **options: further arguments of ``timm.create_model``, as ``depth`` or ``drop_path_rate``.
+
+    Raises:
+        ValueError: timm is not installed, has no such model, or cannot build it at this size; or
+            the model is no plain ViT, or adapters could not reach all of its linear layers.
+    """
+    options |= {"img_size": img_size, "patch_size": PATCH_SIZE}
+    vit = _create(name, options)
+    if not hasattr(vit, "blocks") or not hasattr(vit, "forward_intermediates"):
+        raise ValueError(
+            f"{name!r} ({type(vit).__name__}) is no plain vision transformer, whose blocks all "
+            "have maps of one size: choose one, such as vit_base_patch16_224"
+        )
+    indices = pyramid_blocks(out_indices, len(vit.blocks))
+
+    def trimmed(vit: nn.Module) -> nn.Module:
+        vit.prune_intermediate_layers(sorted(set(indices)), prune_norm=True, prune_head=True)
+        _call_projections(vit)
+        vit.set_grad_checkpointing(checkpointing)
+        return vit
+
+    return AnyViT(
+        trimmed(vit),
+        functools.partial(_maps, indices=indices),
+        img_size=img_size,
+        pretrained=lambda weights: trimmed(_create_pretrained(name, options, weights)),
+    )
+
+
+def _create(name: str, options: dict[str, Any]) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(
+            f"{name!r} is a model of timm, which is not installed: pip install 'recyclelora[timm]'"
+        ) from error
+    if not isinstance(name, str) or not timm.is_model(name):
+        close = difflib.get_close_matches(str(name).partition(".")[0], timm.list_models(), n=3)
+        guess = f", did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"name must be that of a model in timm, got {name!r}{guess}")
+    try:
+        try:
+            return timm.create_model(name, dynamic_img_size=True, **options)
+        except TypeError as error:
+            if "dynamic_img_size" not in str(error):
+                raise
+            return timm.create_model(name, **options)  # for images of img_size alone
+    except Exception as error:  # of timm, torch, the hub's client and its network libraries
+        reason = " ".join(str(error).split())[:300]
+        what = "load weights into" if options.get("pretrained") else "build"
+        raise ValueError(
+            f"timm cannot {what} {name!r} at patch {PATCH_SIZE} and img_size "
+            f"{options['img_size']} ({reason}): choose another model, size or file"
+        ) from error
+
+
+def _create_pretrained(name: str, options: dict[str, Any], weights: str | os.PathLike) -> nn.Module:
+    options = options | {"pretrained": True}
+    if weights != "pretrained":
+        tensors = read_checkpoint(locate_weights(weights))
+        options["pretrained_cfg_overlay"] = {"state_dict": tensors}
+    vit = _create(name, options)
+    vit.pretrained_cfg.pop("state_dict", None)  # else the file's tensors stay in memory
+    logger.info("loaded weights %s into %s of timm", weights, name)
+    return vit
+
+
+def _call_projections(vit: nn.Module) -> None:
+    """Where timm offers it, have attention call its ``qkv`` and add the biases afterwards.
+
+    Otherwise EVA and BEiT multiply by ``qkv.weight`` directly, and adapters would be ignored.
+    """
+    for module in vit.modules():
+        if hasattr(module, "qkv_bias_separate"):
+            module.qkv_bias_separate = True
+
+
+def _maps(vit: nn.Module, images: torch.Tensor, *, indices: Sequence[int]) -> list[torch.Tensor]:
+    ascending = sorted(set(indices))
+    maps = vit.forward_intermediates(
+        images, indices=ascending, norm=False, output_fmt="NCHW", intermediates_only=True
+    )
+    by_block = dict(zip(ascending, maps))
+    return [by_block[index] for index in indices]

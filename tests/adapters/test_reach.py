@@ -1,0 +1,86 @@
+"""Linear layers in which adapters would do nothing are found, and no others."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from recyclelora import adapt
+from recyclelora.adapters import adapter_parameters, unreached_linears
+
+
+class Branches(nn.Module):
+    """One linear of every fate."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = nn.Linear(4, 4)
+        self.twice = nn.Linear(4, 4)
+        self.read = nn.Linear(4, 4)
+        self.idle = nn.Linear(4, 4)
+        self.vain = nn.Linear(4, 4)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.register_buffer("shift", torch.ones(4), persistent=False)
+
+    def forward(self, x, times):
+        x = self.twice(self.twice(self.called(x))) * times + self.shift
+        self.vain(x)
+        x = F.linear(x, self.read.weight, self.read.bias)
+        return {"out": [self.attention(x, x, x)[0], None], "name": "branches"}
+
+
+UNREACHED = ["read", "idle", "vain", "attention.out_proj"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_read_idle_and_vain_linears_are_found(device):
+    with torch.device(device):
+        module, x = Branches(), torch.zeros(2, 3, 4)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with torch.no_grad():  # whatever the caller's mode
+        assert unreached_linears(module.requires_grad_(False), x, 3) == UNREACHED
+    assert not any(linear._forward_hooks for linear in module.modules())
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+    assert all(p.device.type == device for p in [*module.parameters(), *module.buffers()])
+    if device == "cpu":
+        assert all(map(torch.equal, module.state_dict().values(), before.values()))
+
+
+def test_checkpointed_blocks_are_seen_too():
+    class Checkpointed(Branches):
+        def forward(self, x, times):
+            return checkpoint(super().forward, x, times, use_reentrant=False)
+
+    assert unreached_linears(Checkpointed(), torch.zeros(2, 3, 4), 3) == UNREACHED
+
+
+def test_it_foretells_which_adapters_get_no_gradient():
+    module = Branches()
+    unreached = set(unreached_linears(module, torch.zeros(2, 3, 4), 3))
+    with pytest.warns(UserWarning, match=r"attention\.out_proj"):
+        adapt(module, r_main=2, r_sub=1)
+    module(torch.randn(2, 3, 4), 3)["out"][0].square().sum().backward()
+    main, sub = adapter_parameters(module)
+    without = {name.rsplit(".", 1)[0] for name, p in (main | sub).items() if p.grad is None}
+    assert without == unreached - {"attention.out_proj"}  # which adapt leaves alone by itself
+
+
+def test_a_model_that_breaks_leaves_no_hooks():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.linear(x) + torch.zeros(5, device=x.device)
+
+    module = Broken()
+    with pytest.raises(RuntimeError):
+        unreached_linears(module, torch.zeros(1, 4))
+    assert not module.linear._forward_hooks
+
+
+def test_a_module_without_linears_or_without_their_result():
+    assert unreached_linears(nn.ReLU(), torch.zeros(1)) == []
+    assert unreached_linears(nn.Sequential(nn.Linear(2, 2), nn.Identity()), torch.zeros(1, 2)) == []

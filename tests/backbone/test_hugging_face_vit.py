@@ -1,0 +1,111 @@
+"""Models of transformers as backbones: maps as theirs, adapters that all learn, weights."""
+
+import sys
+
+import pytest
+import torch
+
+from recyclelora import adapt
+from recyclelora.adapters import adapter_parameters
+from recyclelora.backbone import hugging_face_vit, load_weights
+
+SIZE = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3, "image_size": 64}
+SIZE |= {"patch_size": 16, "intermediate_size": 96}
+TEXT = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 3, "vocab_size": 99}
+# name -> configuration, and where the blocks are
+MODELS = {
+    "DINOv3ViT": ({"num_register_tokens": 4}, "model.layer"),
+    "Dinov2": ({}, "encoder.layer"),
+    "SiglipVision": ({}, "encoder.layers"),
+    "Siglip": (None, "encoder.layers"),
+}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """``saved("Dinov2")``: a folder with a tiny random model of that name."""
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install it")
+
+    def save(name: str, **changes):
+        settings = MODELS[name][0]
+        if settings is None:
+            settings = {"vision_config": SIZE, "text_config": TEXT | {"intermediate_size": 96}}
+        else:
+            settings = SIZE | settings | changes
+        torch.manual_seed(1)
+        model = getattr(transformers, f"{name}Model")(
+            getattr(transformers, f"{name}Config")(**settings)
+        )
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(std=0.2)
+        model.save_pretrained(tmp_path / name)
+        save.kernels = [
+            p for n, p in model.named_parameters() if "patch_embed" in n and n.endswith("weight")
+        ]
+        return tmp_path / name
+
+    return save
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_maps_are_those_of_the_blocks_and_all_adapters_learn(saved, name):
+    folder = saved(name)
+    settings = {"img_size": 64, "out_indices": [0, 1, 2, 3]}
+    backbone = load_weights(hugging_face_vit(folder, **settings), "pretrained").eval()
+    (kernel,) = (p for p in backbone.parameters() if p.dim() == 4)
+    assert any(torch.equal(kernel, their_kernel) for their_kernel in saved.kernels)
+    images = torch.randn(2, 3, 64, 96)
+    tokens: list[torch.Tensor] = []
+    hooks = [
+        block.register_forward_hook(lambda *call: tokens.append(call[2]))
+        for block in backbone.vit.get_submodule(MODELS[name][1])
+    ]
+    with torch.no_grad():
+        before = backbone(images)
+    for hook in hooks:
+        hook.remove()
+    third = tokens[2][0] if isinstance(tokens[2], tuple) else tokens[2]
+    third = third[:, -4 * 6 :].transpose(1, 2).unflatten(2, (4, 6))
+    torch.testing.assert_close(before["res4"], third)
+    with torch.device("meta"):
+        again = load_weights(hugging_face_vit(folder, **settings), "pretrained").eval()
+    again.load_state_dict(backbone.state_dict(), assign=True)
+    for level, feature in before.items():
+        assert torch.equal(again(images)[level], feature)
+    adapted = adapt(backbone, r_main=4, r_sub=2)
+    features = adapted(images)
+    for level, feature in before.items():
+        scale = feature.abs().max().item()
+        torch.testing.assert_close(features[level], feature, atol=1e-5 * scale, rtol=0)
+    main, sub = adapter_parameters(adapted)
+    assert len(main) == 2 * 6 * 4
+    sum(level.square().sum() for level in features.values()).backward()
+    for parameter_name, parameter in (main | sub).items():
+        assert parameter.grad.abs().sum() > 0, parameter_name
+
+
+@pytest.mark.slow
+def test_fewer_blocks_and_checkpointing(saved):
+    backbone = hugging_face_vit(
+        saved("Dinov2"), img_size=64, out_indices=[0, 0, 1, 2], checkpointing=True
+    )
+    assert len(backbone.vit.encoder.layer) == 3 and backbone.vit.is_gradient_checkpointing
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_gets_a_sentence(saved, tmp_path):
+    with pytest.raises(ValueError, match="its patches have 14 pixels, expected 16"):
+        hugging_face_vit(saved("Dinov2", patch_size=14), img_size=64, out_indices=[0, 1, 2, 3])
+    with pytest.raises(ValueError, match=r"cannot build the vision model of .*nowhere"):
+        hugging_face_vit(tmp_path / "nowhere")
+    backbone = hugging_face_vit(saved("Dinov2"), img_size=64, out_indices=[0, 1, 2, 3])
+    with pytest.raises(ValueError, match=r"transformers cannot load the weights of .*nowhere"):
+        load_weights(backbone, tmp_path / "nowhere")
+
+
+def test_without_transformers_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ValueError, match="not installed: pip install transformers"):
+        hugging_face_vit("some/vit")

@@ -1,0 +1,147 @@
+"""Models of timm as backbones: maps as timm's, adapters that all learn, weights from files."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from recyclelora import adapt
+from recyclelora.adapters import adapter_parameters, unreached_linears
+from recyclelora.backbone import load_weights, timm_vit
+from recyclelora.backbone.any_vit import AnyViT
+
+SIZE = {"embed_dim": 48, "depth": 4, "num_heads": 3}
+# Rotary positions and registers; positions alone; windows and relative positions; a fused qkv with
+# separate biases (EVA, BEiT); rotary positions, q, k and v apart; cls and registers; pre-norm CLIP.
+MODELS = [
+    "vit_small_patch16_dinov3",
+    "vit_small_patch16_dinov3_qkvb",
+    "vit_base_patch16_siglip_224",
+    "samvit_base_patch16",
+    "beit_base_patch16_224",
+    "eva02_large_patch14_224",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_base_patch16_clip_224",
+]
+
+
+@pytest.fixture
+def timm():
+    return pytest.importorskip("timm", reason="needs timm: pip install 'recyclelora[timm]'")
+
+
+def tiny(name: str, **overrides) -> AnyViT:
+    settings = {"img_size": 64, "out_indices": [0, 1, 2, 3], **SIZE}
+    backbone = timm_vit(name, **{**settings, **overrides})
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.normal_(std=0.2)
+    return backbone.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_adapters_change_nothing_at_first_and_all_of_them_learn(timm, name):
+    backbone, images = tiny(name), torch.randn(1, 3, 64, 64)
+    before = {level: feature.detach() for level, feature in backbone(images).items()}
+    linears = sum(isinstance(m, nn.Linear) for m in backbone.modules())
+    assert linears >= 4 * 4
+    with torch.device("meta"):
+        again = timm_vit(name, img_size=64, out_indices=[0, 1, 2, 3], **SIZE).eval()
+    again.load_state_dict(backbone.state_dict(), assign=True)
+    for level, feature in before.items():
+        assert torch.equal(again(images)[level], feature)
+    adapted = adapt(backbone, r_main=4, r_sub=2)
+    features = adapted(images)
+    for level, feature in before.items():
+        scale = feature.abs().max().item()
+        torch.testing.assert_close(features[level], feature, atol=1e-5 * scale, rtol=0)
+    main, sub = adapter_parameters(adapted)
+    assert len(main) == len(sub) == 2 * linears
+    sum(level.square().sum() for level in features.values()).backward()
+    for parameter_name, parameter in (main | sub).items():
+        assert parameter.grad.abs().sum() > 0, parameter_name
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_maps_are_those_of_timm_s_blocks_without_prefix_tokens(timm):
+    backbone, images = tiny("vit_small_patch16_dinov3"), torch.randn(2, 3, 64, 96)
+    tokens: list[torch.Tensor] = []
+    for block in backbone.vit.blocks:
+        block.register_forward_hook(lambda *call: tokens.append(call[2]))
+    levels = backbone(images)
+    assert tokens[2].shape == (2, 1 + 4 + 4 * 6, 48)
+    third = tokens[2][:, 5:].transpose(1, 2).unflatten(2, (4, 6))
+    torch.testing.assert_close(levels["res4"], third)
+
+
+@pytest.mark.slow
+def test_a_file_is_loaded_and_resampled_by_timm(timm, tmp_path):
+    """From patch 14 on 56 pixels, with a classifier, to patch 16 on 64 pixels, without."""
+    name = "vit_small_patch14_dinov2"
+    theirs = timm.create_model(name, img_size=56, **SIZE)
+    torch.save({"model": theirs.state_dict()}, tmp_path / "theirs.pth")
+    backbone = timm_vit(name, img_size=64, out_indices=[0, 1, 2, 3], **SIZE)
+    load_weights(backbone, tmp_path / "theirs.pth")
+    own, given = backbone.vit.state_dict(), theirs.state_dict()
+    assert own["patch_embed.proj.weight"].shape[-1] == 16
+    same = [name for name in own if name.startswith("blocks.")]
+    assert len(same) > 40 and all(torch.equal(own[name], given[name]) for name in same)
+    assert not getattr(backbone.vit, "pretrained_cfg", {}).get("state_dict")
+    before = copy.deepcopy(backbone.state_dict())
+    torch.save({"patch_embed.proj.weight": torch.zeros(1)}, tmp_path / "wrong.pth")
+    with pytest.raises(ValueError, match="timm cannot load weights into 'vit_small_patch14"):
+        load_weights(backbone, tmp_path / "wrong.pth")
+    assert all(map(torch.equal, backbone.state_dict().values(), before.values()))
+
+
+@pytest.mark.slow
+def test_blocks_after_the_last_wanted_are_removed_and_checkpointing_changes_no_gradient(timm):
+    backbone = tiny("vit_small_patch16_dinov3", out_indices=[0, 0, 1, 2])
+    assert len(backbone.vit.blocks) == 3
+    assert all(p.requires_grad for p in backbone.parameters())
+    images = torch.randn(1, 3, 64, 64)
+
+    def gradients(checkpointing: bool) -> dict[str, torch.Tensor]:
+        backbone.vit.set_grad_checkpointing(checkpointing)
+        backbone.zero_grad()
+        sum(level.square().sum() for level in backbone(images).values()).backward()
+        return {name: parameter.grad.clone() for name, parameter in backbone.named_parameters()}
+
+    kept, recomputed = gradients(False), gradients(True)
+    assert all(torch.equal(kept[name], recomputed[name]) for name in kept)
+    assert timm_vit("vit_small_patch16_dinov3", checkpointing=True, **SIZE).vit.grad_checkpointing
+
+
+@pytest.mark.slow
+def test_a_fused_qkv_that_is_read_is_found(timm):
+    """EVA's attention as timm builds it; timm_vit has it call its projections."""
+    theirs = timm.create_model("beit_base_patch16_224", num_classes=0, img_size=64, **SIZE)
+    unreached = unreached_linears(theirs, torch.zeros(1, 3, 64, 64))
+    assert unreached == [f"blocks.{number}.attn.qkv" for number in range(4)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("vit_smal_patch16_dinov3", {}, "that of a model in timm.* did you mean vit_small_patch16"),
+        ("resnet18", {}, "timm cannot build 'resnet18'"),
+        ("swin_tiny_patch4_window7_224", {}, "is no plain vision transformer|cannot build"),
+        ("vit_small_patch16_dinov3", {"out_indices": [0, 1, 2, 99]}, "blocks between 0 and 11"),
+        ("vit_small_patch16_dinov3", {"width": 3}, "unexpected keyword argument 'width'"),
+        (3, {}, "must be that of a model in timm, got 3"),
+    ],
+)
+def test_models_that_do_not_fit_get_a_sentence(timm, name, options, sentence):
+    with pytest.raises(ValueError, match=sentence), torch.device("meta"):
+        timm_vit(name, **options)
+
+
+def test_without_timm_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match=r"not installed: pip install 'recyclelora\[timm\]'"):
+        timm_vit("vit_small_patch16_dinov3")
