@@ -108,6 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
             found = {report.name: report.as_json() for report in reports}
             with whole_file(args.json) as temporary:
                 temporary.write_text(json.dumps({"quick": args.quick, "sets": found}, indent=1))
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing is kept, so the next check begins anew")
     except Exception as error:
         sys.exit(f"error: {sentence_of(error)}")
     for report in reports:

@@ -66,6 +66,14 @@ def test_without_names_every_benchmark_is_checked(run, tmp_path):
     assert [name for name in rows if name in truth] == list(truth)
 
 
+def test_ctrl_c_ends_it_without_a_traceback(run, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run.tool, "check_sets", interrupted)
+    assert run("bdd100k_val") == ("stopped; nothing is kept, so the next check begins anew", "")
+
+
 def test_it_stops_with_one_sentence(run, tmp_path):
     assert "'citiscapes'; known are" in run("citiscapes")[0]
     assert "--json: expected a file" in run("bdd100k_val", "--json", str(tmp_path))[0]
