@@ -69,6 +69,7 @@ def test_the_table_names_domains_classes_and_the_constant_baseline(tiny_set, tmp
     with caplog.at_level(logging.INFO):
         result = evaluate_domains(predict, domains, native(), tmp_path)
     lines = caplog.text.splitlines()
+    assert f"protocol {native()}" in lines
     line = next(line for line in lines if line.startswith("day "))
     assert f"{result['domains']['day']['mIoU']:.2f}" in line.split()
     assert "one class" in caplog.text and any(line.startswith("bicycle") for line in lines)

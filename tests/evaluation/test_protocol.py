@@ -149,6 +149,18 @@ def test_several_scales_agree_with_a_slow_implementation(mode, flip):
     assert np.array_equal(image, IMAGE.permute(1, 2, 0).numpy())
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("scales", [(1,), (0.75, 1, 1.5)])
+def test_a_gpu_sees_what_a_cpu_does(scales):
+    protocol = native(mode="slide", crop=48, scales=scales, flip=len(scales) > 1)
+    network = torch.nn.Conv2d(3, 5, 3, padding=1)
+    sample = {"image": IMAGE, "sem_seg": TRUTH}
+    here = protocol.segment(network, sample, "x")[0]
+    network.cuda()
+    there = protocol.segment(lambda images: network(images.cuda()), sample, "x")[0]
+    assert (here == there).mean() > 0.999
+
+
 def test_a_published_scale_is_a_multiple_of_the_published_size():
     protocol = paper(scales=(0.5,))
     assert protocol.input_size(2048, 1024, "cityscapes", 0.5) == (1024, 512)
