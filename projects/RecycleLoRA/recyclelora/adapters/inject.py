@@ -29,7 +29,8 @@ def adapt(
     One kind of linear is left as it is, frozen, with a warning: the ``out_proj`` of an
     ``nn.MultiheadAttention``, which reads its weight and never calls it, so adapters in it would
     be ignored. For the same reason ``nn.TransformerEncoderLayer`` is told not to use its fused
-    inference path. Linears that share one weight tensor get adapters each.
+    inference path. Other linears that are read, not called, cannot be seen here;
+    :func:`unreached_linears` finds them. Linears that share one weight tensor get adapters each.
 
     Parameters
     ----------
