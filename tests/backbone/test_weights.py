@@ -14,7 +14,7 @@ from onnx.utils import Extractor
 
 from recyclelora.backbone import WEIGHTS, dinov2_vits, load_weights
 from recyclelora.backbone import weights as weights_module
-from recyclelora.backbone.weights import locate_weights
+from recyclelora.backbone.weights import locate_weights, weights_are_here
 
 
 @pytest.fixture
@@ -146,3 +146,13 @@ def test_packaged_backbone_computes_what_its_graph_computes():
     for (patches, cls), their in zip(ours, map(torch.from_numpy, theirs)):
         torch.testing.assert_close(patches, their[:, 1:], atol=1e-4, rtol=0)
         torch.testing.assert_close(cls, their[:, 0], atol=1e-4, rtol=0)
+
+
+def test_whether_weights_are_here_is_told_without_fetching(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECYCLELORA_CACHE", str(tmp_path))
+    assert weights_are_here("dinov2_vits14_focus")  # a package has it
+    assert weights_are_here("pretrained")  # so has timm
+    assert not weights_are_here("dinov2_vitl14") and not weights_are_here(tmp_path / "mine.pth")
+    for name in ("dinov2_vitl14_pretrain.pth", "mine.pth"):
+        (tmp_path / name).touch()
+    assert weights_are_here("dinov2_vitl14") and weights_are_here(tmp_path / "mine.pth")

@@ -39,28 +39,6 @@ SETTINGS = {
     "soma_dinov2l_g2cbm": [f"soma_dinov2l_{s}" for s in ("gs2cbm", "gsu2cbm", "c2bm")],
     "rein_dinov2l_g2cbm": [f"rein_dinov2l_{s}" for s in ("gs2cbm", "c2bm")],
 }
-# What trains in the backbone: parameters, and the (learning rate, weight decay) of its groups.
-TRAINED = {
-    "frozen_dinov2l_g2cbm": (0, set()),
-    "full_dinov2l_g2cbm": (DINOV2_L, {(1e-6, 0.05)}),
-    "lora_dinov2l_g2cbm": (R32_4, {(1e-4, 0.0)}),
-    "lora_dinov2l_g2cbm_lr5em5": (R32_4, {(5e-5, 0.0)}),
-    "pissa_dinov2l_g2cbm": (R32_4, {(1e-4, 0.0)}),
-    "dora_dinov2l_g2cbm": (R32_4 + 24 * 9 * 1024, {(1e-4, 0.0)}),
-    "soma_dinov2l_g2cbm": (SOMA, {(5e-5, 0.05)}),
-    "soma_eva02l_g2cbm": (SOMA_EVA02, {(5e-5, 0.05)}),
-    "rein_dinov2l_g2cbm": (REIN, {(1e-4, 0.0), (1e-4, 0.05)}),
-    "rein_eva02l_g2cbm": (REIN, {(1e-4, 0.0), (1e-4, 0.05)}),
-}
-# The same method in another setting.
-SETTINGS = {
-    "full_dinov2l_g2cbm": ["full_dinov2l_gsu2cbm"],
-    "soma_dinov2l_g2cbm": [f"soma_dinov2l_{s}" for s in ("gs2cbm", "gsu2cbm", "c2bm")],
-    "rein_dinov2l_g2cbm": [f"rein_dinov2l_{s}" for s in ("gs2cbm", "c2bm")],
-}
-TINY_BACKBONE = {"img_size": 64, "embed_dim": 64, "depth": 4, "num_heads": 2}
-TINY_HEAD = {"hidden_dim": 32, "nheads": 2, "enc_layers": 1, "enc_dim_feedforward": 64}
-TINY_HEAD |= {"dec_layers": 2, "dec_dim_feedforward": 64, "num_queries": 20, "num_points": 128}
 
 
 def load(name):

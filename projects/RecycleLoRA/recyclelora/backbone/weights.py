@@ -148,8 +148,8 @@ def locate_weights(weights: str | os.PathLike) -> Path:
 def weights_are_here(weights: str | os.PathLike) -> bool:
     """Whether :func:`locate_weights` finds or fetches them; nothing is fetched or checked."""
     known = WEIGHTS.get(str(weights))
-    if known is None:
-        return Path(weights).expanduser().exists()
+    if known is None:  # "pretrained": of another library, which fetches them
+        return str(weights) == "pretrained" or Path(weights).expanduser().exists()
     return known.package is not None or (cache_dir() / known.file).exists()
 
 
