@@ -87,11 +87,27 @@ def test_maps_are_those_of_the_blocks_and_all_adapters_learn(saved, name):
 
 
 @pytest.mark.slow
-def test_fewer_blocks_and_checkpointing(saved):
-    backbone = hugging_face_vit(
-        saved("Dinov2"), img_size=64, out_indices=[0, 0, 1, 2], checkpointing=True
-    )
-    assert len(backbone.vit.encoder.layer) == 3 and backbone.vit.is_gradient_checkpointing
+@pytest.mark.parametrize("name", ["DINOv3ViT", "SiglipVision"])
+def test_fewer_blocks_and_checkpointing_changes_no_gradient(saved, name):
+    folder, images = saved(name), torch.randn(1, 3, 64, 64)
+
+    def gradients(checkpointing: bool) -> dict[str, torch.Tensor]:
+        settings = {"out_indices": [0, 0, 1, 2], "checkpointing": checkpointing}
+        vit = load_weights(hugging_face_vit(folder, img_size=64, **settings), "pretrained").train()
+        assert len(vit.vit.get_submodule(MODELS[name][1])) == 3
+        calls = []
+        # Inside the block: transformers keeps hooks of the block itself out of the recomputation.
+        layers = vit.vit.get_submodule(MODELS[name][1])[0].modules()
+        norm = next(layer for layer in layers if isinstance(layer, torch.nn.LayerNorm))
+        norm.register_forward_pre_hook(lambda *_: calls.append(1))
+        adapted = adapt(vit, r_main=4, r_sub=2)
+        torch.manual_seed(2)  # DINOv3 of transformers rescales its positions at random
+        sum(level.square().sum() for level in adapted(images).values()).backward()
+        assert len(calls) == 1 + checkpointing
+        return {n: p.grad for n, p in adapted.named_parameters() if p.requires_grad}
+
+    kept, recomputed = gradients(False), gradients(True)
+    assert len(kept) == 4 * 6 * 3 and all(torch.equal(kept[n], recomputed[n]) for n in kept)
 
 
 @pytest.mark.slow

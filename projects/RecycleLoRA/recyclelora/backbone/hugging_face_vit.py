@@ -37,7 +37,8 @@ def hugging_face_vit(
         out_indices: the four blocks that become res2 .. res5, counted from 0; by default those
             after 1/3, 1/2, 2/3 and all of the depth.
         checkpointing: recompute each block in the backward pass to save memory.
-        **settings: of the model's configuration that are to differ, as ``num_hidden_layers``.
+        **settings: of the model's configuration that are to differ, as ``num_hidden_layers``, or
+            ``pos_embed_rescale=None`` for DINOv3, which else rescales positions while it trains.
 
     Raises:
         ValueError: transformers is not installed, cannot build this model, or it is no plain ViT
