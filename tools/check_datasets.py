@@ -17,6 +17,7 @@ another size than their image), which training leaves out, are listed and are no
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from tabulate import tabulate
@@ -59,9 +60,23 @@ def class_shares(reports: list[SetReport]) -> str:
     return "\n\n".join(tables)
 
 
-def sentences(report: SetReport) -> list[str]:
-    """What is missing, and the first faults of every kind."""
-    said = [report.missing] if report.missing else []
+def missing(reports: list[SetReport]) -> Iterator[str]:
+    """What is not there, once for all sets of one download, and what is there in part."""
+    absent: dict[str, list[SetReport]] = {}
+    for report in reports:
+        if report.state == "missing":
+            absent.setdefault(report.title, []).append(report)
+        elif report.missing:
+            yield report.missing
+    for first, *others in absent.values():
+        yield first.missing
+        if others:
+            yield f"    and so {', '.join(report.name for report in others)}"
+
+
+def faulty(report: SetReport) -> list[str]:
+    """The first faults of every kind."""
+    said = []
     kinds: dict[str, list[str]] = {}
     for kind, sentence in report.faults:
         kinds.setdefault(kind, []).append(sentence)
@@ -112,9 +127,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit("stopped; nothing is kept, so the next check begins anew")
     except Exception as error:
         sys.exit(f"error: {sentence_of(error)}")
-    for report in reports:
-        for sentence in sentences(report):
-            print(sentence)
+    for sentence in [*missing(reports), *(one for report in reports for one in faulty(report))]:
+        print(sentence)
     print(f"\n{overview(reports)}")
     if not args.quick and any(report.pixels for report in reports):
         print(f"\n{class_shares(reports)}")

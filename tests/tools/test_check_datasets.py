@@ -66,6 +66,13 @@ def test_without_names_every_benchmark_is_checked(run, tmp_path):
     assert [name for name in rows if name in truth] == list(truth)
 
 
+def test_one_download_is_told_once(run):
+    code, said = run("acdc_fog_val", "cityscapes_val", "acdc_night_val", "--quick")
+    assert code == 3 and "    and so acdc_night_val" in said.splitlines()
+    assert said.count("download rgb_anon_trainvaltest.zip") == 1
+    assert said.count("download leftImg8bit_trainvaltest.zip") == 1
+
+
 def test_ctrl_c_ends_it_without_a_traceback(run, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
