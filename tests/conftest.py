@@ -1,5 +1,6 @@
 """What every test may ask for: reference outputs, real images, fixed seeds, a GPU."""
 
+import importlib.util
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -34,6 +35,22 @@ def fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  (detectron2's augmentations draw from the global generator)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def datasets_of_one_test() -> Iterator[None]:
+    """What a test registers is gone after it, so that the next may use the name."""
+    if importlib.util.find_spec("detectron2") is None:  # the adapters need none
+        yield
+        return
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    importlib.import_module("recyclelora.data")  # which registers the benchmarks
+    before = set(DatasetCatalog)
+    yield
+    for name in set(DatasetCatalog) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name, None)
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +90,7 @@ def real_data() -> Path:
 
 
 @pytest.fixture
-def tiny_set(tmp_path: Path) -> Iterator[Callable[..., str]]:
+def tiny_set(tmp_path: Path) -> Callable[..., str]:
     """``tiny_set("name", count=4, size=(48, 64), classes=(0, 2, 10))``: a registered dataset.
 
     Writes ``count`` noisy images with labels of random classes below ``tmp_path / name``, in
@@ -98,13 +115,6 @@ def tiny_set(tmp_path: Path) -> Iterator[Callable[..., str]]:
             image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
             Image.fromarray(image).save(root / "images" / f"{index:06d}.png")
             label.save(root / "labels" / f"{index:06d}.png")
-        catalogued.append(name)
         return register_folder(name, images=root / "images", labels=root / "labels", **options)
 
-    catalogued: list[str] = []
-    yield write
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    for name in catalogued:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    return write

@@ -50,23 +50,7 @@ def streets(street_files, tmp_path) -> Path:
 
 
 @pytest.fixture
-def forgotten_datasets() -> Iterator[None]:
-    """Names that a run registers are free again after the test."""
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    import recyclelora.data  # noqa: F401  (registers the benchmarks, which are to stay)
-
-    before = set(DatasetCatalog)
-    yield
-    for name in {"day", "night", *(set(DatasetCatalog) - before)} & set(DatasetCatalog):
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-@pytest.fixture
-def run_tool(
-    tool, street_files, tmp_path, forgotten_datasets
-) -> Iterator[Callable[..., str | None]]:
+def run_tool(tool, street_files, tmp_path) -> Iterator[Callable[..., str | None]]:
     """``run_tool("train.max_iter=0")``: the sentence that stops the run; None if it ends well.
 
     Runs the training tool in this process, one iteration of the tiny config into

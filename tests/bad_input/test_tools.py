@@ -91,7 +91,7 @@ if not torch.cuda.is_available():
 
 
 @pytest.fixture
-def typed(monkeypatch, tmp_path, capfd, forgotten_datasets):
+def typed(monkeypatch, tmp_path, capfd):
     """``typed("tool.py --option")``: what the tool says, run as its own program in this process."""
     file = tmp_path / "FILE"
     file.write_text("neither weights nor a picture")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from recyclelora.data import CITYSCAPES_IDS, CLASSES, build_test_loader, register_folder
@@ -92,7 +91,7 @@ def write_cityscapes(root, truths):
 @pytest.fixture
 def city(tmp_path):
     """The name of the set that :func:`write_cityscapes` writes into ``tmp_path``."""
-    yield register_folder(
+    return register_folder(
         "random city",
         images=tmp_path / "leftImg8bit" / "val",
         labels=tmp_path / "gtFine" / "val",
@@ -100,8 +99,6 @@ def city(tmp_path):
         label_suffix="_gtFine_labelIds.png",
         label_map=CITYSCAPES_IDS,
     )
-    DatasetCatalog.remove("random city")
-    MetadataCatalog.remove("random city")
 
 
 def evaluate_in_process(rank, world, folder, name, predictions):

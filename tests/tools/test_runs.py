@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 ROOT = Path(__file__).parents[2]
 SLEEP = ["python", "-c", "import time; print('up', flush=True); time.sleep(60)"]
@@ -39,11 +38,7 @@ def tool(tool_module, runs, tables, monkeypatch):
     tiny = tables.Table("tests/tools/tiny.py", rows, streets={"day": 3, "night": 2})
     monkeypatch.setitem(tables.TABLES, "tiny", tiny)
     monkeypatch.setattr(runs, "write_streets", write_blocks)
-    yield tool_module("reproduce")
-    for name in tiny.streets:  # registered where this test had its streets
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    return tool_module("reproduce")
 
 
 def write_blocks(root, *, domain, count, seed):
