@@ -10,7 +10,7 @@ def run(processes):
     """Start the script with each of these lists of arguments, and wait for all."""
     script = Path(__file__).with_name("rank_gradients.py")
     started = [subprocess.Popen([sys.executable, script, *map(str, each)]) for each in processes]
-    assert [process.wait(timeout=120) for process in started] == [0] * len(started)
+    assert [process.wait(timeout=600) for process in started] == [0] * len(started)
 
 
 @pytest.mark.slow
