@@ -215,9 +215,11 @@ def test_the_owners_split_is_never_invented(root):
     lists = {key: whole[key] for key in ("trainIds", "valIds", "testIds")}
     wrong = [
         {"trainIds": lists["trainIds"]},
-        lists | {"valIds": lists["valIds"][1:]},
         lists | {"testIds": lists["trainIds"][:6181]},
         lists | {"testIds": lists["testIds"] + 1},
+        lists | {"valIds": np.append(lists["valIds"], 0)},
+        lists | {"valIds": lists["valIds"] + 0.5},
+        dict.fromkeys(lists, np.empty(0)),
     ]
     for arrays in wrong:
         scipy.io.savemat(split, arrays)
@@ -226,6 +228,16 @@ def test_the_owners_split_is_never_invented(root):
     split.write_bytes(b"no matrix")
     with pytest.raises(ValueError, match=r"split\.mat: expected the lists trainIds, valIds"):
         folder_of("gtav_owners_train").records()
+
+
+def test_a_split_of_a_few_images_is_taken_and_told(root, caplog):
+    truth = originals.write_gtav(root, 3, SIZE)["gtav_all"]
+    lists = {"trainIds": [[1], [3]], "valIds": [[2]], "testIds": np.empty((0, 1))}
+    scipy.io.savemat(root / "gtav/split.mat", lists)
+    assert len(truth) == 3
+    assert [r["image_id"] for r in folder_of("gtav_owners_train").records()] == ["00001", "00003"]
+    assert [r["image_id"] for r in folder_of("gtav_owners_val").records()] == ["00002"]
+    assert "expected 12403 pairs, found 2" in caplog.text
 
 
 def test_the_owners_split_needs_their_names(root):
