@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,9 @@ class ForkedRuns:
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         self.options = [f"dataloader.streets={streets}", *options]
         self.monkeypatch = monkeypatch
+        # A process has one server. What another test has started knows nothing of all this, and every
+        # run would begin by importing it.
+        forkserver._forkserver._stop()
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["torch", "recyclelora.engine.run"])
 
