@@ -37,8 +37,8 @@ class ForkedRuns:
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         self.options = [f"dataloader.streets={streets}", *options]
         self.monkeypatch = monkeypatch
-        # A process has one server. What another test has started knows nothing of all this, and every
-        # run would begin by importing it.
+        # A process has one server: what another test has started knows nothing of these modules,
+        # and every run would begin by importing them.
         forkserver._forkserver._stop()
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["torch", "recyclelora.engine.run"])
