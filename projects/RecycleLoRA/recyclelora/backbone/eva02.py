@@ -17,6 +17,7 @@ from .plain_vit import (
     PatchEmbed,
     block_outputs,
     check_sizes,
+    init_linears,
     patch_grid,
     patch_map,
     pyramid_blocks,
@@ -113,11 +114,7 @@ class Eva02VisionTransformer(Backbone):
     def _init_weights(self) -> None:
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linears(self.blocks)
 
     def read_layout(
         self, tensors: dict[str, torch.Tensor]

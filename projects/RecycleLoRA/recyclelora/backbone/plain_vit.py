@@ -52,6 +52,15 @@ def check_sizes(
     whole_number("num_register_tokens", num_register_tokens, most=10_000)
 
 
+def init_linears(module: nn.Module) -> None:
+    """Draw every linear's weight from a truncated normal of 0.02; biases begin at zero."""
+    for linear in module.modules():
+        if isinstance(linear, nn.Linear):
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+
+
 def pyramid_blocks(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     """The four blocks that become res2 .. res5, checked; by default 1/3, 1/2, 2/3, all of them."""
     if out_indices is None:

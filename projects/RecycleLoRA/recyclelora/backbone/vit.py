@@ -16,6 +16,7 @@ from .plain_vit import (
     PatchEmbed,
     block_outputs,
     check_sizes,
+    init_linears,
     patch_grid,
     patch_map,
     pyramid_blocks,
@@ -143,11 +144,7 @@ class DinoVisionTransformer(Backbone):
         nn.init.normal_(self.cls_token, std=1e-6)
         if self.register_tokens is not None:
             nn.init.normal_(self.register_tokens, std=1e-6)
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linears(self.blocks)
 
     def position_embedding(self, rows: int, columns: int) -> torch.Tensor:
         """``pos_embed`` for a grid of patches: (1, 1 + rows * columns, embed_dim), cls first."""
