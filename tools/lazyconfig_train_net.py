@@ -69,7 +69,7 @@ def main(args: Namespace) -> None:
 
     A run that was asked to stop ends with the command that resumes it, and exit code 0.
     """
-    output = None
+    output = failure = None
     try:
         cfg = load_config(args)
         output = Path(cfg.train.output_dir)
@@ -85,7 +85,9 @@ def main(args: Namespace) -> None:
             if output is not None and output.is_dir():  # where it happened, for who wants to know
                 report = traceback.format_exc().encode(errors="backslashreplace")
                 (output / "error.txt").write_bytes(report)
-        sys.exit(f"error: {sentence_of(error)}")
+        failure = sentence_of(error)
+    if failure:  # here, for the error keeps the model alive beyond the end of the processes' group
+        sys.exit(f"error: {failure}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 BROKEN is the rank whose images are NaN; then the output holds what was raised.
 """
 
+import gc
 import sys
 
 import torch
@@ -30,11 +31,19 @@ def sample(seed):
 def main(rank, world_size, init_file, output, broken=None):
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = build_segmentor(Patches(), **SMALL)
     if world_size > 1:
         torch.distributed.init_process_group(
             "gloo", f"file://{init_file}", rank=rank, world_size=world_size
         )
+    step(rank, world_size, output, broken)
+    if world_size > 1:
+        gc.collect()  # the reducer before the group, as recyclelora.engine.launch explains
+        torch.distributed.destroy_process_group()
+
+
+def step(rank, world_size, output, broken):
+    model = build_segmentor(Patches(), **SMALL)
+    if world_size > 1:
         model = DistributedDataParallel(model)
     share = BATCH // world_size
     samples = [sample(i) for i in range(rank * share, (rank + 1) * share)]
@@ -46,15 +55,12 @@ def main(rank, world_size, init_file, output, broken=None):
         except FloatingPointError as error:
             torch.save(str(error), output)
         model([sample(i) for i in range(rank * share, (rank + 1) * share)])  # nobody waits
-        torch.distributed.destroy_process_group()
         return
     losses = model(samples)
     sum(losses.values()).backward()
     plain = getattr(model, "module", model)
     gradients = {name: p.grad for name, p in plain.named_parameters()}
     torch.save({"losses": {k: v.detach() for k, v in losses.items()}, "grads": gradients}, output)
-    if world_size > 1:
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

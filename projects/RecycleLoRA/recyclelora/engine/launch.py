@@ -1,6 +1,7 @@
 """Start the processes of a run: one, several GPUs of one or more machines, or those of torchrun."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import shlex
@@ -120,6 +121,10 @@ def _join_torchrun(main: Callable[[Namespace], None], args: Namespace) -> None:
         _create_local_group()
         main(args)
     finally:
+        # First what main left in cycles, DistributedDataParallel among it. If its reducer were the
+        # last to hold the group, it would join gloo's threads under the lock of the interpreter,
+        # which a thread may be waiting for to free a tensor: the process would never end.
+        gc.collect()
         dist.destroy_process_group()
 
 
