@@ -1,4 +1,7 @@
-"""Which linear layers of a model adapters would reach: found by one forward pass of shapes."""
+"""What a model's result is computed from: found by one forward pass of shapes.
+
+Which linear layers adapters would reach, and which parameters full fine-tuning would train.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -49,6 +52,23 @@ def unreached_linears(module: nn.Module, *inputs: Any) -> list[str]:
     return [name for name in linears if name not in reached]
 
 
+def parameters_in_use(module: nn.Module, *inputs: Any) -> set[str]:
+    """Names of the parameters that ``module(*inputs)`` is computed from.
+
+    A pass on the meta device, as that of :func:`unreached_linears`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> bypassed = nn.Sequential(nn.Linear(4, 4, bias=False))
+    >>> bypassed.spare = nn.Parameter(torch.zeros(4))
+    >>> bypassed.forward = lambda x: bypassed[0](x)
+    >>> parameters_in_use(bypassed, torch.zeros(1, 4))
+    {'0.weight'}
+    """
+    return call_on_meta(_InUse(module), *inputs)
+
+
 class _Reached(nn.Module):
     """The names in ``outputs`` from whose tensors the module's result is computed.
 
@@ -63,11 +83,29 @@ class _Reached(nn.Module):
     def forward(self, *inputs: Any) -> set[str]:
         result = self.module(*inputs)
         called = [(name, output) for name, given in self.outputs.items() for output in given]
-        total = sum(tensor.sum() for tensor in _tensors(result) if tensor.requires_grad)
-        if not called or not isinstance(total, Tensor):
-            return set()
-        gradients = torch.autograd.grad(total, [output for _, output in called], allow_unused=True)
-        return {name for (name, _), gradient in zip(called, gradients) if gradient is not None}
+        return _made_from(result, called)
+
+
+class _InUse(nn.Module):
+    """The names of the parameters from which the module's result is computed."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Any) -> set[str]:
+        result = self.module(*inputs)
+        parameters = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]
+        return _made_from(result, parameters)
+
+
+def _made_from(result: Any, named: list[tuple[str, Tensor]]) -> set[str]:
+    """The names of the tensors from which any tensor of ``result`` is computed."""
+    total = sum(tensor.float().sum() for tensor in _tensors(result) if tensor.requires_grad)
+    if not named or not isinstance(total, Tensor):
+        return set()
+    gradients = torch.autograd.grad(total, [tensor for _, tensor in named], allow_unused=True)
+    return {name for (name, _), gradient in zip(named, gradients) if gradient is not None}
 
 
 @torch.enable_grad()

@@ -1,14 +1,13 @@
 """Full fine-tuning: the backbone itself learns."""
 
-import copy
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from recyclelora.adapters.reach import parameters_in_use
 
 from .checks import check_module
 
-IMAGE_SIZE = 512  # of the run of shapes below; nothing is computed
+IMAGE_SIZE = 512  # of the pass of shapes; nothing is computed
 
 
 def fine_tune(module: nn.Module) -> nn.Module:
@@ -35,7 +34,7 @@ def fine_tune(module: nn.Module) -> nn.Module:
         ['mask_token', 'norm.weight', 'norm.bias']
     """
     check_module(module)
-    used = parameters_in_use(module)
+    used = parameters_in_use(module, torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE))
     if not used:
         raise ValueError(
             f"the output of this {type(module).__name__} depends on no parameter: nothing can be "
@@ -44,25 +43,3 @@ def fine_tune(module: nn.Module) -> nn.Module:
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name in used)
     return module
-
-
-def parameters_in_use(module: nn.Module) -> set[str]:
-    """Names of the parameters that the output of ``module`` depends on."""
-    # A twin without memory, not the module called with other parameters: checkpointed blocks are
-    # called once more while the gradients are made.
-    memo: dict[int, Tensor] = {id(p): nn.Parameter(_on_meta(p)) for p in module.parameters()}
-    memo.update({id(b): _on_meta(b) for b in module.buffers()})
-    twin = copy.deepcopy(module, memo)
-    with torch.enable_grad():
-        output = twin(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE, device="meta"))
-        features = list(output.values()) if isinstance(output, Mapping) else [output]
-        total = torch.stack([feature.float().sum() for feature in features]).sum()
-    if not total.requires_grad:
-        return set()
-    names, parameters = zip(*twin.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    return {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
-
-
-def _on_meta(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor, device="meta")
