@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from benchmark import measure
 from recyclelora.backbone.weights import weights_are_here
 from recyclelora.data.datasets import folder_of
-from recyclelora.data.streets import write_streets
+from recyclelora.data.streets import streets_in, write_streets
 from recyclelora.devices import pick_device
 from recyclelora.engine.overrides import apply_overrides
 from recyclelora.evaluation import constant_prediction, evaluate_domains, majority_class
@@ -167,11 +167,10 @@ def draw(table: Table, cfg: DictConfig) -> dict:
     with held(ROOT / cfg.dataloader.streets, wait=True):
         for domain, count in table.streets.items():
             root = ROOT / cfg.dataloader.streets / domain
-            file = root / "dataset.json"
-            there = json.loads(file.read_text()) if file.is_file() else {}
+            there = streets_in(root) or {}
             if not there.get("complete") or there.get("count", 0) < count:
                 write_streets(root, domain=domain, count=count, seed=STREETS_SEED)
-                there = json.loads(file.read_text())
+                there = streets_in(root)
             settings[domain] = {k: v for k, v in there.items() if not isinstance(v, dict)}
     return settings
 
@@ -202,14 +201,32 @@ def call(command: Sequence[str], lock: int) -> int:
     return status
 
 
+@contextlib.contextmanager
+def timed(folder: Path) -> Iterator[None]:
+    """Add the seconds of this attempt to ``seconds.txt``, and of one before that was killed.
+
+    The killed one lasted until it wrote to its log for the last time.
+    """
+    attempts, began, log = (folder / name for name in ("seconds.txt", "began", "log.txt"))
+    lasted = []
+    if began.exists() and log.exists():
+        lasted.append(max(log.stat().st_mtime - began.stat().st_mtime, 0.0))
+    began.touch()
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        lasted.append(time.monotonic() - start)
+        with attempts.open("a") as file:
+            file.writelines(f"{seconds:.1f}\n" for seconds in lasted)
+        began.unlink()
+
+
 def train(run: Run, place: Place, lock: int) -> float:
     """Train and evaluate; returns the seconds of all attempts together."""
-    folder, start = place.folder(run), time.monotonic()
-    try:
+    folder = place.folder(run)
+    with timed(folder):
         status = call(place.command(run), lock)
-    finally:
-        with (folder / "seconds.txt").open("a") as file:
-            file.write(f"{time.monotonic() - start:.1f}\n")
     last = folder / f"iter_{place.config_of(run).train.max_iter:07d}.pth"
     absent = [file.name for file in (last, folder / "domains.json") if not file.is_file()]
     if status or absent:

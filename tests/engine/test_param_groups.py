@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from recyclelora import adapt
 from recyclelora.engine.param_groups import (
     PUBLISHED_RULES,
     groups_table,
@@ -47,6 +48,13 @@ def test_frozen_parameters_are_left_out_and_shared_ones_count_once():
     model["backbone"].requires_grad_(False)
     groups = parameter_groups(model=model, lr=1.0, weight_decay=0.0)
     assert sum(p.numel() for g in groups for p in g["params"]) == 6
+
+
+def test_an_adapter_of_rank_0_makes_no_group():
+    model = adapt(nn.Sequential(nn.Linear(8, 8)), r_main=2, r_sub=0)
+    groups = parameter_groups(model=model, lr=1e-4, weight_decay=0.05)
+    assert [group["name"] for group in groups] == ["main adapter"]
+    assert sum(p.numel() for p in groups[0]["params"]) == 2 * (8 + 8)
 
 
 def test_every_kind_of_group_stands_in_the_table():

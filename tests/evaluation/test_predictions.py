@@ -57,6 +57,16 @@ def test_scores_are_the_same_and_nothing_is_written_without(tiny_set, tmp_path):
     assert saved == plain == json.loads((tmp_path / "s" / "domains.json").read_text())
 
 
+def test_maps_of_an_earlier_evaluation_do_not_stay_among_those_of_this_one(tiny_set, tmp_path):
+    name = tiny_set("day", count=3)
+    for subset, count in ((3, 3), (2, 2)):
+        domains = {"day": build_test_loader(name, subset=subset, num_workers=0)}
+        evaluate_domains(predict, domains, native(), tmp_path, save_predictions="color")
+        assert len(written(tmp_path / "predictions" / "day")) == count
+    evaluate_domains(predict, domains, native(), tmp_path)  # writes none, so it removes none
+    assert len(written(tmp_path / "predictions" / "day")) == 2
+
+
 def test_files_are_called_as_the_images_of_the_server(tmp_path):
     """cityscapesscripts looks for CITY_SEQUENCE_FRAME*.png, ACDC for the image's own name."""
     for image, image_id, expected in (

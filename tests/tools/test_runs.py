@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[2]
 SLEEP = ["python", "-c", "import time; print('up', flush=True); time.sleep(60)"]
@@ -195,6 +196,30 @@ def test_sigterm_ends_the_child_and_then_the_runner(runs, tmp_path, capsys):
         runs.call(["python", "-c", code], lock.fileno())
     assert ended.value.code == 0 and "goes on from here" in capsys.readouterr().out
     assert time.monotonic() - start < 30 and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_folder_that_holds_no_streets_is_named(runs, tables, tmp_path):
+    cfg = OmegaConf.create({"dataloader": {"streets": str(tmp_path)}})
+    table = tables.TABLES["streets_to_real"]
+    folder = tmp_path / next(iter(table.streets))
+    folder.mkdir()
+    (folder / "dataset.json").write_text("[]")
+    with pytest.raises(ValueError, match=f"{folder} is not empty and has no readable dataset.json"):
+        runs.draw(table, cfg)
+
+
+def test_attempts_that_were_killed_count_until_they_last_wrote(runs, tmp_path):
+    with runs.timed(tmp_path):
+        pass
+    (tmp_path / "began").touch()  # and then the process was killed, 30 seconds after
+    (tmp_path / "log.txt").touch()
+    began = (tmp_path / "began").stat().st_mtime
+    os.utime(tmp_path / "log.txt", (began + 30, began + 30))
+    with pytest.raises(SystemExit), runs.timed(tmp_path):
+        raise SystemExit(0)
+    seconds = [float(line) for line in (tmp_path / "seconds.txt").read_text().split()]
+    assert seconds == [pytest.approx(expected, abs=5) for expected in (0, 30, 0)]
+    assert not (tmp_path / "began").exists()
 
 
 @pytest.mark.slow

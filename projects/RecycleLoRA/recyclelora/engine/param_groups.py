@@ -128,7 +128,8 @@ def _trainable(model: nn.Module):
     seen: set[int] = set()
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad and id(parameter) not in seen:
+            trains = parameter.requires_grad and parameter.numel()  # an adapter of rank 0 is empty
+            if trains and id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield (f"{prefix}.{name}" if prefix else name), parameter, module
 

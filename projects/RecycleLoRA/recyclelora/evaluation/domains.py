@@ -20,7 +20,7 @@ from recyclelora.whole_file import whole_file
 
 from .confusion import ConfusionMatrix
 from .pictures import Row, save_rows
-from .predictions import check_format, save_prediction
+from .predictions import check_format, remove_maps, save_prediction
 from .protocol import Protocol
 from .sliding_window import Predict
 
@@ -52,7 +52,8 @@ def evaluate_domains(
     (per domain, the mIoU of the best constant prediction), ``images.json`` (per domain and image,
     its own mIoU or null), ``domains.png`` (a row per domain), ``best_and_worst.png`` (two
     rows per domain) and ``pictures/DOMAIN.png``. Logs the table. With ``save_predictions``, each
-    process also writes the class maps of its images, ``predictions/DOMAIN/IMAGE.png``.
+    process also writes the class maps of its images, ``predictions/DOMAIN/IMAGE.png``, in the
+    place of those of an earlier evaluation.
 
     Args:
         predict: (B, 3, H, W) float RGB 0..255 -> (B, C, H, W) logits, on any device.
@@ -69,6 +70,11 @@ def evaluate_domains(
     if not domains:
         raise ValueError("expected at least one domain to evaluate, got none; name some")
     check_format("save_predictions", save_predictions)
+    if save_predictions:
+        if comm.is_main_process():
+            for name in domains:  # so that no map of another model stays among those of this one
+                remove_maps(Path(output_dir, "predictions", name))
+        comm.synchronize()
     result = {"protocol": protocol.as_dict(), "domains": {}, "mean_mIoU": 0.0}
     constant, images, overview, extremes = {}, {}, [], []
     for name, loader in domains.items():

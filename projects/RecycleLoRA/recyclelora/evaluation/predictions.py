@@ -59,6 +59,12 @@ def save_map(file: Path, prediction: np.ndarray, form: str) -> None:
         Image.fromarray(encode(prediction, form)).save(temporary, "PNG")
 
 
+def remove_maps(folder: Path) -> None:
+    """Remove the class maps below ``folder`` that an earlier evaluation wrote there."""
+    for file in folder.rglob("*.png"):
+        file.unlink()
+
+
 def save_prediction(folder: Path, form: str, sample: Mapping, prediction: np.ndarray) -> None:
     """Write the class map of one sample of a test loader below ``folder``.
 

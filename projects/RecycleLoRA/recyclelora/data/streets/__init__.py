@@ -2,6 +2,6 @@
 
 from .domains import DOMAINS, Domain
 from .generate import GENERATOR_VERSION, draw_street
-from .write import write_streets
+from .write import streets_in, write_streets
 
-__all__ = ["DOMAINS", "GENERATOR_VERSION", "Domain", "draw_street", "write_streets"]
+__all__ = ["DOMAINS", "GENERATOR_VERSION", "Domain", "draw_street", "streets_in", "write_streets"]

@@ -95,12 +95,17 @@ def _check(domain, count, seed, height, width, workers, image_format):
         )
 
 
-def _claim(root: Path, header: dict, count: int):
-    """Refuse a folder that holds anything but an earlier part of this very dataset."""
+def streets_in(root: str | Path) -> dict | None:
+    """What ``root/dataset.json`` says, as :func:`write_streets` wrote it; None of an empty folder.
+
+    Raises:
+        ValueError: ``root`` is a file, or holds something else, in one sentence.
+    """
+    root = Path(root)
     if root.exists() and not root.is_dir():
         raise ValueError(f"{root} is a file: name a folder to write the streets to")
     if not root.exists() or not any(root.iterdir()):
-        return
+        return None
     try:
         there = json.loads((root / "dataset.json").read_text())
         if not isinstance(there, dict) or not isinstance(there.get("count", 0), int):
@@ -109,6 +114,14 @@ def _claim(root: Path, header: dict, count: int):
         raise ValueError(
             f"{root} is not empty and has no readable dataset.json: name another folder"
         ) from None
+    return there
+
+
+def _claim(root: Path, header: dict, count: int):
+    """Refuse a folder that holds anything but an earlier part of this very dataset."""
+    there = streets_in(root)
+    if there is None:
+        return
     for key, value in header.items():
         if there.get(key) != value:
             raise ValueError(
