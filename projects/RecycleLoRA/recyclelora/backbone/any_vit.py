@@ -4,18 +4,16 @@ import os
 from collections.abc import Callable, Sequence
 
 import torch
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone
 from torch import nn
 
 from recyclelora.adapters.reach import call_on_meta, unreached_linears
 
 from .files import some_of
 from .plain_vit import patch_grid
-from .pyramid import PATCH_SIZE, feature_pyramid, pyramid_shape
+from .pyramid import PATCH_SIZE, PyramidBackbone, feature_pyramid
 
 
-class AnyViT(Backbone):
+class AnyViT(PyramidBackbone):
     """A vision transformer of another library, with a pyramid ``res2`` .. ``res5`` of its maps.
 
     :func:`timm_vit` and :func:`hugging_face_vit` make one by name. With a model of your own, say
@@ -92,15 +90,6 @@ class AnyViT(Backbone):
         vit = self.pretrained(weights)
         _save_every_buffer(vit)
         self.vit = vit
-
-    @property
-    def size_divisibility(self) -> int:
-        """Sides to pad images to, so that res5 is exactly half of res4."""
-        return self.output_shape()["res5"].stride
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and strides (4, 8, 16, 32) of the pyramid."""
-        return pyramid_shape(self.embed_dim, PATCH_SIZE)
 
 
 def _refuse_unreached(backbone: AnyViT, image: torch.Tensor) -> None:

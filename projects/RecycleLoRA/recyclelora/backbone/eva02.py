@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 
 from recyclelora.bad_input import whole_number
@@ -22,13 +22,13 @@ from .plain_vit import (
     patch_map,
     pyramid_blocks,
 )
-from .pyramid import feature_pyramid, pyramid_shape
+from .pyramid import PyramidBackbone, feature_pyramid
 from .resample import resample_position_embedding
 from .rotary import rotations
 
 
 @BACKBONE_REGISTRY.register()
-class Eva02VisionTransformer(Backbone):
+class Eva02VisionTransformer(PyramidBackbone):
     """EVA-02, from the outputs of chosen blocks a pyramid ``res2`` .. ``res5``.
 
     Pre-norm blocks with rotary positions, separate q, k and v, and a SwiGLU with a LayerNorm inside
@@ -145,12 +145,3 @@ class Eva02VisionTransformer(Backbone):
             checkpointing=self.checkpointing,
         )
         return feature_pyramid([patch_map(tokens, grid) for tokens in outputs])
-
-    @property
-    def size_divisibility(self) -> int:
-        """Sides to pad images to, so that res5 is exactly half of res4; for patch 16 only."""
-        return self.output_shape()["res5"].stride
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and strides (4, 8, 16, 32) of the pyramid; refused for a patch other than 16."""
-        return pyramid_shape(self.embed_dim, self.patch_size)

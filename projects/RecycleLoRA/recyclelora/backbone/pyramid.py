@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone
 from torch.nn import functional as F
 
 # Level -> by how much its map is resized. With a patch of 16 pixels these are strides 4, 8, 16, 32.
@@ -50,3 +51,24 @@ def pyramid_shape(channels: int, patch_size: int) -> dict[str, ShapeSpec]:
             f"patch_size={PATCH_SIZE}, load_weights resamples the pretrained patch kernel"
         )
     return {level: ShapeSpec(channels=channels, stride=stride) for level, stride in STRIDES.items()}
+
+
+class PyramidBackbone(Backbone):
+    """What every backbone tells Detectron2 of the pyramid it gives.
+
+    Attributes:
+        embed_dim: the channels of each map.
+        patch_size: pixels of a patch.
+    """
+
+    embed_dim: int
+    patch_size: int = PATCH_SIZE
+
+    @property
+    def size_divisibility(self) -> int:
+        """Sides to pad images to, so that res5 is exactly half of res4; for patch 16 only."""
+        return self.output_shape()["res5"].stride
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and strides (4, 8, 16, 32) of the pyramid; refused for a patch other than 16."""
+        return pyramid_shape(self.embed_dim, self.patch_size)

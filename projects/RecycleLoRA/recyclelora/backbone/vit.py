@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 
 from .block import Block
@@ -21,12 +21,12 @@ from .plain_vit import (
     patch_map,
     pyramid_blocks,
 )
-from .pyramid import feature_pyramid, pyramid_shape
+from .pyramid import PyramidBackbone, feature_pyramid
 from .resample import resample_position_embedding
 
 
 @BACKBONE_REGISTRY.register()
-class DinoVisionTransformer(Backbone):
+class DinoVisionTransformer(PyramidBackbone):
     """DINOv2, from the outputs of chosen blocks a pyramid ``res2`` .. ``res5``.
 
     State-dict keys are those of facebookresearch/dinov2. Called with normalised images
@@ -206,12 +206,3 @@ class DinoVisionTransformer(Backbone):
         grid = patch_grid(images, self.patch_size)
         outputs = self._block_outputs(images, self.out_indices)
         return feature_pyramid([patch_map(tokens, grid) for tokens in outputs])
-
-    @property
-    def size_divisibility(self) -> int:
-        """Sides to pad images to, so that res5 is exactly half of res4; for patch 16 only."""
-        return self.output_shape()["res5"].stride
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and strides (4, 8, 16, 32) of the pyramid; refused for a patch other than 16."""
-        return pyramid_shape(self.embed_dim, self.patch_size)
