@@ -45,5 +45,5 @@ def test_the_rest_is_detectron2s(ask):
     options = {"num_gpus": 2, "num_machines": 3, "machine_rank": 1, "dist_url": "tcp://first:1"}
     given = ask(2, **options)
     assert given.pop("num_gpus_per_machine") == 2
-    assert given.pop("args")[0].dist_url == "tcp://first:1"
+    assert given.pop("args")[1].dist_url == "tcp://first:1"
     assert given == {key: options[key] for key in ("num_machines", "machine_rank", "dist_url")}

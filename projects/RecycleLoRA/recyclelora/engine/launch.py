@@ -54,12 +54,12 @@ def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None
     several = args.num_gpus * args.num_machines > 1
     with _passing_on_signals() if several else contextlib.nullcontext():
         launch(
-            main,
+            _run,
             num_gpus_per_machine=args.num_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=(args,),
+            args=(main, args),
         )
 
 
@@ -117,14 +117,25 @@ def _join_torchrun(main: Callable[[Namespace], None], args: Namespace) -> None:
             )
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if gpus else "gloo")
+    _create_local_group()
+    _run(main, args)
+
+
+def _run(main: Callable[[Namespace], None], args: Namespace) -> None:
+    """One process's ``main``, and the end of its part in the group of processes, if it is in one.
+
+    After a failure the group is left to the end of the process, which cuts it off: to end it here
+    could mean to wait for sums that never come.
+    """
     try:
-        _create_local_group()
         main(args)
     finally:
-        # First what main left in cycles, DistributedDataParallel among it. If its reducer were the
-        # last to hold the group, it would join gloo's threads under the lock of the interpreter,
-        # which a thread may be waiting for to free a tensor: the process would never end.
+        # What main left in cycles, DistributedDataParallel among it, must go before the group. If
+        # its reducer were the last to hold the group, it would join gloo's threads under the lock
+        # of the interpreter, which one of them may be waiting for to free a tensor: a process that
+        # never ends.
         gc.collect()
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 
