@@ -86,7 +86,7 @@ def main(args: Namespace) -> None:
                 report = traceback.format_exc().encode(errors="backslashreplace")
                 (output / "error.txt").write_bytes(report)
         failure = sentence_of(error)
-    if failure:  # here, for the error keeps the model alive beyond the end of the processes' group
+    if failure is not None:  # only here is the error gone, and with it the model that it held
         sys.exit(f"error: {failure}")
 
 
