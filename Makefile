@@ -26,7 +26,7 @@ demo: setup  ## adapt, train on drawn streets, evaluate on other domains, draw t
 benchmark: setup $(STAMPS)/benchmark  ## time it against SciPy, peft and Hugging Face; rewrite results/
 	$(BIN)/python tools/benchmark/rrqr.py --weights dinov2_vits14_focus
 	$(BIN)/python tools/benchmark/adapter.py
-	$(BIN)/python tools/benchmark/step.py
+	$(BIN)/python tools/benchmark/step.py --batch 2 --precisions bfloat16
 	$(BIN)/python tools/benchmark/memory.py
 	$(BIN)/python tools/benchmark/hours.py
 	$(BIN)/python tools/update_readme.py

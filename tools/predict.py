@@ -37,7 +37,7 @@ from recyclelora.evaluation.predictions import FORMATS, encode, save_map
 from recyclelora.evaluation.protocol import nearest
 from recyclelora.whole_file import whole_file
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
 
 def photographs(paths: list[Path]) -> dict[Path, Path]:

@@ -4,7 +4,7 @@
     python tools/reproduce.py --list
     python tools/reproduce.py --table 3 --row 17 --dry-run
     python tools/reproduce.py --table 9 11 --seeds 0 1 2 --num-gpus 4
-    nohup python tools/reproduce.py --table streets_to_real > output/reproduce.log 2>&1 &
+    nohup python tools/reproduce.py --table streets_to_real > reproduce.log 2>&1 &
     python tools/reproduce.py --table 5 --scratch /tmp/try train.max_iter=20
 
 Tables 3 to 12 are the paper's; a row is its number as printed, or the name of its config. What is

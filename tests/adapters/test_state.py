@@ -87,6 +87,7 @@ def test_adapter_parameters_are_the_trainable_ones_by_name():
 def test_export_is_a_plain_model(is_merged):
     plain, model = build()
     learn(model)
+    model[0].bias.requires_grad_(True)
     if is_merged:
         merge(model)
     exported, x = export(model), torch.randn(4, 12)
@@ -96,6 +97,7 @@ def test_export_is_a_plain_model(is_merged):
     plain.load_state_dict(exported.state_dict())
     assert torch.equal(plain(x), exported(x))
     assert isinstance(export(model[0]), nn.Linear)
+    assert model[0].bias.requires_grad and not any(p.requires_grad for p in exported.parameters())
 
 
 PAIRS = [

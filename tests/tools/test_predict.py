@@ -10,7 +10,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from PIL import Image
 
-from recyclelora.data import COLORS
+from recyclelora.data import COLORS, read_image
 from recyclelora.engine import read_checkpoint, save_checkpoint
 from recyclelora.engine.run import build_model
 
@@ -132,6 +132,16 @@ def test_mistakes_end_in_one_sentence(tool_module, photo, sentence, tmp_path):
         tool.main([*given, photo])
     assert len(str(stopped.value).splitlines()) == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_every_kind_of_picture_that_is_read_is_found(tool_module, tmp_path):
+    kinds = ("png", "jpeg", "tiff", "bmp", "gif", "webp", "ppm")
+    for kind in kinds:
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{kind}.{kind}")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    found = tool_module("predict").photographs([tmp_path])
+    assert sorted(map(str, found)) == sorted(kinds)
+    assert all(read_image(file).shape == (8, 8, 3) for file in found.values())
 
 
 def test_two_photographs_of_one_name_are_refused(tool_module, photos):

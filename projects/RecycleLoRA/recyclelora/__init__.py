@@ -1,7 +1,7 @@
 """RecycleLoRA on Detectron2: adapters from a rank-revealing QR, for segmentation that generalises.
 
-The names below need PyTorch and SciPy alone; detectron2 is imported by ``recyclelora.backbone``,
-``recyclelora.mask2former``, ``recyclelora.data`` and ``recyclelora.engine``.
+The names below need PyTorch, NumPy, SciPy, threadpoolctl and tqdm alone; every package but
+``recyclelora.adapters`` and ``recyclelora.ops`` imports detectron2.
 """
 
 from .adapters import DualLoRALinear, adapt

@@ -1,6 +1,8 @@
 """``python -m recyclelora.collect_env``: what is installed, how it was built, what is missing.
 
-Paste its output into a bug report. The exit status is 1 where something needed is missing.
+Paste its output into a bug report. The exit status is 1 where something needed is missing. Without
+what ``import recyclelora`` itself needs (PyTorch, NumPy, SciPy, threadpoolctl, tqdm) it does not
+start, and Python names the package.
 """
 
 import importlib
@@ -30,6 +32,8 @@ PACKAGES = {  # module -> what pip calls it
     "fvcore": "fvcore",
     "tensorboard": "tensorboard",
     "matplotlib": "matplotlib",
+    "tabulate": "tabulate",
+    "threadpoolctl": "threadpoolctl",
     "tqdm": "tqdm",
 }
 FOLDERS = {

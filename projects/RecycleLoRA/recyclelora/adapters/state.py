@@ -151,9 +151,9 @@ def export(model: nn.Module) -> nn.Module:
         linear = nn.Linear(
             layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta"
         )
-        linear.weight = nn.Parameter(layer.effective_weight(), requires_grad=False)
+        linear.weight = nn.Parameter(layer.effective_weight())
         linear.bias = layer.bias
-        replacements[layer] = linear.train(layer.training)
+        replacements[layer] = linear.requires_grad_(False).train(layer.training)
     return replace_modules(plain, replacements)
 
 

@@ -51,9 +51,10 @@ def parameter_groups(
     Parameters that share a family (main adapter, sub adapter, backbone, head), a learning rate and
     a weight decay make one group, with the keys ``name``, ``params``, ``lr``, ``weight_decay``, and
     the values at iteration 0 that schedules scale: ``initial_lr``, ``initial_weight_decay``. Frozen
-    parameters are left out; a shared one counts once.
+    and empty parameters (of an adapter of rank 0) are left out; a shared one counts once.
 
     Raises:
+        TypeError: ``model`` is no module.
         ValueError: nothing in the model is trainable, or a rule is not ``{lr_mult, decay_mult}``.
 
     Example:
@@ -128,7 +129,7 @@ def _trainable(model: nn.Module):
     seen: set[int] = set()
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            trains = parameter.requires_grad and parameter.numel()  # an adapter of rank 0 is empty
+            trains = parameter.requires_grad and parameter.numel()
             if trains and id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield (f"{prefix}.{name}" if prefix else name), parameter, module

@@ -52,8 +52,8 @@ def evaluate_domains(
     (per domain, the mIoU of the best constant prediction), ``images.json`` (per domain and image,
     its own mIoU or null), ``domains.png`` (a row per domain), ``best_and_worst.png`` (two
     rows per domain) and ``pictures/DOMAIN.png``. Logs the table. With ``save_predictions``, each
-    process also writes the class maps of its images, ``predictions/DOMAIN/IMAGE.png``, in the
-    place of those of an earlier evaluation.
+    process also writes the class maps of its images, ``predictions/DOMAIN/FOLDERS/IMAGE.png``, in
+    the place of those of an earlier evaluation.
 
     Args:
         predict: (B, 3, H, W) float RGB 0..255 -> (B, C, H, W) logits, on any device.

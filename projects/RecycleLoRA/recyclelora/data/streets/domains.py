@@ -165,7 +165,7 @@ class Domain:
     Attributes:
         sun: strength of the direct light, 0 overcast .. 1 clear. elevation: of the sun, degrees.
         clouds: share of the sky they cover. haze: 1 / metres of visibility loss.
-        darkness: 0 day .. 1 night; lamps and windows shine from 0.3 on.
+        darkness: 0 day .. 1 night; lamps and windows shine above 0.2.
         wet: how strongly the ground mirrors. rain: density of streaks.
         snow: whiteness of upward faces.
         sky: how much brighter the sky is than painted. backlit: share of pictures that are exposed

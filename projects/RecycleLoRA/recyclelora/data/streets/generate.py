@@ -55,14 +55,15 @@ def draw_street(
         seed, index: which scene; not negative. The same pair has the same layout, and so the same
             labels, in every domain.
         domain: a name from ``DOMAINS`` or a ``Domain``.
-        height, width: of the picture in pixels, at least 32.
+        height, width: of the picture in pixels, 32 to 8192.
 
     Returns:
         image (height, width, 3) uint8 RGB, and label (height, width) uint8: Cityscapes train ids,
-        and 255 where the bonnet of the camera's own car shows.
+        and 255 for what they do not name: the bonnet of the camera's own car, bins, cabinets,
+        benches.
 
     Raises:
-        ValueError: an unknown domain, a negative seed or index, or a size below 32.
+        ValueError: an unknown domain, a negative seed or index, or a size out of range.
 
     >>> image, label = draw_street(seed=0, index=7, domain="fog", height=64, width=128)
     >>> image.shape, label.shape, label.dtype
