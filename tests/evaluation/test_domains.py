@@ -1,6 +1,7 @@
 import json
 import logging
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -141,6 +142,7 @@ def test_real_streets_score_as_their_labels_say(real_data, tmp_path):
 
 
 def evaluate_in_process(rank, world, folder, name):
+    cv2.setNumThreads(0)  # the threads of its pool are not forked
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/address", rank=rank, world_size=world
     )
@@ -157,7 +159,7 @@ def evaluate_with_everything(name, folder):
 def test_two_processes_give_what_one_does(tiny_set, tmp_path):
     name = tiny_set("tiny_two", count=5)
     alone = evaluate_with_everything(name, tmp_path / "one")
-    # Forked, so that the registered dataset is there; nothing in this process holds threads.
+    # Forked, so that the registered dataset is there.
     torch.multiprocessing.start_processes(
         evaluate_in_process, (2, tmp_path, name), nprocs=2, start_method="fork"
     )

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -102,6 +103,7 @@ def city(tmp_path):
 
 
 def evaluate_in_process(rank, world, folder, name, predictions):
+    cv2.setNumThreads(0)  # the threads of its pool are not forked
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/address", rank=rank, world_size=world
     )
@@ -128,7 +130,7 @@ def test_the_files_score_with_cityscapesscripts_what_we_say(case, city, tmp_path
     theirs = importlib.import_module(name)
     predictions, truths = random_maps(case, (5, 30, 40))
     write_cityscapes(tmp_path, truths)
-    # Forked, so that the registered dataset is there; nothing in this process holds threads.
+    # Forked, so that the registered dataset is there.
     torch.multiprocessing.start_processes(
         evaluate_in_process,
         (2, tmp_path, city, predictions),

@@ -60,6 +60,8 @@ class ForkedRuns:
     def finish(self, output: Path, *options: str) -> None:
         """A run to its end."""
         process = self.start(output, *options)
+        process.join(600)
+        process.kill()  # without effect on one that has ended
         process.join()
         assert process.exitcode == 0, said(output)
 

@@ -85,7 +85,7 @@ class Runs:
 
 def ends(processes: list[subprocess.Popen], status: int = 0) -> str:
     """Wait for all; returns what they said."""
-    said = "\n".join(process.communicate()[0] for process in processes)
+    said = "\n".join(process.communicate(timeout=600)[0] for process in processes)
     assert [process.returncode for process in processes] == [status] * len(processes), said
     return said
 
@@ -182,7 +182,7 @@ def test_two_processes_stop_after_the_same_step(runs, two, tmp_path, to):
     wait_for(lambda: logged(tmp_path), process)
     assert len(workers(process)) == 2
     os.kill(process.pid if to == "launcher" else workers(process)[1], signal.SIGTERM)
-    said = process.communicate()[0]
+    said = process.communicate(timeout=600)[0]
     (saved,) = tmp_path.glob("iter_*.pth")
     assert 0 < torch.load(saved, weights_only=True)["iteration"] < STEPS
     assert "-m torch.distributed.run --nproc-per-node=2 --standalone" in said
@@ -223,7 +223,7 @@ def test_an_interrupted_evaluation_is_made_anew_and_counts_once(runs, two, tmp_p
     log = tmp_path / "log.txt"
     wait_for(lambda: log.read_text().count("Evaluating the averaged weights") == 2, process)
     os.kill(process.pid, signal.SIGTERM)
-    said = process.communicate()[0]
+    said = process.communicate(timeout=600)[0]
     assert said.count("to go on: ") == 1
     assert not (tmp_path / "domains.json").exists()
     runs.whole(tmp_path, how=[TORCHRUN])
@@ -244,9 +244,11 @@ def test_machines_that_share_no_folder_cannot_resume(runs, two, tmp_path):
 def test_a_folder_that_another_run_writes_to_is_refused(runs, tmp_path):
     first = runs.start(tmp_path, "train.max_iter=100000")
     wait_for(lambda: logged(tmp_path), first)
-    said = ends([runs.start(tmp_path)], status=1)
-    assert f"error: another training writes to {tmp_path} (process {first.pid} on " in said
-    first.send_signal(signal.SIGTERM)
+    try:
+        said = ends([runs.start(tmp_path)], status=1)
+        assert f"error: another training writes to {tmp_path} (process {first.pid} on " in said
+    finally:
+        first.send_signal(signal.SIGTERM)
     ends([first])
 
 

@@ -1,4 +1,4 @@
-"""The end of a process that torchrun started."""
+"""The end of a process that torchrun started: DDP's reducer must not be the last in the group."""
 
 import weakref
 from argparse import Namespace
@@ -10,51 +10,66 @@ import torch
 from recyclelora.engine import launch
 
 
-@pytest.fixture
-def run(tool_module, monkeypatch):
-    """``run(error)``: a process of torchrun whose training made a model, then raised ``error``.
+class Training:
+    """Makes a model in a cycle, then raises ``error`` if there is one.
 
-    Returns whether the model was alive when the group was ended (None: it was not), and the model.
+    Attributes:
+        model: a weak reference.
+        at_the_end: for each end of the group, whether the model was alive.
     """
-    tool = tool_module("lazyconfig_train_net")
+
+    def __init__(self, error=None):
+        self.error = error
+        self.at_the_end = []
+
+    def __call__(self, *args, **options):
+        model = torch.nn.Linear(1, 1)
+        model.cycle = [model]
+        self.model = weakref.ref(model)
+        if self.error is not None:
+            raise FloatingPointError(self.error)
+
+    def end_group(self):
+        self.at_the_end.append(self.model() is not None)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """``run(main, training)``: what torchrun would start, in this process and without a group."""
     for name in ("RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, "0")
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
 
-    def run(error=None):
-        models, alive = [], []
-
-        def train(cfg, resume):
-            model = torch.nn.Linear(1, 1)
-            model.cycle = [model]
-            models.append(weakref.ref(model))
-            if error is not None:
-                raise FloatingPointError(error)
-
-        cfg = SimpleNamespace(train=SimpleNamespace(output_dir="no folder"))
-        monkeypatch.setattr(tool, "load_config", lambda args: cfg)
-        monkeypatch.setattr(tool, "train", train)
+    def run(main, training):
         monkeypatch.setattr(launch.dist, "init_process_group", lambda backend: None)
         monkeypatch.setattr(launch, "_create_local_group", lambda: None)
         monkeypatch.setattr(launch.dist, "is_initialized", lambda: True)
-        monkeypatch.setattr(
-            launch.dist, "destroy_process_group", lambda: alive.append(models[0]() is not None)
-        )
-        try:
-            launch.launch_processes(tool.main, Namespace(eval_only=False, resume=False))
-        except SystemExit as ended:
-            assert ended.code == f"error: {error}"
-        return (alive[0] if alive else None), models[0]
+        monkeypatch.setattr(launch.dist, "destroy_process_group", training.end_group)
+        launch.launch_processes(main, Namespace(eval_only=False, resume=False))
 
     return run
 
 
 def test_the_model_goes_before_the_group_of_processes(run):
-    alive, model = run()
-    assert alive is False and model() is None
+    training = Training()
+    run(training, training)
+    assert training.at_the_end == [False] and training.model() is None
 
 
 def test_after_a_failure_the_model_goes_and_the_group_is_left_to_the_exit(run):
-    ended, model = run("the loss is not finite")
-    assert ended is None and model() is None
+    training = Training("the loss is not finite")
+    with pytest.raises(FloatingPointError) as raised:  # and kept, with its traceback
+        run(training, training)
+    assert training.at_the_end == [] and training.model() is None
+    assert str(raised.value) == "the loss is not finite"
+
+
+def test_so_it_does_when_the_tool_says_what_failed(run, tool_module, monkeypatch):
+    tool, training = tool_module("lazyconfig_train_net"), Training("the loss is not finite")
+    cfg = SimpleNamespace(train=SimpleNamespace(output_dir="no folder"))
+    monkeypatch.setattr(tool, "load_config", lambda args: cfg)
+    monkeypatch.setattr(tool, "train", training)
+    with pytest.raises(SystemExit, match="error: the loss is not finite"):
+        run(tool.main, training)
+    assert training.at_the_end == [] and training.model() is None

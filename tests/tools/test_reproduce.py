@@ -102,10 +102,10 @@ def start(scratch, overrides):
 def when_there(file, process, act):
     """Do something to the process as soon as a file is there."""
     while not file.exists():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.communicate(timeout=1200)[0]
         time.sleep(0.02)
     act()
-    return process.communicate()[0]
+    return process.communicate(timeout=1200)[0]
 
 
 def kill_with_children(process):
@@ -120,6 +120,7 @@ def kill_with_children(process):
 def test_a_whole_table_stopped_killed_and_shared_by_two_ends_complete_and_correct(tmp_path):
     """Table 5 of a tiny model on drawn streets: SIGTERM, SIGKILL, then two processes to the end."""
     overrides = [*TINY, "train.max_iter=4", "train.checkpoint_period=1", "optimizer.lr=0.01"]
+    overrides.append("train.checkpoints_kept=4")  # so that none is gone before it is seen
     sets = {"cityscapes": "night", "bdd100k": "fog", "mapillary": "rain"}
     for domain in ("day", *sets.values()):
         root = tmp_path / domain
@@ -134,7 +135,7 @@ def test_a_whole_table_stopped_killed_and_shared_by_two_ends_complete_and_correc
     whole, cut = tmp_path / "whole", tmp_path / "cut"
 
     reference = start(whole, overrides)
-    said = reference.communicate()[0]
+    said = reference.communicate(timeout=1200)[0]
     assert reference.returncode == 0, said
 
     runner = start(cut, overrides)
@@ -146,7 +147,7 @@ def test_a_whole_table_stopped_killed_and_shared_by_two_ends_complete_and_correc
     said = when_there(second, runner, lambda: kill_with_children(runner))
     assert runner.returncode == -signal.SIGKILL and "Resuming from" in said
     pair = [start(cut, overrides), start(cut, overrides)]
-    said = [runner.communicate()[0] for runner in pair]
+    said = [runner.communicate(timeout=1200)[0] for runner in pair]
     assert [runner.returncode for runner in pair] == [0, 0], said
     assert "left for now" in "".join(said)
 

@@ -77,7 +77,7 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(runs, whole, tmp_pat
 
 def test_a_signal_during_the_evaluation(runs, whole, tmp_path):
     output = tmp_path / "run"
-    process = runs.start(output)
+    process = runs.start(output, "evaluation.protocol.long_side=1024")  # long enough to be met
     wait_for(lambda: logged(output) and "Evaluating" in said(output), process)
     os.kill(process.pid, signal.SIGTERM)
     process.join()

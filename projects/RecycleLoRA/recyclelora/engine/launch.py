@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 
@@ -129,11 +130,14 @@ def _run(main: Callable[[Namespace], None], args: Namespace) -> None:
     """
     try:
         main(args)
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # they hold the model
+        raise
     finally:
-        # What main left in cycles, DistributedDataParallel among it, must go before the group. If
-        # its reducer were the last to hold the group, it would join gloo's threads under the lock
-        # of the interpreter, which one of them may be waiting for to free a tensor: a process that
-        # never ends.
+        # What main left, DistributedDataParallel in its cycles among it, must go before the group.
+        # If its reducer were the last to hold the group, it would join gloo's threads under the
+        # lock of the interpreter, which one of them may be waiting for to free a tensor: a process
+        # that never ends.
         gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
