@@ -1,6 +1,8 @@
 """Peak memory of whole steps: the order that must hold, and what makes a run wrong."""
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -35,6 +37,20 @@ def test_what_would_not_fit_is_not_run(benchmark_module, monkeypatch, capsys):
     options = tool.parse(["--runs", "dinov2_l:4", "--most-gb", "2"])
     expected = tool.in_own_process(runs, "dense", "dinov2_l", 4, options)["expected_bytes"]
     assert expected == 3 * 10**9 - 10
+
+
+def end_at_once(*_):
+    """In the place of the measurement."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_one_sentence(benchmark_module, monkeypatch):
+    tool = benchmark_module("memory")
+    monkeypatch.setattr(tool, "measured", end_at_once)
+    options = tool.parse(["--runs", "dinov2_s:1"])
+    with pytest.raises(MemoryError, match=r"dinov2_s, dense, batch 1 was killed; --most-gb"):
+        tool.in_own_process([], "dense", "dinov2_s", 1, options)
 
 
 def test_runs_that_the_file_has_are_kept(benchmark_module, tmp_path):

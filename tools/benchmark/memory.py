@@ -18,6 +18,7 @@ import multiprocessing
 import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,13 @@ def in_own_process(
     spawn, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
     with ProcessPoolExecutor(1, mp_context=spawn) as process:
         options = argparse.Namespace(**{**vars(args), "batch": batch})
-        return process.submit(measured, backbone, VARIANTS[name], options, threads).result()
+        try:
+            return process.submit(measured, backbone, VARIANTS[name], options, threads).result()
+        except BrokenProcessPool:
+            raise MemoryError(
+                f"the process of {backbone}, {name}, batch {batch} was killed; --most-gb leaves "
+                "out what needs more"
+            ) from None
 
 
 def check(backbone: str, variants: dict[str, dict]) -> None:
