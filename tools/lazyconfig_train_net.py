@@ -69,7 +69,7 @@ def main(args: Namespace) -> None:
 
     A run that was asked to stop ends with the command that resumes it, and exit code 0.
     """
-    output = failure = None
+    output = None
     try:
         cfg = load_config(args)
         output = Path(cfg.train.output_dir)
@@ -85,9 +85,7 @@ def main(args: Namespace) -> None:
             if output is not None and output.is_dir():  # where it happened, for who wants to know
                 report = traceback.format_exc().encode(errors="backslashreplace")
                 (output / "error.txt").write_bytes(report)
-        failure = sentence_of(error)
-    if failure is not None:  # only here is the error gone, and with it the model that it held
-        sys.exit(f"error: {failure}")
+        sys.exit(f"error: {sentence_of(error)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Which linear layers adapters would reach, and which parameters full fine-tuning would train.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,13 +39,13 @@ def unreached_linears(module: nn.Module, *inputs: Any) -> list[str]:
     ['read']
     """
     linears = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear)}
-    outputs: dict[str, list[Tensor]] = {name: [] for name in linears}
+    outputs: list[tuple[str, Tensor]] = []
     hooks = [
-        linear.register_forward_hook(lambda *call, name=name: outputs[name].append(call[2]))
+        linear.register_forward_hook(lambda *call, name=name: outputs.append((name, call[2])))
         for name, linear in linears.items()
     ]
     try:
-        reached = call_on_meta(_Reached(module, outputs), *inputs)
+        reached = call_on_meta(_MadeFrom(module, lambda _: outputs), *inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -66,46 +66,35 @@ def parameters_in_use(module: nn.Module, *inputs: Any) -> set[str]:
     >>> parameters_in_use(bypassed, torch.zeros(1, 4))
     {'0.weight'}
     """
-    return call_on_meta(_InUse(module), *inputs)
+    return call_on_meta(_MadeFrom(module, _trainable), *inputs)
 
 
-class _Reached(nn.Module):
-    """The names in ``outputs`` from whose tensors the module's result is computed.
+def _trainable(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+
+
+class _MadeFrom(nn.Module):
+    """The names of those tensors of ``candidates(module)`` from which its result is computed.
 
     A module, so that checkpointed blocks find their meta weights again in the backward pass.
+    ``candidates`` is called after ``module``, and gives names and tensors.
     """
 
-    def __init__(self, module: nn.Module, outputs: dict[str, list[Tensor]]) -> None:
+    def __init__(
+        self, module: nn.Module, candidates: Callable[[nn.Module], list[tuple[str, Tensor]]]
+    ) -> None:
         super().__init__()
         self.module = module
-        self.outputs = outputs
+        self.candidates = candidates
 
     def forward(self, *inputs: Any) -> set[str]:
         result = self.module(*inputs)
-        called = [(name, output) for name, given in self.outputs.items() for output in given]
-        return _made_from(result, called)
-
-
-class _InUse(nn.Module):
-    """The names of the parameters from which the module's result is computed."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *inputs: Any) -> set[str]:
-        result = self.module(*inputs)
-        parameters = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]
-        return _made_from(result, parameters)
-
-
-def _made_from(result: Any, named: list[tuple[str, Tensor]]) -> set[str]:
-    """The names of the tensors from which any tensor of ``result`` is computed."""
-    total = sum(tensor.float().sum() for tensor in _tensors(result) if tensor.requires_grad)
-    if not named or not isinstance(total, Tensor):
-        return set()
-    gradients = torch.autograd.grad(total, [tensor for _, tensor in named], allow_unused=True)
-    return {name for (name, _), gradient in zip(named, gradients) if gradient is not None}
+        named = self.candidates(self.module)
+        total = sum(tensor.float().sum() for tensor in _tensors(result) if tensor.requires_grad)
+        if not named or not isinstance(total, Tensor):
+            return set()
+        gradients = torch.autograd.grad(total, [tensor for _, tensor in named], allow_unused=True)
+        return {name for (name, _), gradient in zip(named, gradients) if gradient is not None}
 
 
 @torch.enable_grad()

@@ -34,7 +34,7 @@ def fine_tune(module: nn.Module) -> nn.Module:
         ['mask_token', 'norm.weight', 'norm.bias']
     """
     check_module(module)
-    used = parameters_in_use(module, torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE))
+    used = parameters_in_use(module, torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE, device="meta"))
     if not used:
         raise ValueError(
             f"the output of this {type(module).__name__} depends on no parameter: nothing can be "

@@ -130,8 +130,11 @@ def _run(main: Callable[[Namespace], None], args: Namespace) -> None:
     """
     try:
         main(args)
-    except BaseException as error:
-        traceback.clear_frames(error.__traceback__)  # they hold the model
+    except BaseException as raised:
+        error: BaseException | None = raised
+        while error is not None:  # the frames hold the model, those of what came before it too
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
         raise
     finally:
         # What main left, DistributedDataParallel in its cycles among it, must go before the group.
