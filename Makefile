@@ -10,7 +10,7 @@ SOURCES := $(wildcard csrc/*.* csrc/*/*.* $(PACKAGE)/include/*/*.h)
 CPP := $(SOURCES) $(wildcard examples/cpp/*.cpp tests/ops/*.cpp tests/ops/*.h)
 LIBRARY := $(PACKAGE)/_C.abi3.so
 PYTEST := $(BIN)/python -m pytest
-LINTED := configs projects tests tools setup.py
+LINTED := benchmark configs projects tests tools setup.py
 
 .PHONY: help setup demo benchmark test test-slow test-all lint format clean
 .DELETE_ON_ERROR:
@@ -24,11 +24,11 @@ demo: setup  ## adapt, train on drawn streets, evaluate on other domains, draw t
 	$(BIN)/python tools/demo.py
 
 benchmark: setup $(STAMPS)/benchmark  ## time it against SciPy, peft and Hugging Face; rewrite results/
-	$(BIN)/python tools/benchmark/rrqr.py --weights dinov2_vits14_focus
-	$(BIN)/python tools/benchmark/adapter.py
-	$(BIN)/python tools/benchmark/step.py --batch 2 --precisions bfloat16
-	$(BIN)/python tools/benchmark/memory.py
-	$(BIN)/python tools/benchmark/hours.py
+	$(BIN)/python -m benchmark.rrqr --weights dinov2_vits14_focus
+	$(BIN)/python -m benchmark.adapter
+	$(BIN)/python -m benchmark.step --batch 2 --precisions bfloat16
+	$(BIN)/python -m benchmark.memory
+	$(BIN)/python -m benchmark.hours
 	$(BIN)/python tools/update_readme.py
 
 test: setup  ## the tests of at most a few seconds each

@@ -12,6 +12,7 @@ PACKAGE = ROOT / "projects" / "RecycleLoRA" / "recyclelora"
 
 # From the bottom up; a floor imports only floors below it.
 FLOORS = [
+    "common",
     "ops",
     "adapters",
     "backbone",
@@ -19,8 +20,9 @@ FLOORS = [
     "mask2former",
     "data",
     "evaluation",
+    "config",
     "engine",
-    "analysis",
+    "reproduce",
 ]
 # Floors that know nothing of some floor below them.
 STRANGERS = {
@@ -28,9 +30,9 @@ STRANGERS = {
     ("data", "mask2former"),
 }
 # What installs without detectron2 must work without it.
-WITHOUT_DETECTRON2 = {"ops", "adapters"}
+WITHOUT_DETECTRON2 = {"common", "ops", "adapters"}
 
-TREES = [PACKAGE, ROOT / "tools", ROOT / "configs", ROOT / "tests"]
+TREES = [ROOT / name for name in ("projects", "tools", "benchmark", "configs", "tests")]
 PYTHON = [*sorted(path for tree in TREES for path in tree.rglob("*.py")), ROOT / "setup.py"]
 OTHER = ("*.md", "*.toml", "*.txt", "*.cff", "*.in", "Makefile", ".ci/*", ".*.yaml")
 CPP = ("csrc/**/*.*", "examples/**/*.*", "projects/**/*.h", "projects/**/*.cmake")
@@ -150,4 +152,4 @@ def test_the_citation_has_the_version_of_the_package():
 
 def test_tests_mirror_the_package():
     folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
-    assert folders <= {*FLOORS, "tools", "configs", "bad_input"}
+    assert folders <= {*FLOORS, "tools", "benchmark", "configs", "invalid_input", "drawn_streets"}

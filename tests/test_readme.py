@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from recyclelora.config.validation import check_config
+from recyclelora.engine import train
+from recyclelora.reproduce import readme
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -25,11 +29,9 @@ def test_examples_run(block, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/streets.md"])
-def test_tables_are_those_of_the_results(page, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    tool = importlib.import_module("update_readme")
+def test_tables_are_those_of_the_results(page):
     text = (ROOT / page).read_text()
-    assert tool.updated(page, text) == text, "run tools/update_readme.py"
+    assert readme.updated(page, text) == text, "run tools/update_readme.py"
 
 
 def training_commands() -> list[list[str]]:
@@ -45,15 +47,13 @@ def training_commands() -> list[list[str]]:
 @pytest.mark.parametrize("words", training_commands(), ids=" ".join)
 def test_options_and_overrides_of_training_commands_exist(words, monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    tool = importlib.import_module("lazyconfig_train_net")
     if words[0] == "torchrun":
         launcher = importlib.import_module("torch.distributed.run").get_args_parser()
         started = launcher.parse_args(words[1:])
         words = ["python", started.training_script, *started.training_script_args]
     assert words[:2] == ["python", "tools/lazyconfig_train_net.py"]
-    args = tool.options().parse_args(words[2:])
-    tool.check_config(tool.load_config(args))
+    args = train.argument_parser().parse_args(words[2:])
+    check_config(train.load_config(args))
 
 
 def test_training_commands_are_found():

@@ -21,11 +21,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from benchmark import measure
+from drawn_streets import DOMAINS, GENERATOR_VERSION, draw_street
+from recyclelora.common.atomic_write import atomic_write
 from recyclelora.data.classes import CLASSES
-from recyclelora.data.streets import DOMAINS, GENERATOR_VERSION, draw_street
+from recyclelora.evaluation.domains import write_json
 from recyclelora.evaluation.pictures import colorize
-from recyclelora.whole_file import whole_file
+from recyclelora.reproduce.environment import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH = 512, 1024
@@ -82,7 +83,7 @@ def summary(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[dict, np.ndarra
 def measured(count: int, seed: int, workers: int) -> tuple[dict, np.ndarray]:
     """The record for results/streets.json, and the mean map of each class."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recyclelora.data.streets.grown"])
+    context.set_forkserver_preload(["drawn_streets.grown"])
     with context.Pool(workers, one_thread) as pool:
         drawn = pool.imap_unordered(partial(count_classes, seed), range(count), chunksize=4)
         found = list(tqdm(drawn, total=count, desc="counting classes", unit="street"))
@@ -93,7 +94,7 @@ def measured(count: int, seed: int, workers: int) -> tuple[dict, np.ndarray]:
         "settings": {"count": count, "seed": seed, "height": HEIGHT, "width": WIDTH},
         **shares,
         "seconds_a_street": dict(zip(DOMAINS, seconds, strict=True)),
-        "environment": measure.environment(torch.device("cpu")),
+        "environment": environment(torch.device("cpu")),
     }
     return record, maps
 
@@ -134,7 +135,7 @@ def draw_picture(maps: np.ndarray, seed: int) -> Image.Image:
 def write_picture(path: Path, sheet: Image.Image) -> None:
     """As good a JPEG as fits into ``MOST_BYTES``."""
     for quality in range(90, 20, -5):
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             sheet.save(temporary, "JPEG", quality=quality, optimize=True)
         if path.stat().st_size <= MOST_BYTES:
             break
@@ -155,7 +156,7 @@ def main() -> None:
     if min(args.count, args.workers) < 1 or args.seed < 0:
         parser.error("--count and --workers must be at least 1, and --seed not negative")
     record, maps = measured(args.count, args.seed, args.workers)
-    measure.write_result(args.output, record)
+    write_json(args.output, record)
     write_picture(args.picture, draw_picture(maps, args.seed))
 
 

@@ -22,11 +22,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from recyclelora.bad_input import sentence_of
+from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.validation import format_error
 from recyclelora.data.benchmarks import BENCHMARKS
 from recyclelora.data.checking import SetReport, check_sets, usable_cores
 from recyclelora.data.datasets import folder_of
-from recyclelora.whole_file import whole_file
 
 SHOWN = 5  # sentences of one kind on the terminal; the JSON file has all
 COLUMNS = 8  # datasets side by side
@@ -121,12 +121,12 @@ def main(arguments: list[str] | None = None) -> None:
         reports = check_sets(folders, quick=args.quick, workers=args.workers)
         if args.json:
             found = {report.name: report.as_json() for report in reports}
-            with whole_file(args.json) as temporary:
+            with atomic_write(args.json) as temporary:
                 temporary.write_text(json.dumps({"quick": args.quick, "sets": found}, indent=1))
     except KeyboardInterrupt:
         sys.exit("stopped; nothing is kept, so the next check begins anew")
     except Exception as error:
-        sys.exit(f"error: {sentence_of(error)}")
+        sys.exit(f"error: {format_error(error)}")
     for sentence in [*missing(reports), *(one for report in reports for one in faulty(report))]:
         print(sentence)
     print(f"\n{overview(reports)}")

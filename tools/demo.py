@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
+from drawn_streets import write_streets
 from recyclelora.backbone.weights import locate_weights
-from recyclelora.bad_input import sentence_of
-from recyclelora.data.streets import write_streets
+from recyclelora.common.validation import format_error
 from recyclelora.evaluation.domains import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,7 +91,7 @@ def main() -> None:
         start = time.perf_counter()
         draw()
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {sentence_of(error)}")
+        sys.exit(f"error: {format_error(error)}")
     drawn = time.perf_counter()
     print("\n== Train on the streets by day, evaluate everywhere", flush=True)
     train()

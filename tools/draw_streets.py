@@ -7,8 +7,8 @@ python tools/draw_streets.py datasets/streets/night --count 40 --domain night --
 import argparse
 import sys
 
-from recyclelora.bad_input import sentence_of
-from recyclelora.data.streets import DOMAINS, write_streets
+from drawn_streets import DOMAINS, write_streets
+from recyclelora.common.validation import format_error
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -47,7 +47,7 @@ def main() -> int:
     try:
         write_streets(**vars(parse()))
     except (ValueError, OSError) as error:
-        print(f"draw_streets: {sentence_of(error)}", file=sys.stderr)
+        print(f"draw_streets: {format_error(error)}", file=sys.stderr)
         return 2
     return 0
 

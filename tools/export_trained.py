@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from lazyconfig_train_net import load_config
-from recyclelora.bad_input import sentence_of
+from recyclelora.common.validation import format_error
 from recyclelora.engine import read_checkpoint, save_trained
 from recyclelora.engine.run import build_from
+from recyclelora.engine.train import load_config
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         dtype = torch.float16 if args.half else None
         save_trained(args.output, model=model, iteration=content["iteration"], dtype=dtype)
     except Exception as error:
-        sys.exit(f"error: {sentence_of(error)}")
+        sys.exit(f"error: {format_error(error)}")
     print(f"wrote {args.output}, {args.output.stat().st_size / 1e6:.1f} MB")
 
 

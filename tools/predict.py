@@ -25,17 +25,17 @@ from detectron2.config import instantiate
 from PIL import Image
 from tqdm import tqdm
 
-from lazyconfig_train_net import load_config
-from recyclelora.bad_input import sentence_of
+from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.devices import pick_device
+from recyclelora.common.validation import format_error
 from recyclelora.data import read_image
-from recyclelora.devices import pick_device
 from recyclelora.engine import read_checkpoint
 from recyclelora.engine.predictor import predictor
 from recyclelora.engine.run import build_from
+from recyclelora.engine.train import load_config
 from recyclelora.engine.trainer import amp_dtype
 from recyclelora.evaluation.predictions import FORMATS, encode, save_map
 from recyclelora.evaluation.protocol import nearest
-from recyclelora.whole_file import whole_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
@@ -87,7 +87,7 @@ def write(stem: Path, pixels: np.ndarray, ids: np.ndarray, form: str | None) -> 
     for kind, encoded in (("ids", "train_ids"), ("color", "color")):
         save_map(stem.with_name(f"{stem.name}_{kind}.png"), ids, encoded)
     blend = (pixels.astype(np.uint16) + encode(ids, "color")) // 2
-    with whole_file(stem.with_name(f"{stem.name}_overlay.jpg")) as temporary:
+    with atomic_write(stem.with_name(f"{stem.name}_overlay.jpg")) as temporary:
         Image.fromarray(blend.astype(np.uint8)).save(temporary, "JPEG", quality=90)
 
 
@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
         files = photographs([Path(one) for one in args.photos if one not in args.opts])
         segment(files, args)
     except Exception as error:
-        sys.exit(f"error: {sentence_of(error)}")
+        sys.exit(f"error: {format_error(error)}")
     print(f"wrote {len(files)} x {3 if args.save is None else 1} pictures to {args.out}")
 
 

@@ -28,11 +28,16 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from paper_tables import listing, write_hyperparameters, write_small, write_table
-from published import PAPER_TABLES
-from recyclelora.bad_input import sentence_of, whole_number
-from runs import STOPPED, Busy, Place, complete, row_of
-from tables import TABLES, Run, runs_of
+from recyclelora.common.validation import check_integer, format_error
+from recyclelora.reproduce.paper_tables import (
+    listing,
+    write_hyperparameters,
+    write_small,
+    write_table,
+)
+from recyclelora.reproduce.published import PAPER_TABLES
+from recyclelora.reproduce.runs import STOPPED, Busy, Place, complete, row_of
+from recyclelora.reproduce.tables import TABLES, Run, runs_of
 
 POLL = 20  # seconds between two looks at what other processes do
 
@@ -74,7 +79,7 @@ def work_off(runs: Sequence[Run], place: Place) -> list[str]:
                 busy.append((number, run))
                 continue
             except (ValueError, OSError) as error:
-                print(f"error: {sentence_of(error)}", file=sys.stderr, flush=True)
+                print(f"error: {format_error(error)}", file=sys.stderr, flush=True)
                 failed.append(run.name)
                 continue
             score = f"mean mIoU {result['result']['mean_mIoU']:.1f} after {result['seconds']:.0f} s"
@@ -177,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """List, show or run; bad input ends in one sentence and exit code 1."""
     args = parse(arguments)
     try:
-        whole_number("--num-gpus", args.num_gpus, least=1, most=1024)
+        check_integer("--num-gpus", args.num_gpus, least=1, most=1024)
         place = Place(args.scratch, args.overrides, args.num_gpus)
         if not (args.named or args.list):
             raise ValueError(
@@ -186,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         runs = selected(args)
         for seed in args.seeds or ():
-            whole_number("a seed", seed, least=0, most=2**32 - 1)
+            check_integer("a seed", seed, least=0, most=2**32 - 1)
         if args.list:
             small = [run for run in runs if not TABLES[run.table].published]
             papers = [table for table in args.table if table in PAPER_TABLES]
@@ -211,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 names = ", ".join(dict.fromkeys(failed))
                 sys.exit(f"error: without a result: {names}; run it again to go on")
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {sentence_of(error)}")
+        sys.exit(f"error: {format_error(error)}")
     except KeyboardInterrupt:
         print(STOPPED, flush=True)
 

@@ -8,7 +8,7 @@ import torch
 from recyclelora import adapt
 from recyclelora.backbone import hugging_face_vit, load_weights
 
-from .adapts import assert_adapts
+from ..support.adapted_backbone import assert_adapts
 
 SIZE = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3, "image_size": 64}
 SIZE |= {"patch_size": 16, "intermediate_size": 96}

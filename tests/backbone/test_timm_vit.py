@@ -11,7 +11,7 @@ from recyclelora.adapters import unreached_linears
 from recyclelora.backbone import load_weights, timm_vit
 from recyclelora.backbone.any_vit import AnyViT
 
-from .adapts import assert_adapts
+from ..support.adapted_backbone import assert_adapts
 
 SIZE = {"embed_dim": 48, "depth": 4, "num_heads": 3}
 # Rotary positions and registers; positions alone; windows and relative positions; a fused qkv with

@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-from .tiny import tiny
+from ..support.tiny_overrides import tiny
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 R32_4 = 14_155_776  # what RecycleLoRA trains in the backbone

@@ -8,7 +8,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 
 from recyclelora.adapters import adapter_parameters
-from recyclelora.engine.config_check import check_config
+from recyclelora.config.validation import check_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {"demo", "streets_to_real", "camvid_to_real"}  # on pictures that anyone can have

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from detectron2.config import LazyConfig
 
+from recyclelora.config.overrides import apply_overrides
+from recyclelora.config.validation import check_config
 from recyclelora.data.datasets import folder_of
-from recyclelora.engine.config_check import check_config
-from recyclelora.engine.overrides import apply_overrides
 from recyclelora.engine.run import train
 
-from ..data.originals import write_all
+from ..support.released_datasets import write_all
+from ..support.tiny_overrides import tiny
 from .test_every_config import CONFIGS, NAMES
-from .tiny import tiny
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from PIL import Image
 
+from drawn_streets import draw_street
 from recyclelora.adapters import adapter_parameters
-from recyclelora.data.streets import draw_street
 
 CONFIG = Path(__file__).parents[2] / "configs" / "recyclelora_dinov2l_g2cbm.py"
 
@@ -83,7 +83,7 @@ def test_one_iteration_fits_into_20_gb(tmp_path):
         Image.fromarray(content).save(tmp_path / kind / "0.png")
     folders = [str(tmp_path / "images"), str(tmp_path / "labels")]
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "one_iteration.py"), *folders],
+        [sys.executable, str(Path(__file__).parents[1] / "support" / "one_iteration.py"), *folders],
         capture_output=True,
         text=True,
         check=False,

@@ -12,9 +12,9 @@ from PIL import Image
 from recyclelora.data import TrainMapper, build_train_loader, folder_of, read_pair
 from recyclelora.data.benchmarks import BENCHMARKS
 from recyclelora.data.folders import seeded_subset
-from recyclelora.data.owners_split import read_split
+from recyclelora.data.gtav_split import read_split
 
-from . import originals
+from ..support import released_datasets as originals
 
 SIZE = (48, 96)
 EXPECTED = {

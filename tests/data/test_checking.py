@@ -11,7 +11,7 @@ from PIL import Image
 from recyclelora.data import CLASSES, TRAIN_IDS, checking, folder_of
 from recyclelora.data.checking import MISMATCHED, UNKNOWN, UNPAIRED, UNREADABLE, check_sets
 
-from . import originals
+from ..support import released_datasets as originals
 
 SIZE = (32, 64)
 

@@ -5,7 +5,7 @@ import pytest
 from recyclelora.data import folder_of
 from recyclelora.data.benchmarks import BENCHMARKS
 
-from . import originals
+from ..support import released_datasets as originals
 
 SIZE = (16, 32)
 PACKED, UNFINISHED = "lies there packed: unpack it", "is an unfinished download: finish it"

@@ -7,11 +7,11 @@ import torch
 from detectron2.config import LazyConfig
 
 from recyclelora import rrqr
-from recyclelora.devices import pick_device
+from recyclelora.common.devices import pick_device
 from recyclelora.engine.run import build_model
 
 CPU = torch.device("cpu")
-TINY = Path(__file__).parents[1] / "tools" / "tiny.py"
+TINY = Path(__file__).parents[1] / "support" / "tiny_config.py"
 
 
 @pytest.fixture

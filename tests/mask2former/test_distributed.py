@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +7,8 @@ import torch
 
 def run(processes):
     """Start the script with each of these lists of arguments, and wait for all."""
-    script = Path(__file__).with_name("rank_gradients.py")
-    started = [subprocess.Popen([sys.executable, script, *map(str, each)]) for each in processes]
+    script = ["-m", "tests.support.rank_gradients"]
+    started = [subprocess.Popen([sys.executable, *script, *map(str, each)]) for each in processes]
     assert [process.wait(timeout=600) for process in started] == [0] * len(started)
 
 

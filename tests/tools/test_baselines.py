@@ -1,6 +1,5 @@
 """Every baseline through the training tool: three iterations, resumed, evaluated."""
 
-import importlib.util
 import json
 import logging
 import shutil
@@ -9,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from recyclelora.engine import read_checkpoint
+from recyclelora.engine import read_checkpoint, train
 
-from ..configs.tiny import TINY
+from ..support.tiny_overrides import TINY
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "lazyconfig_train_net.py"
@@ -47,16 +46,13 @@ def no_stale_handlers():
 @pytest.fixture
 def run(tiny_set):
     """``run(config, overrides, *flags)``: the tool in this process, on small sets."""
-    spec = importlib.util.spec_from_file_location("lazyconfig_train_net", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     source, target = tiny_set("source"), tiny_set("target", count=2)
     sets = [f"dataloader.train.dataset=[{source}]", f"dataloader.test.cityscapes.dataset={target}"]
 
     def main(config, options, *flags):
         file = str(ROOT / "configs" / f"{config}.py")
         given = ["--config-file", file, *flags, *TINY, *SMALL, *sets, *options]
-        tool.main(tool.default_argument_parser().parse_args(given))
+        train.run(train.argument_parser().parse_args(given))
 
     return main
 

@@ -1,5 +1,6 @@
 """The streets' card: its shares are counted right, and its table says what the JSON says."""
 
+import importlib
 import json
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_the_table_says_what_was_counted(card, tool_module, tmp_path, monkeypatc
     }
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "streets.json").write_text(json.dumps(record))
-    tool = tool_module("update_readme")
+    tool = importlib.import_module("recyclelora.reproduce.readme")
     monkeypatch.setattr(tool, "ROOT", tmp_path)
     table = tool.streets_table()
     rows = {line.split("|")[1].strip(): line for line in table.splitlines() if line[:1] == "|"}

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ..data import originals
+from ..support import released_datasets as originals
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from .kinds_of_model import KINDS
-from .kinds_of_model import STEPS as KIND_STEPS
-from .test_lazyconfig_train_net import ROOT, TINY, TOOL, write_blocks
+from ..support.model_kinds import KINDS
+from ..support.model_kinds import STEPS as KIND_STEPS
+from ..support.training_runs import ROOT, TINY, TOOL, write_blocks
 
 pytestmark = pytest.mark.slow
 STEPS = 20
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(TOOL))
-LAUNCHER = (str(Path(__file__).with_name("gloo_launcher.py")), "--num-gpus=2")
+LAUNCHER = ("-m", "tests.support.gloo_launcher", "--num-gpus=2")
 # Biases whose gradient is zero but for rounding, which AdamW blows up to full steps: those of
 # attention keys, and those before a GroupNorm of one channel a group.
 NOISE = ("in_proj_bias", "qkv.bias", *(f"input_proj.{level}.0.bias" for level in range(3)))
@@ -47,7 +47,7 @@ def two_machines() -> list[tuple[str, ...]]:
     """The same with Detectron2's launcher."""
     url = f"--dist-url=tcp://127.0.0.1:{free_port()}"
     return [
-        (LAUNCHER[0], "--num-gpus=1", "--num-machines=2", f"--machine-rank={rank}", url)
+        (*LAUNCHER[:-1], "--num-gpus=1", "--num-machines=2", f"--machine-rank={rank}", url)
         for rank in range(2)
     ]
 
@@ -156,7 +156,7 @@ def test_two_processes_train_what_one_trains(runs, two, tmp_path):
 
 
 def test_two_processes_train_every_kind_of_model(runs, tmp_path):
-    script = str(Path(__file__).with_name("kinds_of_model.py"))
+    script = str(ROOT / "tests" / "support" / "model_kinds.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for name, how in (("one", [script]), ("two", [*TORCHRUN[:-1], script])):
         command = [sys.executable, *how, str(tmp_path / name), str(runs.streets)]

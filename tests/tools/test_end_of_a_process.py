@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from recyclelora.engine import launch
+from recyclelora.engine import launch, train
 
 
 class Training:
@@ -65,11 +65,11 @@ def test_after_a_failure_the_model_goes_and_the_group_is_left_to_the_exit(run):
     assert str(raised.value) == "the loss is not finite"
 
 
-def test_so_it_does_when_the_tool_says_what_failed(run, tool_module, monkeypatch):
-    tool, training = tool_module("lazyconfig_train_net"), Training("the loss is not finite")
+def test_so_it_does_when_the_tool_says_what_failed(run, monkeypatch):
+    tool, training = train, Training("the loss is not finite")
     cfg = SimpleNamespace(train=SimpleNamespace(output_dir="no folder"))
     monkeypatch.setattr(tool, "load_config", lambda args: cfg)
     monkeypatch.setattr(tool, "train", training)
     with pytest.raises(SystemExit, match="error: the loss is not finite"):
-        run(tool.main, training)
+        run(tool.run, training)
     assert training.at_the_end == [] and training.model() is None

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .forked import ForkedRuns, assert_same_run, curve, said
-from .test_lazyconfig_train_net import write_blocks
+from ..support.forked_runs import ForkedRuns, assert_same_run, curve, said
+from ..support.training_runs import write_blocks
 
 KILLS = 20
 MOST = 60  # runs; some ten are enough unless the machine's load changes all the time

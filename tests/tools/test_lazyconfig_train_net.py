@@ -1,6 +1,5 @@
 """The training tool as a user runs it: train, evaluate, resume, every mistake one sentence."""
 
-import importlib.util
 import json
 import logging
 import os
@@ -10,49 +9,10 @@ import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-TINY = Path("tests", "tools", "tiny.py")
-
-
-TOOL = ROOT / "tools" / "lazyconfig_train_net.py"
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location("lazyconfig_train_net", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool
-
-
-def run_tool(*arguments: str) -> None:
-    """The tool in this process: a process of its own spends its time importing."""
-    tool = load_tool()
-    parser = tool.default_argument_parser()
-    tool.main(parser.parse_args(["--config-file", str(ROOT / TINY), *arguments]))
-
-
-def refusal(*arguments: str) -> str:
-    """The sentence with which the tool refuses these arguments."""
-    with pytest.raises(SystemExit) as stopped:
-        run_tool(*arguments)
-    assert isinstance(stopped.value.code, str)  # printed to stderr, exit code 1
-    return stopped.value.code
-
-
-def write_blocks(folder: Path, count: int) -> None:
-    """Images of coloured blocks, a colour per class, and their labels."""
-    rng = np.random.default_rng(0)
-    for kind in ("images", "labels"):
-        (folder / kind).mkdir(parents=True)
-    for i in range(count):
-        label = np.kron(rng.integers(0, 19, (4, 6)), np.ones((16, 16))).astype(np.uint8)
-        image = np.stack([label * 13, 255 - label * 9, label * 5 % 251], axis=-1)
-        cv2.imwrite(str(folder / "images" / f"{i:03d}.png"), image.astype(np.uint8))
-        cv2.imwrite(str(folder / "labels" / f"{i:03d}.png"), label)
+from ..support.training_runs import ROOT, TINY, TOOL, refusal, run_tool, write_blocks
 
 
 @pytest.fixture(autouse=True)

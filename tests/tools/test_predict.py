@@ -11,10 +11,12 @@ from detectron2.config import LazyConfig, instantiate
 from PIL import Image
 
 from recyclelora.data import COLORS, read_image
-from recyclelora.engine import read_checkpoint, save_checkpoint
+from recyclelora.engine import read_checkpoint, save_checkpoint, train
 from recyclelora.engine.run import build_model
 
-CONFIG = str(Path(__file__).parent / "tiny.py")
+from ..support.training_runs import ROOT, TINY
+
+CONFIG = str(ROOT / TINY)
 
 
 @pytest.fixture
@@ -95,8 +97,7 @@ def test_class_maps_for_a_test_server(tool_module, run, photos, tmp_path):
         assert ids.size == (50, 70) and ids.mode == "L"
 
 
-def test_evaluation_takes_an_exported_file(tool_module, run, exported, tiny_set, tmp_path):
-    tool = tool_module("lazyconfig_train_net")
+def test_evaluation_takes_an_exported_file(run, exported, tiny_set, tmp_path):
     scores = []
     for i, checkpoint in enumerate((run[1], exported)):
         tiny_set(f"{i}_day")
@@ -111,8 +112,8 @@ def test_evaluation_takes_an_exported_file(tool_module, run, exported, tiny_set,
             "dataloader.test.night=null",
             f"model.backbone.module.weights={run[0]}",
         ]
-        parser = tool.default_argument_parser()
-        tool.main(parser.parse_args(["--config-file", CONFIG, "--eval-only", *overrides]))
+        arguments = ["--config-file", CONFIG, "--eval-only", *overrides]
+        train.run(train.argument_parser().parse_args(arguments))
         scores.append(json.loads((tmp_path / str(i) / "domains.json").read_text())["domains"])
     assert scores[0] == scores[1]
 

@@ -10,8 +10,16 @@ import sys
 import pytest
 import torch
 
-from .forked import ForkedRuns, assert_same_run, children, curve, said, state, wait_for
-from .test_lazyconfig_train_net import TOOL, write_blocks
+from ..support.forked_runs import (
+    ForkedRuns,
+    assert_same_run,
+    children,
+    curve,
+    said,
+    state,
+    wait_for,
+)
+from ..support.training_runs import TOOL, write_blocks
 
 pytestmark = pytest.mark.slow
 ITERATIONS = 40

@@ -1,10 +1,10 @@
 """Adapters for linear layers: initialise, inject, train, switch, merge, save."""
 
+from .dependencies import unreached_linears
 from .files import load_adapters, save_adapters
 from .inject import adapt
 from .layer import DualLoRALinear
 from .merging import MergeableLinear, merge, merged, unmerge
-from .reach import unreached_linears
 from .state import (
     activate_pair,
     active,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from recyclelora.tensor_file import read_tensor_file
-from recyclelora.whole_file import whole_file
+from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.tensor_file import read_tensor_file
 
 from .checks import check_factors, check_linear, check_pair_name, check_settings
 from .initialisers import Factors
@@ -50,7 +50,7 @@ def save_adapters(model: nn.Module, path: str | Path) -> None:
             "tensors": {key: tensor.cpu() for key, tensor in layer.tensors().items()},
             "weight_sha256": _digest(layer.pretrained_weight()),
         }
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(content, temporary)
 
 

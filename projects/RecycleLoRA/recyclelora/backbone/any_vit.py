@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from recyclelora.adapters.reach import call_on_meta, unreached_linears
+from recyclelora.adapters.dependencies import call_on_meta, unreached_linears
 
 from .files import some_of
 from .plain_vit import patch_grid

@@ -9,7 +9,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 
-from recyclelora.bad_input import whole_number
+from recyclelora.common.validation import check_integer
 
 from .eva02_block import Eva02Block
 from .eva02_layouts import to_eva02
@@ -87,7 +87,7 @@ class Eva02VisionTransformer(PyramidBackbone):
     ):
         super().__init__()
         check_sizes(patch_size, embed_dim, depth, num_heads, mlp_ratio)
-        whole_number("pt_hw_seq_len", pt_hw_seq_len, least=1, most=65_536)
+        check_integer("pt_hw_seq_len", pt_hw_seq_len, least=1, most=65_536)
         self.patch_size = patch_size
         self.embed_dim = embed_dim
         self.head_dim = embed_dim // num_heads

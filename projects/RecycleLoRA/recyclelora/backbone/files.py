@@ -6,7 +6,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from recyclelora.tensor_file import read_tensor_file
+from recyclelora.common.tensor_file import read_tensor_file
 
 from .onnx_file import read_onnx
 

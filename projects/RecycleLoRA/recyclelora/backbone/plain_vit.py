@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from recyclelora.bad_input import number, whole_number
+from recyclelora.common.validation import check_integer, check_number
 
 
 class PatchEmbed(nn.Module):
@@ -22,7 +22,7 @@ class PatchEmbed(nn.Module):
         if len(sides) != 2:
             raise ValueError(f"img_size must be one number or (height, width), got {img_size!r}")
         for side in sides:
-            whole_number("img_size", side, least=1, most=65_536)
+            check_integer("img_size", side, least=1, most=65_536)
         height, width = sides
         self.grid = (height // patch_size, width // patch_size)
         if not all(self.grid):
@@ -44,12 +44,12 @@ def check_sizes(
     num_register_tokens: int = 0,
 ) -> None:
     """Raise unless these are numbers that a transformer can have."""
-    whole_number("patch_size", patch_size, least=1, most=1024)
-    whole_number("embed_dim", embed_dim, least=1, most=65_536)
-    whole_number("depth", depth, least=1, most=1000)
-    whole_number("num_heads", num_heads, least=1, most=1024)
-    number("mlp_ratio", mlp_ratio, least=0.01, most=1000)
-    whole_number("num_register_tokens", num_register_tokens, most=10_000)
+    check_integer("patch_size", patch_size, least=1, most=1024)
+    check_integer("embed_dim", embed_dim, least=1, most=65_536)
+    check_integer("depth", depth, least=1, most=1000)
+    check_integer("num_heads", num_heads, least=1, most=1024)
+    check_number("mlp_ratio", mlp_ratio, least=0.01, most=1000)
+    check_integer("num_register_tokens", num_register_tokens, most=10_000)
 
 
 def init_linears(module: nn.Module) -> None:

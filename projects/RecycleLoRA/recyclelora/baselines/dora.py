@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from recyclelora.adapters import MergeableLinear
 from recyclelora.adapters.checks import check_linear
 from recyclelora.adapters.inject import find_linears, replace_modules, use_forward_of_linears
-from recyclelora.bad_input import number, whole_number
+from recyclelora.common.validation import check_integer, check_number
 
 from .checks import check_module
 
@@ -111,8 +111,8 @@ def dora(module: nn.Module, rank: int = 36, alpha: float = 36.0) -> nn.Module:
         ['0.lora_A', '0.lora_B', '0.magnitude']
     """
     check_module(module)
-    whole_number("rank", rank, least=1, most=65_536)
-    number("alpha", alpha, least=1e-6, most=1e6)
+    check_integer("rank", rank, least=1, most=65_536)
+    check_number("alpha", alpha, least=1e-6, most=1e6)
     linears, _ = find_linears(module)
     for name, linear in linears.items():
         check_linear(linear, 0, 0, f"layer {name!r}")

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from recyclelora.adapters.reach import parameters_in_use
+from recyclelora.adapters.dependencies import parameters_in_use
 
 from .checks import check_module
 

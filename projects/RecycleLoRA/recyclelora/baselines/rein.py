@@ -8,7 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
-from recyclelora.bad_input import whole_number
+from recyclelora.common.validation import check_integer
 
 from .checks import check_module
 
@@ -60,10 +60,10 @@ class Rein(Backbone):
     ) -> None:
         super().__init__()
         check_module(module, "blocks", "embed_dim", "patch_size")
-        whole_number("num_tokens", num_tokens, least=2, most=10_000)
-        whole_number("rank", rank, least=1, most=65_536)
-        whole_number("query_dim", query_dim, least=1, most=8192)
-        whole_number("prefix_tokens", prefix_tokens, most=10_000)
+        check_integer("num_tokens", num_tokens, least=2, most=10_000)
+        check_integer("rank", rank, least=1, most=65_536)
+        check_integer("query_dim", query_dim, least=1, most=8192)
+        check_integer("prefix_tokens", prefix_tokens, most=10_000)
         depth, dim = len(module.blocks), module.embed_dim
         self.prefix_tokens = prefix_tokens
         self.module = module.requires_grad_(False)

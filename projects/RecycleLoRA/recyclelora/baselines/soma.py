@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from recyclelora.adapters import adapt, adapted_layers
-from recyclelora.bad_input import whole_number
+from recyclelora.common.validation import check_integer
 
 from .checks import check_module
 
@@ -62,8 +62,8 @@ def soma(module: nn.Module, rank: int = 16, first_block: int = 8) -> nn.Module:
         'blocks.3.attn.qkv.q.lora_A_main'
     """
     check_module(module, "blocks", "embed_dim")
-    whole_number("rank", rank, least=1, most=module.embed_dim)
-    whole_number("first_block", first_block, most=len(module.blocks) - 1)
+    check_integer("rank", rank, least=1, most=module.embed_dim)
+    check_integer("first_block", first_block, most=len(module.blocks) - 1)
     module.requires_grad_(False)
     blocks = module.blocks[first_block:]  # a list of its own, of the same blocks
     for block in blocks:

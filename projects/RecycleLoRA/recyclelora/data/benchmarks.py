@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .folders import Folder, Layout
+from .gtav_split import SIZES, GtavSplit
 from .label_maps import CITYSCAPES_IDS, SYNTHIA_IDS, URBANSYN_IDS, LabelMap, mapillary_label_map
 from .origin import Origin
-from .owners_split import SIZES, OwnersSplit
 
 #: The environment variable with the folder that holds all of them.
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
@@ -77,9 +77,7 @@ def _gtav() -> list[Folder]:
     options = {"label_map": CITYSCAPES_IDS, "skip_mismatched": True}
     everything = sum(SIZES.values())
     owners = [
-        _set(
-            f"gtav_owners_{part}", "gtav", layouts, _GTAV, size, split=OwnersSplit(part), **options
-        )
+        _set(f"gtav_owners_{part}", "gtav", layouts, _GTAV, size, split=GtavSplit(part), **options)
         for part, size in SIZES.items()
     ]
     # Deviation: the published code draws these 12,403 unseeded, each process its own; here the

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from recyclelora.bad_input import sentence_of, whole_number
+from recyclelora.common.validation import check_integer, format_error
 
 from .classes import CLASSES, IGNORE_LABEL
 from .folders import Folder, Pair
@@ -104,17 +104,17 @@ def check_pair(image: Path, label: Path, label_map: LabelMap, quick: bool = Fals
     try:
         if pair_size(image, label) is None:
             sizes = size_mismatch(image, header_size(image), label, header_size(label))
-            return PairCheck(fault=Fault(MISMATCHED, sentence_of(sizes)))
+            return PairCheck(fault=Fault(MISMATCHED, format_error(sizes)))
         if quick:
             return PairCheck()
         read_image(image)
         ids = read_ids(label, label_map.channel)
     except (OSError, ValueError, MemoryError) as error:
-        return PairCheck(fault=Fault(UNREADABLE, sentence_of(error)))
+        return PairCheck(fault=Fault(UNREADABLE, format_error(error)))
     try:
         return PairCheck(pixels=_class_pixels(ids, label_map, label))
     except ValueError as error:
-        return PairCheck(fault=Fault(UNKNOWN, sentence_of(error)))
+        return PairCheck(fault=Fault(UNKNOWN, format_error(error)))
 
 
 def _class_pixels(ids: np.ndarray, label_map: LabelMap, file: Path) -> tuple[int, ...]:
@@ -142,7 +142,7 @@ def check_sets(
         ValueError: ``workers`` is no number of processes.
         ChildProcessError: a process died, most likely of too little memory.
     """
-    whole_number("workers", workers, least=1, most=512)
+    check_integer("workers", workers, least=1, most=512)
     listings = [_list(folder) for folder in folders]
     jobs = {
         (image, label, label_map.name): (image, label, label_map)
@@ -175,7 +175,7 @@ def _list(folder: Folder) -> tuple[SetReport, list[Pair], LabelMap | None]:
         pairs = folder.choose(paired)
         label_map = folder.read_label_map()
     except (OSError, ValueError) as error:
-        report.missing = sentence_of(error)
+        report.missing = format_error(error)
         return report, [], None
     report.layout = f"{layout.images} with {layout.labels}"
     report.found = len(pairs)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from recyclelora.bad_input import whole_number
+from recyclelora.common.validation import check_integer
 
 from .label_maps import TRAIN_IDS, Folding, LabelMap
 from .origin import Origin
@@ -274,7 +274,7 @@ def seeded_subset(pairs: list[Pair], count: int, seed: int) -> list[Pair]:
     A hash and not a generator: the draw is equal on every machine, rank and NumPy version, and
     does not change for the others when one pair is added.
     """
-    whole_number("subset, the number of images to draw,", count, least=1)
+    check_integer("subset, the number of images to draw,", count, least=1)
 
     def draw(pair: tuple) -> bytes:
         name = f"{seed}:{pair[0]}".encode(errors="surrogateescape")  # names may be no text

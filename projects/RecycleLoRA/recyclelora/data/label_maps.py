@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recyclelora.bad_input import brief
+from recyclelora.common.validation import short_repr
 
 from .classes import CLASSES, IGNORE_LABEL
 
@@ -44,19 +44,19 @@ class LabelMap:
         except (TypeError, ValueError):
             raise ValueError(
                 f"label map '{self.name}' must be a dict of whole numbers, id in the file -> train "
-                f"id, got {brief(self.ids)}"
+                f"id, got {short_repr(self.ids)}"
             ) from None
         known = {*range(len(CLASSES)), IGNORE_LABEL}
         wrong = sorted(set(ids.values()) - known)
         if wrong or not ids or min(ids) < 0 or max(ids) > 65535:
             raise ValueError(
                 f"label map '{self.name}' must send ids 0..65535 to train ids 0..18 or 255, got "
-                f"{brief(wrong or sorted(ids))}; correct its ids"
+                f"{short_repr(wrong or sorted(ids))}; correct its ids"
             )
         if self.channel not in (None, 0, 1, 2):
             raise ValueError(
                 f"label map '{self.name}': channel must be 0 (red), 1, 2 or None, got "
-                f"{brief(self.channel)}"
+                f"{short_repr(self.channel)}"
             )
         object.__setattr__(self, "ids", ids)
 

@@ -13,7 +13,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
-from recyclelora.bad_input import whole_number
+from recyclelora.common.validation import check_integer
 
 from .datasets import folder_of
 from .mapper import TestMapper
@@ -31,7 +31,7 @@ class TrainDataset(Dataset):
     def __init__(self, records: Sequence[dict], mapper: Mapper, seed: int) -> None:
         if not records:
             raise ValueError("expected at least one training image, got none; check the dataset")
-        whole_number("seed", seed, most=2**63 - 1)
+        check_integer("seed", seed, most=2**63 - 1)
         self.records, self.mapper, self.seed = records, mapper, seed
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
@@ -53,7 +53,7 @@ class _GlobalBatches:
 
     def __init__(self, total: int, start: int, iterations: int | None) -> None:
         world, rank = comm.get_world_size(), comm.get_rank()
-        whole_number("total_batch_size", total, least=1, most=65_536)
+        check_integer("total_batch_size", total, least=1, most=65_536)
         if total % world:
             raise ValueError(
                 f"total_batch_size must be a multiple of the {world} processes, got {total}; "
@@ -126,7 +126,7 @@ def build_train_loader(
             found while training, when the batch with it is reached.
     """
     if iterations is not None:
-        whole_number("the loader's iterations", iterations, least=1)
+        check_integer("the loader's iterations", iterations, least=1)
     names = [dataset] if isinstance(dataset, str) else list(dataset)
     records = [record for name in names for record in folder_of(name).records(subset)]
     batches = _GlobalBatches(total_batch_size, start_iteration, iterations)
@@ -195,7 +195,7 @@ def build_test_loader(
 def _data_loader(
     dataset: Dataset, num_workers: int, batch_sampler: Iterable[list[int]]
 ) -> DataLoader:
-    whole_number("num_workers", num_workers, most=512)
+    check_integer("num_workers", num_workers, most=512)
     return DataLoader(
         _Guarded(dataset),
         batch_sampler=batch_sampler,

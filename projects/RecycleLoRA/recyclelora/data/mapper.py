@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from recyclelora.bad_input import whole_number
+from recyclelora.common.validation import check_integer
 
 from . import augmentation
 from .reading import read_pair
@@ -35,7 +35,7 @@ class TrainMapper:
     """
 
     def __init__(self, crop: int = 512, pad_to_crop: bool = True) -> None:
-        whole_number("the mapper's crop, in pixels,", crop, least=2, most=8192)
+        check_integer("the mapper's crop, in pixels,", crop, least=2, most=8192)
         self.crop = crop
         self.pad_to_crop = pad_to_crop
         self.short_sides = tuple(crop * x // 10 for x in range(5, 21))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from detectron2.utils import comm
 
-from recyclelora.whole_file import whole_file
+from recyclelora.common.atomic_write import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class BadBatches:
         path = self.folder / f"bad_batch_{iteration:07d}.pth"
         content = {"iteration": iteration, "problem": said, "samples": samples}
         if comm.is_main_process():
-            with whole_file(path) as temporary:
+            with atomic_write(path) as temporary:
                 torch.save(content, temporary)
         if len(self.skipped) < self.allowed:
             self.skipped.append(iteration)

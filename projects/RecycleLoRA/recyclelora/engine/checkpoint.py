@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from recyclelora.tensor_file import read_tensor_file
-from recyclelora.whole_file import whole_file
+from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.tensor_file import read_tensor_file
 
 from .trained import TRAINED
 
@@ -39,7 +39,7 @@ def save_checkpoint(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT, "iteration": iteration, "model": model.state_dict()}
-    with whole_file(path, sync=True) as temporary, temporary.open("wb") as file:
+    with atomic_write(path, sync=True) as temporary, temporary.open("wb") as file:
         try:
             torch.save(content | dict(training or {}), file)
         except RuntimeError as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from recyclelora.bad_input import brief, number, whole_number
+from recyclelora.common.validation import check_integer, check_number, short_repr
 
 
 class WeightAverage:
@@ -42,7 +42,7 @@ class WeightAverage:
         if not 0 < decay < 1:
             raise ValueError(f"expected train.ema between 0 and 1, as 0.999, or null, got {decay}")
         if start is not None:
-            whole_number("train.ema.start", start)
+            check_integer("train.ema.start", start)
         self.decay = decay
         self.start = start
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -106,7 +106,7 @@ def weight_average(model: nn.Module, ema: float | Mapping | None) -> WeightAvera
     if "decay" not in settings or settings.keys() - {"decay", "start"}:
         raise ValueError(
             "train.ema must be null, a decay such as 0.999, or dict(decay=0.9998, start=12_000), "
-            f"got {brief(settings)}"
+            f"got {short_repr(settings)}"
         )
-    number("train.ema.decay", settings["decay"], most=1)
+    check_number("train.ema.decay", settings["decay"], most=1)
     return WeightAverage(model, **settings)

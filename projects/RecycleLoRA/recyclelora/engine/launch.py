@@ -10,13 +10,14 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from detectron2.engine import launch
 from detectron2.utils import comm
 
-from recyclelora.bad_input import whole_number
+from recyclelora.common.validation import check_integer
 
 from .stopping import SIGNALS
 
@@ -34,9 +35,9 @@ def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None
         _join_torchrun(main, args)
         return
     available = torch.cuda.device_count()
-    whole_number("--num-gpus", args.num_gpus, least=1, most=1024)
-    whole_number("--num-machines", args.num_machines, least=1, most=10_000)
-    whole_number("--machine-rank", args.machine_rank, least=0, most=args.num_machines - 1)
+    check_integer("--num-gpus", args.num_gpus, least=1, most=1024)
+    check_integer("--num-machines", args.num_machines, least=1, most=10_000)
+    check_integer("--machine-rank", args.machine_rank, least=0, most=args.num_machines - 1)
     if args.num_gpus > max(available, 1):
         raise ValueError(
             f"--num-gpus {args.num_gpus} but torch sees {available}: ask for at most that many "
@@ -90,6 +91,8 @@ def resume_command() -> str:
     Under ``torchrun`` on several machines it has dots for where they meet, which the user knows.
     """
     script, *arguments = sys.argv
+    as_module = Path(script) == Path(__file__).with_name("train.py")
+    started = ["-m", "recyclelora.engine.train"] if as_module else [script]
     if "--resume" not in arguments:
         arguments = ["--resume", *arguments]
     launcher = []
@@ -97,7 +100,7 @@ def resume_command() -> str:
         workers = os.environ["LOCAL_WORLD_SIZE"]
         meeting = "--standalone" if workers == os.environ["WORLD_SIZE"] else "..."
         launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={workers}", meeting]
-    return shlex.join([sys.executable, *launcher, script, *arguments])
+    return shlex.join([sys.executable, *launcher, *started, *arguments])
 
 
 def _join_torchrun(main: Callable[[Namespace], None], args: Namespace) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
-from recyclelora.whole_file import whole_file
+from recyclelora.common.atomic_write import atomic_write
 
 WINDOW = 20  # iterations whose median is logged
 
@@ -27,7 +27,7 @@ class MetricsFile(EventWriter):
         path = Path(path)
         if path.exists():
             kept = [line + "\n" for line in _lines_before(path, start)]
-            with whole_file(path, sync=True) as temporary:
+            with atomic_write(path, sync=True) as temporary:
                 temporary.write_text("".join(kept))
         self.file = path.open("a")
 

@@ -12,7 +12,7 @@ from tabulate import tabulate
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from recyclelora.bad_input import brief, number
+from recyclelora.common.validation import check_number, short_repr
 
 NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
@@ -65,15 +65,15 @@ def parameter_groups(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    number("the learning rate", lr, most=1e3)
-    number("the weight decay", weight_decay, most=1e3)
+    check_number("the learning rate", lr, most=1e3)
+    check_number("the weight decay", weight_decay, most=1e3)
     for key, rule in rules.items():
         if not isinstance(rule, Mapping) or set(rule) - {"lr_mult", "decay_mult"}:
             raise ValueError(
-                f"parameter rule {key!r} may hold lr_mult and decay_mult, got {brief(rule)}"
+                f"parameter rule {key!r} may hold lr_mult and decay_mult, got {short_repr(rule)}"
             )
         for name, factor in rule.items():
-            number(f"{name} of the parameter rule {key!r}", factor, most=1e3)
+            check_number(f"{name} of the parameter rule {key!r}", factor, most=1e3)
     groups: dict[tuple, dict] = {}
     for name, parameter, owner in _trainable(model):
         rule = _longest_match(name, rules)

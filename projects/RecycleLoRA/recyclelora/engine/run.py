@@ -15,10 +15,11 @@ from detectron2.utils.events import TensorboardXWriter
 from omegaconf import DictConfig
 from torch import nn
 
+from recyclelora.common.atomic_write import remove_leftovers
+from recyclelora.common.devices import pick_device
+from recyclelora.config.resume_check import check_same_run, run_settings
 from recyclelora.data.loader import TestLoader
-from recyclelora.devices import pick_device
 from recyclelora.evaluation import evaluate_domains, preview_domains
-from recyclelora.whole_file import remove_leftovers
 
 from .bad_batches import BadBatches
 from .checkpoint import Checkpoints, evaluated_weights, load_model, read_checkpoint
@@ -29,7 +30,6 @@ from .output import LOGGER, only_training, setup
 from .param_groups import groups_table
 from .predictor import predictor
 from .progress import ProgressLine
-from .same_run import check_same_run, run_settings
 from .stopping import StopBetweenSteps, Stopped, StopRequest
 from .trained import TRAINED, load_trained
 from .trainer import Trainer, amp_dtype

@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from recyclelora.bad_input import number, whole_number
+from recyclelora.common.validation import check_integer, check_number
 
 WARMUP_START = 0.01
 
@@ -45,9 +45,9 @@ class Poly:
     """
 
     def __init__(self, *, iterations: int, power: float = 0.9, warmup: int = 0):
-        whole_number("the schedule's iterations", iterations, least=1)
-        number("the schedule's power", power, most=100)
-        whole_number("the schedule's warmup", warmup)
+        check_integer("the schedule's iterations", iterations, least=1)
+        check_number("the schedule's power", power, most=100)
+        check_integer("the schedule's warmup", warmup)
         self.iterations = iterations
         self.power = power
         self.warmup = warmup
@@ -81,7 +81,7 @@ class PolyWithAnnealedDecay(Poly):
         self, *, iterations: int, power: float = 0.9, decay_end: float = 1e-5, warmup: int = 0
     ):
         super().__init__(iterations=iterations, power=power, warmup=warmup)
-        number("the schedule's decay_end", decay_end, most=1e3)
+        check_number("the schedule's decay_end", decay_end, most=1e3)
         self.decay_end = decay_end
 
     def __call__(self, optimizer: torch.optim.Optimizer, iteration: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from recyclelora.adapters import DualLoRALinear
-from recyclelora.whole_file import whole_file
+from recyclelora.common.atomic_write import atomic_write
 
 TRAINED = "recyclelora-trained-1"
 
@@ -37,7 +37,7 @@ def save_trained(
             for name, parameter in _trainable(model).items()
         },
     }
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(content, temporary)
 
 

@@ -14,9 +14,9 @@ from detectron2.utils import comm
 from tabulate import tabulate
 from tqdm import tqdm
 
+from recyclelora.common.atomic_write import atomic_write
 from recyclelora.data import CLASSES
 from recyclelora.data.loader import TestLoader
-from recyclelora.whole_file import whole_file
 
 from .confusion import ConfusionMatrix
 from .pictures import Row, save_rows
@@ -156,7 +156,7 @@ def domain_table(result: Mapping, constant: Mapping[str, float] | None = None) -
 def write_json(file: Path, content: Mapping) -> None:
     """Write JSON complete or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 

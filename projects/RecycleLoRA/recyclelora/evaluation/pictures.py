@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from recyclelora.common.atomic_write import atomic_write
 from recyclelora.data import CLASSES, COLORS
-from recyclelora.whole_file import whole_file
 
 _PAPER, _INK, _SOFT = (250, 250, 250), (25, 25, 25), (110, 110, 110)
 _IGNORED = (0, 0, 0)
@@ -125,6 +125,6 @@ def save_rows(file: str | Path, rows: Sequence[Row], width: int = 448) -> Path:
     """Draw ``rows`` and write them as PNG, complete or not at all; returns the file."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as temporary:
+    with atomic_write(file) as temporary:
         draw_rows(rows, width).save(temporary, "PNG", optimize=True)
     return file

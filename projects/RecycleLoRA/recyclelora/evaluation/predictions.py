@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recyclelora.bad_input import brief
+from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.validation import short_repr
 from recyclelora.data import CITYSCAPES_IDS, IGNORE_LABEL
-from recyclelora.whole_file import whole_file
 
 from .pictures import colorize
 from .protocol import nearest
@@ -35,7 +35,8 @@ def check_format(name: str, value: object) -> None:
     """
     if value is not None and value not in FORMATS:
         raise ValueError(
-            f"{name} must be null, {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {brief(value)}"
+            f"{name} must be null, {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got "
+            f"{short_repr(value)}"
         )
 
 
@@ -55,7 +56,7 @@ def encode(prediction: np.ndarray, form: str) -> np.ndarray:
 def save_map(file: Path, prediction: np.ndarray, form: str) -> None:
     """Write a class map of train ids as PNG, complete or not at all, with the folders it needs."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as temporary:
+    with atomic_write(file) as temporary:
         Image.fromarray(encode(prediction, form)).save(temporary, "PNG")
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from recyclelora.bad_input import brief, number, whole_number
+from recyclelora.common.validation import check_integer, check_number, short_repr
 
 from .class_map import View, best_class, class_map, in_parts
 from .sliding_window import Predict, finished_rows
@@ -78,13 +78,15 @@ class Protocol:
                 f"protocol '{self.name}': sizes must be (W, H) of 1 to 16,384 pixels, got {sizes}"
             )
         if self.long_side is not None:
-            whole_number(f"protocol '{self.name}': long_side", self.long_side, least=1, most=16_384)
-        whole_number(f"protocol '{self.name}': crop", self.crop, least=1, most=16_384)
-        whole_number(f"protocol '{self.name}': stride", self.stride, least=1, most=self.crop)
-        whole_number(f"protocol '{self.name}': batch", self.batch, least=1, most=10_000)
+            check_integer(
+                f"protocol '{self.name}': long_side", self.long_side, least=1, most=16_384
+            )
+        check_integer(f"protocol '{self.name}': crop", self.crop, least=1, most=16_384)
+        check_integer(f"protocol '{self.name}': stride", self.stride, least=1, most=self.crop)
+        check_integer(f"protocol '{self.name}': batch", self.batch, least=1, most=10_000)
         if not isinstance(self.flip, bool):
             raise ValueError(
-                f"protocol '{self.name}': flip must be True or False, got {brief(self.flip)}"
+                f"protocol '{self.name}': flip must be True or False, got {short_repr(self.flip)}"
             )
 
     def _checked_scales(self) -> tuple[float, ...]:
@@ -96,10 +98,10 @@ class Protocol:
         if not scales:
             raise ValueError(
                 f"protocol '{self.name}': scales must be a list of at least one number, as [1.0], "
-                f"got {brief(self.scales)}"
+                f"got {short_repr(self.scales)}"
             )
         for scale in scales:
-            number(what, scale, least=0.1, most=8)
+            check_number(what, scale, least=0.1, most=8)
         return tuple(map(float, scales))
 
     def as_dict(self) -> dict:

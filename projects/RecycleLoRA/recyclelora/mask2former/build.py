@@ -7,7 +7,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from torch import nn
 
-from recyclelora.bad_input import whole_number
+from recyclelora.common.validation import check_integer
 
 from .criterion import SetCriterion
 from .head import MaskFormerHead
@@ -101,7 +101,7 @@ def _drawn_by(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
-    whole_number("head_seed", seed, most=2**63 - 1)
+    check_integer("head_seed", seed, most=2**63 - 1)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

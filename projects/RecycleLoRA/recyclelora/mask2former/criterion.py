@@ -7,7 +7,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recyclelora.bad_input import number
+from recyclelora.common.validation import check_number
 
 from .losses import dice_loss, sigmoid_ce_loss
 from .points import image_generators, point_sample, uncertain_points
@@ -43,9 +43,9 @@ class SetCriterion(nn.Module):
         unknown = sorted(set(losses) - {"labels", "masks"})
         if unknown:
             raise ValueError(f'SetCriterion: losses may be "labels" and "masks", got {unknown}.')
-        number("no_object_weight", eos_coef, most=1e6)
+        check_number("no_object_weight", eos_coef, most=1e6)
         for name, weight in weight_dict.items():
-            number(f"the weight of {name}", weight, most=1e6)
+            check_number(f"the weight of {name}", weight, most=1e6)
         if oversample_ratio < 1 or not 0 <= importance_sample_ratio <= 1:
             raise ValueError(
                 "SetCriterion: expected oversample_ratio >= 1 and importance_sample_ratio within "

@@ -8,7 +8,7 @@ from detectron2.utils.events import get_event_storage
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from recyclelora.bad_input import number, whole_number
+from recyclelora.common.validation import check_integer, check_number
 
 from .losses import pairwise_dice_loss, pairwise_sigmoid_ce_loss
 from .points import draw_points, image_generators, point_sample
@@ -35,10 +35,10 @@ class HungarianMatcher(nn.Module):
     ):
         super().__init__()
         for name, cost in (("class", cost_class), ("mask", cost_mask), ("dice", cost_dice)):
-            number(f"HungarianMatcher: the cost of {name}", cost, most=1e6)
+            check_number(f"HungarianMatcher: the cost of {name}", cost, most=1e6)
         if cost_class == cost_mask == cost_dice == 0:
             raise ValueError("HungarianMatcher: at least one of the three costs must not be 0.")
-        whole_number("HungarianMatcher: num_points", num_points, least=1, most=10**6)
+        check_integer("HungarianMatcher: num_points", num_points, least=1, most=10**6)
         self.cost_class = cost_class
         self.cost_mask = cost_mask
         self.cost_dice = cost_dice

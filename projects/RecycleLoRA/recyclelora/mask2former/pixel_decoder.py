@@ -10,7 +10,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recyclelora.bad_input import whole_number
+from recyclelora.common.validation import check_integer
 
 from .ms_deform_attn import MSDeformAttn
 from .position_encoding import PositionEmbeddingSine
@@ -146,11 +146,11 @@ class MSDeformAttnPixelDecoder(nn.Module):
         common_stride: int = 4,
     ):
         super().__init__()
-        whole_number("conv_dim", conv_dim, least=32, most=8192)
-        whole_number("mask_dim", mask_dim, least=1, most=8192)
-        whole_number("nheads", transformer_nheads, least=1, most=1024)
-        whole_number("enc_layers", transformer_enc_layers, least=1, most=100)
-        whole_number("enc_dim_feedforward", transformer_dim_feedforward, least=1, most=65_536)
+        check_integer("conv_dim", conv_dim, least=32, most=8192)
+        check_integer("mask_dim", mask_dim, least=1, most=8192)
+        check_integer("nheads", transformer_nheads, least=1, most=1024)
+        check_integer("enc_layers", transformer_enc_layers, least=1, most=100)
+        check_integer("enc_dim_feedforward", transformer_dim_feedforward, least=1, most=65_536)
         shapes = by_stride(input_shape)
         missing = [name for name in transformer_in_features if name not in shapes]
         if missing:

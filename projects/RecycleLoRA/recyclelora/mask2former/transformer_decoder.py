@@ -9,7 +9,7 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recyclelora.bad_input import whole_number
+from recyclelora.common.validation import check_integer
 
 from .pixel_decoder import NUM_SCALES
 from .position_encoding import PositionEmbeddingSine
@@ -162,12 +162,12 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     ):
         super().__init__()
         _check_supported(mask_classification, pre_norm)
-        whole_number("num_classes", num_classes, least=1, most=10_000)
-        whole_number("num_queries", num_queries, least=1, most=10_000)
-        whole_number("hidden_dim", hidden_dim, least=1, most=8192)
-        whole_number("nheads", nheads, least=1, most=1024)
-        whole_number("dec_layers", dec_layers, least=1, most=100)
-        whole_number("dim_feedforward", dim_feedforward, least=1, most=65_536)
+        check_integer("num_classes", num_classes, least=1, most=10_000)
+        check_integer("num_queries", num_queries, least=1, most=10_000)
+        check_integer("hidden_dim", hidden_dim, least=1, most=8192)
+        check_integer("nheads", nheads, least=1, most=1024)
+        check_integer("dec_layers", dec_layers, least=1, most=100)
+        check_integer("dim_feedforward", dim_feedforward, least=1, most=65_536)
         if hidden_dim % (2 * nheads):
             raise ValueError(
                 f"hidden_dim: expected an even multiple of nheads, got {hidden_dim} and {nheads}."

@@ -1,0 +1,293 @@
+#!/usr/bin/env python
+"""Time one adapted linear layer, forward and backward, against the frozen one.
+
+    python -m benchmark.adapter
+
+The four layers of a DINOv2-L block: frozen `nn.Linear`, the published layer (two branches beside
+it), peft with two LoRA adapters, and `DualLoRALinear` with dense and with sparse A. The outputs and
+all gradients of each are first compared with float64 formulas. Saved activations are counted by
+PyTorch's hooks for saved tensors, without parameters, each storage once.
+"""
+
+import argparse
+import contextlib
+import functools
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from benchmark import measure
+from benchmark.measure import alternate, require, spread
+from recyclelora import DualLoRALinear
+from recyclelora.reproduce.environment import environment
+
+try:
+    import peft
+except ModuleNotFoundError:
+    peft = None
+
+R_MAIN, R_SUB = 32, 4
+# Dtype of weights and inputs, and of autocast if any.
+PRECISIONS = {
+    "float32": (torch.float32, None),
+    "bfloat16": (torch.bfloat16, None),
+    "autocast": (torch.float32, torch.bfloat16),
+}
+FACTORS = ("A_main", "B_main", "A_sub", "B_sub")
+
+
+class PublishedLayer(nn.Module):
+    """What the published layer computes while it trains: each adapter is a branch of its own."""
+
+    def __init__(self, layer: DualLoRALinear):
+        super().__init__()
+        self.weight, self.bias, self.scaling = layer.weight, layer.bias, layer.scaling
+        for name in FACTORS:
+            setattr(self, name, nn.Parameter(getattr(layer, f"lora_{name}").detach().clone()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.linear(x, self.weight, self.bias)
+        out = out + (x @ self.A_main.T @ self.B_main.T) * self.scaling
+        return out + (x @ self.A_sub.T @ self.B_sub.T) * self.scaling
+
+
+def peft_layer(layer: DualLoRALinear) -> nn.Module:
+    """The same function by peft: two LoRA adapters on one linear, both active."""
+    out_features, in_features = layer.weight.shape
+    base = nn.Linear(in_features, out_features, bias=layer.bias is not None)
+    base.weight, base.bias = layer.weight, layer.bias
+    ranks = {"main": layer.r_main, "sub": layer.r_sub}
+    configs = {
+        name: peft.LoraConfig(r=rank, lora_alpha=layer.scaling * rank, target_modules=["0"])
+        for name, rank in ranks.items()
+    }
+    model = peft.get_peft_model(
+        nn.Sequential(base), configs["main"], "main", autocast_adapter_dtype=False
+    )
+    model.add_adapter("sub", configs["sub"], autocast_adapter_dtype=False)
+    model.base_model.set_adapter(["main", "sub"])
+    (adapted,) = model.base_model.model
+    for name in ranks:
+        for factor, linears in (("A", adapted.lora_A), ("B", adapted.lora_B)):
+            value = getattr(layer, f"lora_{factor}_{name}").detach()
+            linears[name].weight = nn.Parameter(value.clone())
+    return adapted
+
+
+def build(linear: nn.Linear) -> dict[str, nn.Module]:
+    """Every system for one pretrained linear, its factors a little away from the initial ones."""
+    layers = {}
+    for name, sparse_a in (("dense", False), ("sparse", True)):
+        layer = DualLoRALinear.from_linear(linear, R_MAIN, R_SUB, sparse_a=sparse_a)
+        with torch.no_grad():
+            for factor in FACTORS:
+                parameter = getattr(layer, f"lora_{factor}")
+                parameter += 0.02 * torch.randn_like(parameter)
+        layers[name] = layer
+    systems = {"frozen": linear, "published": PublishedLayer(layers["dense"])}
+    if peft is not None:
+        systems["peft"] = peft_layer(layers["dense"])
+    return {**systems, "ours, dense": layers["dense"], "ours, sparse": layers["sparse"]}
+
+
+def factors(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The adapters' parameters under our names, whoever's module it is; none if frozen."""
+    if isinstance(module, DualLoRALinear):
+        return {name: getattr(module, f"lora_{name}") for name in FACTORS}
+    if isinstance(module, PublishedLayer):
+        return {name: getattr(module, name) for name in FACTORS}
+    if isinstance(module, nn.Linear):
+        return {}
+    linears = {"A": module.lora_A, "B": module.lora_B}
+    return {name: linears[name[0]][name[2:]].weight for name in FACTORS}
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """The context in which a forward pass of that precision runs."""
+    dtype = PRECISIONS[precision][1]
+    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+
+
+def run(module: nn.Module, x: Tensor, grad: Tensor, precision: str) -> tuple[Tensor, list[Tensor]]:
+    """Forward, and backward to x and to the factors."""
+    with autocast(x.device, precision):
+        out = module(x)
+    return out, torch.autograd.grad(out, [x, *factors(module).values()], grad.to(out.dtype))
+
+
+@torch.no_grad()
+def exact(module: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
+    """The output and the gradients of x and the factors, by their formulas in float64."""
+    x, grad = x.double(), grad.double()
+    weight = (module.base_layer if hasattr(module, "base_layer") else module).weight.double()
+    bias = (module.base_layer if hasattr(module, "base_layer") else module).bias.double()
+    out, grad_x, grads = F.linear(x, weight, bias), grad @ weight, []
+    values = {name: value.double() for name, value in factors(module).items()}
+    scaling = 1 / (R_MAIN + R_SUB)
+    columns = getattr(module, "columns", None) if getattr(module, "sparse_a", False) else None
+    for name in ("main", "sub") if values else ():
+        A, B = values[f"A_{name}"], values[f"B_{name}"]
+        seen = x if columns is None else x[:, columns]
+        hidden = seen @ A.T
+        back = scaling * grad @ B
+        out = out + scaling * hidden @ B.T
+        grad_seen = back @ A
+        grad_x = grad_x + grad_seen if columns is None else grad_x.index_add(1, columns, grad_seen)
+        grads += [back.T @ seen, scaling * grad.T @ hidden]
+    return [out, grad_x, *grads]
+
+
+def errors(module: nn.Module, x: Tensor, grad: Tensor, precision: str) -> dict[str, float]:
+    """Largest error of the output and of each gradient, relative to its largest entry."""
+    out, grads = run(module, x, grad, precision)
+    names = ["output", "x", *factors(module)]
+    return {
+        name: float((mine.detach().double() - true).abs().max() / true.abs().max())
+        for name, mine, true in zip(names, [out, *grads], exact(module, x, grad), strict=True)
+    }
+
+
+def check(found: dict[str, dict[str, float]], dtype: torch.dtype, what: str) -> None:
+    """No system may be off by more than twice what the published layer is in the same dtype."""
+    for system, by_name in found.items():
+        for name, error in by_name.items():
+            limit = 2 * found["published"][name] + torch.finfo(dtype).eps
+            require(
+                error <= limit,
+                f"{what}: {system} is off by {error:.1e} of the largest entry in {name}, more than "
+                f"{limit:.1e}",
+            )
+
+
+def saved_bytes(module: nn.Module, x: Tensor, precision: str) -> int:
+    """Bytes that the forward pass keeps for the backward pass, parameters and buffers apart."""
+    own = [*module.parameters(), *module.buffers()]
+    known = {tensor.untyped_storage().data_ptr() for tensor in own}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with hooks, autocast(x.device, precision):
+        out = module(x)  # alive while its storages are counted
+    del out
+    return sum(saved.values())
+
+
+def time_layer(args: argparse.Namespace, name: str, rows: int, precision: str) -> dict:
+    """One layer at one precision: checked, counted, timed."""
+    shape = args.layers[name]
+    dtype, autocast_dtype = PRECISIONS[precision]
+    torch.manual_seed(0)
+    linear = nn.Linear(shape[1], shape[0]).to(args.device, dtype).requires_grad_(False)
+    modules = build(linear)
+    x = torch.randn(rows, shape[1], device=args.device, dtype=dtype, requires_grad=True)
+    grad = torch.randn(rows, shape[0], device=args.device, dtype=dtype)
+    what = f"{name} {precision} {rows} rows"
+    found = {key: errors(module, x, grad, precision) for key, module in modules.items()}
+    check(found, autocast_dtype or dtype, what)
+    saved = {key: saved_bytes(module, x, precision) for key, module in modules.items()}
+    calls = {
+        key: functools.partial(run, module, x, grad, precision) for key, module in modules.items()
+    }
+    seconds = alternate(calls, rounds=args.rounds, device=args.device, what=what)
+    return {
+        "layer": name,
+        "shape": shape,
+        "systems": {
+            key: {**spread(seconds[key]), "saved_bytes": saved[key], "errors": found[key]}
+            for key in modules
+        },
+    }
+
+
+def sum_block(layers: list[dict], blocks: int) -> dict[str, dict]:
+    """The four layers together, round by round, and the ratios to the frozen ones."""
+    block = {}
+    for name in layers[0]["systems"]:
+        parts = [layer["systems"][name] for layer in layers]
+        rounds = zip(*(part["seconds"] for part in parts), strict=True)
+        block[name] = {
+            **spread([sum(seconds) for seconds in rounds]),
+            "saved_bytes": blocks * sum(part["saved_bytes"] for part in parts),
+        }
+    for times in block.values():
+        times["ratio"] = times["median"] / block["frozen"]["median"]
+    return block
+
+
+def time_blocks(args: argparse.Namespace) -> Iterator[dict]:
+    """Every number of rows at every precision."""
+    for rows in args.rows:
+        for precision in args.precisions:
+            layers = [time_layer(args, name, rows, precision) for name in args.layers]
+            block = sum_block(layers, args.blocks)
+            yield {"rows": rows, "precision": precision, "layers": layers, "block": block}
+
+
+def plot(result: dict) -> Figure:
+    """Left the time over the frozen layers' time, right what is saved."""
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    runs = result["runs"]
+    names = list(runs[0]["block"])
+    width = 0.8 / len(names)
+    panels = (("ratio", 1, "time / frozen nn.Linear"), ("saved_bytes", 1e9, "saved, GB"))
+    for axes, (key, unit, label) in zip(figure.subplots(1, 2), panels):
+        for i, name in enumerate(names):
+            places = [j + i * width for j in range(len(runs))]
+            heights = [run["block"][name][key] / unit for run in runs]
+            axes.bar(places, heights, width, color=measure.COLOURS[i], label=name)
+        labels = [f"{run['precision']}\n{run['rows']} rows" for run in runs]
+        axes.set_xticks([j + 0.4 - width / 2 for j in range(len(runs))], labels, fontsize="small")
+        axes.set_ylabel(label)
+    figure.axes[0].axhline(1, color="black", linewidth=0.8)
+    figure.axes[0].set_title("four linears of a block, forward + backward")
+    figure.axes[1].set_title(f"their activations over {result['settings']['blocks']} blocks")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(names), fontsize="small")
+    figure.suptitle(result["environment"]["machine"], fontsize="small")
+    return figure
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = measure.parser_of(__doc__, "adapter", rounds=9)
+    add = parser.add_argument
+    add("--width", type=measure.count, default=1024, help="of the block (default: 1024, DINOv2-L)")
+    add(
+        "--blocks",
+        type=measure.count,
+        default=24,
+        help="over which saved bytes are summed (default: 24)",
+    )
+    add("--rows", type=measure.count, nargs="+", default=[1025, 4 * 1025], help="tokens in a batch")
+    add("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Time all of it, write the JSON and the plot."""
+    args = parse(arguments)
+    settings = measure.finish_options(args, "adapter")
+    args.layers = measure.block_shapes(args.width)
+    if peft is None:
+        print("peft is left out: `pip install peft transformers` installs it")
+    result = {
+        "environment": environment(args.device),
+        "settings": settings,
+        "left_out": [] if peft else ["peft"],
+        "runs": list(time_blocks(args)),
+    }
+    measure.write_result(args.output, result)
+    measure.write_figure(args.plot, plot(result))
+
+
+if __name__ == "__main__":
+    measure.exit_with_sentence(main)

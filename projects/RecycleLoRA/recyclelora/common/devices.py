@@ -1,0 +1,34 @@
+"""Which device a run or a benchmark is on, from its name."""
+
+import re
+
+import torch
+
+from .validation import short_repr
+
+
+def pick_device(name: str, *, option: str = "train.device") -> torch.device:
+    """``auto`` is this process's GPU where torch sees one, else the CPU.
+
+    Args:
+        name: auto, cpu, cuda or cuda:N.
+        option: what the user calls it, for the messages.
+
+    Raises:
+        ValueError: another name, or torch sees no such GPU.
+
+    >>> pick_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", name):
+        raise ValueError(f"{option} must be auto, cpu, cuda or cuda:N, got {short_repr(name)}")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"{option}={name} needs a GPU and torch sees none: use {option}=cpu")
+    if name == "cuda":
+        name = f"cuda:{torch.cuda.current_device()}"
+    device = torch.device(name)
+    if device.type == "cuda" and device.index >= torch.cuda.device_count():
+        raise ValueError(f"{option}={name}, but torch sees {torch.cuda.device_count()} GPUs")
+    return device

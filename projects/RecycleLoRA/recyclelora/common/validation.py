@@ -1,0 +1,67 @@
+"""What every floor says of bad input: one sentence, with what was expected and what came."""
+
+import math
+import reprlib
+
+import torch
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def short_repr(value: object) -> str:
+    """``repr(value)``, cut where it is long."""
+    return _SHORT.repr(value)
+
+
+def check_integer(name: str, value: object, *, least: int = 0, most: int = 10**9) -> None:
+    """Raise unless ``value`` is an int (not a bool) from ``least`` to ``most``.
+
+    >>> check_integer("depth", 12, least=1)
+    >>> check_integer("depth", "12", least=1, most=1000)
+    Traceback (most recent call last):
+    ValueError: depth must be a whole number from 1 to 1,000, got '12'
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(
+            f"{name} must be a whole number from {least:,} to {most:,}, got {short_repr(value)}"
+        )
+
+
+def check_number(name: str, value: object, *, least: float = 0.0, most: float = 1e9) -> None:
+    """Raise unless ``value`` is an int or float (not a bool, not NaN) from ``least`` to ``most``.
+
+    >>> check_number("dropout", 1.5, most=1.0)
+    Traceback (most recent call last):
+    ValueError: dropout must be a number from 0 to 1, got 1.5
+    """
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not known or math.isnan(value) or not least <= value <= most:
+        raise ValueError(
+            f"{name} must be a number from {least:g} to {most:g}, got {short_repr(value)}"
+        )
+
+
+def format_error(error: BaseException) -> str:
+    """What a command line says of an error: one line, whatever the error's text holds."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+        said = (
+            f"expected to fit into the memory of this machine ({_first_line(error)}): lower what "
+            "is large (model, crop, batch, image sizes)"
+        )
+    elif isinstance(error, OSError) and error.strerror:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        where = " -> ".join(names) or "a file"
+        said = f"cannot use {where} ({error.strerror}): free it, or choose another place"
+    elif isinstance(error, ValueError | OSError | FloatingPointError):
+        said = str(error)
+    else:
+        said = f"unexpected {type(error).__name__}: {_first_line(error)}"
+    # A file's name may hold line breaks, and bytes that are no text.
+    said = " ".join(said.split("\n")).replace("\r", " ")
+    return said.encode(errors="backslashreplace").decode()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:300] if lines else type(error).__name__

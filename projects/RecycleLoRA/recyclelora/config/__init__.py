@@ -1,0 +1,1 @@
+"""LazyConfigs: overrides, validation, and what may change when a run resumes."""

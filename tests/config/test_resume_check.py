@@ -1,0 +1,107 @@
+"""What may differ between a run and its continuation, and what may not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig
+
+from recyclelora.config.overrides import apply_overrides
+from recyclelora.config.resume_check import check_same_run, run_settings
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted((ROOT / "configs").glob("*.py"))
+REFUSED = [
+    ("optimizer.lr=0.1", "with optimizer.lr=0.1 instead of 0.0001 and 1 more such"),
+    ("optimizer.betas=[0.9,0.99]", "optimizer.betas.1=0.99 instead of 0.999"),
+    ("optimizer.params.rules.lora_A_sub={lr_mult:2.0}", "optimizer.params.rules.lora_A_sub"),
+    ("schedule.power=1.0", "schedule.power=1.0 instead of 0.9"),
+    ("model.backbone.alpha=2.0", "model.backbone.alpha=2.0 instead of 1.0"),
+    ("model.dropout=0.1", "model.dropout=0.1 instead of 0.0"),
+    ("train.seed=1", "with train.seed=1 instead of 0 and 1 more such"),
+    ("dataloader.train.total_batch_size=4", "total_batch_size=4 instead of 2"),
+    ("dataloader.train.mapper.crop=32", "dataloader.train.mapper.crop=32 instead of 64"),
+    ("dataloader.train.dataset.0.name=dusk", "dataset.0.name='dusk' instead of 'day'"),
+    ("dataloader.train.subset=2", "dataloader.train.subset=2 instead of None"),
+]
+MAY_CHANGE = [
+    ("train.max_iter=9", ["schedule.iterations=9 instead of 4", "train.max_iter=9 instead of 4"]),
+    ("train.accumulate=2", ["train.accumulate=2 instead of 1"]),
+    ("train.amp.dtype=bfloat16", ["train.amp.dtype='bfloat16' instead of 'float32'"]),
+    ("train.ema=0.9", ["train.ema=0.9 instead of None"]),
+    (
+        "train.ema={decay:0.9}",
+        ["train.ema=nothing instead of None", "train.ema.decay=0.9 instead of nothing"],
+    ),
+]
+FREE = [
+    "train.output_dir=elsewhere",
+    "train.device=cpu",
+    "train.log_period=7",
+    "train.skip_bad_batches=3",
+    "dataloader.streets=moved",
+    "dataloader.train.num_workers=4",
+    "dataloader.test.night=null",
+    "evaluation.protocol.long_side=32",
+    "model.backbone.module.weights=elsewhere.pth",
+    "model.backbone.module.module.checkpointing=true",
+]
+
+
+def tiny(*overrides):
+    return apply_overrides(LazyConfig.load(str(ROOT / "tests/support/tiny_config.py")), overrides)
+
+
+@pytest.fixture
+def before(tmp_path):
+    """The settings of a run of the tiny config, from a checkpoint's file."""
+    torch.save(run_settings(tiny()), tmp_path / "settings.pth")
+    return torch.load(tmp_path / "settings.pth", weights_only=True)
+
+
+def test_the_same_config_is_the_same_run(before):
+    assert check_same_run(before, tiny(), source="a.pth") == []
+    assert check_same_run(None, tiny("optimizer.lr=1"), source="a.pth") == []
+
+
+@pytest.mark.parametrize(("override", "words"), REFUSED)
+def test_what_makes_it_another_run_is_refused(override, words, before):
+    with pytest.raises(ValueError, match=r"^a.pth cannot be resumed with ") as refusal:
+        check_same_run(before, tiny(override), source="a.pth")
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("override", "changes"), MAY_CHANGE)
+def test_what_may_change_is_told(override, changes, before):
+    assert check_same_run(before, tiny(override), source="a.pth") == changes
+
+
+@pytest.mark.parametrize("override", FREE)
+def test_what_changes_nothing_is_free(override, before):
+    assert check_same_run(before, tiny(override), source="a.pth") == []
+
+
+def test_a_default_that_is_spelled_out_is_no_change(before):
+    spelled = {**before, "model.dropout": 0.0}
+    assert check_same_run(spelled, tiny(), source="a.pth") == []
+    assert check_same_run(before, tiny("model.dropout=0.0"), source="a.pth") == []
+    with pytest.raises(ValueError, match=r"model.dropout=0.0 instead of 0.5"):
+        check_same_run({**before, "model.dropout": 0.5}, tiny(), source="a.pth")
+
+
+def test_another_target_is_another_run(before):
+    cfg = tiny()
+    options = {key: cfg.optimizer[key] for key in ("params", "lr", "betas", "weight_decay")}
+    cfg.optimizer = L(torch.optim.Adam)(**options)
+    with pytest.raises(ValueError, match=r"optimizer._target_='Adam' instead of 'AdamW'"):
+        check_same_run(before, cfg, source="a.pth")
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_shipped_config_can_be_kept_and_compared(file, tmp_path):
+    cfg = LazyConfig.load(str(file))
+    torch.save(run_settings(cfg), tmp_path / "settings.pth")
+    kept = torch.load(tmp_path / "settings.pth", weights_only=True)
+    assert len(kept) > 30 and kept["train.seed"] == 0
+    assert check_same_run(kept, cfg, source="a.pth") == []

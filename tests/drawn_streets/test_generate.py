@@ -1,0 +1,110 @@
+"""A street is right: deterministic, of the asked size, with labels that no domain changes."""
+
+import numpy as np
+import pytest
+
+from drawn_streets import DOMAINS, draw_street
+from drawn_streets.generate import plan_scene
+from drawn_streets.street import draw_camera
+from recyclelora.data.classes import CLASSES
+
+SIZE = {"height": 96, "width": 192}
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Sixty small day pictures."""
+    return [draw_street(3, index, "day", **SIZE) for index in range(60)]
+
+
+def test_sizes_types_and_values(many):
+    for image, label in many:
+        assert image.shape == (96, 192, 3) and image.dtype == np.uint8
+        assert label.shape == (96, 192) and label.dtype == np.uint8
+        assert set(np.unique(label)) <= set(range(19)) | {255}
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 60), (360, 480), (200, 97)])
+def test_any_size(height, width):
+    image, label = draw_street(0, 1, "day", height, width)
+    assert image.shape == (height, width, 3) and label.shape == (height, width)
+
+
+def test_same_request_same_picture():
+    first, second = draw_street(5, 9, "rain", **SIZE), draw_street(5, 9, "rain", **SIZE)
+    assert np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
+
+
+def test_seed_and_index_change_the_street():
+    base = draw_street(0, 0, "day", **SIZE)[1]
+    assert not np.array_equal(base, draw_street(0, 1, "day", **SIZE)[1])
+    assert not np.array_equal(base, draw_street(1, 0, "day", **SIZE)[1])
+
+
+@pytest.mark.parametrize("domain", [name for name in DOMAINS if name != "day"])
+def test_a_domain_changes_the_look_and_no_label(domain):
+    for index in range(2):
+        day, labels = draw_street(0, index, "day", **SIZE)
+        other, same = draw_street(0, index, domain, **SIZE)
+        assert np.array_equal(labels, same)
+        assert np.abs(day.astype(int) - other).mean() > 6
+
+
+def test_night_is_darker_and_fog_is_flatter():
+    def pick(domain):
+        return np.stack([draw_street(0, i, domain, **SIZE)[0] for i in range(6)]).astype(float)
+
+    day = pick("day")
+    assert pick("night").mean() < 0.6 * day.mean()
+    assert pick("fog").std() < 0.8 * day.std()
+
+
+def test_colours_are_those_of_daylight(many):
+    """No channel is lost on the way: over many streets red, green and blue are about alike."""
+    means = np.mean([image.mean((0, 1)) for image, _ in many], 0)
+    assert means.min() > 60 and means.max() < 1.25 * means.min()
+
+
+def test_every_class_is_common(many):
+    shown = np.array([np.bincount(label.ravel(), minlength=256)[:19] > 0 for _, label in many]).sum(
+        0
+    )
+    assert {name: int(n) for name, n in zip(CLASSES, shown, strict=True) if n < 5} == {}
+
+
+def test_shares_are_those_of_a_street(many):
+    pixels = sum(np.bincount(label.ravel(), minlength=256) for _, label in many)[:19]
+    share = dict(zip(CLASSES, pixels / pixels.sum(), strict=True))
+    for name, low, high in (
+        ("road", 0.18, 0.45),
+        ("building", 0.12, 0.35),
+        ("vegetation", 0.07, 0.25),
+        ("sky", 0.05, 0.25),
+        ("car", 0.03, 0.16),
+        ("sidewalk", 0.02, 0.12),
+    ):
+        assert low < share[name] < high, name
+
+
+def test_sky_is_above_and_road_below_the_horizon():
+    for index in range(12):
+        plan = np.random.default_rng((3, index, 0))
+        camera = draw_camera(plan, plan_scene(plan).street, **SIZE)
+        label = draw_street(3, index, "day", **SIZE)[1]
+        slack = 3 + 0.5 * 192 * abs(np.tan(np.arcsin(camera.rotation[0, 1])))
+        rows = np.arange(96)[:, None] * np.ones((1, 192))
+        assert rows[label == 10].max(initial=0) < camera.horizon() + slack
+        assert rows[label == 0].min(initial=96) > camera.horizon() - slack
+
+
+@pytest.mark.parametrize(
+    ("request_", "word"),
+    [
+        ((0, 0, "day", 8, 64), "pixels"),
+        ((-1, 0, "day", 64, 64), "negative"),
+        ((0, 0, "dawn", 64, 64), "dawn"),
+    ],
+)
+def test_a_bad_request_is_one_sentence(request_, word):
+    with pytest.raises(ValueError, match=word):
+        draw_street(*request_)

@@ -1,0 +1,56 @@
+"""A lens bends picture and label alike, and a bonnet is nobody's class."""
+
+import numpy as np
+import pytest
+
+from drawn_streets.camera import Camera
+from drawn_streets.canvas import Canvas
+from drawn_streets.domains import TEMPERATE
+from drawn_streets.lens import BENDS, IGNORE, Lens
+from drawn_streets.light import Light
+from drawn_streets.street import draw_plan
+
+
+@pytest.mark.parametrize("bend", BENDS)
+def test_picture_and_label_are_bent_alike(bend):
+    label = np.kron(np.arange(12, dtype=np.uint8).reshape(3, 4), np.ones((40, 40), np.uint8))
+    picture = np.repeat(label[..., None], 3, 2).astype(np.float32)
+    shown, bent = Lens(bend).apply(picture, label)
+    whole = shown == np.rint(shown)  # away from edges nothing is mixed
+    assert whole.mean() > 0.9
+    assert (shown[..., 0] == bent)[whole.all(2)].all()
+    corners = np.s_[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (bent[corners] == label[corners]).all()
+
+
+def test_a_straight_lens_changes_nothing():
+    picture, label = np.zeros((4, 6, 3), np.float32), np.zeros((4, 6), np.uint8)
+    shown, bent = Lens().apply(picture, label)
+    assert shown is picture and bent is label
+
+
+def drawn_lenses():
+    """(street, lens) of 200 plans."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        street = draw_plan(rng)
+        yield street, Lens.draw(rng, street)
+
+
+def test_only_cars_see_their_bonnet_and_not_often():
+    seen = [street.view for street, lens in drawn_lenses() if lens.bonnet]
+    assert 15 <= len(seen) <= 60
+    assert set(seen) == {"ahead", "oblique"}
+
+
+def test_a_bonnet_lies_along_the_bottom():
+    lens = next(lens for _, lens in drawn_lenses() if lens.bonnet)
+    camera = Camera.looking(
+        64, 128, field_of_view=1.2, position=(0.0, 1.5, 0.0), yaw=0, pitch=0, roll=0
+    )
+    light = Light.from_sky(0.0, 0.8, 1.0)
+    canvas = Canvas(camera, light, np.random.default_rng(0), TEMPERATE)
+    canvas.ids[:] = canvas.surface(0, camera.level(0.0))
+    lens.draw_bonnet(canvas)
+    ignored = canvas.label_image() == IGNORE
+    assert ignored[-1, 30:-30].all() and not ignored[:50].any()

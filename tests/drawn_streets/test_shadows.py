@@ -1,0 +1,62 @@
+"""Shadows fall where geometry says, on the ground and on what stands there."""
+
+import numpy as np
+import pytest
+
+from drawn_streets.buildings import Building
+from drawn_streets.camera import Camera
+from drawn_streets.canvas import Canvas
+from drawn_streets.domains import TEMPERATE
+from drawn_streets.facade import FacadeStyle
+from drawn_streets.layout import Thing
+from drawn_streets.light import Light
+from drawn_streets.shadows import shadow
+
+SIZE = (200, 400)
+HOUSE = Building(-30.0, -8.0, -20.0, 60.0, FacadeStyle(3), ("right",))
+
+
+def scene(azimuth, elevation, paint):
+    """(camera, shadow mask) of a street beside one long house; ``paint(canvas)`` the surfaces."""
+    camera = Camera.looking(
+        *SIZE, field_of_view=1.2, position=(0.0, 2.0, 0.0), yaw=0, pitch=-0.15, roll=0
+    )
+    light = Light.from_sky(np.deg2rad(azimuth), np.deg2rad(elevation), 1.0)
+    canvas = Canvas(camera, light, np.random.default_rng(0), TEMPERATE)
+    paint(canvas)
+    thing = Thing(0, -19.0, 20.0, None, HOUSE, True)
+    return camera, shadow(canvas, [thing])
+
+
+def ground(canvas):
+    canvas.ids[:] = canvas.surface(0, canvas.camera.level(0.0))
+
+
+def at(camera, mask, x, z, y=0.0):
+    column, row = np.rint(camera.project(camera.to_camera(np.array([x, y, z])))).astype(int)
+    return mask[row, column]
+
+
+@pytest.mark.parametrize("elevation", [30.0, 55.0])
+def test_a_house_throws_its_height_over_the_tangent_of_the_sun(elevation):
+    camera, mask = scene(270.0, elevation, ground)  # the sun stands left of the street, at -x
+    reach = -8.0 + HOUSE.corners()[:, 1].max() / np.tan(np.deg2rad(elevation))
+    assert at(camera, mask, reach - 0.6, 15.0) > 0.8
+    assert at(camera, mask, reach + 0.6, 15.0) < 0.2
+
+
+def test_the_sun_from_the_other_side_leaves_the_street_bright():
+    camera, mask = scene(90.0, 40.0, ground)
+    assert at(camera, mask, -5.0, 15.0) < 0.2 and at(camera, mask, 4.0, 15.0) < 0.2
+
+
+def test_shadows_climb_a_wall():
+    def wall(canvas):
+        normal = canvas.camera.rotation @ np.array([-1.0, 0.0, 0.0])
+        point = canvas.camera.to_camera(np.array([6.0, 0.0, 20.0]))
+        canvas.ids[:] = canvas.surface(2, canvas.camera.plane(point, normal))
+
+    camera, mask = scene(270.0, 30.0, wall)
+    edge = HOUSE.corners()[:, 1].max() - 14.0 * np.tan(np.deg2rad(30.0))
+    assert at(camera, mask, 6.0, 15.0, edge - 0.5) > 0.8
+    assert at(camera, mask, 6.0, 15.0, edge + 0.5) < 0.2

@@ -1,0 +1,327 @@
+"""Weights, checkpoints, adapters from strangers: nothing in them runs, nothing is half-loaded."""
+
+import json
+import os
+import pickle
+import re
+import shutil
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import nn
+
+from recyclelora import adapt
+from recyclelora.adapters import adapted_layers, load_adapters, save_adapters
+from recyclelora.backbone import DinoVisionTransformer, load_weights
+from recyclelora.common.tensor_file import read_tensor_file
+from recyclelora.engine import read_checkpoint, train
+from recyclelora.engine.checkpoint import FORMAT
+
+from ..support.training_runs import ROOT, TINY
+
+KERNEL = "patch_embed.proj.weight"
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def backbone():
+    return DinoVisionTransformer(img_size=28, patch_size=14, embed_dim=24, depth=4, num_heads=2)
+
+
+def read_weights(file):
+    load_weights(backbone(), file)
+
+
+def read_adapters(file):
+    load_adapters(nn.Sequential(nn.Linear(8, 8)), file)
+
+
+READERS = {"weights": read_weights, "checkpoint": read_checkpoint, "adapters": read_adapters}
+# How a pickle that runs code is wrapped.
+WRAPPINGS = {
+    "checkpoint": lambda evil, f: torch.save({"format": FORMAT, "model": {"a": evil}}, f),
+    "optimizer": lambda evil, f: torch.save({"format": FORMAT, "model": {}, "optimizer": evil}, f),
+    "adapters": lambda evil, f: torch.save({"format": "recyclelora adapters 1", "layers": evil}, f),
+    "old": lambda evil, f: torch.save({"a": evil}, f, _use_new_zipfile_serialization=False),
+    "pickle": lambda evil, f: f.write_bytes(pickle.dumps({"a": evil})),
+    "pickle of protocol 0": lambda evil, f: f.write_bytes(pickle.dumps(evil, protocol=0)),
+    "numpy": lambda evil, f: f.write_bytes(pickle.dumps(np.array([evil], dtype=object))),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_no_file_runs_code(wrapping, reader, tmp_path):
+    file, proof = tmp_path / "evil.pth", tmp_path / "was_run"
+    WRAPPINGS[wrapping](Evil(proof), file)
+    with pytest.raises(ValueError, match=r"evil\.pth"):
+        READERS[reader](file)
+    assert not proof.exists()
+
+
+# Ways to run what a file says.
+UNSAFE = (
+    r"\bpickle\.loads?\(|\byaml\.|allow_pickle=True|(?<![.\w`])(eval|exec)\(|shell=True|os\.system"
+)
+
+
+def test_no_source_reads_files_in_a_way_that_could_run_them():
+    root, found = Path(__file__).parents[2], []
+    for folder in ("projects", "tools", "configs"):
+        for source in sorted((root / folder).rglob("*.py")):
+            for line in source.read_text(encoding="utf-8").splitlines():
+                loads = "torch.load(" in line and "weights_only=True" not in line
+                if loads or re.search(UNSAFE, line):
+                    found.append(f"{source.name}: {line.strip()}")
+    assert not found, "\n".join(found)
+
+
+def zipped(file, change=lambda name, content: content, compression=zipfile.ZIP_STORED):
+    """A checkpoint of one tensor whose parts are changed one by one."""
+    torch.save({"format": FORMAT, "model": {"a": torch.zeros(64)}}, file)
+    with zipfile.ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, change(name, content))
+
+
+def in_numbers(content):
+    """Changes the numbers of the one tensor."""
+    return lambda name, old: content if name.endswith("data/0") else old
+
+
+def claim_many(name, content):
+    many = b"\x8a\x06" + (10**12).to_bytes(6, "little")
+    return content.replace(b"K@", many) if name.endswith("data.pkl") else content
+
+
+def safetensors(header, data=b"", length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def one(**entry):
+    return safetensors({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]} | entry})
+
+
+def saved(content):
+    return lambda file: torch.save(content, file)
+
+
+def raw(content):
+    return lambda file: file.write_bytes(content)
+
+
+ADAPTERS = "recyclelora adapters 1"
+DAMAGED = {
+    "nothing": raw(b""),
+    "text": raw(b"no weights"),
+    "a photograph": raw(b"\xff\xd8\xff\xe0 a photograph"),
+    "a pickle of brackets": raw(b"\x80\x02" + b"(" * 100_000 + b"."),
+    "a pickle of nested lists": raw(b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b"."),
+    "a pickle that claims 2 GB": raw(b"\x80\x03B\xff\xff\xff\x7fabc"),
+    "a pickle that claims 8 EB": raw(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7fabc"),
+    "a zip that claims 4 TB": lambda f: zipped(f, claim_many),
+    "a zip with too few numbers": lambda f: zipped(f, in_numbers(b"0123")),
+    "a bomb of zeros": lambda f: zipped(f, in_numbers(bytes(10**7)), zipfile.ZIP_DEFLATED),
+    "a zip without a pickle": lambda f: zipped(f, lambda name, content: b""),
+    "safetensors of a lying length": raw(safetensors({}, length=1 << 62)),
+    "safetensors of 4 TB": raw(one(shape=[1 << 40], data_offsets=[0, 1 << 42])),
+    "safetensors that end early": raw(one()),
+    "safetensors backwards": raw(one(data_offsets=[16, 0])),
+    "safetensors of another type": raw(one(dtype="F77")),
+    "safetensors nested deep": raw(safetensors(b'{"a":' + b"[" * 50_000)),
+    "a list": saved([1, 2]),
+    "None": saved(None),
+    "sparse": saved({KERNEL: torch.zeros(24, 3, 14, 14).to_sparse()}),
+    "without values": saved({KERNEL: torch.zeros(24, 3, 14, 14, device="meta")}),
+    "complex": saved({KERNEL: torch.zeros(24, 3, 14, 14, dtype=torch.complex64)}),
+    "one number repeated": saved({KERNEL: torch.zeros(1).expand(24, 3, 10**5, 10**5)}),
+    "adapters without layers": saved({"format": ADAPTERS}),
+    "adapters of no layer": saved({"format": ADAPTERS, "layers": {}}),
+    "adapters that are a number": saved({"format": ADAPTERS, "layers": 3}),
+    "adapters without tensors": saved({"format": ADAPTERS, "layers": {"0": {"settings": {}}}}),
+}
+
+
+@pytest.mark.parametrize("reader", ["weights", "adapters"])
+@pytest.mark.parametrize("fault", DAMAGED)
+def test_one_sentence_for(fault, reader, tmp_path):
+    file = tmp_path / "file.pth"
+    DAMAGED[fault](file)
+    with pytest.raises(ValueError) as stopped:
+        READERS[reader](file)
+    said = str(stopped.value)
+    assert str(file) in said and "\n" not in said and len(said) < 900
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    zipped(tmp_path / "bomb.pth", in_numbers(bytes(10**7)), zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=r"claim 10,0\d\d,\d+ bytes, more than the file has"):
+        read_tensor_file(tmp_path / "bomb.pth")
+
+
+def test_a_container_that_holds_itself_is_read(tmp_path):
+    content = {"a": torch.ones(2)}
+    content["self"] = content
+    torch.save(content, tmp_path / "a.pth")
+    assert read_tensor_file(tmp_path / "a.pth")["self"]["a"].tolist() == [1, 1]
+
+
+def tensor(**fields):
+    return TensorProto(**{"name": KERNEL, "data_type": TensorProto.FLOAT, "dims": [1]} | fields)
+
+
+def outside():
+    entry = tensor(data_location=TensorProto.EXTERNAL)
+    entry.external_data.add(key="location", value="/etc/passwd")
+    return entry
+
+
+WHOLE = numpy_helper.from_array(np.zeros((24, 3, 14, 14), np.float32), KERNEL)
+ONNX = {
+    "no ViT": ([numpy_helper.from_array(np.zeros(3, np.float32), "conv.weight")], []),
+    "nothing": ([], []),
+    "a shape of 4 TB": ([tensor(dims=[10**12], raw_data=b"1234")], []),
+    "a negative shape": ([tensor(dims=[-5, 3], raw_data=b"12345678")], []),
+    "an unknown type": ([tensor(data_type=77, raw_data=b"1234")], []),
+    "no type": ([tensor(data_type=0)], []),
+    "strings": ([tensor(data_type=TensorProto.STRING, string_data=[b"x"])], []),
+    "half a number": ([tensor(raw_data=b"12345")], []),
+    "numbers in another file": ([outside()], []),
+    "a product of nothing": ([WHOLE], [NodeProto(op_type="MatMul", output=["p"])]),
+    "a product for nobody": ([WHOLE], [NodeProto(op_type="MatMul", input=["x", KERNEL])]),
+    "whole numbers": ([numpy_helper.from_array(np.zeros(3, np.int64), KERNEL)], []),
+}
+
+
+@pytest.mark.parametrize("fault", ONNX)
+def test_one_sentence_for_an_onnx_file_of(fault, tmp_path):
+    initialisers, nodes = ONNX[fault]
+    model = helper.make_model(helper.make_graph(nodes, "graph", [], [], initialisers))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match=r"model\.onnx") as stopped:
+        read_weights(tmp_path / "model.onnx")
+    assert "\n" not in str(stopped.value) and len(str(stopped.value)) < 900
+
+
+def test_onnx_files_with_random_bytes_changed_end_in_a_sentence(tmp_path):
+    model = helper.make_model(helper.make_graph([], "graph", [], [], [WHOLE])).SerializeToString()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        content = bytearray(model)
+        for place in rng.integers(0, 150, 3):
+            content[place] = rng.integers(256)
+        (tmp_path / "model.onnx").write_bytes(content)
+        with pytest.raises(ValueError):
+            read_weights(tmp_path / "model.onnx")
+
+
+# An entry of an adapter file, one part of it changed.
+ENTRY = {
+    "a rank too many": lambda e: e["settings"].update(r_main=4),
+    "a negative rank": lambda e: e["settings"].update(r_sub=-1),
+    "a rank that is text": lambda e: e["settings"].update(r_main="3"),
+    "a huge rank": lambda e: e["settings"].update(r_main=10**9),
+    "no alpha": lambda e: e["settings"].pop("alpha"),
+    "alpha NaN": lambda e: e["settings"].update(alpha=float("nan")),
+    "another init": lambda e: e["settings"].update(init="svd"),
+    "no factor": lambda e: e["tensors"].pop("lora_B_sub"),
+    "a factor of one number": lambda e: e["tensors"].update(lora_B_main=torch.zeros(1, 1)),
+    "a factor with NaN": lambda e: e["tensors"]["lora_A_main"].fill_(torch.nan),
+    "columns outside": lambda e: e["tensors"]["columns"].fill_(10**9),
+    "columns that are fractions": lambda e: e["tensors"].update(columns=torch.zeros(4)),
+    "initial factors of another shape": lambda e: e["tensors"].update(initial_B=torch.zeros(8, 3)),
+    "a tensor that is text": lambda e: e["tensors"].update(lora_A_main="x"),
+    "no digest": lambda e: e.pop("weight_sha256"),
+    "another digest": lambda e: e.update(weight_sha256="0"),
+    "another shape": lambda e: e.update(shape=[9, 9]),
+}
+
+
+@pytest.mark.parametrize("fault", ENTRY)
+def test_adapters_with_a_fault_change_nothing(fault, tmp_path):
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    trained = adapt(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), r_main=3, r_sub=1)
+    for mine, theirs in zip(model, trained):
+        mine.weight.data = theirs.pretrained_weight().clone()
+    file = Path(tmp_path, "adapters.pt")
+    save_adapters(trained, file)
+    content = torch.load(file, weights_only=True)
+    ENTRY[fault](content["layers"]["1"])  # the first layer is whole
+    torch.save(content, file)
+    with pytest.raises(ValueError, match=r"adapters\.pt"):
+        load_adapters(model, file)
+    assert not adapted_layers(model)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, street_files):
+    """The checkpoint of one iteration of the tiny config."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    folder = tmp_path_factory.mktemp("trained")
+    overrides = [f"train.output_dir={folder}", f"dataloader.streets={street_files}"]
+    config = ["--config-file", str(ROOT / TINY)]
+    arguments = [*config, *overrides, "train.max_iter=1", "train.picture_period=0"]
+    train.run(train.argument_parser().parse_args(arguments))
+    for name in ("day", "night"):
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    return folder / "iter_0000001.pth"
+
+
+def changed(change):
+    def write(checkpoint, file):
+        content = torch.load(checkpoint, weights_only=True)
+        change(content)
+        torch.save(content, file)
+
+    return write
+
+
+def cut(checkpoint, file):
+    file.write_bytes(checkpoint.read_bytes()[:-1000])
+
+
+# What became of the checkpoint, how, and overrides given with it.
+CHECKPOINTS = {
+    "it is text": (lambda c, f: f.write_text("no checkpoint"), []),
+    "it is empty": (lambda c, f: f.write_text(""), []),
+    "it was cut off": (cut, []),
+    "it runs code": (lambda c, f: WRAPPINGS["checkpoint"](Evil("/dev/null/x"), f), []),
+    "it holds weights alone": (lambda c, f: torch.save({"a": torch.ones(1)}, f), []),
+    "it lacks the model": (changed(lambda c: c.pop("model")), []),
+    "its model is a number": (changed(lambda c: c.update(model=3)), []),
+    "it lacks a tensor": (changed(lambda c: c["model"].popitem()), []),
+    "it has a tensor too many": (changed(lambda c: c["model"].update(more=torch.ones(1))), []),
+    "its ranks are others": (shutil.copy, ["model.backbone.r_main=4"]),
+    "its head is another": (shutil.copy, ["model.hidden_dim=64"]),
+    "its depth is another": (shutil.copy, ["model.backbone.module.module.depth=5"]),
+}
+
+
+@pytest.mark.parametrize("mode", ["train", "--eval-only"])
+@pytest.mark.parametrize("fault", CHECKPOINTS)
+def test_a_checkpoint_is_refused_where(fault, mode, trained, refusal, tmp_path):
+    write, overrides = CHECKPOINTS[fault]
+    file = tmp_path / "checkpoint.pth"
+    write(trained, file)
+    options = [mode] if mode.startswith("--") else []
+    said = refusal(*options, f"train.init_checkpoint={file}", *overrides)
+    assert "checkpoint.pth" in said

@@ -1,0 +1,245 @@
+"""One run of a table: skipped when finished, resumed when stopped, held by one process."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).parents[2]
+SLEEP = ["python", "-c", "import time; print('up', flush=True); time.sleep(60)"]
+
+
+@pytest.fixture
+def tables(tool_module):
+    return tool_module("tables")
+
+
+@pytest.fixture
+def runs(tool_module):
+    return tool_module("runs")
+
+
+@pytest.fixture
+def tool(tool_module, runs, tables, monkeypatch):
+    """``reproduce`` with a table of tiny runs; streets "day" and "night" are coloured blocks."""
+    rows = {
+        "majority": tables.MAJORITY,
+        "frozen": tables.Row("frozen", tables.overrides(0, 0)),
+        "lora": tables.Row("LoRA", tables.overrides(10, 0, "kaiming"), (0, 1)),
+    }
+    tiny = tables.Table("tests/support/tiny_config.py", rows, streets={"day": 3, "night": 2})
+    monkeypatch.setitem(tables.TABLES, "tiny", tiny)
+    monkeypatch.setattr(runs, "write_streets", write_blocks)
+    return tool_module("reproduce")
+
+
+def write_blocks(root, *, domain, count, seed):
+    rng = np.random.default_rng(len(domain))
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    for i in range(count):
+        label = np.kron(rng.choice([0, 2, 2, 10], (4, 6)), np.ones((16, 16))).astype(np.uint8)
+        cv2.imwrite(str(root / "images" / f"{i}.png"), np.stack([label * 20] * 3, axis=-1))
+        cv2.imwrite(str(root / "labels" / f"{i}.png"), label)
+    content = {"version": 9, "domain": domain, "count": count, "seed": seed, "complete": True}
+    (root / "dataset.json").write_text(json.dumps({**content, "pixel_share": {"road": 0.5}}))
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    overrides = ["train.max_iter=4", f"dataloader.streets={folder / 'streets'}"]
+    return ["--table", "tiny", *more, "--scratch", str(folder), *overrides]
+
+
+def result(folder: Path, name: str) -> dict:
+    return json.loads((folder / "results" / "tiny" / f"{name}.json").read_text())
+
+
+def test_every_row_of_a_small_table_is_a_config_that_differs_in_its_adapters_alone(runs, tables):
+    place = runs.Place(None, [])
+    for name in ("streets_to_real", "camvid_to_real"):
+        sizes, common = {}, None
+        for run in tables.runs_of(name):
+            cfg = place.config_of(run)
+            adapters = dict(cfg.model.backbone)
+            del adapters["module"], adapters["_target_"]
+            sizes[run.row] = adapters.pop("r_main") + adapters.pop("r_sub")
+            init = adapters.pop("init")
+            assert init == ("kaiming" if run.row == "lora" else "rrqr") and adapters == {"alpha": 1}
+            assert cfg.train.seed == run.seed
+            cfg.model.backbone, cfg.train.seed = None, 0
+            common = common or cfg
+            assert cfg == common
+        assert sizes["lora"] == sizes["recyclelora"] and sizes["frozen"] == 0
+
+
+def test_every_row_of_the_paper_is_its_config_with_its_seed(runs, tables):
+    place = runs.Place(None, [])
+    for run in tables.runs_of("paper"):
+        cfg = place.config_of(run)
+        assert cfg.train.output_dir == f"output/{run.row}" and cfg.train.seed == run.seed
+        assert f"configs/{run.row}.py" in place.command(run)
+        assert f"train.output_dir=output/paper/{run.row}_seed0" in place.command(run)
+
+
+def test_seeds_come_after_every_row_ran_once(tables):
+    names = [run.name for run in tables.runs_of("streets_to_real")]
+    assert names[0] == "majority_seed0" and len(names) == len(set(names)) == 10
+    assert all(name.endswith("seed0") for name in names[:6])
+    assert sum(name.startswith("recyclelora") for name in names) == 3
+
+
+def test_the_majority_is_counted_from_the_source_and_scored_on_every_target(tool, tmp_path, capsys):
+    tool.main(arguments(tmp_path, "--row", "majority"))
+    done = result(tmp_path, "majority_seed0")
+    domains = done["result"]["domains"]
+    # Building is the most frequent; what is never predicted counts as 0 in the mean.
+    for name, scores in domains.items():
+        assert scores["IoU"]["building"] > 0 == scores["IoU"]["road"] == scores["IoU"]["sky"]
+        assert scores["mIoU"] == pytest.approx(done["one_class"][name])
+    assert done["streets"]["day"] == {
+        "version": 9, "domain": "day", "count": 3, "seed": 0, "complete": True,
+    }  # fmt: skip
+    assert done["iterations"] == 0 and done["environment"]["commit"]
+    head, line = (tmp_path / "results" / "tables" / "tiny.csv").read_text().splitlines()
+    assert head == "table,row,seed,day,night,mean" and line.startswith("tiny,majority,0,")
+    assert "majority class" in (tmp_path / "results" / "tables" / "tiny.md").read_text()
+    before = (tmp_path / "results" / "tiny" / "majority_seed0.json").stat().st_mtime_ns
+    tool.main(arguments(tmp_path, "--row", "majority"))
+    assert (tmp_path / "results" / "tiny" / "majority_seed0.json").stat().st_mtime_ns == before
+    assert "finished before" in capsys.readouterr().out
+
+
+def test_a_result_of_other_overrides_is_not_taken_for_this_run(tool, tmp_path):
+    tool.main(arguments(tmp_path, "--row", "majority"))
+    with pytest.raises(SystemExit, match=r"delete it or choose another --scratch"):
+        tool.main([*arguments(tmp_path, "--row", "majority"), "train.log_period=7"])
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(tool, runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs.Place, "command", lambda *_: ["python", "-c", "raise SystemExit(3)"])
+    with pytest.raises(SystemExit, match="without a result: frozen_seed0, lora_seed0"):
+        tool.main(arguments(tmp_path, "--seeds", "0"))
+    assert "status 3" in capsys.readouterr().err
+    assert result(tmp_path, "majority_seed0")
+    assert not (tmp_path / "results" / "tiny" / "lora_seed0.json").exists()
+
+
+def test_listing_and_dry_run_change_nothing(tool, tmp_path, capsys):
+    tool.main(arguments(tmp_path, "--list"))
+    tool.main(arguments(tmp_path, "--dry-run"))
+    said = capsys.readouterr().out
+    assert "to do" in said and "model.backbone.init=kaiming train.seed=1" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_written_by_one_process_also_when_only_the_child_is_left(runs, tmp_path):
+    with runs.held(tmp_path) as lock:
+        child = subprocess.Popen([sys.executable, *SLEEP[1:]], pass_fds=[lock])
+    try:
+        with pytest.raises(runs.Busy, match=f"process {os.getpid()} on "), runs.held(tmp_path):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+    with runs.held(tmp_path):
+        pass
+
+
+def test_what_another_process_does_is_left_and_taken_over_when_it_dies(
+    tool, runs, tmp_path, monkeypatch, capsys
+):
+    """Another holds the frozen row: the others are done first, then it dies, then it is done."""
+    folder = tmp_path / "tiny" / "frozen_seed0"
+    with runs.held(folder) as lock:
+        other = subprocess.Popen([sys.executable, *SLEEP[1:]], pass_fds=[lock])
+
+    def wait(_seconds: float) -> None:
+        other.kill()
+        other.wait()
+
+    monkeypatch.setattr(tool.time, "sleep", wait)
+    monkeypatch.setattr(runs, "train", lambda run, place, lock: runs.count_majority(run, place))
+    tool.main(arguments(tmp_path, "--seeds", "0"))
+    said = capsys.readouterr().out
+    order = [
+        said.index(text)
+        for text in ("frozen_seed0: left", "lora_seed0: mean", "frozen_seed0: mean")
+    ]
+    assert order == sorted(order)
+    assert result(tmp_path, "frozen_seed0")["row"] == "frozen"
+
+
+def test_what_another_process_has_finished_meanwhile_is_not_done_again(
+    tool, runs, tmp_path, monkeypatch
+):
+    tool.main(arguments(tmp_path, "--row", "majority"))
+    monkeypatch.setattr(runs, "count_majority", lambda *_: pytest.fail("done twice"))
+    place = runs.Place(tmp_path, arguments(tmp_path)[-2:])
+    (run,) = (run for run in tool.runs_of("tiny") if run.row == "majority")
+    assert runs.complete(run, place) == result(tmp_path, "majority_seed0")
+
+
+def test_sigterm_ends_the_child_and_then_the_runner(runs, tmp_path, capsys):
+    """The signal arrives while the child runs: sent by the child itself."""
+    code = f"import os, signal, time; os.kill({os.getpid()}, signal.SIGTERM); time.sleep(60)"
+    start, before = time.monotonic(), signal.getsignal(signal.SIGTERM)
+    with (tmp_path / "lock").open("w") as lock, pytest.raises(SystemExit) as ended:
+        runs.call(["python", "-c", code], lock.fileno())
+    assert ended.value.code == 0 and "goes on from here" in capsys.readouterr().out
+    assert time.monotonic() - start < 30 and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_folder_that_holds_no_streets_is_named(runs, tables, tmp_path):
+    cfg = OmegaConf.create({"dataloader": {"streets": str(tmp_path)}})
+    table = tables.TABLES["streets_to_real"]
+    folder = tmp_path / next(iter(table.streets))
+    folder.mkdir()
+    (folder / "dataset.json").write_text("[]")
+    with pytest.raises(ValueError, match=f"{folder} is not empty and has no readable dataset.json"):
+        runs.draw(table, cfg)
+
+
+def test_attempts_that_were_killed_count_until_they_last_wrote(runs, tmp_path):
+    with runs.timed(tmp_path):
+        pass
+    (tmp_path / "began").touch()  # and then the process was killed, 30 seconds after
+    (tmp_path / "log.txt").touch()
+    began = (tmp_path / "began").stat().st_mtime
+    os.utime(tmp_path / "log.txt", (began + 30, began + 30))
+    with pytest.raises(SystemExit), runs.timed(tmp_path):
+        raise SystemExit(0)
+    seconds = [float(line) for line in (tmp_path / "seconds.txt").read_text().split()]
+    assert seconds == [pytest.approx(expected, abs=5) for expected in (0, 30, 0)]
+    assert not (tmp_path / "began").exists()
+
+
+@pytest.mark.slow
+def test_a_table_that_was_cut_off_ends_complete_and_equal(tool, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    streets = f"dataloader.streets={tmp_path / 'streets'}"
+    tool.main([*arguments(whole), streets])
+    # What a run that was killed after two of its four iterations would have left.
+    (stopped / "tiny" / "lora_seed0").mkdir(parents=True)
+    for file in ("iter_0000002.pth", "lock"):
+        shutil.copy(whole / "tiny" / "lora_seed0" / file, stopped / "tiny" / "lora_seed0")
+    capfd.readouterr()
+    tool.main([*arguments(stopped, "--row", "lora"), streets])
+    assert "iterations 2 to 4" in "".join(capfd.readouterr())
+    for run in tool.runs_of("tiny"):
+        first = result(whole, run.name)
+        assert first["iterations"] == (run.row != "majority") * 4
+        assert first["seconds"] > 0 and set(first["result"]["domains"]) == {"day", "night"}
+        if run.row == "lora":
+            assert result(stopped, run.name)["result"] == first["result"]
+    scores = [result(whole, f"lora_seed{seed}")["result"] for seed in (0, 1)]
+    assert scores[0] != scores[1]
