@@ -1,4 +1,4 @@
-"""The architecture as a test: which floor imports which, and how long things may get."""
+"""The architecture as a test: which floor imports which, and how long files may be."""
 
 import ast
 import importlib.metadata
@@ -9,6 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "projects" / "RecycleLoRA" / "recyclelora"
+
+STREETS = ROOT / "projects" / "DrawnStreets" / "drawn_streets"
 
 # From the bottom up; a floor imports only floors below it.
 FLOORS = [
@@ -24,13 +26,18 @@ FLOORS = [
     "engine",
     "reproduce",
 ]
-# Floors that know nothing of some floor below them.
-STRANGERS = {
+# (floor, lower floor) pairs without an import, although the order would allow one.
+INDEPENDENT = {
     *((floor, other) for floor in ("mask2former", "data") for other in ("adapters", "baselines")),
     ("data", "mask2former"),
+    ("adapters", "backbone"),
 }
-# What installs without detectron2 must work without it.
+# These floors work where detectron2 is not installed.
 WITHOUT_DETECTRON2 = {"common", "ops", "adapters"}
+# The modules of the package itself; everything else stands on a floor.
+ROOT_MODULES = {"__init__.py", "collect_env.py"}
+# A folder with more Python files is hard to survey.
+MOST_FILES = 30
 
 TREES = [ROOT / name for name in ("projects", "tools", "benchmark", "configs", "tests")]
 PYTHON = [*sorted(path for tree in TREES for path in tree.rglob("*.py")), ROOT / "setup.py"]
@@ -62,10 +69,10 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def floor_violations(path: Path) -> list[str]:
-    """What a file of the package imports and should not."""
+    """The imports of a file of the package that its floor forbids."""
+    if path.parent == PACKAGE:
+        return [] if path.name in ROOT_MODULES else [f"{name(path)} is not a root module"]
     folder = path.relative_to(PACKAGE).parts[0]
-    if path.parent == PACKAGE:  # the package's own __init__ and command lines
-        return []
     if folder not in FLOORS:
         return [f"{name(path)} is on no floor: {FLOORS}"]
     found = []
@@ -74,20 +81,55 @@ def floor_violations(path: Path) -> list[str]:
         floor = floor.partition(".")[0]
         if top == "detectron2" and folder in WITHOUT_DETECTRON2:
             found.append(f"{name(path)} imports {module}")
+        if top in ("tools", "benchmark", "configs", "tests"):
+            found.append(f"{name(path)} imports {module}, which is no part of the package")
         if top == "recyclelora" and floor in FLOORS:
             if FLOORS.index(floor) > FLOORS.index(folder):
-                found.append(f"{name(path)} imports {module}, above it")
-            if (folder, floor) in STRANGERS:
-                found.append(f"{name(path)} imports {module}, and {folder} knows no {floor}")
+                found.append(f"{name(path)} imports {module}, which is above it")
+            if (folder, floor) in INDEPENDENT:
+                found.append(f"{name(path)} imports {module}, but {folder} must not use {floor}")
     return found
 
 
-def test_a_floor_imports_only_floors_below():
+def test_floor_imports_only_floors_below():
     found = [text for path in sorted(PACKAGE.rglob("*.py")) for text in floor_violations(path)]
     assert not found, "\n".join(found)
 
 
-def test_importing_the_package_does_not_import_detectron2():
+def test_every_floor_is_a_folder_with_a_docstring():
+    for floor in FLOORS:
+        source = (PACKAGE / floor / "__init__.py").read_text(encoding="utf-8")
+        assert ast.get_docstring(ast.parse(source)), floor
+
+
+def test_drawn_streets_imports_nothing_of_recyclelora():
+    found = [
+        f"{name(path)} imports {module}"
+        for path in sorted(STREETS.rglob("*.py"))
+        for module in imported_modules(path)
+        if module.partition(".")[0] in ("recyclelora", "torch", "detectron2")
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_scripts_import_no_scripts():
+    found = [
+        f"{name(path)} imports {module}"
+        for path in sorted((ROOT / "tools").glob("*.py"))
+        for module in imported_modules(path)
+        if module.partition(".")[0]
+        in {"tools", "benchmark", *(p.stem for p in path.parent.glob("*"))}
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_folder_has_at_most_thirty_python_files():
+    folders = {path.parent for path in PYTHON if STREETS not in path.parents}
+    counts = {name(folder): len(list(folder.glob("*.py"))) for folder in folders if folder != ROOT}
+    assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
+
+
+def test_import_of_the_package_does_not_import_detectron2():
     code = "import sys, recyclelora; sys.exit('detectron2' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -101,7 +143,7 @@ def function_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return length
 
 
-def test_files_and_functions_are_read_in_one_sitting():
+def test_files_and_functions_are_short():
     too_long = []
     for path in PYTHON:
         text = path.read_text(encoding="utf-8")
@@ -116,12 +158,12 @@ def test_files_and_functions_are_read_in_one_sitting():
     assert not too_long, "\n".join(too_long)
 
 
-def test_nothing_is_called_utils():
+def test_no_module_is_called_utils():
     vague = {"utils", "util", "helpers", "misc"}
     assert [name(path) for path in PYTHON if vague & {path.stem, path.parent.name}] == []
 
 
-def test_no_registry_host_and_no_path_of_one_machine():
+def test_text_names_no_registry_host_and_no_machine_path():
     hosts = r"(pypi|pythonhosted|npmjs)\.(org|com)"
     paths = r"(?<![\w.$})/])/(work|root|home|opt)/\w"
     found = [
@@ -132,7 +174,7 @@ def test_no_registry_host_and_no_path_of_one_machine():
     assert not found, "\n".join(found)
 
 
-def test_every_dependency_is_pinned_for_make_setup():
+def test_dependencies_are_pinned_for_make_setup():
     def names(lines):
         found = (re.match(r"[\w.-]+", line) for line in lines if "extra ==" not in line)
         return {match.group().lower().replace("_", "-") for match in found if match}
@@ -144,12 +186,23 @@ def test_every_dependency_is_pinned_for_make_setup():
     assert names(ast.literal_eval(listed)) - {"setuptools"} <= pinned
 
 
-def test_the_citation_has_the_version_of_the_package():
+def test_citation_and_changelog_have_the_version():
     version = importlib.metadata.version("recyclelora")
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
     assert f"version: {version}" in citation
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
 
 
-def test_tests_mirror_the_package():
-    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
-    assert folders <= {*FLOORS, "tools", "benchmark", "configs", "invalid_input", "drawn_streets"}
+def test_test_folders_mirror_the_package():
+    others = {
+        "benchmark",
+        "configs",
+        "drawn_streets",
+        "golden",
+        "invalid_input",
+        "support",
+        "tools",
+    }
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()} - {"__pycache__"}
+    assert folders <= {*FLOORS, *others}
+    assert not list((ROOT / "tests" / "support").glob("test_*.py"))

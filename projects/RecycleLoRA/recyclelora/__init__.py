@@ -7,4 +7,6 @@ The names below need PyTorch, NumPy, SciPy, threadpoolctl and tqdm alone; every 
 from .adapters import DualLoRALinear, adapt
 from .ops import cmake_path, include_path, library_path, rrqr
 
+__version__ = "0.2.0"
+
 __all__ = ["DualLoRALinear", "adapt", "cmake_path", "include_path", "library_path", "rrqr"]
