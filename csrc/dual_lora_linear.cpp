@@ -13,12 +13,12 @@
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/library.h>
 
-#include "gather_columns.h"
 #include "workspace.h"
 
 namespace recyclelora {
@@ -67,6 +67,25 @@ bool into_weight(int64_t rows, int64_t other) {
   return rows > 2 * other;
 }
 
+// (rows, width): x with its leading dimensions made one, without a copy where strides allow it.
+Tensor as_matrix(const Tensor& x) {
+  return x.reshape({c10::size_to_dim_(static_cast<int>(x.dim() - 1), x.sizes()), x.size(-1)});
+}
+
+// x[:, columns]. On the CPU the indices are checked first, since the error of index_select does not
+// name them; on CUDA index_select itself asserts on the device.
+Tensor select_columns(const Tensor& x, const Tensor& columns) {
+  if (columns.device().is_cpu()) {
+    const Tensor index = columns.contiguous();
+    for (int64_t i = 0; i < index.numel(); ++i) {
+      const int64_t column = index.const_data_ptr<int64_t>()[i];
+      TORCH_CHECK_INDEX(0 <= column && column < x.size(1), "dual_lora_linear: columns must be 0..",
+                        x.size(1) - 1, ", the columns of x, got ", column);
+    }
+  }
+  return at::index_select(x, 1, columns);
+}
+
 Tensor with_width(const Tensor& matrix, const Tensor& like) {
   auto shape = like.sizes().vec();
   shape.back() = matrix.size(1);
@@ -89,6 +108,9 @@ void check(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, co
                     ") for a weight of shape ", weight.sizes(), ", got ", x.sizes());
   TORCH_CHECK_VALUE(!bias || (bias->dim() == 1 && bias->size(0) == out),
                     "dual_lora_linear: bias must be (", out, ",), got shape ", bias->sizes());
+  TORCH_CHECK_VALUE(!columns || (columns->dim() == 1 && columns->scalar_type() == at::kLong),
+                    "dual_lora_linear: columns must be (n,) and int64, got shape ",
+                    columns->sizes(), " and ", columns->scalar_type());
   const int64_t inputs = columns ? columns->numel() : in;
   for (const auto& [name, A, B] : {main, sub}) {
     TORCH_CHECK_VALUE(A.dim() == 2 && A.size(1) == inputs, "dual_lora_linear: A_", name,
@@ -121,7 +143,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& weight,
   const Tensor rows = as_matrix(x);
   const OptionalTensor rounded_bias = bias ? OptionalTensor(layer.rounded(*bias)) : std::nullopt;
   const Tensor scaled_A = layer.scaled(A);
-  Tensor kept = columns ? gather_columns(rows, *columns) : at::mm(rows, scaled_A.t());
+  Tensor kept = columns ? select_columns(rows, *columns) : at::mm(rows, scaled_A.t());
   if (!columns && into_weight(rows.size(0), weight.size(1))) {
     return {with_width(at::linear(rows, layer.effective_weight(), rounded_bias), x), kept};
   }
@@ -136,7 +158,7 @@ Tensor gradient_of_x(const Layer& layer, const Tensor& dy, const Tensor& t) {
   const Tensor A = layer.rounded(layer.A);
   if (layer.columns) {
     Tensor dx = at::mm(dy, layer.plain_weight());
-    const Tensor pivots = gather_columns(dx, *layer.columns).addmm_(t, A);
+    const Tensor pivots = select_columns(dx, *layer.columns).addmm_(t, A);
     return dx.index_copy_(1, *layer.columns, pivots);
   }
   if (into_weight(dy.size(0), layer.weight.size(0))) return at::mm(dy, layer.effective_weight());
@@ -169,15 +191,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Op
   return {dx, db, dA, dB};
 }
 
+void register_kernels(torch::Library& library) {
+  library.impl("dual_lora_linear", &forward);
+  library.impl("dual_lora_linear_backward", &backward);
+}
+
 }  // namespace
 }  // namespace recyclelora
 
 TORCH_LIBRARY_IMPL(recyclelora, CPU, m) {
-  m.impl("dual_lora_linear", &recyclelora::forward);
-  m.impl("dual_lora_linear_backward", &recyclelora::backward);
+  recyclelora::register_kernels(m);
 }
 
 TORCH_LIBRARY_IMPL(recyclelora, CUDA, m) {
-  m.impl("dual_lora_linear", &recyclelora::forward);
-  m.impl("dual_lora_linear_backward", &recyclelora::backward);
+  recyclelora::register_kernels(m);
 }

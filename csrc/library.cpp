@@ -1,5 +1,5 @@
-// The library `recyclelora`: every operator's schema. Kernels register themselves from the files
-// named after them, in cpu/ and cuda/; fake kernels and autograd stand in recyclelora/ops.
+// Defines the operators of torch.ops.recyclelora. Each kernel registers itself in the file that has
+// the operator's name; recyclelora/ops registers fake kernels and autograd from Python.
 
 #include <torch/library.h>
 #include <torch/version.h>
@@ -28,16 +28,7 @@ namespace {
 }  // namespace recyclelora
 
 TORCH_LIBRARY(recyclelora, m) {
-  m.def(
-      "rrqr(Tensor weight, SymInt n_major, SymInt n_minor)"
-      " -> (Tensor perm, Tensor q_major, Tensor q_minor, Tensor r_diag)");
-  m.def("gather_columns(Tensor x, Tensor columns) -> Tensor");
-  m.def(
-      "dual_lora_linear(Tensor x, Tensor weight, Tensor? bias, Tensor A_main, Tensor B_main,"
-      " Tensor A_sub, Tensor B_sub, float scaling, Tensor? columns=None)"
-      " -> (Tensor out, Tensor kept)");
-  m.def(
-      "dual_lora_linear_backward(Tensor grad, Tensor? x, Tensor? kept, Tensor weight, Tensor A,"
-      " Tensor B, float scaling, Tensor? columns, bool[4] wanted)"
-      " -> (Tensor x, Tensor bias, Tensor A, Tensor B)");
+#define SCHEMA(text) m.def(text);
+#include <recyclelora/schemas.def>
+#undef SCHEMA
 }

@@ -25,7 +25,7 @@ from recyclelora.data import Folding, LabelMap, TrainMapper, build_train_loader,
 from recyclelora.engine import Checkpoints, PolyWithAnnealedDecay, parameter_groups
 from recyclelora.evaluation import Protocol, native
 from recyclelora.mask2former import build_segmentor
-from recyclelora.ops import gather_columns
+from recyclelora.ops import dual_lora_linear
 
 EYE = torch.eye(3)
 
@@ -98,9 +98,12 @@ CALLS = {
     "rrqr: too many": (lambda: rrqr(EYE, 4, 1), "n_major must be 0..min(d, k)"),
     "rrqr: astronomically many": (lambda: rrqr(EYE, 10**30, 1), "n_major must be 0..min(d, k)"),
     "rrqr: a fraction": (lambda: rrqr(EYE, 1, 1.0), "n_minor must be an int"),
-    "gather_columns: fractions": (lambda: gather_columns(EYE, EYE[0]), "columns must be (n,)"),
-    "gather_columns: outside": (
-        lambda: gather_columns(EYE, torch.tensor([7])),
+    "dual_lora_linear: fractions": (
+        lambda: dual_lora_linear(EYE, EYE, None, EYE, EYE, EYE, EYE, 1.0, EYE[0]),
+        "columns must be (n,) and int64",
+    ),
+    "dual_lora_linear: outside": (
+        lambda: dual_lora_linear(EYE, EYE, None, *[EYE] * 4, 1.0, torch.tensor([7, 0, 1])),
         "columns must be 0..2",
     ),
     "save_adapters: none": (lambda: save_adapters(linear(), "a.pt"), "no adapters to save"),

@@ -255,6 +255,8 @@ def test_inference_mode_and_threads_leave_no_trace(sparse):
         ({0: torch.randn(3, 8).half()}, "x must have the dtype of weight, got torch.float16"),
         ({3: torch.randn(3, 8).double()}, "all or none of them float64"),
         ({8: torch.tensor([0, 1])}, r"A_main must be \(r, 2\)"),
+        ({8: torch.tensor([1.0])}, r"columns must be \(n,\) and int64"),
+        ({8: torch.tensor([[1]])}, r"columns must be \(n,\) and int64"),
     ],
 )
 def test_bad_input_gets_a_sentence(changes, words):
@@ -266,6 +268,17 @@ def test_bad_input_gets_a_sentence(changes, words):
     if "dtype of weight" not in words:
         with pytest.raises(ValueError, match=f"dual_lora_linear: .*{words}"):
             reference.dual_lora_linear(*arguments)
+
+
+@pytest.mark.skipif(not load(), reason="only the compiled operator names the column")
+@pytest.mark.parametrize(
+    ("column", "words"), [(8, r"columns must be 0\.\.7, the columns of x, got 8"), (-1, "got -1")]
+)
+def test_columns_out_of_range_raise_index_error(column, words):
+    arguments = detached(make(3, 8, 6, sparse=True))
+    arguments[8][1] = column
+    with pytest.raises(IndexError, match=words):
+        dual_lora_linear(*arguments)
 
 
 @pytest.mark.gpu

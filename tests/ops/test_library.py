@@ -63,6 +63,29 @@ def test_loads_into_a_process_that_knows_only_torch():
     assert result.stdout == "[0, 1, 2] [2.0, 2.0, 2.0] False\n"
 
 
+def test_schemas_of_the_library_are_those_of_the_file():
+    assert library.load()
+    compiled = torch._C._jit_get_all_schemas()
+    expected = {torch._C.parse_schema(f"recyclelora::{text}") for text in library.schemas()}
+    found = {schema for schema in compiled if schema.name.startswith("recyclelora::")}
+    assert {str(schema) for schema in found} == {str(schema) for schema in expected}
+    assert len(expected) == 3
+
+
+def test_schemas_without_the_library_are_the_same(tmp_path):
+    shutil.copytree(
+        library.PACKAGE, tmp_path / "recyclelora", ignore=shutil.ignore_patterns("*.so", "__pyc*")
+    )
+    code = (
+        "import torch, recyclelora\n"
+        "for schema in sorted(map(str, torch._C._jit_get_all_schemas())):\n"
+        "    if schema.startswith('recyclelora::'): print(schema)"
+    )
+    expected = [str(torch._C.parse_schema(f"recyclelora::{text}")) for text in library.schemas()]
+    printed = run_python(code, PYTHONPATH=str(tmp_path)).stdout.splitlines()
+    assert printed == sorted(expected)
+
+
 def run_python(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],

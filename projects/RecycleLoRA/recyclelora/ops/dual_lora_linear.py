@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from . import reference
-from .library import load
+from .library import define_operators
 
 
 def dual_lora_linear(
@@ -88,18 +88,8 @@ def dual_lora_linear(
 FORWARD = "recyclelora::dual_lora_linear"
 BACKWARD = "recyclelora::dual_lora_linear_backward"
 
-if not load():
-    torch.library.define(
-        FORWARD,
-        "(Tensor x, Tensor weight, Tensor? bias, Tensor A_main, Tensor B_main, Tensor A_sub,"
-        " Tensor B_sub, float scaling, Tensor? columns=None) -> (Tensor out, Tensor kept)",
-    )
-    torch.library.define(
-        BACKWARD,
-        "(Tensor grad, Tensor? x, Tensor? kept, Tensor weight, Tensor A, Tensor B, float scaling,"
-        " Tensor? columns, bool[4] wanted) -> (Tensor x, Tensor bias, Tensor A, Tensor B)",
-    )
-# For every device that has no compiled kernel.
+define_operators()
+# The kernels of every device that has no compiled one.
 torch.library.impl(FORWARD, "CompositeExplicitAutograd", reference.dual_lora_linear)
 torch.library.impl(BACKWARD, "CompositeExplicitAutograd", reference.dual_lora_linear_backward)
 

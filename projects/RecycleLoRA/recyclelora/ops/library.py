@@ -98,6 +98,21 @@ def load() -> bool:
     return True
 
 
+def schemas() -> list[str]:
+    """Return the schema of every operator, as the compiled library defines them."""
+    text = (include_path() / "recyclelora" / "schemas.def").read_text()
+    return re.findall(r'^SCHEMA\("(.*)"\)$', text, re.MULTILINE)
+
+
+@functools.cache
+def define_operators() -> None:
+    """Define ``torch.ops.recyclelora``: with the compiled library, else from the schemas alone."""
+    if not load():
+        for schema in schemas():
+            name, arguments = re.fullmatch(r"(\w+)(.*)", schema).groups()
+            torch.library.define(f"recyclelora::{name}", arguments)
+
+
 def built_for_another(info: dict[str, str]) -> str:
     """What :func:`build_info` says that does not fit the running torch; empty where all fits.
 

@@ -120,26 +120,6 @@ def _follow_greedy_rule(residual: np.ndarray, noise: np.ndarray) -> np.ndarray:
     return np.array(chosen, int)
 
 
-def gather_columns(x: Tensor, columns: Tensor) -> Tensor:
-    """:func:`recyclelora.ops.gather_columns` on any device."""
-    check_gather_columns(x, columns)
-    return x.index_select(-1, columns)
-
-
-def check_gather_columns(x: Tensor, columns: Tensor) -> None:
-    """Raise ValueError, in one sentence, where the operator is not defined."""
-    if x.dim() < 1 or not x.is_floating_point():
-        raise ValueError(
-            f"gather_columns: x must be (..., k) and floating, got shape {tuple(x.shape)} and "
-            f"{x.dtype}"
-        )
-    if columns.dim() != 1 or columns.dtype != torch.int64:
-        raise ValueError(
-            "gather_columns: columns must be (n,) and int64, got shape "
-            f"{tuple(columns.shape)} and {columns.dtype}"
-        )
-
-
 def dual_lora_linear(
     x: Tensor,
     weight: Tensor,
@@ -227,6 +207,11 @@ def check_dual_lora_linear(
 
     require(weight.dim() == 2 and weight.numel() > 0, "weight", "(out, in)", weight)
     out_features, in_features = weight.shape
+    if columns is not None and (columns.dim() != 1 or columns.dtype != torch.int64):
+        raise ValueError(
+            "dual_lora_linear: columns must be (n,) and int64, got shape "
+            f"{tuple(columns.shape)} and {columns.dtype}"
+        )
     inputs = in_features if columns is None else columns.shape[0]
     fits = x.dim() >= 1 and x.shape[-1] == in_features
     require(fits, "x", f"(..., {in_features})", x)

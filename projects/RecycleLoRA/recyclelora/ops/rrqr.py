@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from . import reference
-from .library import load
+from .library import define_operators
 
 NO_DERIVATIVE = (
     "rrqr has no derivative (its pivots jump); call it on weight.detach() to use its result as a "
@@ -88,13 +88,8 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
     return RRQR(*torch.ops.recyclelora.rrqr(weight, n_major, n_minor))
 
 
-if not load():
-    torch.library.define(
-        "recyclelora::rrqr",
-        "(Tensor weight, SymInt n_major, SymInt n_minor)"
-        " -> (Tensor perm, Tensor q_major, Tensor q_minor, Tensor r_diag)",
-    )
-# For every device that has no compiled kernel.
+define_operators()
+# The kernel of every device that has no compiled one.
 torch.library.impl("recyclelora::rrqr", "CompositeExplicitAutograd", reference.rrqr)
 
 
