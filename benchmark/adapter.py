@@ -59,7 +59,7 @@ def peft_layer(layer: DualLoRALinear) -> nn.Module:
     out_features, in_features = layer.weight.shape
     base = nn.Linear(in_features, out_features, bias=layer.bias is not None)
     base.weight, base.bias = layer.weight, layer.bias
-    ranks = {"main": layer.r_main, "sub": layer.r_sub}
+    ranks = {"main": layer.settings.r_main, "sub": layer.settings.r_sub}
     configs = {
         name: peft.LoraConfig(r=rank, lora_alpha=layer.scaling * rank, target_modules=["0"])
         for name, rank in ranks.items()
@@ -127,7 +127,9 @@ def exact(module: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
     out, grad_x, grads = F.linear(x, weight, bias), grad @ weight, []
     values = {name: value.double() for name, value in factors(module).items()}
     scaling = 1 / (R_MAIN + R_SUB)
-    columns = getattr(module, "columns", None) if getattr(module, "sparse_a", False) else None
+    columns = (
+        module.columns if getattr(getattr(module, "settings", None), "sparse_a", False) else None
+    )
     for name in ("main", "sub") if values else ():
         A, B = values[f"A_{name}"], values[f"B_{name}"]
         seen = x if columns is None else x[:, columns]

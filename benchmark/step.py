@@ -156,7 +156,7 @@ def expected_adapters(model: nn.Module) -> int:
             total += rank * sum(module.base_layer.weight.shape)
         elif hasattr(module, "lora_A_main"):
             out_features, in_features = module.weight.shape
-            total += rank * (out_features + (rank if module.sparse_a else in_features))
+            total += rank * (out_features + (rank if module.settings.sparse_a else in_features))
     return total
 
 

@@ -34,7 +34,7 @@ UNREACHED = ["read", "idle", "vain", "attention.out_proj"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_read_idle_and_vain_linears_are_found(device):
+def test_unreached_linears_returns_read_and_unused_layers(device):
     with torch.device(device):
         module, x = Branches(), torch.zeros(2, 3, 4)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -47,7 +47,7 @@ def test_read_idle_and_vain_linears_are_found(device):
         assert all(map(torch.equal, module.state_dict().values(), before.values()))
 
 
-def test_checkpointed_blocks_are_seen_too():
+def test_unreached_linears_with_checkpointing_same_result():
     class Checkpointed(Branches):
         def forward(self, x, times):
             return checkpoint(super().forward, x, times, use_reentrant=False)
@@ -55,7 +55,7 @@ def test_checkpointed_blocks_are_seen_too():
     assert unreached_linears(Checkpointed(), torch.zeros(2, 3, 4), 3) == UNREACHED
 
 
-def test_it_foretells_which_adapters_get_no_gradient():
+def test_unreached_linears_match_layers_without_gradient():
     module = Branches()
     unreached = set(unreached_linears(module, torch.zeros(2, 3, 4), 3))
     with pytest.warns(UserWarning, match=r"attention\.out_proj"):
@@ -66,7 +66,7 @@ def test_it_foretells_which_adapters_get_no_gradient():
     assert without == unreached - {"attention.out_proj"}  # which adapt leaves alone by itself
 
 
-def test_a_model_that_breaks_leaves_no_hooks():
+def test_unreached_linears_after_error_leaves_no_hooks():
     class Broken(nn.Module):
         def __init__(self):
             super().__init__()
@@ -81,6 +81,6 @@ def test_a_model_that_breaks_leaves_no_hooks():
     assert not module.linear._forward_hooks
 
 
-def test_a_module_without_linears_or_without_their_result():
+def test_unreached_linears_without_linears_empty():
     assert unreached_linears(nn.ReLU(), torch.zeros(1)) == []
     assert unreached_linears(nn.Sequential(nn.Linear(2, 2), nn.Identity()), torch.zeros(1, 2)) == []

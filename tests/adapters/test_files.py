@@ -34,7 +34,7 @@ def trained(request, tmp_path):
     return model, path
 
 
-def test_on_a_plain_base(trained):
+def test_load_on_plain_base_same_outputs(trained):
     model, path = trained
     other, x = load_adapters(base(), path), torch.randn(4, 12)
     assert torch.equal(other(x), model(x))
@@ -48,7 +48,7 @@ def test_on_a_plain_base(trained):
     assert other[0].lora_A_main.grad is not None
 
 
-def test_as_a_further_pair_and_in_place_of_one(trained):
+def test_load_on_adapted_model_adds_or_replaces_pair(trained):
     model, path = trained
     x, expected = torch.randn(4, 12), model(torch.zeros(1, 12)).detach()
     other = adapt(base(), r_main=4, r_sub=1)
@@ -63,7 +63,7 @@ def test_as_a_further_pair_and_in_place_of_one(trained):
     assert torch.equal(other(x), model(x))
 
 
-def test_a_merged_model_saves_the_same_file(trained, tmp_path):
+def test_save_merged_model_same_content(trained, tmp_path):
     model, path = trained
     merge(model)
     save_adapters(model, tmp_path / "merged.pt")
@@ -75,7 +75,7 @@ def test_a_merged_model_saves_the_same_file(trained, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["merged.pt", "night.pt"]
 
 
-def test_another_base_is_refused_and_left_alone(trained):
+def test_load_on_other_base_raises_unchanged(trained):
     _, path = trained
     other = base(seed=2)
     before = copy.deepcopy(other.state_dict())
@@ -91,7 +91,7 @@ def test_another_base_is_refused_and_left_alone(trained):
         load_adapters(deeper, path)
 
 
-def test_bad_files_get_a_sentence(trained, tmp_path):
+def test_load_damaged_file_raises(trained, tmp_path):
     model, path = trained
     with pytest.raises(FileNotFoundError, match="there is no adapter file"):
         load_adapters(base(), tmp_path / "none.pt")

@@ -11,7 +11,7 @@ from recyclelora import DualLoRALinear
     "case",
     ["tall_48x32", "wide_32x48", "rank_deficient_48x32_rank20", "ties_duplicate_columns_48x32"],
 )
-def test_golden(golden, case):
+def test_layer_matches_published_recording(golden, case):
     reference = golden("recyclelora_linear.pt")[case]
     weight, initial = reference["weight_pretrained"], reference["init"]
     linear = nn.Linear(weight.shape[1], weight.shape[0])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from recyclelora import DualLoRALinear, adapt
-from recyclelora.adapters import active, adapted_layers, adapter_parameters, initialisers
+from recyclelora.adapters import active, adapted_layers, adapter_parameters, decomposition
 
 
 class Block(nn.Module):
@@ -23,7 +23,7 @@ class Block(nn.Module):
         return x + self.gamma * self.fc2(nn.functional.gelu(self.fc1(self.norm(x))))
 
 
-def test_replaces_every_linear_and_freezes_the_rest():
+def test_adapt_replaces_linears_and_freezes_rest():
     model = nn.Sequential(Block(24), nn.BatchNorm1d(5), Block(24))
     model[0].norm.bias.requires_grad_(False)
     x = torch.randn(2, 5, 24)
@@ -44,9 +44,9 @@ def test_replaces_every_linear_and_freezes_the_rest():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("init", ["rrqr", "svd", "kaiming"])
-def test_together_as_alone(init, dtype, monkeypatch):
+def test_adapt_stacked_equals_from_linear(init, dtype, monkeypatch):
     """Decomposing in stacks changes no bit, also where a shape fills more than one."""
-    monkeypatch.setattr(initialisers, "STACKED_BYTES", 3 * 24 * 24 * 4)
+    monkeypatch.setattr(decomposition, "STACKED_BYTES", 3 * 24 * 24 * 4)
     model = nn.Sequential(*(Block(24) for _ in range(5)), nn.Linear(24, 8)).to(dtype)
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     settings = {"r_main": 4, "r_sub": 2, "alpha": 3.0, "init": init}
@@ -63,20 +63,20 @@ def test_together_as_alone(init, dtype, monkeypatch):
             assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
 
 
-def test_a_linear_itself_is_returned_replaced():
+def test_adapt_single_linear_returns_layer():
     linear = nn.Linear(16, 8)
     layer = adapt(linear, r_main=4, r_sub=2)
     assert isinstance(layer, DualLoRALinear) and not layer.bias.requires_grad
 
 
-def test_both_ranks_zero_only_freezes():
+def test_adapt_both_ranks_zero_only_freezes():
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
     before = list(model.modules())
     assert list(adapt(model, r_main=0, r_sub=0).modules()) == before
     assert not any(p.requires_grad for p in model.parameters())
 
 
-def test_shared_layer_stays_shared_and_tied_weights_work():
+def test_adapt_shared_layer_stays_shared():
     shared, tied = nn.Linear(8, 8), nn.Linear(8, 8)
     tied.weight = shared.weight
     model = nn.Sequential(shared, nn.Tanh(), shared, tied)
@@ -88,7 +88,7 @@ def test_shared_layer_stays_shared_and_tied_weights_work():
     assert len(adapter_parameters(model).main) == 4
 
 
-def test_twice_is_refused():
+def test_adapt_twice_raises():
     model = adapt(nn.Sequential(nn.Linear(8, 8)), r_main=3, r_sub=1)
     before = copy.deepcopy(model.state_dict())
     for ranks in [(3, 1), (0, 0)]:
@@ -107,7 +107,7 @@ def test_twice_is_refused():
         (lambda m: nn.utils.parametrizations.spectral_norm(m[2]), "layer '2' computes its weight"),
     ],
 )
-def test_nothing_is_changed_when_one_layer_cannot_be_adapted(spoil, words):
+def test_adapt_invalid_layer_changes_nothing(spoil, words):
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
     spoil(model)
     modules = list(model.modules())
@@ -117,7 +117,7 @@ def test_nothing_is_changed_when_one_layer_cannot_be_adapted(spoil, words):
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_a_linear_with_its_own_forward_is_refused():
+def test_adapt_linear_with_own_forward_raises():
     class Doubled(nn.Linear):
         def forward(self, x):
             return 2 * super().forward(x)
@@ -126,12 +126,12 @@ def test_a_linear_with_its_own_forward_is_refused():
         adapt(nn.Sequential(Doubled(8, 8)), r_main=3, r_sub=1)
 
 
-def test_something_else_is_refused():
+def test_adapt_not_a_module_raises():
     with pytest.raises(TypeError, match=r"must be an nn\.Module, got dict"):
         adapt({"weight": torch.ones(8, 8)})
 
 
-def test_without_linears_warns():
+def test_adapt_without_linears_warns():
     model = nn.Sequential(nn.Conv2d(3, 4, 1))
     with pytest.warns(UserWarning, match="found no nn.Linear"):
         adapt(model)
@@ -140,7 +140,7 @@ def test_without_linears_warns():
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("training", [True, False])
-def test_torch_transformer_sees_its_adapters(training):
+def test_adapt_torch_transformer_uses_adapters(training):
     """Its fused inference path reads weights instead of calling layers: adapters must count."""
     model = nn.Transformer(16, 2, 2, 2, 32, dropout=0.0, batch_first=True).train(training)
     source, target = torch.randn(2, 5, 16), torch.randn(2, 4, 16)
@@ -193,7 +193,7 @@ def dinov2_large_linears():
         (16, 4, 7_864_320),
     ],
 )
-def test_parameter_counts_of_dinov2_large(r_main, r_sub, count, sparse_a):
+def test_adapt_dinov2_large_parameter_counts(r_main, r_sub, count, sparse_a):
     model = adapt(dinov2_large_linears(), r_main, r_sub, sparse_a=sparse_a)
     assert all(p.is_meta for p in model.parameters())
     if sparse_a:  # A is (r, r_main + r_sub) instead of (r, in)
@@ -203,7 +203,7 @@ def test_parameter_counts_of_dinov2_large(r_main, r_sub, count, sparse_a):
 
 
 @pytest.mark.parametrize("init", ["rrqr", "svd", "kaiming"])
-def test_meta_model_takes_values_from_a_state_dict_only(init):
+def test_meta_model_loads_state_dict_with_assign(init):
     def build(device):
         with torch.device(device):
             model = nn.Sequential(nn.Linear(12, 8), nn.GELU(), nn.Linear(8, 12))
@@ -228,14 +228,14 @@ def test_meta_model_takes_values_from_a_state_dict_only(init):
         assert torch.equal(empty(x), model(x))
 
 
-def test_adapting_is_silent_otherwise():
+def test_adapt_plain_model_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         adapt(nn.Sequential(nn.Linear(8, 8)), r_main=3, r_sub=1)
 
 
 @pytest.mark.parametrize("sparse_a", [False, True])
-def test_what_follows_a_linear_may_change_its_output_in_place(sparse_a):
+def test_output_changed_in_place_keeps_gradients(sparse_a):
     """As nn.ReLU(inplace=True) does, and timm where it adds biases to a fused qkv."""
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(inplace=True), nn.Linear(32, 16))
     x = torch.randn(2, 5, 16)

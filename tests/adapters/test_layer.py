@@ -28,7 +28,7 @@ def perturb(layer, scale=0.3):
 
 @pytest.mark.parametrize(("init", "sparse_a"), INITS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_starts_as_the_pretrained_layer(shape, init, sparse_a):
+def test_from_linear_output_equals_linear(shape, init, sparse_a):
     linear, layer = make(*shape, init=init, sparse_a=sparse_a)
     x = torch.randn(2, 7, shape[1])
     torch.testing.assert_close(layer(x), linear(x), atol=1e-5, rtol=0)
@@ -39,7 +39,7 @@ def test_starts_as_the_pretrained_layer(shape, init, sparse_a):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_rrqr_factors(shape):
+def test_rrqr_factors_match_decomposition(shape):
     linear, layer = make(*shape)
     perm, q_major, q_minor, _ = rrqr(linear.weight.detach(), 3, 9)
     m = min(shape)
@@ -55,7 +55,7 @@ def test_rrqr_factors(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_svd_factors_are_that_singular_part(shape):
+def test_svd_factors_equal_singular_part(shape):
     linear, layer = make(*shape, init="svd", alpha=3.0)
     u, s, vt = torch.linalg.svd(linear.weight.detach().double(), full_matrices=False)
     minor = (u[:, -9:] * s[-9:]) @ vt[-9:]
@@ -66,7 +66,7 @@ def test_svd_factors_are_that_singular_part(shape):
     torch.testing.assert_close(sub.double(), major, atol=1e-6, rtol=0)
 
 
-def test_kaiming_factors():
+def test_kaiming_factors_zero_B_and_bounded_A():
     linear, layer = make(init="kaiming")
     assert torch.equal(layer.weight, linear.weight)
     assert not layer.lora_B_main.any() and not layer.lora_B_sub.any()
@@ -77,7 +77,7 @@ def test_kaiming_factors():
 
 @pytest.mark.parametrize(("init", "sparse_a"), INITS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_merging_is_exact_and_reversible(dtype, init, sparse_a):
+def test_merge_exact_and_unmerge_restores(dtype, init, sparse_a):
     _, layer = make(dtype=dtype, init=init, sparse_a=sparse_a)
     perturb(layer)
     before = copy.deepcopy(layer.state_dict())
@@ -102,7 +102,7 @@ def test_merging_is_exact_and_reversible(dtype, init, sparse_a):
     torch.testing.assert_close(layer.merged_weight, expected, atol=1e-7, rtol=0)
 
 
-def test_train_and_eval_change_no_weight():
+def test_train_eval_keep_state_dict():
     _, layer = make()
     perturb(layer)
     before = copy.deepcopy(layer.state_dict())
@@ -113,7 +113,7 @@ def test_train_and_eval_change_no_weight():
 
 
 @pytest.mark.parametrize(("init", "sparse_a"), INITS)
-def test_off_main_alone_sub_alone(init, sparse_a):
+def test_active_switches_match_formula(init, sparse_a):
     linear, layer = make(init=init, sparse_a=sparse_a)
     initial = layer.to_dense()
     perturb(layer)
@@ -141,7 +141,7 @@ def test_off_main_alone_sub_alone(init, sparse_a):
     assert layer.main_on and layer.sub_on
 
 
-def test_an_adapter_that_is_off_gets_no_gradient():
+def test_active_sub_off_no_sub_gradient():
     _, layer = make()
     with active(layer, main=True, sub=False):
         layer(torch.randn(3, 32)).sum().backward()
@@ -149,7 +149,7 @@ def test_an_adapter_that_is_off_gets_no_gradient():
     assert layer.lora_A_sub.grad is None and layer.lora_B_sub.grad is None
 
 
-def test_switching_while_merged_merges_again():
+def test_active_while_merged_updates_merged_weight():
     linear, layer = make()
     perturb(layer).merge()
     x = torch.randn(4, 32)
@@ -160,7 +160,7 @@ def test_switching_while_merged_merges_again():
 
 @pytest.mark.parametrize(("r_main", "r_sub"), [(0, 4), (5, 0), (0, 0), (29, 3)])
 @pytest.mark.parametrize(("init", "sparse_a"), INITS)
-def test_ranks(r_main, r_sub, init, sparse_a):
+def test_forward_any_ranks_matches_linear(r_main, r_sub, init, sparse_a):
     linear, layer = make(r_main=r_main, r_sub=r_sub, init=init, sparse_a=sparse_a)
     width = r_main + r_sub if sparse_a else 32
     assert layer.lora_A_main.shape == (r_main, width) and layer.lora_B_main.shape == (48, r_main)
@@ -181,13 +181,13 @@ def test_ranks(r_main, r_sub, init, sparse_a):
 
 
 @pytest.mark.parametrize("shape", [(32,), (0, 32), (3, 32), (2, 0, 5, 32)])
-def test_any_input_shape(shape):
+def test_forward_any_input_shape_matches_linear(shape):
     linear, layer = make()
     x = torch.randn(shape)
     torch.testing.assert_close(layer(x), linear(x), atol=1e-5, rtol=0)
 
 
-def test_sparse_and_dense_agree():
+def test_to_dense_of_sparse_same_function():
     linear = nn.Linear(32, 48)
     sparse = DualLoRALinear.from_linear(linear, 9, 3, sparse_a=True)
     dense = DualLoRALinear.from_linear(linear, 9, 3)
@@ -202,7 +202,7 @@ def test_sparse_and_dense_agree():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("init", ["rrqr", "svd", "kaiming"])
-def test_half_precision_weights(dtype, init):
+def test_from_linear_half_precision_matches_linear(dtype, init):
     linear, layer = make(dtype=dtype, init=init)
     assert all(p.dtype == dtype for p in layer.parameters())
     x = torch.randn(3, 32, dtype=dtype)
@@ -215,7 +215,7 @@ def test_half_precision_weights(dtype, init):
 @pytest.mark.parametrize("merge_saved", [False, True])
 @pytest.mark.parametrize("merge_loaded", [False, True])
 @pytest.mark.parametrize(("init", "sparse_a"), INITS)
-def test_state_dict_is_the_same_function(merge_saved, merge_loaded, init, sparse_a):
+def test_state_dict_round_trip_same_function(merge_saved, merge_loaded, init, sparse_a):
     linear, layer = make(init=init, sparse_a=sparse_a, alpha=5.0)
     perturb(layer)
     x = torch.randn(3, 32)
@@ -237,7 +237,7 @@ def test_state_dict_is_the_same_function(merge_saved, merge_loaded, init, sparse
             assert torch.equal(other(x), linear(x))
 
 
-def test_plain_weights_are_not_taken_for_the_residual():
+def test_load_state_dict_plain_weights_raises():
     linear, layer = make()
     before = layer.weight.clone()
     with pytest.raises(RuntimeError, match=r"load plain weights before adapt\(\)"):
@@ -247,7 +247,7 @@ def test_plain_weights_are_not_taken_for_the_residual():
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 @pytest.mark.parametrize("is_merged", [False, True])
-def test_copies(clone, is_merged):
+def test_copied_layer_same_output(clone, is_merged):
     _, layer = make()
     perturb(layer)
     if is_merged:
@@ -260,7 +260,7 @@ def test_copies(clone, is_merged):
 
 
 @pytest.mark.parametrize("is_merged", [False, True])
-def test_moving_dtype(is_merged):
+def test_cast_layer_same_output(is_merged):
     linear, layer = make()
     perturb(layer)
     x = torch.randn(3, 32)
@@ -275,7 +275,7 @@ def test_moving_dtype(is_merged):
     assert torch.equal(layer.pretrained_weight(), linear.weight.bfloat16())
 
 
-def test_backward_through_a_merged_layer_is_refused():
+def test_backward_merged_layer_raises():
     _, layer = make()
     layer.merge()
     x = torch.randn(3, 32, requires_grad=True)
@@ -289,7 +289,7 @@ def test_backward_through_a_merged_layer_is_refused():
     torch.testing.assert_close(x.grad, layer.effective_weight().sum(0).expand(3, -1))
 
 
-def test_gradients_are_those_of_the_formula():
+def test_gradients_pass_gradcheck():
     _, layer = make(out=6, inn=5, r_main=2, r_sub=1, dtype=torch.float64)
     names = ["lora_A_main", "lora_B_main", "lora_A_sub", "lora_B_sub", "bias"]
     x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
@@ -302,7 +302,7 @@ def test_gradients_are_those_of_the_formula():
 
 
 @pytest.mark.parametrize("sparse_a", [False, True])
-def test_autocast_and_compile(sparse_a):
+def test_autocast_and_compile_match_eager(sparse_a):
     linear, layer = make(sparse_a=sparse_a)
     x = torch.randn(3, 32)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
@@ -320,7 +320,7 @@ def test_autocast_and_compile(sparse_a):
         torch.testing.assert_close(compiled(x), layer(x))
 
 
-def test_source_is_left_alone():
+def test_from_linear_source_unchanged():
     linear = nn.Linear(32, 48).eval()
     before = copy.deepcopy(linear.state_dict())
     layer = DualLoRALinear.from_linear(linear, 9, 3)
@@ -343,12 +343,12 @@ def test_source_is_left_alone():
         ({"init": "kaiming", "sparse_a": True}, ValueError, "sparse_a=True needs init='rrqr'"),
     ],
 )
-def test_bad_settings_get_a_sentence(settings, error, words):
+def test_from_linear_invalid_settings_raises(settings, error, words):
     with pytest.raises(error, match=words):
         DualLoRALinear.from_linear(nn.Linear(32, 48), **{"r_main": 9, "r_sub": 3, **settings})
 
 
-def test_bad_linears_get_a_sentence():
+def test_from_linear_invalid_layer_raises():
     linear, layer = make()
     with pytest.raises(ValueError, match="adapted already"):
         DualLoRALinear.from_linear(layer, 2, 1)

@@ -38,7 +38,7 @@ def saved_bytes(function, layer, x):
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_a_block_saves_little_with_sparse_a(autocast):
+def test_saved_bytes_of_block_match_formula(autocast):
     itemsize = 2 if autocast else 4
     sparse_bytes = published_bytes = 0
     for inn, out in BLOCK:

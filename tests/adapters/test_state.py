@@ -33,7 +33,7 @@ def learn(model, scale=0.2):
             parameter.add_(scale * torch.randn_like(parameter))
 
 
-def test_merging_a_model():
+def test_merge_model_same_output_and_state():
     _, model = build()
     learn(model)
     x = torch.randn(4, 12)
@@ -47,7 +47,7 @@ def test_merging_a_model():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-def test_merged_leaves_each_layer_as_it_was():
+def test_merged_context_restores_each_layer():
     _, model = build()
     model[0].merge()
     learn(model)  # model[0]'s merged weight is out of date now
@@ -61,7 +61,7 @@ def test_merged_leaves_each_layer_as_it_was():
         pass
 
 
-def test_active_is_undone_after_an_error_and_nests():
+def test_active_after_error_restored_and_nests():
     plain, model = build()
     learn(model)
     x = torch.randn(4, 12)
@@ -75,7 +75,7 @@ def test_active_is_undone_after_an_error_and_nests():
     assert torch.equal(model(x), full)
 
 
-def test_adapter_parameters_are_the_trainable_ones_by_name():
+def test_adapter_parameters_equal_trainable_parameters():
     _, model = build()
     main, sub = adapter_parameters(model)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -84,7 +84,7 @@ def test_adapter_parameters_are_the_trainable_ones_by_name():
 
 
 @pytest.mark.parametrize("is_merged", [False, True])
-def test_export_is_a_plain_model(is_merged):
+def test_export_returns_plain_model(is_merged):
     plain, model = build()
     learn(model)
     model[0].bias.requires_grad_(True)
@@ -111,7 +111,7 @@ PAIRS = [
 
 @pytest.mark.parametrize("first", PAIRS)
 @pytest.mark.parametrize("second", PAIRS)
-def test_pairs_share_one_base(first, second):
+def test_pairs_switch_restores_outputs(first, second):
     plain, model = build(**first)
     x = torch.randn(4, 12)
     learn(model)
@@ -137,7 +137,7 @@ def test_pairs_share_one_base(first, second):
         assert torch.equal(model(x), night)
 
 
-def test_waiting_pairs_are_frozen_and_keep_their_parameters():
+def test_inactive_pairs_frozen_same_parameters():
     _, model = build()
     model[0].lora_A_sub.requires_grad_(False)
     default = adapter_parameters(model).main["0.lora_A_main"]
@@ -150,7 +150,7 @@ def test_waiting_pairs_are_frozen_and_keep_their_parameters():
     assert default is model[0].lora_A_main and default.requires_grad
 
 
-def test_waiting_pairs_survive_copies_states_and_moves():
+def test_inactive_pairs_kept_by_copy_state_and_cast():
     _, model = build()
     x = torch.randn(4, 12)
     add_pair(model, "night", r_main=2, r_sub=4, alpha=2.0, init="svd")
@@ -173,7 +173,7 @@ def test_waiting_pairs_survive_copies_states_and_moves():
     torch.testing.assert_close(model(x.double()), night.double(), atol=1e-5, rtol=0)
 
 
-def test_switching_pairs_while_merged_stays_merged():
+def test_activate_pair_while_merged_stays_merged():
     _, model = build()
     learn(model)
     add_pair(model, "night", r_main=2, r_sub=1)
@@ -190,7 +190,7 @@ def test_switching_pairs_while_merged_stays_merged():
         assert torch.equal(model(x), default)
 
 
-def test_pair_mistakes_get_a_sentence():
+def test_pairs_invalid_arguments_raise():
     plain, model = build()
     with pytest.raises(ValueError, match="call adapt"):
         add_pair(plain, "night")

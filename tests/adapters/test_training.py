@@ -10,7 +10,7 @@ from recyclelora import adapt
 from recyclelora.adapters import active, adapter_parameters, load_adapters, merged, save_adapters
 
 
-def test_training_switching_saving(tmp_path):
+def test_training_switching_saving_small_network(tmp_path):
     def base():
         torch.manual_seed(3)
         return nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 8))
@@ -61,7 +61,7 @@ def test_training_switching_saving(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sparse_a", [False, True])
-def test_training_compiled_by_inductor(sparse_a):
+def test_training_compiled_matches_eager(sparse_a):
     torch.manual_seed(4)
     plain = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 8))
     inputs = torch.randn(3, 50, 16)

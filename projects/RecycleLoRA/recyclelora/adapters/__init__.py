@@ -5,6 +5,7 @@ from .files import load_adapters, save_adapters
 from .inject import adapt
 from .layer import DualLoRALinear
 from .merging import MergeableLinear, merge, merged, unmerge
+from .settings import AdapterSettings
 from .state import (
     activate_pair,
     active,
@@ -16,6 +17,7 @@ from .state import (
 )
 
 __all__ = [
+    "AdapterSettings",
     "DualLoRALinear",
     "MergeableLinear",
     "activate_pair",

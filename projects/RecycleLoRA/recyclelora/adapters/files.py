@@ -1,6 +1,6 @@
 """Adapters as files: a few megabytes that turn one pretrained base into another model."""
 
-import hashlib
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.digests import weight_digest
 from recyclelora.common.tensor_file import read_tensor_file
 
-from .checks import check_factors, check_linear, check_pair_name, check_settings
+from .checks import check_linear, check_pair_name
 from .initialisers import Factors
 from .inject import find_linears, replace_modules, use_forward_of_linears
 from .layer import DualLoRALinear
 from .pair import AdapterPair
+from .settings import AdapterSettings
 from .state import activate_pair, adapted_layers
 
 FORMAT = "recyclelora adapters 1"
@@ -46,9 +48,9 @@ def save_adapters(model: nn.Module, path: str | Path) -> None:
     for name, layer in tqdm(layers.items(), desc="saving adapters", delay=1, leave=False):
         content["layers"][name] = {
             "shape": list(layer.weight.shape),
-            "settings": layer.settings(),
+            "settings": asdict(layer.settings),
             "tensors": {key: tensor.cpu() for key, tensor in layer.tensors().items()},
-            "weight_sha256": _digest(layer.pretrained_weight()),
+            "weight_sha256": weight_digest(layer.pretrained_weight()),
         }
     with atomic_write(path) as temporary:
         torch.save(content, temporary)
@@ -103,7 +105,7 @@ def load_adapters(module: nn.Module, path: str | Path, name: str = "default") ->
         target = targets[key]
         if isinstance(target, nn.Linear):
             factors = Factors(pair.initial_A, pair.initial_B, pair.columns)
-            layer = DualLoRALinear(target.weight, target.bias, factors, **pair.settings())
+            layer = DualLoRALinear(target.weight, target.bias, factors, pair.settings)
             layer.pair_name = name
             module = replace_modules(module, {target: layer.train(target.training)})
             layer.exchange(pair)
@@ -135,7 +137,7 @@ def _is_entry(entry: Any) -> bool:
     settings = entry.get("settings")
     return (
         isinstance(settings, dict)
-        and set(settings) == set(AdapterPair.SETTINGS)
+        and set(settings) == {field.name for field in fields(AdapterSettings)}
         and {"shape", "weight_sha256"} <= entry.keys()
         and {*AdapterPair.FACTORS, "initial_B"} <= entry["tensors"].keys()
         and all(isinstance(tensor, Tensor) for tensor in entry["tensors"].values())
@@ -144,15 +146,14 @@ def _is_entry(entry: Any) -> bool:
 
 def _check_base(target: nn.Module, entry: dict[str, Any], name: str, path: Path) -> None:
     try:
-        check_settings(**entry["settings"])
+        settings = AdapterSettings(**entry["settings"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {name} is damaged: {error}; save the adapters again") from error
-    ranks = entry["settings"]["r_main"], entry["settings"]["r_sub"]
     if isinstance(target, DualLoRALinear):
         weight = target.pretrained_weight()
     else:
         try:
-            check_linear(target, *ranks, name)
+            check_linear(target, settings, name)
         except (TypeError, ValueError) as error:
             raise ValueError(f"the adapters of {path} do not fit: {error}") from error
         weight = target.weight
@@ -161,7 +162,7 @@ def _check_base(target: nn.Module, entry: dict[str, Any], name: str, path: Path)
             f"the adapters of {path} belong to another model: {name} is {list(weight.shape)} "
             f"here and {entry['shape']} in the file"
         )
-    if _digest(weight) != entry["weight_sha256"]:
+    if weight_digest(weight) != entry["weight_sha256"]:
         raise ValueError(
             f"the adapters of {path} were trained on other base weights: {name} differs; load "
             "the very weights they started from (and cast the model afterwards)"
@@ -176,8 +177,9 @@ def _pair(entry: dict[str, Any], like: Tensor, name: str, path: Path) -> Adapter
     }
     factors = Factors(tensors.get("initial_A"), tensors["initial_B"], tensors.get("columns"))
     try:
-        check_factors(factors, like, **entry["settings"])
-        pair = AdapterPair(factors, like.shape[1], **entry["settings"])
+        settings = AdapterSettings(**entry["settings"])
+        _check_factors(factors, like, settings)
+        pair = AdapterPair(factors, like.shape[1], settings)
         with torch.no_grad():
             for key, parameter in pair.named_parameters():
                 if tensors[key].shape != parameter.shape or not tensors[key].isfinite().all():
@@ -188,12 +190,21 @@ def _pair(entry: dict[str, Any], like: Tensor, name: str, path: Path) -> Adapter
     return pair
 
 
+def _check_factors(factors: Factors, weight: Tensor, settings: AdapterSettings) -> None:
+    """Raise if ``factors`` are not the initial ones of a weight (out, in) with these settings."""
+    (out_features, in_features), rank = weight.shape, settings.rank
+    shapes = {"B": (out_features, rank)}
+    shapes |= {"columns": (rank,)} if settings.init == "rrqr" else {"A": (rank, in_features)}
+    for name, factor in factors._asdict().items():
+        shape = None if factor is None else tuple(factor.shape)
+        if shape != shapes.get(name):
+            raise ValueError(f"initial {name} is {shape}, expected {shapes.get(name)}")
+    columns = factors.columns
+    if columns is not None and columns.numel():
+        is_integer = columns.dtype == torch.int64
+        if not is_integer or int(columns.min()) < 0 or int(columns.max()) >= in_features:
+            raise ValueError(f"its pivot columns are not 0..{in_features - 1}")
+
+
 def _dtype(tensor: Tensor, like: Tensor) -> torch.dtype:
     return like.dtype if tensor.is_floating_point() else tensor.dtype
-
-
-def _digest(weight: Tensor) -> str:
-    """SHA-256 of a weight's values; half precisions and float32 that are equal hash alike."""
-    values = weight.detach().cpu()
-    values = values if values.dtype == torch.float64 else values.float()
-    return hashlib.sha256(values.contiguous().numpy()).hexdigest()

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from .checks import check_linear, check_settings
-from .initialisers import initial_factors
+from .checks import check_linear
+from .decomposition import initial_factors
 from .layer import DualLoRALinear
+from .settings import AdapterSettings
 
 
 def adapt(
@@ -60,29 +61,26 @@ def adapt(
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"adapt: module must be an nn.Module, got {type(module).__name__}")
-    check_settings(r_main, r_sub, alpha, init, sparse_a)
+    settings = AdapterSettings(r_main, r_sub, alpha, init, sparse_a)
     for name, child in module.named_modules():
         if isinstance(child, DualLoRALinear):
-            check_linear(child, r_main, r_sub, _quoted(name))
+            check_linear(child, settings, _quoted(name))
     linears, unseen = find_linears(module)
-    if r_main + r_sub == 0:
+    if settings.rank == 0:
         linears = {}
     elif unseen or not linears:
         _warn_unadapted(module, unseen)
     for name, linear in linears.items():
-        check_linear(linear, r_main, r_sub, _quoted(name))
+        check_linear(linear, settings, _quoted(name))
 
     module.requires_grad_(False)
-    settings = {"r_main": r_main, "r_sub": r_sub, "alpha": alpha, "init": init}
     decomposed = initial_factors(
-        linears, lambda linear: linear.weight.detach(), description=f"adapting ({init})", **settings
+        linears, lambda linear: linear.weight.detach(), settings, description=f"adapting ({init})"
     )
     for name, factors in decomposed:
         linear = linears[name]
-        layer = DualLoRALinear(
-            linear.weight, linear.bias, factors, sparse_a=sparse_a, **settings
-        ).train(linear.training)
-        module = replace_modules(module, {linear: layer})
+        layer = DualLoRALinear(linear.weight, linear.bias, factors, settings)
+        module = replace_modules(module, {linear: layer.train(linear.training)})
     use_forward_of_linears(module)
     return module
 

@@ -1,16 +1,18 @@
 """The dual-adapter linear layer: a frozen residual weight, a main and a sub adapter."""
 
 import copy
+import dataclasses
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import dual_lora_linear
-from .checks import check_linear, check_settings
+from .checks import check_linear
 from .initialisers import INITIALISERS, Factors
 from .merging import MergeableLinear
 from .pair import AdapterPair
+from .settings import AdapterSettings
 
 
 class DualLoRALinear(MergeableLinear, AdapterPair):
@@ -56,26 +58,9 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     """
 
     def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor | None,
-        factors: Factors,
-        *,
-        r_main: int,
-        r_sub: int,
-        alpha: float,
-        init: str,
-        sparse_a: bool,
+        self, weight: Tensor, bias: Tensor | None, factors: Factors, settings: AdapterSettings
     ) -> None:
-        super().__init__(
-            factors,
-            weight.shape[1],
-            r_main=r_main,
-            r_sub=r_sub,
-            alpha=alpha,
-            init=init,
-            sparse_a=sparse_a,
-        )
+        super().__init__(factors, weight.shape[1], settings)
         self.out_features = weight.shape[0]
         self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
         self.register_parameter("bias", None)
@@ -122,21 +107,11 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             One sentence if a setting is out of range, or if the layer is adapted already, holds
             NaN or Inf, or is a linear whose adapters would not be seen.
         """
-        check_settings(r_main, r_sub, alpha, init, sparse_a)
-        check_linear(linear, r_main, r_sub)
+        settings = AdapterSettings(r_main, r_sub, alpha, init, sparse_a)
+        check_linear(linear, settings)
         weight = linear.weight.detach()
-        factors = INITIALISERS[init](weight, r_main, r_sub, alpha / max(r_main + r_sub, 1))
-        layer = cls(
-            weight,
-            linear.bias,
-            factors,
-            r_main=r_main,
-            r_sub=r_sub,
-            alpha=alpha,
-            init=init,
-            sparse_a=sparse_a,
-        )
-        return layer.train(linear.training)
+        factors = INITIALISERS[init](weight, r_main, r_sub, settings.scaling)
+        return cls(weight, linear.bias, factors, settings).train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x (..., in)`` to ``(..., out)``."""
@@ -145,7 +120,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         if not self._trained_in_use():
             return F.linear(x, self.pretrained_weight(), self.bias)
         factors = self.factors(self.main_on, self.sub_on)
-        columns = self.columns if self.sparse_a else None
+        columns = self.columns if self.settings.sparse_a else None
         return dual_lora_linear(x, self.weight, self.bias, *factors, self.scaling, columns)
 
     def pretrained_weight(self) -> Tensor:
@@ -168,8 +143,8 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         factors = (factor.double() for factor in self.factors(self.main_on, self.sub_on))
         A_main, B_main, A_sub, B_sub = factors
         product = self.scaling * (B_main @ A_main + B_sub @ A_sub)
-        weight = self.weight.double()
-        weight = weight.index_add(1, self.columns, product) if self.sparse_a else weight + product
+        weight, sparse_a = self.weight.double(), self.settings.sparse_a
+        weight = weight.index_add(1, self.columns, product) if sparse_a else weight + product
         return weight.to(self.weight.dtype)
 
     def set_active(self, main: bool, sub: bool) -> None:
@@ -181,13 +156,13 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     def to_dense(self) -> "DualLoRALinear":
         """A copy whose A covers all inputs: lora_A_main (r_main, in), lora_A_sub (r_sub, in)."""
         layer = copy.deepcopy(self)
-        if self.sparse_a:
+        if self.settings.sparse_a:
             for name in ("lora_A_main", "lora_A_sub"):
                 A = getattr(self, name)
                 dense = A.detach().new_zeros(len(A), self.in_features)
                 dense = dense.index_copy(1, self.columns, A.detach())
                 setattr(layer, name, nn.Parameter(dense, requires_grad=A.requires_grad))
-            layer.sparse_a = False
+            layer.settings = dataclasses.replace(self.settings, sparse_a=False)
         return layer
 
     def put_pair(self, name: str, pair: AdapterPair) -> None:
@@ -215,16 +190,18 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         self.pair_name = name
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows of the layer."""
+        """Text of the layer in ``print(model)``."""
+        values = dataclasses.asdict(self.settings) | {"alpha": f"{self.settings.alpha:g}"}
+        settings = ", ".join(f"{key}={value}" for key, value in values.items())
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}, r_main={self.r_main}, r_sub={self.r_sub}, "
-            f"alpha={self.alpha:g}, init={self.init!r}, sparse_a={self.sparse_a}, "
+            f"bias={self.bias is not None}, {settings}, "
             f"merged={self.merged_weight is not None}"
         )
 
     def _trained_in_use(self) -> bool:
-        return (self.main_on and self.r_main > 0) or (self.sub_on and self.r_sub > 0)
+        ranks = self.settings.r_main, self.settings.r_sub
+        return any(on and rank for on, rank in zip((self.main_on, self.sub_on), ranks))
 
     def _change_over(self, pair: AdapterPair) -> None:
         weight = self.pretrained_weight()
@@ -237,7 +214,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     def _take_residual(self, weight: Tensor) -> None:
         """Set W_res = W0 - s B_init A_init in place, and keep what it loses of W0 = weight."""
         initial_B = self.initial_B.double()
-        if self.init == "kaiming" or self.r_main + self.r_sub == 0:
+        if self.settings.init == "kaiming" or self.settings.rank == 0:
             self.pretrained, residual = None, weight  # B_init A_init is zero
         elif self.columns is not None:
             self.pretrained = weight.index_select(1, self.columns)

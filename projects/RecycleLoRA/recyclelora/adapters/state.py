@@ -8,11 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .checks import check_pair_name, check_settings, check_weight
-from .initialisers import initial_factors
+from .checks import check_pair_name, check_weight
+from .decomposition import initial_factors
 from .inject import replace_modules
 from .layer import DualLoRALinear
 from .pair import AdapterPair
+from .settings import AdapterSettings
 
 
 class AdapterParameters(NamedTuple):
@@ -110,19 +111,17 @@ def add_pair(
     >>> pair_names(model)
     ('night', ['default', 'night'])
     """
-    check_settings(r_main, r_sub, alpha, init, sparse_a)
+    settings = AdapterSettings(r_main, r_sub, alpha, init, sparse_a)
     layers = _layers_or_raise(model)
     for layer_name, layer in layers.items():
         check_pair_name(name, taken={layer.pair_name, *layer.pairs})
-        check_weight(layer.pretrained_weight(), r_main, r_sub, f"layer {layer_name!r}")
-    settings = {"r_main": r_main, "r_sub": r_sub, "alpha": alpha, "init": init}
+        check_weight(layer.pretrained_weight(), settings, f"layer {layer_name!r}")
     decomposed = initial_factors(
-        layers, DualLoRALinear.pretrained_weight, description=f"pair {name}", **settings
+        layers, DualLoRALinear.pretrained_weight, settings, description=f"pair {name}"
     )
     for layer_name, factors in decomposed:
         layer = layers[layer_name]
-        pair = AdapterPair(factors, layer.in_features, sparse_a=sparse_a, **settings)
-        layer.put_pair(name, pair)
+        layer.put_pair(name, AdapterPair(factors, layer.in_features, settings))
 
 
 def activate_pair(model: nn.Module, name: str) -> None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recyclelora.adapters import MergeableLinear
+from recyclelora.adapters import AdapterSettings, MergeableLinear
 from recyclelora.adapters.checks import check_linear
 from recyclelora.adapters.inject import find_linears, replace_modules, use_forward_of_linears
 from recyclelora.common.validation import check_integer, check_number
@@ -115,7 +115,7 @@ def dora(module: nn.Module, rank: int = 36, alpha: float = 36.0) -> nn.Module:
     check_number("alpha", alpha, least=1e-6, most=1e6)
     linears, _ = find_linears(module)
     for name, linear in linears.items():
-        check_linear(linear, 0, 0, f"layer {name!r}")
+        check_linear(linear, AdapterSettings(0, 0), f"layer {name!r}")
         if rank > min(linear.weight.shape):
             raise ValueError(
                 f"rank={rank} is above min(out, in) = {min(linear.weight.shape)} of layer "

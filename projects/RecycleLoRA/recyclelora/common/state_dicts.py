@@ -1,0 +1,50 @@
+"""Comparison of two state dicts, in words for error messages."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+
+def describe_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """Describe how the names and shapes of two state dicts differ.
+
+    Parameters
+    ----------
+    expected : Mapping[str, Tensor]
+        State dict of the model.
+    found : Mapping[str, Tensor]
+        State dict of the file.
+
+    Returns
+    -------
+    str or None
+        Missing names, unexpected names and shapes that differ; None if nothing differs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> describe_mismatch({"a": torch.ones(2), "b": torch.ones(1)}, {"a": torch.ones(3)})
+    'missing: b; wrong shape: a (3,) for (2,)'
+    """
+    shapes = [
+        f"{name} {tuple(found[name].shape)} for {tuple(expected[name].shape)}"
+        for name in expected
+        if name in found and found[name].shape != expected[name].shape
+    ]
+    differences = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "wrong shape": shapes,
+    }
+    parts = [f"{what}: {join_names(names)}" for what, names in differences.items() if names]
+    return "; ".join(parts) or None
+
+
+def join_names(names: Sequence[str], limit: int = 6) -> str:
+    """Join at most ``limit`` names with commas, followed by the number of those left out.
+
+    >>> join_names(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
