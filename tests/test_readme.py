@@ -28,7 +28,7 @@ def test_examples_run(block, tmp_path, monkeypatch):
     exec(compile(block, "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/streets.md"])
+@pytest.mark.parametrize("page", ["README.md", "projects/DrawnStreets/README.md"])
 def test_tables_are_those_of_the_results(page):
     text = (ROOT / page).read_text()
     assert readme.updated(page, text) == text, "run tools/update_readme.py"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure and picture the drawn streets, for their card docs/streets.md.
+"""Measure and picture the drawn streets, for their card projects/DrawnStreets/README.md.
 
     python tools/card_streets.py --count 300
     python tools/update_readme.py     writes the card's tables from results/streets.json
@@ -83,7 +83,7 @@ def summary(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[dict, np.ndarra
 def measured(count: int, seed: int, workers: int) -> tuple[dict, np.ndarray]:
     """The record for results/streets.json, and the mean map of each class."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["drawn_streets.grown"])
+    context.set_forkserver_preload(["drawn_streets.preload"])
     with context.Pool(workers, one_thread) as pool:
         drawn = pool.imap_unordered(partial(count_classes, seed), range(count), chunksize=4)
         found = list(tqdm(drawn, total=count, desc="counting classes", unit="street"))

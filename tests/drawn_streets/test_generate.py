@@ -5,7 +5,7 @@ import pytest
 
 from drawn_streets import DOMAINS, draw_street
 from drawn_streets.generate import plan_scene
-from drawn_streets.street import draw_camera
+from drawn_streets.scene.street import draw_camera
 from recyclelora.data.classes import CLASSES
 
 SIZE = {"height": 96, "width": 192}

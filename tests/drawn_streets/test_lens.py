@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from drawn_streets.camera import Camera
-from drawn_streets.canvas import Canvas
 from drawn_streets.domains import TEMPERATE
-from drawn_streets.lens import BENDS, IGNORE, Lens
-from drawn_streets.light import Light
-from drawn_streets.street import draw_plan
+from drawn_streets.imaging.lens import BENDS, IGNORE, Lens
+from drawn_streets.render.camera import Camera
+from drawn_streets.render.canvas import Canvas
+from drawn_streets.render.light import Light
+from drawn_streets.scene.street import draw_plan
 
 
 @pytest.mark.parametrize("bend", BENDS)

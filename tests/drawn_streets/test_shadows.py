@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from drawn_streets.buildings import Building
-from drawn_streets.camera import Camera
-from drawn_streets.canvas import Canvas
 from drawn_streets.domains import TEMPERATE
-from drawn_streets.facade import FacadeStyle
-from drawn_streets.layout import Thing
-from drawn_streets.light import Light
-from drawn_streets.shadows import shadow
+from drawn_streets.imaging.shadows import shadow
+from drawn_streets.objects.buildings import Building
+from drawn_streets.objects.facade import FacadeStyle
+from drawn_streets.render.camera import Camera
+from drawn_streets.render.canvas import Canvas
+from drawn_streets.render.light import Light
+from drawn_streets.scene.layout import Thing
 
 SIZE = (200, 400)
 HOUSE = Building(-30.0, -8.0, -20.0, 60.0, FacadeStyle(3), ("right",))

@@ -2,22 +2,22 @@
 
 import numpy as np
 
-from .built import add_buildings
-from .canvas import Canvas
-from .crowd import add_people
 from .domains import Domain, find_domain, pick
-from .ground import paint_ground
-from .layout import Scene, add_boundaries, add_greenery, lay_blocks
-from .lens import Lens
-from .light import Light
-from .markings import add_markings
-from .photometry import photograph
-from .posts import add_posts
-from .sky import paint_sky
-from .street import draw_camera, draw_plan
-from .textures import PAVINGS
-from .traffic import add_traffic
-from .weather import radiance
+from .imaging.camera_pipeline import photograph
+from .imaging.lens import Lens
+from .imaging.sky import paint_sky
+from .imaging.weather import radiance
+from .objects.ground import paint_ground
+from .render.canvas import Canvas
+from .render.light import Light
+from .render.textures import PAVINGS
+from .scene.building_rows import add_buildings
+from .scene.furniture import add_posts
+from .scene.layout import Scene, add_boundaries, add_greenery, lay_blocks
+from .scene.pedestrians import add_people
+from .scene.road_markings import add_markings
+from .scene.street import draw_camera, draw_plan
+from .scene.traffic import add_traffic
 
 GENERATOR_VERSION = 3  # counts up whenever the same seed gives another picture
 

@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/streets.md anew from the JSON of runs under results/.
+"""Write the tables of README.md and projects/DrawnStreets/README.md anew from the JSON of runs under results/.
 
 python tools/update_readme.py           rewrite them
 python tools/update_readme.py --check   exit 1 if one is not what the JSON says
@@ -312,7 +312,7 @@ TABLES = {
 }
 
 
-PAGES = {"README.md": TABLES, "docs/streets.md": {"streets": streets_table}}
+PAGES = {"README.md": TABLES, "projects/DrawnStreets/README.md": {"streets": streets_table}}
 
 
 def updated(page: str, text: str) -> str:

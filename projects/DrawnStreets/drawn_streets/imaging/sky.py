@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from . import textures
-from .canvas import Canvas
+from ..render import textures
+from ..render.canvas import Canvas
 
 SKY = 10
 STEP = 4  # the sky is soft: every fourth pixel is computed

@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from .furniture import SHAPES, Box, Post, Wire, draw_box, draw_post, draw_wire, lamp_head
+from ..objects.street_furniture import (
+    SHAPES,
+    Box,
+    Post,
+    Wire,
+    draw_box,
+    draw_post,
+    draw_wire,
+    lamp_head,
+)
 from .layout import STREET, Scene, add_guard_rail, sidewalk_x
 
 

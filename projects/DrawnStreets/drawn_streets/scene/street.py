@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .camera import Camera
+from ..render.camera import Camera
 
 # Where the camera stands and what it looks at, and how often.
 VIEWS = {"ahead": 0.52, "oblique": 0.14, "pavement": 0.14, "facade": 0.2}

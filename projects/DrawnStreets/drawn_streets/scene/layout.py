@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .barriers import Barrier, draw_barrier
-from .buildings import Building
-from .camera import Camera
-from .ground import KERB, SIDEWALK, TERRAIN, Ground, Patch, rectangle, rounded
-from .nature import Plant, draw_plant
+from ..objects.barriers import Barrier, draw_barrier
+from ..objects.buildings import Building
+from ..objects.ground import KERB, SIDEWALK, TERRAIN, Ground, Patch, rectangle, rounded
+from ..objects.plants import Plant, draw_plant
+from ..render.camera import Camera
+from .occlusion import Walls
 from .street import Side, Street
-from .visibility import Walls
 
 REACH = 9.0  # metres that a thing may extend from its (x, z); buildings: three times that
 BACKDROP, BUILDINGS, YARD, BOUNDARY, STREET = range(5)

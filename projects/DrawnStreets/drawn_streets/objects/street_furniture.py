@@ -5,10 +5,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from .camera import NEAR
-from .canvas import Canvas
+from ..render.camera import NEAR
+from ..render.canvas import Canvas
+from ..render.mesh import Mesh, MeshBuilder, draw_mesh, draw_rods, placed
 from .ground import KERB
-from .mesh import Mesh, MeshBuilder, draw_mesh, draw_rods, placed
 
 POLE, LIGHT, SIGN, IGNORE = 5, 6, 7, 255
 SHAPES = ("disc", "triangle", "square", "octagon", "board", "arrow")

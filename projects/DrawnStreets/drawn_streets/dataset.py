@@ -141,7 +141,7 @@ def _map(draw, count: int, workers: int):
     # Workers are forked from a clean server that has imported this module and grown all plants,
     # once: a fork of the caller could inherit locks of its threads.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, f"{__package__}.grown"])
+    context.set_forkserver_preload([__name__, f"{__package__}.preload"])
     with context.Pool(min(workers, count), _one_thread) as pool:
         yield from pool.imap_unordered(draw, range(count), chunksize=2)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from ..objects.people import Cycle, draw_cycle
+from ..objects.vehicles import KINDS, Vehicle, draw_vehicle
 from .layout import STREET, Scene
-from .people import Cycle, draw_cycle
-from .vehicles import KINDS, Vehicle, draw_vehicle
 
 CLEAR = 6.5  # metres around the camera without vehicles
 

@@ -6,8 +6,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from .canvas import Canvas
-from .street import Street
+from ..render.canvas import Canvas
+from ..scene.street import Street
 
 IGNORE = 255
 BENDS = (0.02, 0.04, 0.06, 0.09, 0.12)  # how much the middle is magnified

@@ -7,11 +7,11 @@ sun, of whatever comes first. A pixel lies in shadow where something comes befor
 import cv2
 import numpy as np
 
-from .buildings import Building
-from .camera import Camera
-from .canvas import SHIFT, Canvas, fixed
-from .light import Light
-from .nature import Plant, silhouette
+from ..objects.buildings import Building
+from ..objects.plants import Plant, silhouette
+from ..render.camera import Camera
+from ..render.canvas import SHIFT, Canvas, fixed
+from ..render.light import Light
 
 STEP = 2  # every second pixel is looked up: the half-shadow at the edge is as wide
 REACHES = (13.0, 75.0)  # metres ahead of the camera that a near and a far view of the sun show

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .mesh import Mesh, MeshBuilder
+from ..render.mesh import Mesh, MeshBuilder
 
 SILL = 0.2  # metres of air under the body
 

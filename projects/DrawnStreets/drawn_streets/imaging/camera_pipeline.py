@@ -5,8 +5,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from . import textures
-from .domains import Domain, pick
+from ..domains import Domain, pick
+from ..render import textures
 
 METER = 8  # pixels, each way, of one cell of the light meter
 LEVELS = 4096  # of the tone curve's table

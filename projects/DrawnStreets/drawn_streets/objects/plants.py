@@ -6,9 +6,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from .canvas import SUNLIT, Canvas
+from ..render.canvas import SUNLIT, Canvas
+from ..render.mesh import draw_rods
 from .ground import KERB
-from .mesh import draw_rods
 
 VEGETATION = 8
 CLUSTERS = {"leafy": 90, "poplar": 80, "bush": 70, "conifer": 150}

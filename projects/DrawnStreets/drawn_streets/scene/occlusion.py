@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from .buildings import Building
-from .camera import NEAR, Camera, clip_near
+from ..objects.buildings import Building
+from ..render.camera import NEAR, Camera, clip_near
 
 COARSE = 8  # pixels of the image for one of the coarse picture
 

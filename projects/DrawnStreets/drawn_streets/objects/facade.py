@@ -6,7 +6,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from . import textures
+from ..render import textures
 
 SHINE = 235  # how strongly a lit window glows at night
 WARM = np.array([255.0, 220, 160])  # light behind a window

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .ground import Mark, rectangle
+from ..objects.ground import Mark, rectangle
 from .layout import Scene
 from .street import Street
 

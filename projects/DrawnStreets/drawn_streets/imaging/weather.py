@@ -5,9 +5,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from . import textures
-from .canvas import Canvas
-from .domains import Domain, pick
+from ..domains import Domain, pick
+from ..render import textures
+from ..render.canvas import Canvas
 from .shadows import shadow
 from .sky import SKY
 

@@ -5,8 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from . import textures
-from .canvas import Canvas
+from ..render import textures
+from ..render.canvas import Canvas
 from .ground import KERB
 
 WALL, FENCE, VEGETATION = 3, 4, 8

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from drawn_streets import DOMAINS, draw_street
-from drawn_streets.photometry import photograph
+from drawn_streets.imaging.camera_pipeline import photograph
 
 STILL = replace(DOMAINS["day"], noise=(0, 0), blur=(0, 0), backlit=0.0, exposure=(0, 0))
 

@@ -5,11 +5,11 @@ from functools import partial
 
 import numpy as np
 
-from . import textures
-from .camera import NEAR
-from .canvas import Canvas
+from ..render import textures
+from ..render.camera import NEAR
+from ..render.canvas import Canvas
+from ..render.mesh import draw_rods, hull, placed
 from .ground import KERB, contact
-from .mesh import draw_rods, hull, placed
 
 PERSON, RIDER, MOTORCYCLE, BICYCLE = 11, 12, 17, 18
 SKIN = ((226, 184, 154), (206, 158, 126), (160, 112, 82), (110, 74, 54), (236, 200, 172))

@@ -5,12 +5,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from . import textures
-from .canvas import Canvas
+from ..render import textures
+from ..render.canvas import Canvas
+from ..render.mesh import Mesh, draw_mesh, placed
 from .cars import CARS, car_mesh
 from .ground import contact
-from .heavy import HEAVY
-from .mesh import Mesh, draw_mesh, placed
+from .heavy_vehicles import HEAVY
 
 LABELS = {"car": 13, "truck": 14, "bus": 15, "train": 16}
 KINDS = {

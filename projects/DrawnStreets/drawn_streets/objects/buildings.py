@@ -5,11 +5,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from . import textures
-from .canvas import Canvas
+from ..render import textures
+from ..render.canvas import Canvas
+from ..render.mesh import Mesh, MeshBuilder, draw_mesh
 from .facade import FacadePaint, FacadeStyle, paint_facade
 from .ground import KERB
-from .mesh import Mesh, MeshBuilder, draw_mesh
 
 BUILDING = 2
 

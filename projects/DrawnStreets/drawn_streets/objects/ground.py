@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from . import textures
-from .camera import NEAR, clip_near
-from .canvas import SHIFT, Canvas, fixed, modulate
+from ..render import textures
+from ..render.camera import NEAR, clip_near
+from ..render.canvas import SHIFT, Canvas, fixed, modulate
 
 KERB = 0.12  # metres by which land stands above the carriageway
 ROAD, SIDEWALK, TERRAIN = 0, 1, 9

@@ -4,8 +4,8 @@ laid there, once, and every worker begins with them instead of spending seconds 
 
 import cv2
 
-from . import textures
-from .nature import grow_all
+from .objects.plants import grow_all
+from .render import textures
 
 cv2.setNumThreads(0)  # a fork must not inherit threads
 grow_all()

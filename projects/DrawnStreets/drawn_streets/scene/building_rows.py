@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .buildings import Building, draw_building
-from .facade import FacadeStyle
+from ..objects.buildings import Building, draw_building
+from ..objects.facade import FacadeStyle
 from .layout import BACKDROP, BUILDINGS, Scene, draw_plant, plant
 from .street import Side
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .ground import KERB
+from ..objects.ground import KERB
+from ..objects.people import Person, draw_person
 from .layout import STREET, Scene, sidewalk_x
-from .people import Person, draw_person
 from .traffic import put_cycle
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from ..render.mesh import Mesh, MeshBuilder
 from .cars import flank_wheels
-from .mesh import Mesh, MeshBuilder
 
 
 def _truck_cab(b: MeshBuilder, half, height, z0, z1):

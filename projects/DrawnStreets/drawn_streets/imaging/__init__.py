@@ -1,0 +1,1 @@
+"""From a drawn scene to an image: sky, shadows, weather, lens and camera pipeline."""

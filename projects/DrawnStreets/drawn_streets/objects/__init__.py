@@ -1,0 +1,1 @@
+"""The objects of a street: how each is shaped and drawn."""

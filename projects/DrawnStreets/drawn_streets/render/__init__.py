@@ -1,0 +1,1 @@
+"""Drawing primitives: camera, canvas, light, meshes and textures."""

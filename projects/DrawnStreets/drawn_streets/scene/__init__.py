@@ -1,0 +1,1 @@
+"""Scene layout: which objects a street has and where they are."""
