@@ -5,7 +5,7 @@ import pytest
 
 from drawn_streets import DOMAINS, draw_street
 from drawn_streets.generate import plan_scene
-from drawn_streets.scene.street import draw_camera
+from drawn_streets.scene.street import sample_camera
 from recyclelora.data.classes import CLASSES
 
 SIZE = {"height": 96, "width": 192}
@@ -51,12 +51,12 @@ def test_a_domain_changes_the_look_and_no_label(domain):
 
 
 def test_night_is_darker_and_fog_is_flatter():
-    def pick(domain):
+    def sample_range(domain):
         return np.stack([draw_street(0, i, domain, **SIZE)[0] for i in range(6)]).astype(float)
 
-    day = pick("day")
-    assert pick("night").mean() < 0.6 * day.mean()
-    assert pick("fog").std() < 0.8 * day.std()
+    day = sample_range("day")
+    assert sample_range("night").mean() < 0.6 * day.mean()
+    assert sample_range("fog").std() < 0.8 * day.std()
 
 
 def test_colours_are_those_of_daylight(many):
@@ -89,7 +89,7 @@ def test_shares_are_those_of_a_street(many):
 def test_sky_is_above_and_road_below_the_horizon():
     for index in range(12):
         plan = np.random.default_rng((3, index, 0))
-        camera = draw_camera(plan, plan_scene(plan).street, **SIZE)
+        camera = sample_camera(plan, plan_scene(plan).street, **SIZE)
         label = draw_street(3, index, "day", **SIZE)[1]
         slack = 3 + 0.5 * 192 * abs(np.tan(np.arcsin(camera.rotation[0, 1])))
         rows = np.arange(96)[:, None] * np.ones((1, 192))

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from drawn_streets.domains import TEMPERATE
-from drawn_streets.imaging.lens import BENDS, IGNORE, Lens
+from drawn_streets.imaging.lens import DISTORTIONS, IGNORE, Lens
 from drawn_streets.render.camera import Camera
 from drawn_streets.render.canvas import Canvas
 from drawn_streets.render.light import Light
-from drawn_streets.scene.street import draw_plan
+from drawn_streets.scene.street import sample_street
 
 
-@pytest.mark.parametrize("bend", BENDS)
-def test_picture_and_label_are_bent_alike(bend):
+@pytest.mark.parametrize("distortion", DISTORTIONS)
+def test_picture_and_label_are_bent_alike(distortion):
     label = np.kron(np.arange(12, dtype=np.uint8).reshape(3, 4), np.ones((40, 40), np.uint8))
     picture = np.repeat(label[..., None], 3, 2).astype(np.float32)
-    shown, bent = Lens(bend).apply(picture, label)
+    shown, bent = Lens(distortion).apply(picture, label)
     whole = shown == np.rint(shown)  # away from edges nothing is mixed
     assert whole.mean() > 0.9
     assert (shown[..., 0] == bent)[whole.all(2)].all()
@@ -33,8 +33,8 @@ def drawn_lenses():
     """(street, lens) of 200 plans."""
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        street = draw_plan(rng)
-        yield street, Lens.draw(rng, street)
+        street = sample_street(rng)
+        yield street, Lens.sample(rng, street)
 
 
 def test_only_cars_see_their_bonnet_and_not_often():
@@ -50,7 +50,7 @@ def test_a_bonnet_lies_along_the_bottom():
     )
     light = Light.from_sky(0.0, 0.8, 1.0)
     canvas = Canvas(camera, light, np.random.default_rng(0), TEMPERATE)
-    canvas.ids[:] = canvas.surface(0, camera.level(0.0))
+    canvas.ids[:] = canvas.add_surface(0, camera.level(0.0))
     lens.draw_bonnet(canvas)
     ignored = canvas.label_image() == IGNORE
     assert ignored[-1, 30:-30].all() and not ignored[:50].any()

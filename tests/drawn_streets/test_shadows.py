@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from drawn_streets.domains import TEMPERATE
-from drawn_streets.imaging.shadows import shadow
+from drawn_streets.imaging.shadows import shadow_mask
 from drawn_streets.objects.buildings import Building
 from drawn_streets.objects.facade import FacadeStyle
 from drawn_streets.render.camera import Camera
 from drawn_streets.render.canvas import Canvas
 from drawn_streets.render.light import Light
-from drawn_streets.scene.layout import Thing
+from drawn_streets.scene.layout import SceneObject
 
 SIZE = (200, 400)
 HOUSE = Building(-30.0, -8.0, -20.0, 60.0, FacadeStyle(3), ("right",))
@@ -24,12 +24,12 @@ def scene(azimuth, elevation, paint):
     light = Light.from_sky(np.deg2rad(azimuth), np.deg2rad(elevation), 1.0)
     canvas = Canvas(camera, light, np.random.default_rng(0), TEMPERATE)
     paint(canvas)
-    thing = Thing(0, -19.0, 20.0, None, HOUSE, True)
-    return camera, shadow(canvas, [thing])
+    obj = SceneObject(0, -19.0, 20.0, None, HOUSE, True)
+    return camera, shadow_mask(canvas, [obj])
 
 
 def ground(canvas):
-    canvas.ids[:] = canvas.surface(0, canvas.camera.level(0.0))
+    canvas.ids[:] = canvas.add_surface(0, canvas.camera.level(0.0))
 
 
 def at(camera, mask, x, z, y=0.0):
@@ -54,7 +54,7 @@ def test_shadows_climb_a_wall():
     def wall(canvas):
         normal = canvas.camera.rotation @ np.array([-1.0, 0.0, 0.0])
         point = canvas.camera.to_camera(np.array([6.0, 0.0, 20.0]))
-        canvas.ids[:] = canvas.surface(2, canvas.camera.plane(point, normal))
+        canvas.ids[:] = canvas.add_surface(2, canvas.camera.plane(point, normal))
 
     camera, mask = scene(270.0, 30.0, wall)
     edge = HOUSE.corners()[:, 1].max() - 14.0 * np.tan(np.deg2rad(30.0))

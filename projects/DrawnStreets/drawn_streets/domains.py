@@ -24,15 +24,15 @@ class Palette:
     clothes: tuple[Colour, ...]
     markings: tuple[Colour, ...]
 
-    def town(self, look: np.random.Generator) -> "Palette":
+    def town(self, rng: np.random.Generator) -> "Palette":
         """One town's share of the palette: a few colours and materials, each a bit its own."""
 
         def some(choices: tuple, most: int) -> list:
-            count = look.integers(2, most + 1)
-            return [choices[i] for i in look.choice(len(choices), min(count, len(choices)), False)]
+            count = rng.integers(2, most + 1)
+            return [choices[i] for i in rng.choice(len(choices), min(count, len(choices)), False)]
 
         def shifted(colours, spread: float) -> tuple:
-            warm, green, bright = look.normal(0, (0.8 * spread, 0.25 * spread, 1.5 * spread))
+            warm, green, bright = rng.normal(0, (0.8 * spread, 0.25 * spread, 1.5 * spread))
             tint = np.exp(np.array([warm, green, -warm]) + bright)
             return tuple(tuple(np.clip(np.array(c) * tint, 8, 250)) for c in colours)
 
@@ -267,7 +267,7 @@ DOMAINS: dict[str, Domain] = {
 }
 
 
-def pick(rng: np.random.Generator, pair: Range) -> float:
+def sample_range(rng: np.random.Generator, pair: Range) -> float:
     """A number from a range."""
     return float(rng.uniform(*pair))
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .domains import Domain, find_domain, pick
+from .domains import Domain, find_domain, sample_range
 from .imaging.camera_pipeline import photograph
 from .imaging.lens import Lens
 from .imaging.sky import paint_sky
@@ -12,11 +12,11 @@ from .render.canvas import Canvas
 from .render.light import Light
 from .render.textures import PAVINGS
 from .scene.building_rows import add_buildings
-from .scene.furniture import add_posts
-from .scene.layout import Scene, add_boundaries, add_greenery, lay_blocks
+from .scene.furniture import add_street_furniture
+from .scene.layout import Scene, add_blocks, add_boundaries, add_greenery
 from .scene.pedestrians import add_people
 from .scene.road_markings import add_markings
-from .scene.street import draw_camera, draw_plan
+from .scene.street import sample_camera, sample_street
 from .scene.traffic import add_traffic
 
 GENERATOR_VERSION = 3  # counts up whenever the same seed gives another picture
@@ -24,17 +24,17 @@ GENERATOR_VERSION = 3  # counts up whenever the same seed gives another picture
 
 def plan_scene(rng: np.random.Generator) -> Scene:
     """Everything in a street and where it stands; no colour, no weather."""
-    scene = Scene(draw_plan(rng))
-    lay_blocks(scene, rng)
+    scene = Scene(sample_street(rng))
+    add_blocks(scene, rng)
     scene.ground.road = str(rng.choice(("asphalt", "setts", "concrete"), p=(0.84, 0.06, 0.1)))
     scene.ground.paving = str(rng.choice(list(PAVINGS), p=(0.28, 0.14, 0.24, 0.14, 0.2)))
     add_markings(scene, rng)
     add_buildings(scene, rng)
     add_greenery(scene, rng)
     add_boundaries(scene, rng)
-    add_posts(scene, rng)
-    taken = add_traffic(scene, rng)
-    add_people(scene, rng, taken)
+    add_street_furniture(scene, rng)
+    occupied = add_traffic(scene, rng)
+    add_people(scene, rng, occupied)
     return scene
 
 
@@ -72,24 +72,31 @@ def draw_street(
     domain = find_domain(domain) if isinstance(domain, str) else domain
     check_request(seed, index, height, width)
     # Three streams: the layout decides labels, look only colours, mood weather and camera.
-    plan, look, mood = (np.random.default_rng((seed, index, stream)) for stream in range(3))
-    scene = plan_scene(plan)
-    camera = draw_camera(plan, scene.street, height, width)
-    lens = Lens.draw(plan, scene.street)
-    strength = pick(mood, domain.sun)
+    layout_rng, colour_rng, imaging_rng = (
+        np.random.default_rng((seed, index, stream)) for stream in range(3)
+    )
+    scene = plan_scene(layout_rng)
+    camera = sample_camera(layout_rng, scene.street, height, width)
+    lens = Lens.sample(layout_rng, scene.street)
+    strength = sample_range(imaging_rng, domain.sun)
     strength = 0.0 if strength < 0.4 else 0.25 + 0.75 * strength  # cloud, or a sun that casts
     light = Light.from_sky(
-        mood.uniform(0, 2 * np.pi), np.deg2rad(mood.uniform(*domain.elevation)), strength
+        imaging_rng.uniform(0, 2 * np.pi),
+        np.deg2rad(imaging_rng.uniform(*domain.elevation)),
+        strength,
     )
-    darkness, snow = pick(mood, domain.darkness), pick(mood, domain.snow)
+    darkness, snow = (
+        sample_range(imaging_rng, domain.darkness),
+        sample_range(imaging_rng, domain.snow),
+    )
     lit = 0.45 * darkness if darkness > 0.2 else 0.0
-    canvas = Canvas(camera, light, look, domain.palette.town(look), snow=snow, lit=lit)
-    paint_sky(canvas, pick(mood, domain.clouds), strength, mood)
+    canvas = Canvas(camera, light, colour_rng, domain.palette.town(colour_rng), snow=snow, lit=lit)
+    paint_sky(canvas, sample_range(imaging_rng, domain.clouds), strength, imaging_rng)
     paint_ground(canvas, scene.ground)
-    for thing in scene.back_to_front(camera):
-        thing.draw(canvas, thing.item)
+    for obj in scene.back_to_front(camera):
+        obj.draw(canvas, obj.item)
     lens.draw_bonnet(canvas)
     lamps = scene.lamps if lit else []
-    light = radiance(canvas, domain, darkness, scene.casters(camera), lamps, mood)
+    light = radiance(canvas, domain, darkness, scene.shadow_casters(camera), lamps, imaging_rng)
     light, label = lens.apply(light, canvas.label_image())
-    return photograph(light, domain, darkness, mood), label
+    return photograph(light, domain, darkness, imaging_rng), label

@@ -4,10 +4,10 @@ laid there, once, and every worker begins with them instead of spending seconds 
 
 import cv2
 
-from .objects.plants import grow_all
+from .objects.plants import render_plants
 from .render import textures
 
 cv2.setNumThreads(0)  # a fork must not inherit threads
-grow_all()
+render_plants()
 for name in textures.MATERIALS:
     textures.material(name)

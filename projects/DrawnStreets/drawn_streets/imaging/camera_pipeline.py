@@ -5,59 +5,59 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from ..domains import Domain, pick
+from ..domains import Domain, sample_range
 from ..render import textures
 
 METER = 8  # pixels, each way, of one cell of the light meter
 LEVELS = 4096  # of the tone curve's table
 
 
-def photograph(picture: np.ndarray, domain: Domain, darkness: float, mood: np.random.Generator):
+def photograph(picture: np.ndarray, domain: Domain, darkness: float, rng: np.random.Generator):
     """Take a picture of linear light (H, W, 3) float32, which is used up: (H, W, 3) uint8 RGB."""
-    saturation = pick(mood, domain.saturation)
+    saturation = sample_range(rng, domain.saturation)
     grey = np.full((3, 3), (1 - saturation) / 3) + saturation * np.eye(3)
-    gain = _exposure(picture, domain, darkness, mood) * _white_balance(domain, mood)
+    gain = _exposure(picture, domain, darkness, rng) * _white_balance(domain, rng)
     picture = cv2.transform(picture, (grey * gain).astype(np.float32))
-    picture = _lens(picture, domain, mood)
+    picture = _optics(picture, domain, rng)
     signal = cv2.sqrt(np.maximum(picture, 0, out=picture))
-    signal = _sense(signal, domain, mood)
-    table = _tone_curve(pick(mood, domain.contrast), mood)
+    signal = _sensor(signal, domain, rng)
+    table = _tone_curve(sample_range(rng, domain.contrast), rng)
     signal *= np.float32(LEVELS / 2)
     codes = np.clip(signal, 0, LEVELS - 1, out=signal).astype(np.uint16)
-    return _compress(np.take(table, codes), mood)
+    return _jpeg_artifacts(np.take(table, codes), rng)
 
 
-def _exposure(picture, domain: Domain, darkness: float, mood: np.random.Generator) -> float:
+def _exposure(picture, domain: Domain, darkness: float, rng: np.random.Generator) -> float:
     """What a light meter would choose, off by some stops; at night it gives up half way."""
     cells = cv2.resize(picture, None, fx=1 / METER, fy=1 / METER, interpolation=cv2.INTER_AREA)
     light = np.minimum(cells.mean(2), 4.0)
-    rows = np.linspace(-1, 1, len(light))[:, None] - mood.uniform(-0.4, 0.6)
-    weight = np.exp(-((rows / mood.uniform(0.4, 1.5)) ** 2)) + np.zeros_like(light)
+    rows = np.linspace(-1, 1, len(light))[:, None] - rng.uniform(-0.4, 0.6)
+    weight = np.exp(-((rows / rng.uniform(0.4, 1.5)) ** 2)) + np.zeros_like(light)
     metered = float((light * weight).sum() / weight.sum())
-    stops = pick(mood, domain.exposure)
-    if mood.random() < domain.backlit:  # exposed for the sky: the street is left in the dark
-        stops -= mood.uniform(0.8, 2.6)
+    stops = sample_range(rng, domain.exposure)
+    if rng.random() < domain.backlit:  # exposed for the sky: the street is left in the dark
+        stops -= rng.uniform(0.8, 2.6)
     return float(2**stops * (0.2 / max(metered, 1e-4)) ** (1 - 0.55 * darkness))
 
 
-def _white_balance(domain: Domain, mood: np.random.Generator) -> np.ndarray:
+def _white_balance(domain: Domain, rng: np.random.Generator) -> np.ndarray:
     """Gains of red, green and blue: mostly too warm or too cold, a little too green or pink."""
-    warm, green = mood.normal(0, 0.1), mood.normal(0, 0.03)
+    warm, green = rng.normal(0, 0.1), rng.normal(0, 0.03)
     return np.array(domain.tint) ** 2 * np.exp([warm, green, -warm])[:, None].T
 
 
-def _lens(picture: np.ndarray, domain: Domain, mood: np.random.Generator) -> np.ndarray:
+def _optics(picture: np.ndarray, domain: Domain, rng: np.random.Generator) -> np.ndarray:
     """Vignette, stray light, and what is out of focus or shaken."""
     height, width = picture.shape[:2]
-    stray = mood.uniform(0.0, 0.05) if mood.random() < 0.6 else 0.0
-    picture *= 1 - np.float32(mood.uniform(0, 0.3) * (mood.random() < 0.7)) * _radius(height, width)
+    stray = rng.uniform(0.0, 0.05) if rng.random() < 0.6 else 0.0
+    picture *= 1 - np.float32(rng.uniform(0, 0.3) * (rng.random() < 0.7)) * _radius(height, width)
     if stray:
         size = (max(width // METER, 1), max(height // METER, 1))
         small = cv2.GaussianBlur(cv2.resize(picture, size), (0, 0), max(size[1] / 8, 1))
         picture = cv2.addWeighted(picture, 1 - stray, cv2.resize(small, (width, height)), stray, 0)
-    sigma = pick(mood, domain.blur) * height / 512
-    if mood.random() < 0.12:  # the camera moves
-        turn, reach = mood.uniform(-0.5, 0.5), int(mood.uniform(2, 7) * height / 512) | 1
+    sigma = sample_range(rng, domain.blur) * height / 512
+    if rng.random() < 0.12:  # the camera moves
+        turn, reach = rng.uniform(-0.5, 0.5), int(rng.uniform(2, 7) * height / 512) | 1
         line = np.zeros((reach, reach), np.float32)
         half = reach // 2
         rise = round(half * np.sin(turn))
@@ -73,24 +73,24 @@ def _radius(height: int, width: int) -> np.ndarray:
     return cv2.merge([(0.5 * (x * x + y * y)).astype(np.float32)] * 3)
 
 
-def _sense(signal: np.ndarray, domain: Domain, mood: np.random.Generator) -> np.ndarray:
+def _sensor(signal: np.ndarray, domain: Domain, rng: np.random.Generator) -> np.ndarray:
     """Noise, which the square root of light has made even; fewer pixels; sharpening."""
     height, width = signal.shape[:2]
-    down = mood.uniform(0.4, 0.85) if mood.random() < 0.35 else 1.0
+    down = rng.uniform(0.4, 0.85) if rng.random() < 0.35 else 1.0
     size = (max(int(width * down), 16), max(int(height * down), 16))
     if down < 1:
         signal = cv2.resize(signal, size, interpolation=cv2.INTER_AREA)
-    strength = pick(mood, domain.noise) / 255
-    signal = cv2.addWeighted(signal, 1, _noise(signal.shape[:2], mood), strength, 0)
-    if mood.random() < 0.5:
-        amount = mood.uniform(0.3, 1.2)
+    strength = sample_range(rng, domain.noise) / 255
+    signal = cv2.addWeighted(signal, 1, _noise(signal.shape[:2], rng), strength, 0)
+    if rng.random() < 0.5:
+        amount = rng.uniform(0.3, 1.2)
         signal = cv2.addWeighted(signal, 1 + amount, cv2.blur(signal, (3, 3)), -amount, 0)
     return cv2.resize(signal, (width, height)) if down < 1 else signal
 
 
-def _noise(shape: tuple[int, int], mood: np.random.Generator) -> np.ndarray:
+def _noise(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) float32 of standard deviation 1."""
-    tile = np.roll(_noise_tile(), mood.integers(0, 512, 2), (0, 1))
+    tile = np.roll(_noise_tile(), rng.integers(0, 512, 2), (0, 1))
     more = [max(length - 512, 0) for length in shape]
     tile = cv2.copyMakeBorder(tile, 0, more[0], 0, more[1], cv2.BORDER_WRAP)
     return tile[: shape[0], : shape[1]]
@@ -99,27 +99,27 @@ def _noise(shape: tuple[int, int], mood: np.random.Generator) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _noise_tile() -> np.ndarray:
     """Noise of a sensor: more in brightness than in colour, which is coarser."""
-    colour = [cv2.GaussianBlur(textures.fractal(0.0, 81 + i), (5, 5), 1.0) for i in range(3)]
-    grey = cv2.GaussianBlur(textures.fractal(0.0, 84), (3, 3), 0.5)
+    colour = [cv2.GaussianBlur(textures.fractal_noise(0.0, 81 + i), (5, 5), 1.0) for i in range(3)]
+    grey = cv2.GaussianBlur(textures.fractal_noise(0.0, 84), (3, 3), 0.5)
     tile = cv2.merge([grey + part for part in colour])
     return tile / tile.std()
 
 
-def _tone_curve(contrast: float, mood: np.random.Generator) -> np.ndarray:
+def _tone_curve(contrast: float, rng: np.random.Generator) -> np.ndarray:
     """Table (LEVELS,) uint8 over the square root of light 0..2: toe, straight part, shoulder."""
-    x = np.linspace(0, 2, LEVELS) ** (2 * mood.uniform(0.44, 0.54))
+    x = np.linspace(0, 2, LEVELS) ** (2 * rng.uniform(0.44, 0.54))
     x = 0.45 * (x / 0.45) ** contrast
-    knee = mood.uniform(0.6, 0.9)  # where highlights begin to be held back
+    knee = rng.uniform(0.6, 0.9)  # where highlights begin to be held back
     over = np.maximum(x - knee, 0)
     x = np.where(x > knee, knee + (1 - knee) * np.tanh(over / (1 - knee)), x)
-    black = mood.uniform(-0.03, 0.04)
+    black = rng.uniform(-0.03, 0.04)
     return np.clip(255 * (black + (1.02 - black) * x), 0, 255).astype(np.uint8)
 
 
-def _compress(picture: np.ndarray, mood: np.random.Generator) -> np.ndarray:
+def _jpeg_artifacts(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Most pictures have been a JPEG file already."""
-    if mood.random() > 0.7:
+    if rng.random() > 0.7:
         return picture
-    quality = [cv2.IMWRITE_JPEG_QUALITY, int(mood.uniform(40, 95))]
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(40, 95))]
     _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
     return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

@@ -10,7 +10,7 @@ import numpy as np
 from ..objects.buildings import Building
 from ..objects.plants import Plant, silhouette
 from ..render.camera import Camera
-from ..render.canvas import SHIFT, Canvas, fixed
+from ..render.canvas import SHIFT, Canvas, to_fixed_point
 from ..render.light import Light
 
 STEP = 2  # every second pixel is looked up: the half-shadow at the edge is as wide
@@ -21,7 +21,7 @@ DEPTH = {2: 0.25, 3: 0.4, 4: 0.3, 5: 0.4, 6: 0.4, 7: 0.3, 8: 3.0, 11: 0.6, 12: 0
 DEPTH |= {14: 3.0, 15: 4.0, 16: 6.0, 17: 0.8, 18: 0.8}
 
 
-class SunView:
+class ShadowMap:
     """Height towards the sun (SIZE, SIZE) float32 of what the sun sees first; -inf: nothing."""
 
     def __init__(self, light: Light, camera: Camera, reach: float):
@@ -38,9 +38,9 @@ class SunView:
         self.scale, self.low = SIZE / (high - low), low
         self.height = np.full((SIZE, SIZE), -np.inf, np.float32)
 
-    def see(self, points: np.ndarray) -> np.ndarray:
+    def project(self, points: np.ndarray) -> np.ndarray:
         """World points (N, 3) of the straight street -> column, row and height (N, 3)."""
-        seen = self.camera.bent(points) @ self.frame.T
+        seen = self.camera.apply_curvature(points) @ self.frame.T
         seen[:, :2] = (seen[:, :2] - self.low) * self.scale
         return seen
 
@@ -66,7 +66,7 @@ class SunView:
 
     def _add_flat(self, points: np.ndarray):
         """A convex flat face, world points (N, 3)."""
-        seen = self.see(points)
+        seen = self.project(points)
         box = self._box(seen)
         edges = seen[1:3] - seen[0]
         turn = edges[0, 0] * edges[1, 1] - edges[0, 1] * edges[1, 0]
@@ -77,25 +77,25 @@ class SunView:
         plane = seen[0, 2] + slope[0] * (np.arange(left, right) - seen[0, 0])
         plane = plane + slope[1] * (np.arange(top, bottom)[:, None] - seen[0, 1])
         mask = np.zeros((bottom - top, right - left), np.uint8)
-        cv2.fillConvexPoly(mask, fixed(seen[:, :2] - (left, top)), 1, cv2.LINE_8, SHIFT)
+        cv2.fillConvexPoly(mask, to_fixed_point(seen[:, :2] - (left, top)), 1, cv2.LINE_8, SHIFT)
         self._raise(box, mask, plane.astype(np.float32))
 
     def _add_hull(self, points: np.ndarray):
         """The outline of world points (N, 3), as thin as a leaf."""
-        seen = self.see(points)
+        seen = self.project(points)
         box = self._box(seen)
         if box is None:
             return
         outline = cv2.convexHull(seen[:, :2].astype(np.float32))[:, 0]
         mask = np.zeros((box[3] - box[1], box[2] - box[0]), np.uint8)
-        cv2.fillConvexPoly(mask, fixed(outline - box[:2]), 1, cv2.LINE_8, SHIFT)
+        cv2.fillConvexPoly(mask, to_fixed_point(outline - box[:2]), 1, cv2.LINE_8, SHIFT)
         self._raise(box, mask, np.float32(np.median(seen[:, 2])))
 
     def _add_plant(self, plant: Plant):
         """Trunk and crown, with the gaps between the leaves."""
         tall = plant.height * np.array([0.0, 1.0])
         axis = np.stack([np.full(2, plant.x), tall, np.full(2, plant.z)], 1)
-        (x, foot, _), (_, top, height) = self.see(axis)
+        (x, foot, _), (_, top, height) = self.project(axis)
         wide = plant.spread * self.scale[0]
         # Crowns are as deep as they are wide: a high sun still sees that much of them.
         rise = max(abs(top - foot), 0.7 * plant.spread * self.scale[1])
@@ -115,7 +115,7 @@ class SunView:
             box, cv2.compare(cv2.warpAffine(shape, warp, size), 90, cv2.CMP_GT), np.float32(height)
         )
 
-    def first(self, world: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def lookup(self, world: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Height of what the sun sees where each world point lies, and the point's own height."""
         axes = self.frame.astype(np.float32)
         column, row, height = (
@@ -136,18 +136,18 @@ def _solid(building: Building):
         yield np.array([(xa, 0, za), (xb, 0, zb), (xb, top, zb), (xa, top, za)])
 
 
-def shadow(canvas: Canvas, things) -> np.ndarray:
+def shadow_mask(canvas: Canvas, objects) -> np.ndarray:
     """How much of the sun each pixel misses, (H, W) float32 0..1; ``things`` cast the shadows."""
     camera = canvas.camera
-    near, far = (SunView(canvas.light, camera, reach) for reach in REACHES)
+    near, far = (ShadowMap(canvas.light, camera, reach) for reach in REACHES)
     for view in (near, far):
-        for thing in things:
-            view.add(thing.item)
+        for obj in objects:
+            view.add(obj.item)
     metres = 1 / np.maximum(canvas.inverse_depth(STEP), np.float32(1 / 400))
     rays = [camera.ray(axis, step=STEP) for axis in range(3)]
     world = [np.float32(p) + ray * metres for p, ray in zip(camera.position, rays, strict=True)]
-    first, height = far.first(world)
-    cv2.copyTo(near.first(world)[0], (metres < REACHES[0]).view(np.uint8), first)
+    first, height = far.lookup(world)
+    cv2.copyTo(near.lookup(world)[0], (metres < REACHES[0]).view(np.uint8), first)
     margin = np.full(256, 0.15, np.float32)
     margin[list(DEPTH)] = list(DEPTH.values())
     height += np.take(margin, canvas.label_image()[::STEP, ::STEP])

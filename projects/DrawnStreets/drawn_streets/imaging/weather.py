@@ -5,17 +5,17 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from ..domains import Domain, pick
+from ..domains import Domain, sample_range
 from ..render import textures
 from ..render.canvas import Canvas
-from .shadows import shadow
+from .shadows import shadow_mask
 from .sky import SKY
 
 COARSE = 4  # light at night varies slowly: it is computed on every fourth pixel
 
 
 def radiance(
-    canvas: Canvas, domain: Domain, darkness: float, casters, lamps, mood: np.random.Generator
+    canvas: Canvas, domain: Domain, darkness: float, shadow_casters, lamps, rng: np.random.Generator
 ) -> np.ndarray:
     """The light that arrives at the camera, linear, (H, W, 3) float32; white paper by day is 1.
 
@@ -26,35 +26,37 @@ def radiance(
     shine = canvas.shine()
     picture = cv2.cvtColor(canvas.paint, cv2.COLOR_RGBA2RGB).astype(np.float32)
     if canvas.light.direct.any():
-        dark = shadow(canvas, casters) * canvas.sunlit()
-        cut = 1 - canvas.light.shadow()
+        dark = shadow_mask(canvas, shadow_casters) * canvas.sunlit()
+        cut = 1 - canvas.light.shadow_factor()
         cut /= cut.mean()  # a shadow is lit by the blue of the sky
         picture *= cv2.merge([1 - np.float32(part) * dark for part in cut])
     if darkness > 0:
         light = _night_light(canvas, inverse, darkness, lamps, sky)
-        picture *= cv2.blendLinear(light, _plain(light, (1.05, 1.05, 1.05)), 1 - shine, shine)
+        picture *= cv2.blendLinear(
+            light, _constant_image(light, (1.05, 1.05, 1.05)), 1 - shine, shine
+        )
     picture *= np.float32(1 / 255)
     picture *= picture  # paints are coded as a screen shows them, near enough by a square root
-    gain = np.full_like(shine, pick(mood, domain.sky))
+    gain = np.full_like(shine, sample_range(rng, domain.sky))
     picture *= cv2.merge([cv2.copyTo(gain, sky, np.ones_like(gain))] * 3)
-    density = pick(mood, domain.haze)
-    haze = np.array([0.62, 0.66, 0.72]) * mood.uniform(0.7, 1.2) * (1 - 0.97 * darkness)
+    density = sample_range(rng, domain.haze)
+    haze = np.array([0.62, 0.66, 0.72]) * rng.uniform(0.7, 1.2) * (1 - 0.97 * darkness)
     clear = cv2.exp(-density / np.maximum(inverse, 1e-4))
     cv2.copyTo(np.full_like(clear, 1 - min(density * 24, 0.92)), sky, clear)
-    picture = cv2.blendLinear(picture, _plain(picture, haze), clear, 1 - clear)
-    wet = pick(mood, domain.wet)
+    picture = cv2.blendLinear(picture, _constant_image(picture, haze), clear, 1 - clear)
+    wet = sample_range(rng, domain.wet)
     if wet > 0:
-        picture = _mirror(canvas.camera.horizon(), labels, picture, wet)
+        picture = _reflections(canvas.camera.horizon(), labels, picture, wet)
     if darkness > 0.1:
-        picture = _glow(picture, shine, darkness)
-    rain = pick(mood, domain.rain)
+        picture = _halos(picture, shine, darkness)
+    rain = sample_range(rng, domain.rain)
     if rain > 0:
-        streaks = _streaks(picture.shape[:2], rain * (0.3 + 0.7 * (1 - darkness)), mood)
+        streaks = _rain_streaks(picture.shape[:2], rain * (0.3 + 0.7 * (1 - darkness)), rng)
         picture = cv2.add(picture, cv2.merge([streaks * np.float32(0.0016)] * 3))
     return picture
 
 
-def _plain(like: np.ndarray, colour) -> np.ndarray:
+def _constant_image(like: np.ndarray, colour) -> np.ndarray:
     """A picture of one colour."""
     return cv2.merge([np.full(like.shape[:2], value, np.float32) for value in colour])
 
@@ -67,7 +69,7 @@ def _night_light(canvas: Canvas, inverse, darkness: float, lamps, sky) -> np.nda
     x, y, z = (np.float32(p) + ray * metres for p, ray in zip(camera.position, rays, strict=True))
     pool = np.zeros_like(metres)
     for lamp in sorted(lamps, key=lambda p: abs(p[2] - 10))[:8]:
-        a, b, c = camera.bent(lamp).astype(np.float32)
+        a, b, c = camera.apply_curvature(lamp).astype(np.float32)
         pool += 14 / (14 + (x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2)
     right = camera.rotation[0].astype(np.float32)
     side = sum(r * f for r, f in zip(rays, right, strict=True))
@@ -82,13 +84,13 @@ def _night_light(canvas: Canvas, inverse, darkness: float, lamps, sky) -> np.nda
 
 
 @lru_cache(maxsize=2)
-def _puddles(height: int, width: int) -> np.ndarray:
+def _wetness(height: int, width: int) -> np.ndarray:
     """How well each part of a wet road mirrors, (H, W) float32."""
-    noise = cv2.blur(textures.fractal(1.2, 71), (41, 5))
+    noise = cv2.blur(textures.fractal_noise(1.2, 71), (41, 5))
     return np.clip(0.75 + 0.2 * cv2.resize(noise, (width, height)), 0, 1)
 
 
-def _mirror(horizon: float, labels: np.ndarray, picture: np.ndarray, wet: float) -> np.ndarray:
+def _reflections(horizon: float, labels: np.ndarray, picture: np.ndarray, wet: float) -> np.ndarray:
     """A wet road shows what stands upside down beyond it: the picture flipped about the horizon."""
     height, width = labels.shape
     horizon = int(np.clip(horizon, 1, height - 2))
@@ -96,12 +98,12 @@ def _mirror(horizon: float, labels: np.ndarray, picture: np.ndarray, wet: float)
     flipped = cv2.blur(np.take(picture, rows, 0), (5, max(height // 20, 3)))
     share = np.zeros(256, np.float32)
     share[:2] = wet, 0.5 * wet  # road and sidewalk
-    weight = np.take(share, labels[horizon:]) * _puddles(height, width)[horizon:]
+    weight = np.take(share, labels[horizon:]) * _wetness(height, width)[horizon:]
     ground = cv2.blendLinear(picture[horizon:], flipped, 1 - 0.9 * weight, 0.9 * weight)
     return np.concatenate([picture[:horizon], ground])
 
 
-def _glow(picture: np.ndarray, shine: np.ndarray, darkness: float) -> np.ndarray:
+def _halos(picture: np.ndarray, shine: np.ndarray, darkness: float) -> np.ndarray:
     """Halos around what shines."""
     height, width = shine.shape
     size = (max(width // COARSE, 1), max(height // COARSE, 1))
@@ -113,12 +115,12 @@ def _glow(picture: np.ndarray, shine: np.ndarray, darkness: float) -> np.ndarray
     return cv2.scaleAdd(cv2.resize(halo, (width, height)), darkness, picture)
 
 
-def _streaks(shape: tuple[int, int], density: float, mood: np.random.Generator) -> np.ndarray:
+def _rain_streaks(shape: tuple[int, int], density: float, rng: np.random.Generator) -> np.ndarray:
     """Falling drops as short, nearly upright strokes (H, W) float32."""
     height, width = shape
     image = np.zeros(shape, np.uint8)
-    slant = mood.normal(0, 0.12)
-    for x, y, length, bright in mood.uniform(
+    slant = rng.normal(0, 0.12)
+    for x, y, length, bright in rng.uniform(
         (0, 0, 0.02, 20), (width, height, 0.07, 90), (int(220 * density), 4)
     ):
         end = (int(x + slant * length * height), int(y + length * height))

@@ -97,17 +97,19 @@ def draw_barrier(canvas: Canvas, barrier: Barrier):
     along = ends[1] - ends[0]
     length = float(np.linalg.norm(along))
     normal = np.array([along[2], 0, -along[0]]) / length
-    density = textures.density_for(1.3 * density, 64)
+    density = textures.texture_density(1.3 * density, 64)
     shift = np.random.default_rng(abs(int(za * 10))).integers(0, 256, 2)
     solid = barrier.kind in ("wall", "hedge")
-    picture = textures.surfaced(
+    picture = textures.coloured_material(
         colour, material, (length, barrier.height), density, shift, _shade if solid else None
     )
     cover = None
     if barrier.kind in ("bars", "mesh", "rail"):
         cover = _grid(barrier.kind, picture.shape[1], picture.shape[0], density)
     outward = camera.rotation @ normal
-    surface = canvas.surface(KINDS[barrier.kind], camera.plane(camera.to_camera(ends[0]), outward))
+    surface = canvas.add_surface(
+        KINDS[barrier.kind], camera.plane(camera.to_camera(ends[0]), outward)
+    )
     down = ends[0] - (0, high - low, 0)
     if solid:
         _top(canvas, ends, normal, colour, surface, 0.3 if barrier.kind == "wall" else 0.9)
@@ -115,10 +117,12 @@ def draw_barrier(canvas: Canvas, barrier: Barrier):
         cap = max(int(0.08 * density), 1)
         picture[:cap] = (*np.clip(colour * 1.25, 0, 255), 0)
         picture[cap : cap + max(cap // 2, 1)] = (*(colour * 0.5), 0)
-    canvas.textured(ends[0], ends[1], down, picture, surface, normal=normal, cover=cover)
+    canvas.draw_texture(ends[0], ends[1], down, picture, surface, normal=normal, cover=cover)
 
 
 def _top(canvas: Canvas, ends: np.ndarray, normal: np.ndarray, colour, surface: int, depth: float):
     back = ends - normal * depth
     points = canvas.camera.to_camera(np.array([ends[0], ends[1], back[1], back[0]]))
-    canvas.polygon(points, canvas.shaded([colour * 1.15], np.array([[0.0, 1.0, 0.0]]))[0], surface)
+    canvas.draw_polygon(
+        points, canvas.shade([colour * 1.15], np.array([[0.0, 1.0, 0.0]]))[0], surface
+    )

@@ -46,10 +46,10 @@ class Building:
 
 def draw_building(canvas: Canvas, building: Building):
     """Paint the faces that look at the camera, then roof and chimneys."""
-    camera, look = canvas.camera, canvas.look
-    paint = FacadePaint.draw(look, canvas.palette)
-    roof_colour = np.array(canvas.palette.roofs[look.integers(len(canvas.palette.roofs))], float)
-    seed = int(look.integers(1 << 31))
+    camera, rng = canvas.camera, canvas.colour_rng
+    paint = FacadePaint.sample(rng, canvas.palette)
+    roof_colour = np.array(canvas.palette.roofs[rng.integers(len(canvas.palette.roofs))], float)
+    seed = int(rng.integers(1 << 31))
     for name, corner, right, down, normal in building.faces():
         points = camera.to_camera(np.array([corner, right, down], float))
         outward = camera.rotation @ np.asarray(normal, float)
@@ -59,22 +59,22 @@ def draw_building(canvas: Canvas, building: Building):
         density = canvas.density(corner, right, down)
         if density is None:
             continue
-        density = textures.density_for(1.05 * density)
+        density = textures.texture_density(1.05 * density)
         style = building.style
-        face_look = np.random.default_rng((seed, ord(name[0])))
+        face_rng = np.random.default_rng((seed, ord(name[0])))
         if name not in building.fronts:
             style = FacadeStyle(style.storeys, style.storey, ground="blank", cornice=style.cornice)
-        picture = paint_facade(style, paint, width, density, look=face_look, lit=canvas.lit)
+        picture = paint_facade(style, paint, width, density, rng=face_rng, lit=canvas.lit)
         plane = camera.plane(points[0], outward)
-        surface = canvas.surface(BUILDING, plane)
-        canvas.textured(corner, right, down, picture, surface, normal=normal)
+        surface = canvas.add_surface(BUILDING, plane)
+        canvas.draw_texture(corner, right, down, picture, surface, normal=normal)
         if (
             building.awning
             and building.z0 < 50
             and name in building.fronts
             and style.ground == "shop"
         ):
-            _awning(canvas, building, name, paint, face_look)
+            _awning(canvas, building, name, paint, face_rng)
     if building.roof:
         _roof(canvas, building, paint, roof_colour)
     if building.chimneys and building.z0 < 70:
@@ -110,8 +110,10 @@ def _roof(canvas: Canvas, b: Building, paint: FacadePaint, colour: np.ndarray):
         seen = camera.to_camera(np.array(points, float))
         outward = camera.rotation @ np.array(normal, float)
         if seen[0] @ outward < 0:
-            shade = canvas.shaded([paint.wall], np.array([normal], float))[0]
-            canvas.polygon(seen, shade, canvas.surface(BUILDING, camera.plane(seen[0], outward)))
+            shade = canvas.shade([paint.wall], np.array([normal], float))[0]
+            canvas.draw_polygon(
+                seen, shade, canvas.add_surface(BUILDING, camera.plane(seen[0], outward))
+            )
     for corner, right, down, normal in slopes:
         normal = np.array(normal, float) / np.linalg.norm(normal)
         points = camera.to_camera(np.array([corner, right, down], float))
@@ -125,13 +127,15 @@ def _roof(canvas: Canvas, b: Building, paint: FacadePaint, colour: np.ndarray):
         density = canvas.density(corner, right, down)
         if density is None:
             continue
-        picture = textures.surfaced(colour, "tiles", metres, textures.density_for(density, 27))
-        canvas.textured(
+        picture = textures.coloured_material(
+            colour, "tiles", metres, textures.texture_density(density, 27)
+        )
+        canvas.draw_texture(
             corner,
             right,
             down,
             picture,
-            canvas.surface(BUILDING, camera.plane(points[0], outward)),
+            canvas.add_surface(BUILDING, camera.plane(points[0], outward)),
             normal=normal,
         )
 
@@ -160,10 +164,10 @@ def _chimneys(canvas: Canvas, b: Building, paint: FacadePaint, seed: int):
         )
 
 
-def _awning(canvas: Canvas, b: Building, name: str, paint: FacadePaint, look):
+def _awning(canvas: Canvas, b: Building, name: str, paint: FacadePaint, rng):
     """A sloping cloth over the shop window."""
     y = KERB + b.style.storey - 0.35
-    stripe = (230, 226, 214) if look.random() < 0.5 else paint.shop * 0.7
+    stripe = (230, 226, 214) if rng.random() < 0.5 else paint.shop * 0.7
     reach, drop = 1.3, 0.6
     sign = 1 if name == "right" else -1
     for i, z in enumerate(np.arange(b.z0 + 0.3, b.z1 - 0.8, 0.5)):
@@ -180,5 +184,5 @@ def _awning(canvas: Canvas, b: Building, name: str, paint: FacadePaint, look):
             ]
         )
         points = canvas.camera.to_camera(cloth)
-        shade = canvas.shaded([colour], np.array([[0.4 * sign, 0.9, 0.0]]))[0]
-        canvas.polygon(points, shade, canvas.surface(BUILDING, float(points[:, 2].mean())))
+        shade = canvas.shade([colour], np.array([[0.4 * sign, 0.9, 0.0]]))[0]
+        canvas.draw_polygon(points, shade, canvas.add_surface(BUILDING, float(points[:, 2].mean())))

@@ -101,9 +101,9 @@ def _lower_body(b: MeshBuilder, car: CarShape):
                 (wb, min(high, tb), zb),
                 (wa, min(high, ta), za),
             ]
-            b.both(flank, "body", inside=inside, tone=tone)
+            b.mirrored_faces(flank, "body", inside=inside, tone=tone)
         skirt = [(wa, SILL, za), (wb, SILL, zb), (wb, SILL + 0.1, zb), (wa, SILL + 0.1, za)]
-        b.both(skirt, "trim", inside=inside, detail=True)
+        b.mirrored_faces(skirt, "trim", inside=inside, detail=True)
     # Mirrors come before the cabin, which hides them from behind.
     z = car.cowl - 0.12
     for low, high in ((half - 0.02, half + 0.2), (-half - 0.2, -half + 0.02)):
@@ -124,9 +124,9 @@ def flank_wheels(b: MeshBuilder, half: float, axles, radius: float):
 
     for z in axles:
         inside = np.array([0, radius, z])
-        b.both(disc(arch, half + 0.005, z, 1.16), "dark", inside=inside)
+        b.mirrored_faces(disc(arch, half + 0.005, z, 1.16), "dark", inside=inside)
         for size, slot in ((1.0, "tyre"), (0.66, "rim"), (0.50, "hub"), (0.2, "rim")):
-            b.both(disc(full, half + 0.01, z, size), slot, inside=inside)
+            b.mirrored_faces(disc(full, half + 0.01, z, size), slot, inside=inside)
 
 
 def _cabin_side(car: CarShape) -> np.ndarray:
@@ -150,12 +150,12 @@ def _cabin(b: MeshBuilder, car: CarShape):
     side = _cabin_side(car)
     mirror = np.array([-1.0, 1, 1])
     inside = side.mean(0) * (0, 1, 1)
-    b.both(side, "body", inside=inside, tone=0.95)
+    b.mirrored_faces(side, "body", inside=inside, tone=0.95)
     edge = 0.82 * side[2:] + 0.0
     edge[:, 1] = car.height
     edge[:, 2] = side[2:, 2] + np.array([0.12, -0.12])
     b.face([edge[0], edge[1], edge[1] * mirror, edge[0] * mirror], "body", inside=inside, tone=1.05)
-    b.both([side[2], side[3], edge[1], edge[0]], "body", inside=inside)
+    b.mirrored_faces([side[2], side[3], edge[1], edge[0]], "body", inside=inside)
     for low, high, rim, share in ((0, 3, 1, 0.95), (1, 2, 0, 0.86)):
         brow = [side[high], side[high] * mirror, edge[rim] * mirror, edge[rim]]
         b.face(brow, "body", inside=inside)
@@ -177,14 +177,14 @@ def _side_windows(b: MeshBuilder, car: CarShape):
         high = [side[2] + (side[3] - side[2]) * t for t in (end - 0.01, start + 0.02)]
         pane = np.array(low + high)
         pane = pane.mean(0) + (pane - pane.mean(0)) * (1.0, 0.82, 0.98)
-        b.both(pane, "glass", inside=inside)
+        b.mirrored_faces(pane, "glass", inside=inside)
         upper = [0.5 * (pane[0] + pane[3]), 0.3 * pane[1] + 0.7 * pane[2], pane[2], pane[3]]
-        b.both(upper, "sheen", inside=inside, detail=True)
+        b.mirrored_faces(upper, "sheen", inside=inside, detail=True)
     for share in (0.51, 0.97):
         z = side[1, 2] + (side[0, 2] - side[1, 2]) * share
         x, top = half + 0.004, 0.97 * car.belt
         gap = [(x, 0.28, z), (x, 0.28, z + 0.025), (x, top, z + 0.025), (x, top, z)]
-        b.both(gap, "dark", inside=np.zeros(3), detail=True)
+        b.mirrored_faces(gap, "dark", inside=np.zeros(3), detail=True)
 
 
 def _lamps_and_plates(b: MeshBuilder, car: CarShape):
@@ -208,4 +208,4 @@ def _lamps_and_plates(b: MeshBuilder, car: CarShape):
     ):
         back = z - np.sign(z) * 0.22
         wrap = [(half * inner, low, z), (half * outer, low, back), (half * outer, high, back)]
-        b.both([*wrap, (half * inner, high, z)], slot, inside=inside, detail=True)
+        b.mirrored_faces([*wrap, (half * inner, high, z)], slot, inside=inside, detail=True)

@@ -45,15 +45,15 @@ class FacadePaint:
     shop: np.ndarray
 
     @classmethod
-    def draw(cls, look: np.random.Generator, palette):
-        wall = np.array(palette.facades[look.integers(len(palette.facades))], float)
-        wall = np.clip(wall * look.uniform(0.86, 1.1) + look.normal(0, 5, 3), 20, 250)
-        material = palette.materials[look.integers(len(palette.materials))]
+    def sample(cls, rng: np.random.Generator, palette):
+        wall = np.array(palette.facades[rng.integers(len(palette.facades))], float)
+        wall = np.clip(wall * rng.uniform(0.86, 1.1) + rng.normal(0, 5, 3), 20, 250)
+        material = palette.materials[rng.integers(len(palette.materials))]
         pale = np.array([222.0, 218, 208])
-        trim = pale if look.random() < 0.5 else np.clip(wall * look.uniform(0.75, 1.25), 0, 245)
+        trim = pale if rng.random() < 0.5 else np.clip(wall * rng.uniform(0.75, 1.25), 0, 245)
         frames = ((232, 232, 228), (70, 60, 52), (60, 66, 72), (228, 226, 220), (90, 62, 44))
-        frame = np.array(frames[look.integers(len(frames))], float)
-        glass = np.array([52.0, 60, 68]) * look.uniform(0.7, 1.35)
+        frame = np.array(frames[rng.integers(len(frames))], float)
+        glass = np.array([52.0, 60, 68]) * rng.uniform(0.7, 1.35)
         shops = (
             (150, 36, 36),
             (34, 70, 120),
@@ -65,19 +65,23 @@ class FacadePaint:
             (196, 92, 40),
             (60, 110, 130),
         )
-        shop = np.array(shops[look.integers(len(shops))], float)
+        shop = np.array(shops[rng.integers(len(shops))], float)
         return cls(wall, material, trim, frame, glass, shop)
 
 
 def paint_facade(
-    style: FacadeStyle, paint: FacadePaint, width: float, density: int, *, look, lit: float
+    style: FacadeStyle, paint: FacadePaint, width: float, density: int, *, rng, lit: float
 ):
     """The facade ``width`` metres wide at ``density`` pixels per metre: RGBE (h, w, 4) uint8.
 
     ``look`` decides every colour; ``lit`` is the share of windows with the lights on.
     """
-    shift, span, start = look.integers(0, 256, 2), look.uniform(60, 300, 2), look.integers(512)
-    wall = textures.surfaced(
+    shift, span, start = (
+        rng.integers(0, 256, 2),
+        rng.uniform(60, 300, 2),
+        rng.integers(512),
+    )
+    wall = textures.coloured_material(
         paint.wall,
         paint.material,
         (width, style.height),
@@ -92,47 +96,47 @@ def paint_facade(
     for depth, shade in ((0.1, 0.5), (0.22, 0.68), (0.4, 0.84)):
         pen.darken(0, style.cornice + depth - 0.1, width, style.cornice + depth, shade)
     if style.ground != "blank":
-        _storeys(pen, style, paint, width, look, lit)
+        _storeys(pen, style, paint, width, rng, lit)
     if style.ground == "shop":
         top = style.height - style.cornice - style.storey - 0.5
-        _shop(pen, paint, width, top, style.height, look, lit)
+        _shop(pen, paint, width, top, style.height, rng, lit)
     else:
-        pen.darken(0, style.height - look.uniform(0.2, 0.9), width, style.height, 0.68)
+        pen.darken(0, style.height - rng.uniform(0.2, 0.9), width, style.height, 0.68)
     if style.ground == "flat":
-        _door(pen, paint, look.uniform(0.15, 0.85) * width, look)
+        _door(pen, paint, rng.uniform(0.15, 0.85) * width, rng)
     if pen.fine:
-        _clutter(pen, style, paint, width, look)
+        _clutter(pen, style, paint, width, rng)
     return wall
 
 
-def _clutter(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, look):
+def _clutter(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, rng):
     """What people hang on walls: drain pipes, boxes, lamps, hanging signs, posters, cables."""
     bottom = style.height
-    for x in look.uniform(0, width, look.integers(0, 2 + int(width / 9))):
-        pen.rect(x, style.cornice, x + 0.1, bottom, paint.wall * look.uniform(0.35, 0.8))
+    for x in rng.uniform(0, width, rng.integers(0, 2 + int(width / 9))):
+        pen.rect(x, style.cornice, x + 0.1, bottom, paint.wall * rng.uniform(0.35, 0.8))
         pen.darken(x + 0.1, style.cornice, x + 0.16, bottom, 0.75)
-    for _ in range(look.integers(0, 6)):
-        x, y = look.uniform(0, width), look.uniform(style.cornice + 0.5, bottom - 0.4)
-        wide, tall = look.uniform(0.15, 0.9), look.uniform(0.15, 0.7)
+    for _ in range(rng.integers(0, 6)):
+        x, y = rng.uniform(0, width), rng.uniform(style.cornice + 0.5, bottom - 0.4)
+        wide, tall = rng.uniform(0.15, 0.9), rng.uniform(0.15, 0.7)
         pen.darken(x + 0.06, y + 0.08, x + wide + 0.08, y + tall + 0.12, 0.7)
-        pen.rect(x, y, x + wide, y + tall, look.uniform(30, 235) + look.uniform(-25, 25, 3))
-        pen.rect(x, y + 0.7 * tall, x + wide, y + tall, look.uniform(30, 235, 3))
-    if look.random() < 0.3:
-        y = look.uniform(0.3, 0.9) * bottom
+        pen.rect(x, y, x + wide, y + tall, rng.uniform(30, 235) + rng.uniform(-25, 25, 3))
+        pen.rect(x, y + 0.7 * tall, x + wide, y + tall, rng.uniform(30, 235, 3))
+    if rng.random() < 0.3:
+        y = rng.uniform(0.3, 0.9) * bottom
         pen.rect(0, y, width, y + 0.04, paint.wall * 0.45)
 
 
-def _storeys(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, look, lit: float):
+def _storeys(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, rng, lit: float):
     """Rows of windows, each one of three, with bands between storeys and balconies below."""
     upper = style.storeys - (1 if style.ground == "shop" else 0)
-    windows = [_window(style, paint, pen.density, look, lit) for _ in range(6)]
+    windows = [_window(style, paint, pen.density, rng, lit) for _ in range(6)]
     bays = max(int(width / style.bay), 1)
     pitch = width / bays
-    chosen = look.integers(0, len(windows), (upper, bays))
-    if look.random() < 0.3:
+    chosen = rng.integers(0, len(windows), (upper, bays))
+    if rng.random() < 0.3:
         _pilasters(pen, style, paint, pitch, bays)
-    shutters = look.uniform(0.3, 1.0) * paint.shop if look.random() < 0.2 else None
-    blind = look.random() < 0.3  # some windows were never made
+    shutters = rng.uniform(0.3, 1.0) * paint.shop if rng.random() < 0.2 else None
+    blind = rng.random() < 0.3  # some windows were never made
     for level in range(upper):
         top = style.cornice + level * style.storey + 0.55
         if style.ribbon:
@@ -200,7 +204,7 @@ def _stain(span, start: int, height: int, width: int) -> np.ndarray:
     return cv2.subtract(stain, np.repeat(fall.astype(np.uint8)[:, None], width, 1))
 
 
-def _window(style: FacadeStyle, paint: FacadePaint, density: int, look, lit: float) -> np.ndarray:
+def _window(style: FacadeStyle, paint: FacadePaint, density: int, rng, lit: float) -> np.ndarray:
     """One window with its surround, sill, reveal, panes, curtains or blinds."""
     width, height = style.window
     size = (max(int((height + 0.3) * density), 3), max(int((width + 0.2) * density), 2), 4)
@@ -208,7 +212,7 @@ def _window(style: FacadeStyle, paint: FacadePaint, density: int, look, lit: flo
     pen.rect(0, 0, 9, 9, paint.trim)
     x0, y0, x1, y1 = 0.1, 0.12, 0.1 + width, 0.12 + height
     pen.rect(x0, y0, x1, y1, paint.frame)
-    on, warmth, bright, depth, drape, cloth, drop = look.random(7)
+    on, warmth, bright, depth, drape, cloth, drop = rng.random(7)
     on = on < lit
     warm = WARM * (0.7 + 0.3 * warmth)
     sky = REFLECTION * (0.4 + 0.6 * bright)
@@ -238,8 +242,8 @@ def _window(style: FacadeStyle, paint: FacadePaint, density: int, look, lit: flo
     return pen.image
 
 
-def _door(pen: _Pen, paint: FacadePaint, x: float, look):
-    colour = paint.shop * look.uniform(0.6, 1.0)
+def _door(pen: _Pen, paint: FacadePaint, x: float, rng):
+    colour = paint.shop * rng.uniform(0.6, 1.0)
     bottom = pen.image.shape[0] / pen.density
     pen.rect(x - 0.68, bottom - 2.6, x + 0.68, bottom, paint.trim)
     pen.rect(x - 0.5, bottom - 2.45, x + 0.5, bottom - 0.1, colour)
@@ -259,14 +263,14 @@ def _balcony(pen: _Pen, x: float, y: float, width: float):
         pen.rect(bar, y - 0.95, bar + 0.03, y - 0.1, dark)
 
 
-def _shop(pen: _Pen, paint: FacadePaint, width: float, top: float, height: float, look, lit: float):
+def _shop(pen: _Pen, paint: FacadePaint, width: float, top: float, height: float, rng, lit: float):
     """A shop front: sign board with strokes for letters, goods behind glass, a door, a plinth."""
     pen.rect(0, top, width, height, paint.shop * 0.5)
     pen.rect(0.15, top + 0.15, width - 0.15, top + 0.8, paint.shop)
     bright = (240, 236, 222) if paint.shop.mean() < 150 else (50, 44, 40)
-    start, end, on = look.random(3)
+    start, end, on = rng.random(3)
     x, end = width * (0.12 + 0.18 * start), width * (0.6 + 0.3 * end)
-    for tall, letter, gap in look.random((int(width * 3), 3)) if pen.fine else ():
+    for tall, letter, gap in rng.random((int(width * 3), 3)) if pen.fine else ():
         letter = 0.14 + 0.16 * letter
         if x > end:
             break
@@ -274,15 +278,15 @@ def _shop(pen: _Pen, paint: FacadePaint, width: float, top: float, height: float
         pen.rect(x + 0.05, top + 0.42, x + letter - 0.04, top + 0.5, paint.shop)
         x += letter + (0.06 if gap < 0.7 else 0.25)
     panes = max(int(width / 1.7), 1)
-    door, on = look.integers(panes), on < min(1.6 * lit, 0.9)
+    door, on = rng.integers(panes), on < min(1.6 * lit, 0.9)
     shine = SHINE if on else 0
-    for pane, light in enumerate(look.uniform(0.7, 1.5, panes)):
+    for pane, light in enumerate(rng.uniform(0.7, 1.5, panes)):
         x0, x1 = 0.2 + pane * (width - 0.4) / panes, 0.1 + (pane + 1) * (width - 0.4) / panes
         base = WARM if on else paint.glass * light
         low = height - (0.1 if pane == door else 0.55)
         pen.rect(x0, top + 0.95, x1, low, base, shine)
         pen.rect(x0, top + 0.95, x1, top + 0.95 + 0.3 * (low - top), base * 0.8 + 26, shine)
-        for gx, gy, wide, tall, *goods in look.random((5, 7)) if pen.fine else ():
+        for gx, gy, wide, tall, *goods in rng.random((5, 7)) if pen.fine else ():
             gx, gy = x0 + gx * (x1 - x0 - 0.2), low - 1.1 + 0.7 * gy
             goods = (40 + 170 * np.array(goods)) * (1.0 if on else 0.5)
             pen.rect(

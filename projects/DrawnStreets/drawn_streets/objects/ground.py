@@ -7,7 +7,7 @@ import numpy as np
 
 from ..render import textures
 from ..render.camera import NEAR, clip_near
-from ..render.canvas import SHIFT, Canvas, fixed, modulate
+from ..render.canvas import SHIFT, Canvas, modulate, to_fixed_point
 
 KERB = 0.12  # metres by which land stands above the carriageway
 ROAD, SIDEWALK, TERRAIN = 0, 1, 9
@@ -81,9 +81,9 @@ def _fill(canvas: Canvas, world: np.ndarray, colour, surface):
     if points[:, 2].max() <= NEAR:
         return
     pixels = canvas.camera.project(clip_near(points))
-    if canvas.box_of(pixels) is None:
+    if canvas.clipped_box(pixels) is None:
         return
-    corners = [fixed(pixels)]
+    corners = [to_fixed_point(pixels)]
     if colour is not None:
         cv2.fillPoly(canvas.paint, corners, tuple(map(float, colour)), cv2.LINE_AA, SHIFT)
     if surface is not None:
@@ -92,9 +92,9 @@ def _fill(canvas: Canvas, world: np.ndarray, colour, surface):
 
 def _colours(canvas: Canvas, ground: Ground) -> dict[str, np.ndarray]:
     """One paint per material for this picture, as lit on level ground."""
-    look, palette = canvas.look, canvas.palette
+    rng, palette = canvas.colour_rng, canvas.palette
     base = {
-        name: np.array(colours[look.integers(len(colours))], float)
+        name: np.array(colours[rng.integers(len(colours))], float)
         for name, colours in (
             ("asphalt", palette.asphalt),
             ("paving", palette.paving),
@@ -102,26 +102,26 @@ def _colours(canvas: Canvas, ground: Ground) -> dict[str, np.ndarray]:
             ("white", palette.markings),
         )
     }
-    base["asphalt"] = base["asphalt"] * look.uniform(0.65, 1.25)
+    base["asphalt"] = base["asphalt"] * rng.uniform(0.65, 1.25)
     if ground.road != "asphalt":
         base["asphalt"] = base["asphalt"] * 0.6 + np.array([52.0, 50, 47])
     if ground.paving == "asphalt":
         base["paving"] = base["asphalt"]
-    elif ground.paving == "bricks" and look.random() < 0.7:
+    elif ground.paving == "bricks" and rng.random() < 0.7:
         base["paving"] = np.array([152.0, 100, 84])
-    base["paving"] = base["paving"] * look.uniform(0.75, 1.15)
+    base["paving"] = base["paving"] * rng.uniform(0.75, 1.15)
     base["soil"] = base["grass"] * 0.35 + np.array([100, 84, 66]) * 0.65
     base["court"] = 0.5 * base["paving"] + 0.5 * base["asphalt"]
     base["kerb"] = base["paving"] * 0.6 + np.array([70.0, 69, 68])
     base["yellow"] = np.array([212.0, 172, 60])
-    base["patch"] = base["asphalt"] * look.uniform(0.72, 1.2)
+    base["patch"] = base["asphalt"] * rng.uniform(0.72, 1.2)
     base["rail"] = np.array([96.0, 94, 92])
     base["dark"] = np.array([52.0, 52, 54])
     base["bay"] = base["asphalt"] * 0.6 + np.array([58.0, 44, 40])
     up = np.array([[0.0, 1.0, 0.0]])
     shown = {}
     for name, colour in base.items():
-        shown[name] = canvas.shaded([colour], up)[0]
+        shown[name] = canvas.shade([colour], up)[0]
     if canvas.snow:
         for name in ("asphalt", "white", "yellow", "patch", "bay", "rail", "dark"):
             bare = base[name] * canvas.light.shade(up)[0]
@@ -137,8 +137,8 @@ def paint_ground(canvas: Canvas, ground: Ground):
     top = _first_row(canvas)
     below = (camera.ray(1, top) < -1e-3).view(np.uint8)
     kinds = {}
-    road = canvas.surface(ROAD, camera.level(0.0))
-    far = canvas.surface(TERRAIN, level)
+    road = canvas.add_surface(ROAD, camera.level(0.0))
+    far = canvas.add_surface(TERRAIN, level)
     kinds[road], kinds[far] = "asphalt", "grass"
     for image, value in ((canvas.ids, far), (canvas.paint, colours["grass"])):
         plain = np.empty_like(image[top:])
@@ -151,7 +151,7 @@ def paint_ground(canvas: Canvas, ground: Ground):
         shade = base + (colours[mark.paint] - base) * mark.opacity
         _fill(canvas, _lift(mark.outline, 0.0), shade, None)
     for patch in ground.patches:
-        surface = canvas.surface(patch.label, camera.level(patch.y))
+        surface = canvas.add_surface(patch.label, camera.level(patch.y))
         kinds[surface] = patch.material
         if patch.kerb:
             _kerb(canvas, patch, colours["kerb"], surface)
@@ -167,7 +167,7 @@ def _kerb(canvas: Canvas, patch: Patch, colour, surface: int):
     faces = np.stack([low, _lift(there, 0.0), _lift(there, patch.y), high], 1)[near]
     for face in canvas.camera.to_camera(faces):
         if face[:, 2].max() > NEAR:
-            canvas.polygon(face, colour * (0.8, 0.8, 0.8, 1), surface)
+            canvas.draw_polygon(face, colour * (0.8, 0.8, 0.8, 1), surface)
 
 
 def _first_row(canvas: Canvas) -> int:
@@ -184,7 +184,7 @@ def _roughen(canvas: Canvas, top: int, kinds: dict[int, str], ground: Ground):
     depth = np.minimum(np.float32(camera.position[1]) / fall, 400)
     z = depth * camera.ray(2, top)
     x = depth * camera.ray(0, top) + np.float32(camera.position[0])
-    x -= np.float32(0.5 * camera.bend) * z * z
+    x -= np.float32(0.5 * camera.curvature) * z * z
     span = depth * depth * np.float32(1 / (camera.focal * camera.position[1]))  # metres a pixel
     fade = 1 / (1 + (span * 14) ** 2)
     materials = [m for m, _, _ in DETAIL]
@@ -213,7 +213,7 @@ def _tile(tile: np.ndarray, x: np.ndarray, z: np.ndarray, metres: int) -> np.nda
     return np.take((tile.astype(np.float32) - 128).ravel(), rows * size + columns)
 
 
-def contact(canvas: Canvas, corners: np.ndarray, strength: float = 0.6):
+def draw_contact_shadow(canvas: Canvas, corners: np.ndarray, strength: float = 0.6):
     """A soft dark patch on the ground under a thing: world corners (4, 3), in colour only."""
     centre = corners.mean(0)
     points = clip_near(canvas.camera.to_camera(centre + (corners - centre) * 1.02))
@@ -222,13 +222,13 @@ def contact(canvas: Canvas, corners: np.ndarray, strength: float = 0.6):
     pixels = canvas.camera.project(points)
     soft = 2 * int(np.clip(0.12 * canvas.camera.focal / points[:, 2].mean(), 0, 12)) + 1
     reach = np.array([[-soft, -soft], [soft, soft]]) * 2 + [pixels.min(0), pixels.max(0)]
-    box = canvas.box_of(reach)
+    box = canvas.clipped_box(reach)
     if box is None:
         return
     left, top, right, bottom = box
     factor = np.full((bottom - top, right - left), 128, np.uint8)
     shade = int(128 * (1 - strength))
-    cv2.fillConvexPoly(factor, fixed(pixels - (left, top)), shade, cv2.LINE_AA, SHIFT)
+    cv2.fillConvexPoly(factor, to_fixed_point(pixels - (left, top)), shade, cv2.LINE_AA, SHIFT)
     for _ in range(2):
         factor = cv2.blur(factor, (2 * soft + 1, soft), borderType=cv2.BORDER_REPLICATE)
     modulate(canvas.paint[top:bottom, left:right], factor)

@@ -189,7 +189,7 @@ def tram() -> Mesh:
             (half * 0.85, 2.8, end + 0.35 * sign),
             (half * 0.75, 1.3, tip),
         ]
-        b.both(cheek, "body", inside=inside, tone=0.9)
+        b.mirrored_faces(cheek, "body", inside=inside, tone=0.9)
         for flank in (1, -1):
             b.end_panel(
                 tip + 0.01 * sign,
@@ -204,4 +204,4 @@ def tram() -> Mesh:
     return b.mesh()
 
 
-HEAVY = {"box": box_truck, "lorry": lorry, "pickup": pickup, "bus": bus, "tram": tram}
+HEAVY_VEHICLES = {"box": box_truck, "lorry": lorry, "pickup": pickup, "bus": bus, "tram": tram}

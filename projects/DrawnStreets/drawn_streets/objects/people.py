@@ -8,8 +8,8 @@ import numpy as np
 from ..render import textures
 from ..render.camera import NEAR
 from ..render.canvas import Canvas
-from ..render.mesh import draw_rods, hull, placed
-from .ground import KERB, contact
+from ..render.mesh import draw_hull, draw_rods, to_world
+from .ground import KERB, draw_contact_shadow
 
 PERSON, RIDER, MOTORCYCLE, BICYCLE = 11, 12, 17, 18
 SKIN = ((226, 184, 154), (206, 158, 126), (160, 112, 82), (110, 74, 54), (236, 200, 172))
@@ -51,19 +51,19 @@ class Cycle:
     def corners(self) -> np.ndarray:
         top = 1.75 if self.rider else 1.0
         points = np.array([(0, 0, -0.9), (0, 0, 0.9), (-0.25, 1.0, 0), (0.25, 1.0, 0), (0, top, 0)])
-        return placed(points, (self.x, self.base, self.z), self.heading)
+        return to_world(points, (self.x, self.base, self.z), self.heading)
 
 
 def _clothes(canvas: Canvas) -> dict[str, np.ndarray]:
-    look, palette = canvas.look, canvas.palette
-    pick = lambda colours: np.array(colours[look.integers(len(colours))], float)  # noqa: E731
+    rng, palette = canvas.colour_rng, canvas.palette
+    choose = lambda colours: np.array(colours[rng.integers(len(colours))], float)  # noqa: E731
     return {
-        "top": pick(palette.clothes) * look.uniform(0.8, 1.15),
-        "legs": pick(palette.clothes[:6]) * look.uniform(0.7, 1.1),
-        "skin": pick(SKIN),
-        "hair": pick(HAIR),
-        "shoes": pick(((30, 28, 26), (70, 52, 40), (210, 208, 204))),
-        "bag": pick(palette.clothes),
+        "top": choose(palette.clothes) * rng.uniform(0.8, 1.15),
+        "legs": choose(palette.clothes[:6]) * rng.uniform(0.7, 1.1),
+        "skin": choose(SKIN),
+        "hair": choose(HAIR),
+        "shoes": choose(((30, 28, 26), (70, 52, 40), (210, 208, 204))),
+        "bag": choose(palette.clothes),
     }
 
 
@@ -149,7 +149,7 @@ def _limbs(joints, clothes, side):
 def _draw_body(canvas, joints, clothes, surface, item, scale=1.0, *, coat=False, bag=False):
     """Far limbs, torso, head, near limbs; ``joints`` stand at the origin and look along +z."""
     position = np.array([item.x, item.base, item.z])
-    place = partial(placed, position=position, heading=item.heading, scale=scale)
+    place = partial(to_world, position=position, heading=item.heading, scale=scale)
     shoulders = canvas.camera.to_camera(place(np.array([joints["shoulder0"], joints["shoulder1"]])))
     far, near = (0, 1) if shoulders[0, 2] > shoulders[1, 2] else (1, 0)
     chest = 0.5 * (joints["shoulder0"] + joints["shoulder1"])
@@ -169,7 +169,7 @@ def _draw_body(canvas, joints, clothes, surface, item, scale=1.0, *, coat=False,
     trunk = [joints[name] for name in ("shoulder0", "shoulder1", "hip0", "hip1")]
     if coat:
         trunk += [0.5 * (joints[f"hip{s}"] + joints[f"knee{s}"]) for s in (0, 1)]
-    hull(canvas, place(np.array(trunk)), 0.085 * scale, clothes["top"], surface)
+    draw_hull(canvas, place(np.array(trunk)), 0.085 * scale, clothes["top"], surface)
     head, up, out = joints["head"], np.array([0, 0.025, 0]), np.array([0, 0, 0.03])
     face = (head - up + out, head + up + out, (0.098, 0.095), clothes["skin"])
     crown = (head + 0.3 * up - out, head + 2 * up - out, (0.106, 0.104), clothes["hair"])
@@ -191,8 +191,8 @@ def draw_person(canvas: Canvas, person: Person):
         return
     if depth < 25:
         spread = np.array([(-0.22, 0, -0.25), (0.22, 0, -0.25), (0.22, 0, 0.25), (-0.22, 0, 0.25)])
-        contact(canvas, placed(spread, position, person.heading), 0.35)
-    surface = canvas.surface(PERSON, depth)
+        draw_contact_shadow(canvas, to_world(spread, position, person.heading), 0.35)
+    surface = canvas.add_surface(PERSON, depth)
     scale = person.height / 1.75
     _draw_body(
         canvas, _walking(person), clothes, surface, person, scale, coat=person.coat, bag=person.bag
@@ -212,14 +212,14 @@ def draw_cycle(canvas: Canvas, cycle: Cycle):
     position = np.array([cycle.x, cycle.base, cycle.z])
     depth = float(canvas.camera.to_camera(position)[2])
     clothes = _clothes(canvas)
-    tint = canvas.look.uniform(20, 200, 3)
+    tint = canvas.colour_rng.uniform(20, 200, 3)
     if depth < 4 * NEAR:
         return
-    surface = canvas.surface(MOTORCYCLE if cycle.motor else BICYCLE, depth)
+    surface = canvas.add_surface(MOTORCYCLE if cycle.motor else BICYCLE, depth)
     _wheels(canvas, cycle, position, surface)
     (_motorcycle if cycle.motor else _bicycle)(canvas, cycle, position, tint, surface)
     if cycle.rider:
-        rider = canvas.surface(RIDER, depth)
+        rider = canvas.add_surface(RIDER, depth)
         clothes["hair"] = np.array([30.0, 30, 34]) if cycle.motor else tint * 0.5 + 90
         _draw_body(canvas, _riding(cycle.motor, cycle.phase), clothes, rider, cycle)
         _cloth_grain(canvas, rider, position)
@@ -229,27 +229,27 @@ def _wheels(canvas: Canvas, cycle: Cycle, position, surface: int):
     """Spoked rings or solid discs; the label takes the whole disc."""
     radius, base = (0.31, 0.68) if cycle.motor else (0.34, 0.52)
     turn = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-    shade = canvas.shaded([[34, 34, 36]], np.array([[0.0, 0.2, -0.3]]))[0]
-    grey = canvas.shaded([[150, 150, 152]], np.array([[0.0, 0.2, -0.3]]))[0]
+    shade = canvas.shade([[34, 34, 36]], np.array([[0.0, 0.2, -0.3]]))[0]
+    grey = canvas.shade([[150, 150, 152]], np.array([[0.0, 0.2, -0.3]]))[0]
     for z in (-base, base):
         ring = np.stack(
             [np.zeros(20), radius + radius * np.sin(turn), z + radius * np.cos(turn)], 1
         )
-        seen = canvas.camera.to_camera(placed(ring, position, cycle.heading))
+        seen = canvas.camera.to_camera(to_world(ring, position, cycle.heading))
         if seen[:, 2].min() < NEAR:
             return
         pixels = canvas.camera.project(seen)
         scale = canvas.camera.focal / seen[:, 2].mean()
         tyre = (0.12 if cycle.motor else 0.04) * scale
-        canvas.fill(pixels, shade * 0.9 if cycle.motor else None, surface)
+        canvas.fill_polygon(pixels, shade * 0.9 if cycle.motor else None, surface)
         if not cycle.motor and scale > 45:
             for i in range(0, 10, 2):
-                canvas.outline(pixels[[i, i + 10]], grey * 0.7, 1, closed=False)
+                canvas.draw_line(pixels[[i, i + 10]], grey * 0.7, 1, closed=False)
         if cycle.motor:
             middle = pixels.mean(0)
-            canvas.fill(middle + (pixels - middle) * 0.55, grey * 0.6)
-        canvas.outline(pixels, shade, tyre)
-        edge = placed(np.array([[0, 0, z], [0, 2 * radius, z]]), position, cycle.heading)
+            canvas.fill_polygon(middle + (pixels - middle) * 0.55, grey * 0.6)
+        canvas.draw_line(pixels, shade, tyre)
+        edge = to_world(np.array([[0, 0, z], [0, 2 * radius, z]]), position, cycle.heading)
         draw_rods(
             canvas,
             edge[:1],
@@ -264,8 +264,8 @@ def _rods(canvas, cycle, position, rods, surface):
     starts, ends, radii, colours = zip(*rods, strict=True)
     draw_rods(
         canvas,
-        placed(np.array(starts, float), position, cycle.heading),
-        placed(np.array(ends, float), position, cycle.heading),
+        to_world(np.array(starts, float), position, cycle.heading),
+        to_world(np.array(ends, float), position, cycle.heading),
         np.array(radii, float)[:, None] * (1, 1),
         np.array(colours, float),
         surface,
@@ -317,7 +317,7 @@ def _motorcycle(canvas, cycle, position, tint, surface):
         ],
         surface,
     )
-    place = placed(np.array([[0, 0.9, 0.5], [0, 0.9, 0.56]]), position, cycle.heading)
+    place = to_world(np.array([[0, 0.9, 0.5], [0, 0.9, 0.56]]), position, cycle.heading)
     if canvas.camera.to_camera(place[1])[2] < canvas.camera.to_camera(place[0])[2]:
         draw_rods(
             canvas,

@@ -47,9 +47,9 @@ def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
     size = 640
     tone, alpha = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     if kind == "bare":
-        tone, alpha = _bare(size, rng)
+        tone, alpha = _bare_tree(size, rng)
     else:
-        _leaves(tone, alpha, rng, kind)
+        _leafy_crown(tone, alpha, rng, kind)
     reach = 15 if kind == "bare" else 5
     round_ = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     cover = cv2.morphologyEx(np.pad(alpha, 16), cv2.MORPH_CLOSE, round_)[16:-16, 16:-16]
@@ -65,7 +65,7 @@ def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
     return tuple(levels)
 
 
-def grow_all():
+def render_plants():
     """Make every cut-out now, and not when it is first painted."""
     for kind, variants in VARIANTS.items():
         for variant in range(variants):
@@ -79,18 +79,18 @@ def silhouette(plant: Plant, height: int) -> np.ndarray:
     return np.ascontiguousarray(level[..., 1])
 
 
-def _bare(size: int, rng) -> tuple[np.ndarray, np.ndarray]:
+def _bare_tree(size: int, rng) -> tuple[np.ndarray, np.ndarray]:
     """Trunk, branches and twigs: grown with room to spare, then cropped around the trunk."""
     room = 2 * size
     tone, alpha = np.zeros((room, room), np.uint8), np.zeros((room, room), np.uint8)
-    _grow(tone, alpha, rng, (size, room - 1.0), -np.pi / 2, size * 0.27, size * 0.026, 8)
+    _draw_branch(tone, alpha, rng, (size, room - 1.0), -np.pi / 2, size * 0.27, size * 0.026, 8)
     left, top, width, _ = cv2.boundingRect(alpha)
     half = max(size - left, left + width - size) + 2
     crop = np.s_[max(top - 2, 0) :, max(size - half, 0) : size + half]
     return tuple(cv2.resize(image[crop], (size, size)) for image in (tone, alpha))
 
 
-def _grow(tone, alpha, rng, start, angle, length, width, depth):
+def _draw_branch(tone, alpha, rng, start, angle, length, width, depth):
     """A branch and its twigs, in pixels."""
     end = (start[0] + length * np.cos(angle), start[1] + length * np.sin(angle))
     line = [tuple(round(v * 8) for v in p) for p in (start, end)]
@@ -103,7 +103,7 @@ def _grow(tone, alpha, rng, start, angle, length, width, depth):
         + (rng.choice((-1, 1), 2) * rng.uniform(0.3, 0.8, 2)).tolist()
     ):
         shrink = rng.uniform(0.66, 0.86)
-        _grow(tone, alpha, rng, end, angle + turn, length * shrink, width * 0.62, depth - 1)
+        _draw_branch(tone, alpha, rng, end, angle + turn, length * shrink, width * 0.62, depth - 1)
 
 
 def _outline(kind: str, count: int, rng) -> np.ndarray:
@@ -125,7 +125,7 @@ def _outline(kind: str, count: int, rng) -> np.ndarray:
     )
 
 
-def _leaves(tone, alpha, rng, kind):
+def _leafy_crown(tone, alpha, rng, kind):
     """Clusters of leaves from the back to the front: dark inside and below, bright above."""
     size = tone.shape[0]
     centres = _outline(kind, CLUSTERS[kind], rng)
@@ -155,14 +155,14 @@ def _leaves(tone, alpha, rng, kind):
 
 def _ramp(canvas: Canvas, plant: Plant) -> np.ndarray:
     """(256, 4) RGBE from deep shade to sunlit leaf, or the bark of a bare tree."""
-    look, palette = canvas.look, canvas.palette
-    base = np.array(palette.leaves[look.integers(len(palette.leaves))], float) * look.uniform(
+    rng, palette = canvas.colour_rng, canvas.palette
+    base = np.array(palette.leaves[rng.integers(len(palette.leaves))], float) * rng.uniform(
         0.6, 1.1
     )
     if plant.kind == "conifer":
         base = base * (0.55, 0.66, 0.72)
     if plant.kind == "bare":
-        base = np.array(palette.bark, float) * look.uniform(0.45, 0.85)
+        base = np.array(palette.bark, float) * rng.uniform(0.45, 0.85)
     level = np.linspace(0, 1, 256)[:, None]
     light = canvas.light
     ambient, direct = light.ambient, light.direct
@@ -195,6 +195,8 @@ def draw_plant(canvas: Canvas, plant: Plant):
             [top],
             [(width * 0.5, width * 0.3)],
             bark[None],
-            canvas.surface(VEGETATION, depth),
+            canvas.add_surface(VEGETATION, depth),
         )
-    canvas.sprite(foot, (plant.spread, plant.height), layers, ramp, VEGETATION, flip=not sun_right)
+    canvas.draw_sprite(
+        foot, (plant.spread, plant.height), layers, ramp, VEGETATION, flip=not sun_right
+    )

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..render.camera import NEAR
 from ..render.canvas import Canvas
-from ..render.mesh import Mesh, MeshBuilder, draw_mesh, draw_rods, placed
+from ..render.mesh import Mesh, MeshBuilder, draw_mesh, draw_rods, to_world
 from .ground import KERB
 
 POLE, LIGHT, SIGN, IGNORE = 5, 6, 7, 255
@@ -42,10 +42,10 @@ def draw_post(canvas: Canvas, post: Post):
     """Paint the pole and what hangs on it."""
     foot = np.array([post.x, post.base, post.z])
     depth = float(canvas.camera.to_camera(foot)[2])
-    tone = canvas.look.uniform(0.7, 1.15)
+    tone = canvas.colour_rng.uniform(0.7, 1.15)
     if depth < 2 * NEAR:
         return
-    surface = canvas.surface(POLE, depth)
+    surface = canvas.add_surface(POLE, depth)
     greys = {
         "bollard": (52, 52, 54),
         "sign": (150, 152, 152),
@@ -115,12 +115,12 @@ def _signal(canvas: Canvas, post: Post, centre, pole_surface):
     surface = seen[0]
     colours = ((255, 46, 36), (255, 186, 40), (52, 240, 150))
     on = {0: (0,), 1: (2,), 2: (1,), 3: (0, 1)}[post.state]
-    view = canvas.camera.position - canvas.camera.bent(centre)
-    front = placed(np.array([0, 0, 1.0]), (0, 0, 0), post.heading)
+    view = canvas.camera.position - canvas.camera.apply_curvature(centre)
+    front = to_world(np.array([0, 0, 1.0]), (0, 0, 0), post.heading)
     if view @ front <= 0:
         return
     for i, colour in enumerate(colours):
-        place = placed(np.array([[0, 0.31 - 0.31 * i, 0.23]]), centre - (0, 0, 0.1), post.heading)
+        place = to_world(np.array([[0, 0.31 - 0.31 * i, 0.23]]), centre - (0, 0, 0.1), post.heading)
         bright = np.array(
             [[*colour, 255]] if i in on else [[*(0.16 * np.array(colour) + 12), 0]], float
         )
@@ -140,7 +140,7 @@ class Box:
     def corners(self) -> np.ndarray:
         half = 0.5 * self.width
         spread = np.array([(a, y, b) for a in (-half, half) for b in (-half, half) for y in (0, 1)])
-        return placed(spread * (1, self.height, 1), (self.x, KERB, self.z), self.heading)
+        return to_world(spread * (1, self.height, 1), (self.x, KERB, self.z), self.heading)
 
 
 @lru_cache(maxsize=1)
@@ -155,8 +155,8 @@ def _box_mesh() -> Mesh:
 
 def draw_box(canvas: Canvas, box: Box):
     """Paint a box."""
-    body = canvas.look.uniform(20, 170) + canvas.look.uniform(-30, 30, 3)
-    paints = {"body": body, "lid": body * 0.7, "label": canvas.look.uniform(20, 230, 3)}
+    body = canvas.colour_rng.uniform(20, 170) + canvas.colour_rng.uniform(-30, 30, 3)
+    paints = {"body": body, "lid": body * 0.7, "label": canvas.colour_rng.uniform(20, 230, 3)}
     size = np.array([box.width, box.height, box.width])
     place = (box.x, KERB, box.z)
     draw_mesh(canvas, _box_mesh(), paints, IGNORE, place, box.heading, size)
@@ -190,8 +190,8 @@ def draw_wire(canvas: Canvas, wire: Wire):
     seen = canvas.camera.to_camera(points)
     seen = seen[seen[:, 2] > 2 * NEAR]
     if len(seen) > 1:
-        dark = canvas.shaded([[30, 30, 32]], np.array([[0.0, 0.3, 0.0]]))[0]
-        canvas.outline(canvas.camera.project(seen), dark, 1, closed=False)
+        dark = canvas.shade([[30, 30, 32]], np.array([[0.0, 0.3, 0.0]]))[0]
+        canvas.draw_line(canvas.camera.project(seen), dark, 1, closed=False)
 
 
 def _outline(shape: str) -> np.ndarray:
@@ -221,16 +221,16 @@ def _sign(canvas: Canvas, post: Post, centre):
         "arrow": (((240, 240, 236), 1.0), ((28, 80, 160), 0.94)),
     }
     corners = np.stack([outline[:, 0], outline[:, 1], np.zeros(len(outline))], 1)
-    front = placed(np.array([0, 0, 1.0]), (0, 0, 0), post.heading)
-    facing = (canvas.camera.position - canvas.camera.bent(centre)) @ front > 0
+    front = to_world(np.array([0, 0, 1.0]), (0, 0, 0), post.heading)
+    facing = (canvas.camera.position - canvas.camera.apply_curvature(centre)) @ front > 0
     plates = schemes[post.shape] if facing else (((128, 130, 130), 1.0),)
     middle = corners.mean(0)
-    surface = canvas.surface(SIGN, float(max(canvas.camera.to_camera(centre)[2], NEAR)))
+    surface = canvas.add_surface(SIGN, float(max(canvas.camera.to_camera(centre)[2], NEAR)))
 
     def plate(points, colour, number):
-        points = placed(points + np.array([0, 0, 0.05]), centre, post.heading)
-        shade = canvas.shaded([colour], front[None] + np.array([0, 0.3, 0]))[0]
-        canvas.polygon(canvas.camera.to_camera(points), shade, number)
+        points = to_world(points + np.array([0, 0, 0.05]), centre, post.heading)
+        shade = canvas.shade([colour], front[None] + np.array([0, 0.3, 0]))[0]
+        canvas.draw_polygon(canvas.camera.to_camera(points), shade, number)
 
     for colour, share in plates:
         plate(middle + (corners - middle) * share, colour, surface if share == 1.0 else None)

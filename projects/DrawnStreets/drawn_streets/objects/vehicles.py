@@ -7,10 +7,10 @@ import numpy as np
 
 from ..render import textures
 from ..render.canvas import Canvas
-from ..render.mesh import Mesh, draw_mesh, placed
+from ..render.mesh import Mesh, draw_mesh, to_world
 from .cars import CARS, car_mesh
-from .ground import contact
-from .heavy_vehicles import HEAVY
+from .ground import draw_contact_shadow
+from .heavy_vehicles import HEAVY_VEHICLES
 
 LABELS = {"car": 13, "truck": 14, "bus": 15, "train": 16}
 KINDS = {
@@ -37,7 +37,7 @@ class Vehicle:
         """The four ground corners, (4, 3), at height ``y``."""
         (x0, _, z0), (x1, _, z1) = _bounds(self.shape)
         flat = np.array([[x0, y, z0], [x1, y, z0], [x1, y, z1], [x0, y, z1]])
-        return placed(flat, (self.x, self.base, self.z), self.heading, self.scale)
+        return to_world(flat, (self.x, self.base, self.z), self.heading, self.scale)
 
     def corners(self) -> np.ndarray:
         """Corners of a box a little lower than the vehicle, for its shadow."""
@@ -54,13 +54,13 @@ def _bounds(shape: str) -> np.ndarray:
 @lru_cache(maxsize=32)
 def vehicle_mesh(shape: str) -> Mesh:
     """The mesh of a shape named in ``KINDS``."""
-    return car_mesh(CARS[shape]) if shape in CARS else HEAVY[shape]()
+    return car_mesh(CARS[shape]) if shape in CARS else HEAVY_VEHICLES[shape]()
 
 
 def _paints(canvas: Canvas, vehicle: Vehicle) -> dict[str, tuple]:
-    look, palette = canvas.look, canvas.palette
+    rng, palette = canvas.colour_rng, canvas.palette
     if vehicle.kind == "car":
-        body = np.array(palette.cars[look.integers(len(palette.cars))], float) * look.uniform(
+        body = np.array(palette.cars[rng.integers(len(palette.cars))], float) * rng.uniform(
             0.85, 1.08
         )
     else:
@@ -74,7 +74,7 @@ def _paints(canvas: Canvas, vehicle: Vehicle) -> dict[str, tuple]:
             (240, 130, 40),
             (92, 40, 90),
         )
-        body = np.array(liveries[look.integers(len(liveries))], float)
+        body = np.array(liveries[rng.integers(len(liveries))], float)
     cargos = (
         (226, 226, 222),
         (206, 202, 190),
@@ -83,10 +83,10 @@ def _paints(canvas: Canvas, vehicle: Vehicle) -> dict[str, tuple]:
         (170, 60, 48),
         (120, 122, 126),
     )
-    cargo = np.array(cargos[look.integers(len(cargos))], float)
-    logo = look.uniform(30, 235, 3) if look.random() < 0.7 else cargo * 0.94
-    glass = np.array([38.0, 44, 50]) * look.uniform(0.8, 1.3)
-    braking = look.random() < 0.25
+    cargo = np.array(cargos[rng.integers(len(cargos))], float)
+    logo = rng.uniform(30, 235, 3) if rng.random() < 0.7 else cargo * 0.94
+    glass = np.array([38.0, 44, 50]) * rng.uniform(0.8, 1.3)
+    braking = rng.random() < 0.25
     shine = 255 if canvas.lit > 0 else 0
     tail = (236, 40, 34, max(shine, 90 if braking else 0)) if braking or shine else (150, 26, 26)
     return {
@@ -109,7 +109,7 @@ def _paints(canvas: Canvas, vehicle: Vehicle) -> dict[str, tuple]:
 
 def draw_vehicle(canvas: Canvas, vehicle: Vehicle):
     """A dark patch beneath, the mesh, and what its paint mirrors."""
-    contact(canvas, vehicle.footprint(vehicle.base + 0.01), 0.75)
+    draw_contact_shadow(canvas, vehicle.footprint(vehicle.base + 0.01), 0.75)
     paints = _paints(canvas, vehicle)
     drawn = draw_mesh(
         canvas,

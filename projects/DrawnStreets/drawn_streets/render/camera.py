@@ -21,10 +21,10 @@ class Camera:
     focal: float
     position: np.ndarray
     rotation: np.ndarray
-    bend: float = 0.0
+    curvature: float = 0.0
 
     @classmethod
-    def looking(cls, height, width, *, field_of_view, position, yaw, pitch, roll, bend=0.0):
+    def looking(cls, height, width, *, field_of_view, position, yaw, pitch, roll, curvature=0.0):
         """Angles in radians; ``field_of_view`` spans the longer side; yaw > 0 looks right."""
         focal = 0.5 * max(height, width) / np.tan(0.5 * field_of_view)
         cos, sin = np.cos(yaw), np.sin(yaw)
@@ -33,17 +33,17 @@ class Camera:
         tilt = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]])
         cos, sin = np.cos(roll), np.sin(roll)
         spin = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-        return cls(height, width, focal, np.asarray(position, float), spin @ tilt @ turn, bend)
+        return cls(height, width, focal, np.asarray(position, float), spin @ tilt @ turn, curvature)
 
-    def bent(self, points: np.ndarray) -> np.ndarray:
+    def apply_curvature(self, points: np.ndarray) -> np.ndarray:
         """World points (..., 3) of the straight street -> of the bent one."""
         points = np.array(points, float)
-        points[..., 0] += 0.5 * self.bend * points[..., 2] ** 2
+        points[..., 0] += 0.5 * self.curvature * points[..., 2] ** 2
         return points
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
         """Straight-street world points (..., 3) -> camera points (..., 3)."""
-        return (self.bent(points) - self.position) @ self.rotation.T
+        return (self.apply_curvature(points) - self.position) @ self.rotation.T
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Camera points (..., 3) in front of the near plane -> pixels (..., 2) as (column, row)."""

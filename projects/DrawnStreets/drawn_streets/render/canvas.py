@@ -21,7 +21,7 @@ SHIFT = 4  # fractional bits of OpenCV's fixed-point vertex coordinates
 Plane = tuple[float, float, float]
 
 
-def fixed(pixels: np.ndarray) -> np.ndarray:
+def to_fixed_point(pixels: np.ndarray) -> np.ndarray:
     """Pixels (N, 2) as the fixed-point vertices that OpenCV takes with ``shift=SHIFT``."""
     return np.rint(pixels * (1 << SHIFT)).astype(np.int32)
 
@@ -36,7 +36,7 @@ class Canvas:
 
     camera: Camera
     light: Light
-    look: np.random.Generator
+    colour_rng: np.random.Generator
     palette: object
     snow: float = 0.0
     lit: float = 0.0
@@ -50,7 +50,7 @@ class Canvas:
         self.ids = np.zeros((self.camera.height, self.camera.width), np.uint16)
         self.labels, self.planes = [255], [(0.0, 0.0, 0.0)]
 
-    def surface(self, label: int, plane: Plane | float) -> int:
+    def add_surface(self, label: int, plane: Plane | float) -> int:
         """A new surface number; a float is the depth (metres) of an upright surface facing us."""
         if isinstance(plane, float):
             plane = (0.0, 0.0, 1.0 / max(plane, NEAR))
@@ -73,7 +73,7 @@ class Canvas:
         depth += down * rows
         return np.clip(depth, 0, 1 / NEAR, out=depth)
 
-    def shaded(self, colours: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    def shade(self, colours: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """Colours (N, 3 or 4: shine 0..255) on faces with these normals -> paint (N, 4)."""
         colours = np.atleast_2d(np.asarray(colours, float))
         shine = colours[:, 3:] if colours.shape[1] == 4 else np.zeros((len(colours), 1))
@@ -96,26 +96,26 @@ class Canvas:
         share[: SUNLIT + 1] = np.linspace(0, 1, SUNLIT + 1)
         return np.take(share, self.paint[..., 3])
 
-    def polygon(self, points: np.ndarray, colour, surface: int | None = None):
+    def draw_polygon(self, points: np.ndarray, colour, surface: int | None = None):
         """Fill a convex polygon of camera points; without ``surface`` in colour only."""
         points = clip_near(points)
         if len(points) >= 3:
-            self.fill(self.camera.project(points), colour, surface)
+            self.fill_polygon(self.camera.project(points), colour, surface)
 
-    def fill(self, pixels: np.ndarray, colour, surface: int | None = None):
+    def fill_polygon(self, pixels: np.ndarray, colour, surface: int | None = None):
         """Fill a convex polygon of pixels (N, 2); only the colour's edge is smooth."""
-        corners = fixed(pixels)
+        corners = to_fixed_point(pixels)
         if colour is not None:
             cv2.fillConvexPoly(self.paint, corners, tuple(map(float, colour)), cv2.LINE_AA, SHIFT)
         if surface is not None:
             cv2.fillConvexPoly(self.ids, corners, surface, cv2.LINE_8, SHIFT)
 
-    def outline(self, pixels: np.ndarray, colour, thickness: float, closed: bool = True):
+    def draw_line(self, pixels: np.ndarray, colour, thickness: float, closed: bool = True):
         """A line of at least one pixel through pixels (N, 2), in colour only."""
         size = int(np.clip(round(thickness), 1, 60))
         cv2.polylines(
             self.paint,
-            [fixed(pixels)],
+            [to_fixed_point(pixels)],
             closed,
             tuple(map(float, colour)),
             size,
@@ -123,7 +123,7 @@ class Canvas:
             SHIFT,
         )
 
-    def box_of(self, pixels: np.ndarray) -> tuple[int, int, int, int] | None:
+    def clipped_box(self, pixels: np.ndarray) -> tuple[int, int, int, int] | None:
         """(left, top, right, bottom) of pixels (N, 2) inside the image, or None."""
         low, high = np.floor(pixels.min(0)), np.ceil(pixels.max(0)) + 1
         left, top = int(max(low[0], 0)), int(max(low[1], 0))
@@ -137,7 +137,7 @@ class Canvas:
         if len(outline) < 3:
             return None
         pixels = self.camera.project(outline)
-        if self.box_of(pixels) is None:
+        if self.clipped_box(pixels) is None:
             return None
         fan = np.cross(outline[1:-1] - outline[0], outline[2:] - outline[0]).sum(0)
         area = cv2.contourArea(pixels.astype(np.float32)) / max(
@@ -145,7 +145,7 @@ class Canvas:
         )
         return float(np.sqrt(area))
 
-    def textured(self, corner, right, down, texture, surface, *, normal=None, cover=None):
+    def draw_texture(self, corner, right, down, texture, surface, *, normal=None, cover=None):
         """Paint a parallelogram with an RGBE texture in true perspective.
 
         Args:
@@ -160,7 +160,7 @@ class Canvas:
         if len(outline) < 3:
             return
         pixels = self.camera.project(outline)
-        box = self.box_of(pixels)
+        box = self.clipped_box(pixels)
         if box is None:
             return
         left, top, far, low = box
@@ -177,13 +177,13 @@ class Canvas:
         patch = cv2.warpPerspective(texture, warp, size, borderMode=cv2.BORDER_REPLICATE)
         if normal is not None:
             normals = np.asarray(normal, float)[None]
-            factor = self.shaded([[255, 255, 255]], normals)[0, :3] / 255
+            factor = self.shade([[255, 255, 255]], normals)[0, :3] / 255
             patch = cv2.multiply(patch, (*factor, 1.0))
             source = np.minimum(SHINING + np.arange(256) / 2, 255)
             source[0] = SUNLIT * self.light.share(normals)[0, 0]
             patch[..., 3] = np.take(source.astype(np.uint8), patch[..., 3])
         mask = np.zeros(patch.shape[:2], np.uint8)
-        cv2.fillConvexPoly(mask, fixed(pixels - (left, top)), 255, cv2.LINE_8, SHIFT)
+        cv2.fillConvexPoly(mask, to_fixed_point(pixels - (left, top)), 255, cv2.LINE_8, SHIFT)
         region = self.ids[top:low, left:far]
         region[mask > 0] = surface
         view = self.paint[top:low, left:far]
@@ -199,7 +199,7 @@ class Canvas:
             np.ascontiguousarray(patch), np.ascontiguousarray(view), weight, 1 - weight
         )
 
-    def sprite(self, base, size, layers, ramp, label, *, flip=False):
+    def draw_sprite(self, base, size, layers, ramp, label, *, flip=False):
         """Paint an upright cut-out that faces the camera.
 
         Args:
@@ -213,7 +213,7 @@ class Canvas:
         scale = self.camera.focal / foot[2]
         bottom = self.camera.project(foot)
         wide, tall = size[0] * scale, size[1] * scale
-        box = self.box_of(bottom + np.array([(-wide / 2, -tall), (wide / 2, 0)]))
+        box = self.clipped_box(bottom + np.array([(-wide / 2, -tall), (wide / 2, 0)]))
         if box is None or tall < 2:
             return
         image = next((m for m in reversed(layers) if m.shape[0] >= tall), layers[0])
@@ -225,11 +225,11 @@ class Canvas:
         warp = np.array([[zoom_x, 0, start[0]], [0, zoom_y, start[1]]])
         patch = cv2.warpAffine(image, warp, (right - left, low - top))
         self._blend(self.paint[top:low, left:right], np.take(ramp, patch[..., 0], 0), patch[..., 1])
-        self.ids[top:low, left:right][patch[..., 2] > 127] = self.surface(label, float(foot[2]))
+        self.ids[top:low, left:right][patch[..., 2] > 127] = self.add_surface(label, float(foot[2]))
 
     def grain(self, surface: int, pixels: np.ndarray, texture: np.ndarray):
         """Multiply the pixels of one surface inside a box by a noise texture (uint8, 128 = 1)."""
-        box = self.box_of(pixels)
+        box = self.clipped_box(pixels)
         if box is None:
             return
         left, top, right, bottom = box

@@ -41,6 +41,6 @@ class Light:
         direct = self.direct.mean() * np.clip(normals @ self.sun, 0, None)[..., None]
         return direct / (ambient + direct)
 
-    def shadow(self) -> np.ndarray:
+    def shadow_factor(self) -> np.ndarray:
         """RGB factor of level ground in a cast shadow, relative to lit ground."""
         return self.ambient / (self.ambient + self.direct * max(self.sun[1], 0.0))

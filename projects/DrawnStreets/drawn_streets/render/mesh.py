@@ -51,7 +51,7 @@ class MeshBuilder:
         self._tones.append(tone)
         self._details.append(detail)
 
-    def both(self, points, slot, *, inside, tone=1.0, detail=False):
+    def mirrored_faces(self, points, slot, *, inside, tone=1.0, detail=False):
         """A face and its mirror image at -x."""
         for sign in (1, -1):
             mirrored = np.asarray(points, float) * (sign, 1, 1)
@@ -73,7 +73,7 @@ class MeshBuilder:
     def side_panel(self, x, y0, y1, z0, z1, slot, *, tone=1.0, lean=0.0, detail=True):
         """A rectangle on both flanks |x|, its top leaning inwards by ``lean``."""
         corners = [(x, y0, z0), (x, y0, z1), (x - lean, y1, z1), (x - lean, y1, z0)]
-        self.both(corners, slot, inside=np.zeros(3), tone=tone, detail=detail)
+        self.mirrored_faces(corners, slot, inside=np.zeros(3), tone=tone, detail=detail)
 
     def end_panel(self, z, x0, x1, y0, y1, slot, *, tone=1.0, detail=True):
         """A rectangle that looks forward (z > 0) or backward (z < 0)."""
@@ -113,7 +113,7 @@ class MeshBuilder:
         )
 
 
-def placed(points: np.ndarray, position, heading: float, scale=1.0) -> np.ndarray:
+def to_world(points: np.ndarray, position, heading: float, scale=1.0) -> np.ndarray:
     """Object points (..., 3) -> world; heading 0 looks along the street, pi towards us."""
     cos, sin = np.cos(heading), np.sin(heading)
     turn = np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
@@ -123,31 +123,31 @@ def placed(points: np.ndarray, position, heading: float, scale=1.0) -> np.ndarra
 def draw_mesh(canvas: Canvas, mesh: Mesh, paints, label, position, heading, scale=1.0):
     """Paint a mesh; returns (surface, its pixel box corners (2, 2)) or None when out of sight."""
     camera = canvas.camera
-    world = placed(mesh.vertices, position, heading, scale)
+    world = to_world(mesh.vertices, position, heading, scale)
     points = camera.to_camera(world)
     if points[:, 2].max() < NEAR:
         return None
-    normals = placed(mesh.normals, (0, 0, 0), heading)
-    bent = camera.bent(world)
+    normals = to_world(mesh.normals, (0, 0, 0), heading)
+    bent = camera.apply_curvature(world)
     firsts = bent[[face[0] for face in mesh.faces]]
     facing = np.einsum("ij,ij->i", normals, camera.position - firsts) > 0
     whole = points[:, 2].min() >= NEAR
     pixels = camera.project(points if whole else points[points[:, 2] >= NEAR])
     corners = np.stack([pixels.min(0), pixels.max(0)])
-    if whole and canvas.box_of(corners) is None:
+    if whole and canvas.clipped_box(corners) is None:
         return None
     if np.ptp(pixels[:, 1]) < 36:
         facing &= ~mesh.details
     colours = np.array([(*paints[slot], 0)[:4] for slot in mesh.slots], float)
     colours[:, :3] *= mesh.tones[:, None]
-    colours = canvas.shaded(colours, normals)
-    surface = canvas.surface(label, float(max(np.median(points[:, 2]), NEAR)))
+    colours = canvas.shade(colours, normals)
+    surface = canvas.add_surface(label, float(max(np.median(points[:, 2]), NEAR)))
     for i in np.flatnonzero(facing):
         number = None if mesh.details[i] else surface
         if whole:
-            canvas.fill(pixels[mesh.faces[i]], colours[i], number)
+            canvas.fill_polygon(pixels[mesh.faces[i]], colours[i], number)
         else:
-            canvas.polygon(points[mesh.faces[i]], colours[i], number)
+            canvas.draw_polygon(points[mesh.faces[i]], colours[i], number)
     return surface, corners
 
 
@@ -167,10 +167,10 @@ def draw_rods(
     if points[..., 2].min() <= NEAR:
         return
     pixels = camera.project(points)
-    if canvas.box_of(pixels.reshape(-1, 2)) is None:
+    if canvas.clipped_box(pixels.reshape(-1, 2)) is None:
         return
     radii = np.maximum(np.asarray(radii) * camera.focal / points[..., 2], 0.45)
-    shown = canvas.shaded(colours, ROUND)
+    shown = canvas.shade(colours, ROUND)
     outlines = _capsules(pixels, radii)
     thick = radii.max(1) > (1.6 if round_light else np.inf)
     if thick.any():
@@ -178,9 +178,9 @@ def draw_rods(
         inner = _capsules(pixels + np.array([side * 0.35, -0.1]) * radii[..., None], radii * 0.5)
         bright = np.minimum(shown * (1.22, 1.22, 1.2, 1), 255)
     for i in range(len(outlines)):
-        canvas.fill(outlines[i], shown[i], surface)
+        canvas.fill_polygon(outlines[i], shown[i], surface)
         if thick[i]:
-            canvas.fill(inner[i], bright[i])
+            canvas.fill_polygon(inner[i], bright[i])
 
 
 def _capsules(pixels: np.ndarray, radii: np.ndarray) -> np.ndarray:
@@ -191,7 +191,7 @@ def _capsules(pixels: np.ndarray, radii: np.ndarray) -> np.ndarray:
     return (arcs + pixels[:, :, None]).reshape(len(pixels), -1, 2)
 
 
-def hull(canvas: Canvas, points: np.ndarray, radius: float, colour, surface: int | None):
+def draw_hull(canvas: Canvas, points: np.ndarray, radius: float, colour, surface: int | None):
     """Fill the convex hull of balls of ``radius`` metres around world points (N, 3)."""
     seen = canvas.camera.to_camera(points)
     if seen[:, 2].min() <= NEAR:
@@ -201,5 +201,5 @@ def hull(canvas: Canvas, points: np.ndarray, radius: float, colour, surface: int
     turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     balls = pixels[:, None] + np.stack([np.cos(turn), np.sin(turn)], 1) * size[:, None, None]
     shape = cv2.convexHull(balls.reshape(-1, 2).astype(np.float32))[:, 0]
-    shade = canvas.shaded([colour], ROUND)[0]
-    canvas.fill(shape, shade, surface)
+    shade = canvas.shade([colour], ROUND)[0]
+    canvas.fill_polygon(shape, shade, surface)

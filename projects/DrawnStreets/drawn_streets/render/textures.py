@@ -36,7 +36,7 @@ PAVINGS = {
 
 
 @lru_cache(maxsize=32)
-def fractal(beta: float, seed: int, size: int = 512) -> np.ndarray:
+def fractal_noise(beta: float, seed: int, size: int = 512) -> np.ndarray:
     """Noise whose amplitude falls as frequency**-beta: 0 is white, 1 is rough, 2 is cloudy."""
     rng = np.random.default_rng(seed)
     white = np.fft.rfft2(rng.standard_normal((size, size)))
@@ -67,7 +67,11 @@ def material(name: str, density: int = DENSITY) -> np.ndarray:
         side = int(TILE * density)
         return cv2.resize(material(name), (side, side), interpolation=cv2.INTER_AREA)
     size = int(TILE * DENSITY)
-    fine, rough, cloudy = fractal(0.4, 11, size), fractal(1.0, 12, size), fractal(1.7, 13, size)
+    fine, rough, cloudy = (
+        fractal_noise(0.4, 11, size),
+        fractal_noise(1.0, 12, size),
+        fractal_noise(1.7, 13, size),
+    )
     if name == "brick":
         tile = _courses(0.22, 0.075, 0.011, seed=1, jitter=0.13, dark=1.18, size=size)
     elif name == "stone":
@@ -83,7 +87,7 @@ def material(name: str, density: int = DENSITY) -> np.ndarray:
     elif name == "tiles":
         tile = _courses(0.25, 0.33, 0.03, seed=7, jitter=0.12, dark=0.66, size=size)
     elif name == "leaves":
-        tile = 1 + 0.26 * fractal(0.55, 14, size) + 0.12 * cloudy
+        tile = 1 + 0.26 * fractal_noise(0.55, 14, size) + 0.12 * cloudy
     elif name == "adobe":
         tile = 1 + 0.06 * rough + 0.07 * cloudy
     elif name == "plaster":
@@ -97,17 +101,17 @@ def material(name: str, density: int = DENSITY) -> np.ndarray:
 @lru_cache(maxsize=8)
 def grain(beta: float, seed: int, contrast: float) -> np.ndarray:
     """``fractal`` noise as uint8 factors, 128 = 1."""
-    return np.clip(128 * (1 + contrast * fractal(beta, seed)), 0, 255).astype(np.uint8)
+    return np.clip(128 * (1 + contrast * fractal_noise(beta, seed)), 0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=1)
 def gloss() -> np.ndarray:
     """What smooth paint mirrors: soft bands wider than high; (512, 2048) uint8 factors, 128 = 1."""
-    noise = 0.15 * fractal(1.6, 62) + 0.02 * fractal(0.8, 63)
+    noise = 0.15 * fractal_noise(1.6, 62) + 0.02 * fractal_noise(0.8, 63)
     return np.clip(128 * (1 + cv2.resize(noise, (2048, 512))), 0, 255).astype(np.uint8)
 
 
-def surfaced(
+def coloured_material(
     colour, name: str, metres: tuple[float, float], density: int, shift=(0, 0), stain=None
 ) -> np.ndarray:
     """A wall in a colour and a material: RGBE (h, w, 4) uint8.
@@ -127,7 +131,7 @@ def surfaced(
     return np.take(np.clip(levels, 0, 255).astype(np.uint8), grey, 0)
 
 
-def density_for(pixels_per_metre: float, limit: int = 40) -> int:
+def texture_density(pixels_per_metre: float, limit: int = 40) -> int:
     """The next larger of a few densities, so that resized materials can be kept."""
     for density in (3, 5, 8, 12, 18, 27, 40, 64):
         if density >= pixels_per_metre or density >= limit:
@@ -138,21 +142,25 @@ def density_for(pixels_per_metre: float, limit: int = 40) -> int:
 @lru_cache(maxsize=4)
 def patches() -> np.ndarray:
     """Stains, wear and cracks, 512 x 512 uint8 for 32 metres, 128 = neutral."""
-    cracks = np.clip(1 - np.abs(fractal(1.5, 24)) * 22, 0, 1) * (fractal(1.4, 25) > 0.9)
-    return np.clip(128 * (1 + 0.07 * fractal(1.3, 23) - 0.25 * cracks), 0, 255).astype(np.uint8)
+    cracks = np.clip(1 - np.abs(fractal_noise(1.5, 24)) * 22, 0, 1) * (fractal_noise(1.4, 25) > 0.9)
+    return np.clip(128 * (1 + 0.07 * fractal_noise(1.3, 23) - 0.25 * cracks), 0, 255).astype(
+        np.uint8
+    )
 
 
 @lru_cache(maxsize=4)
 def grass() -> np.ndarray:
     """512 x 512 uint8 for 5 metres, 128 = neutral."""
-    blades = cv2.GaussianBlur(fractal(0.0, 26), (1, 5), 0.8) * 1.7
-    return np.clip(128 * (1 + 0.16 * blades + 0.10 * fractal(1.0, 27)), 0, 255).astype(np.uint8)
+    blades = cv2.GaussianBlur(fractal_noise(0.0, 26), (1, 5), 0.8) * 1.7
+    return np.clip(128 * (1 + 0.16 * blades + 0.10 * fractal_noise(1.0, 27)), 0, 255).astype(
+        np.uint8
+    )
 
 
 @lru_cache(maxsize=1)
 def wear() -> np.ndarray:
     """What wheels have polished and oil has darkened along a road: (512,) float32 for 32 metres."""
-    rows = np.tile(fractal(0.9, 28)[:1], (1, 3))
+    rows = np.tile(fractal_noise(0.9, 28)[:1], (1, 3))
     return 8 * cv2.GaussianBlur(rows, (0, 0), 4)[0, 512:1024]
 
 
@@ -161,8 +169,10 @@ def paving(kind: str) -> np.ndarray:
     """A tile of one of ``PAVINGS``, 512 x 512 uint8 for 4 metres, 128 = neutral."""
     size = 512
     if kind == "asphalt":
-        grain = cv2.GaussianBlur(fractal(0.0, 21), (3, 3), 0.7) * 1.6
-        return np.clip(128 * (1 + 0.075 * grain + 0.03 * fractal(1.0, 22)), 0, 255).astype(np.uint8)
+        grain = cv2.GaussianBlur(fractal_noise(0.0, 21), (3, 3), 0.7) * 1.6
+        return np.clip(128 * (1 + 0.075 * grain + 0.03 * fractal_noise(1.0, 22)), 0, 255).astype(
+            np.uint8
+        )
     rows, columns, joint, spread = PAVINGS[kind]
     rng = np.random.default_rng((30, *kind.encode()))
     y, x = np.mgrid[0:size, 0:size] / size
@@ -171,4 +181,4 @@ def paving(kind: str) -> np.ndarray:
     tone = 1 + spread * rng.standard_normal((rows, columns))
     edge = np.minimum((y * rows) % 1 * 4 / rows, along % 1 * 4 / columns)
     tile = np.where(edge < joint, 0.72, tone[row, along.astype(int)])
-    return np.clip(128 * tile * (1 + 0.05 * fractal(0.4, 33)), 0, 255).astype(np.uint8)
+    return np.clip(128 * tile * (1 + 0.05 * fractal_noise(0.4, 33)), 0, 255).astype(np.uint8)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..objects.buildings import Building, draw_building
 from ..objects.facade import FacadeStyle
-from .layout import BACKDROP, BUILDINGS, Scene, draw_plant, plant
+from .layout import BACKDROP, BUILDINGS, Scene, draw_plant, sample_plant
 from .street import Side
 
 # character: storeys (low, high), lot length, share of shops, share of gables, share of gaps
@@ -46,38 +46,40 @@ def add_buildings(scene: Scene, rng: np.random.Generator):
     street = scene.street
     for side in street.sides:
         for number, (z0, z1) in enumerate(street.blocks):
-            _row(scene, rng, side, z0 + side.sidewalk, z1 - side.sidewalk)
+            _add_row(scene, rng, side, z0 + side.sidewalk, z1 - side.sidewalk)
             if number:
-                _crossing_row(scene, rng, side, z0 + side.sidewalk)
-    _woods(scene, rng)
-    _end(scene, rng)
+                _add_crossing_row(scene, rng, side, z0 + side.sidewalk)
+    _add_background(scene, rng)
+    _add_street_end(scene, rng)
 
 
-def _woods(scene: Scene, rng):
+def _add_background(scene: Scene, rng):
     """Woods and towers far to the sides, so that no gap shows a bare horizon."""
     street = scene.street
     for sign in (-1, 1):
         for z in np.arange(-55, 190, 11.0):
             x = sign * rng.uniform(64, 90)
-            wood = plant(rng, street, x, z + rng.uniform(-5, 5), rng.uniform(0.8, 1.5))
-            scene.put(BACKDROP, draw_plant, wood, shadow=False)
+            wood = sample_plant(rng, street, x, z + rng.uniform(-5, 5), rng.uniform(0.8, 1.5))
+            scene.add(BACKDROP, draw_plant, wood, casts_shadow=False)
     for _ in range(rng.poisson(1.0)):
         style, _ = _style(rng, "modern")
         style = replace(style, storeys=int(rng.integers(8, 22)), ground="flat")
         x, z = rng.choice((-1, 1)) * rng.uniform(30, 80), rng.uniform(50, 170)
         wide, deep = rng.uniform(14, 30, 2)
-        _put(scene, Building(x, x + wide, z, z + deep, style, ("near", "left", "right")), BACKDROP)
+        _add_building(
+            scene, Building(x, x + wide, z, z + deep, style, ("near", "left", "right")), BACKDROP
+        )
 
 
-def _put(scene: Scene, building: Building, layer: int = BUILDINGS):
+def _add_building(scene: Scene, building: Building, layer: int = BUILDINGS):
     centre = (0.5 * (building.x0 + building.x1), 0.5 * (building.z0 + building.z1))
-    scene.put(layer, draw_building, building, at=centre)
+    scene.add(layer, draw_building, building, at=centre)
 
 
-def _row(scene: Scene, rng, side: Side, z0: float, z1: float):
+def _add_row(scene: Scene, rng, side: Side, z0: float, z1: float):
     street = scene.street
     _, lots, _, _, gap = ROWS[side.character]
-    line = street.line(side)
+    line = street.building_line(side)
     style, roof = _style(rng, side.character)
     uniform = rng.random() < 0.4  # a terrace of like houses
     z = z0
@@ -86,7 +88,7 @@ def _row(scene: Scene, rng, side: Side, z0: float, z1: float):
         if not uniform or rng.random() < 0.1:
             style, roof = _style(rng, side.character)
         if rng.random() < gap:
-            _grove(scene, rng, side, line, z, z + length)
+            _add_trees(scene, rng, side, line, z, z + length)
             z += length
             continue
         back = line + side.sign * rng.uniform(9, 14)
@@ -96,7 +98,7 @@ def _row(scene: Scene, rng, side: Side, z0: float, z1: float):
         stop = z + length - (rng.uniform(1.5, 3.5) if detached else 0.0)
         fronts = (front, "near") if z == z0 or detached else (front,)
         if stop - z > 3:
-            _put(
+            _add_building(
                 scene,
                 Building(
                     x0,
@@ -113,56 +115,58 @@ def _row(scene: Scene, rng, side: Side, z0: float, z1: float):
         z += length
 
 
-def _grove(scene: Scene, rng, side: Side, line: float, z0: float, z1: float):
+def _add_trees(scene: Scene, rng, side: Side, line: float, z0: float, z1: float):
     """Trees where a building is missing."""
     for _ in range(max(int((z1 - z0) / 4), 1)):
         x = line + side.sign * rng.uniform(0.5, 14)
-        tree = plant(rng, scene.street, x, rng.uniform(z0, z1), rng.uniform(0.8, 1.3))
-        scene.put(BUILDINGS, draw_plant, tree)
+        tree = sample_plant(rng, scene.street, x, rng.uniform(z0, z1), rng.uniform(0.8, 1.3))
+        scene.add(BUILDINGS, draw_plant, tree)
 
 
-def _crossing_row(scene: Scene, rng, side: Side, z: float):
+def _add_crossing_row(scene: Scene, rng, side: Side, z: float):
     """Houses on the far side of a crossing street, which look at us."""
     street = scene.street
-    x = abs(street.line(side)) + 15
+    x = abs(street.building_line(side)) + 15
     while x < 62:
         width = rng.uniform(9, 18)
         if rng.random() < 0.25:
-            tree = plant(
+            tree = sample_plant(
                 rng, street, side.sign * (x + 3), z + rng.uniform(1, 8), rng.uniform(0.8, 1.3)
             )
-            scene.put(BUILDINGS, draw_plant, tree)
+            scene.add(BUILDINGS, draw_plant, tree)
         else:
             style, roof = _style(rng, side.character)
             x0, x1 = sorted((side.sign * x, side.sign * (x + width)))
-            _put(scene, Building(x0, x1, z + 0.5, z + 11, style, ("near",), roof))
+            _add_building(scene, Building(x0, x1, z + 0.5, z + 11, style, ("near",), roof))
         x += width
 
 
-def _end(scene: Scene, rng):
+def _add_street_end(scene: Scene, rng):
     """The block that closes the street: houses, trees, or both; behind it a row of taller trees."""
     street = scene.street
     green = rng.random() < 0.5
     for x in np.arange(-96, 97, 12.0):
-        tree = plant(rng, street, x + rng.uniform(-3, 3), street.end + 30 + rng.uniform(0, 20), 1.3)
-        scene.put(BACKDROP, draw_plant, tree, shadow=False)
+        tree = sample_plant(
+            rng, street, x + rng.uniform(-3, 3), street.end + 30 + rng.uniform(0, 20), 1.3
+        )
+        scene.add(BACKDROP, draw_plant, tree, casts_shadow=False)
     x = -60.0
     while x < 60:
         width = rng.uniform(9, 20)
         if green or rng.random() < 0.3:
             for _ in range(2):
-                tree = plant(
+                tree = sample_plant(
                     rng,
                     street,
                     x + rng.uniform(0, width),
                     street.end + rng.uniform(5, 14),
                     rng.uniform(0.7, 1.2),
                 )
-                scene.put(BACKDROP, draw_plant, tree)
+                scene.add(BACKDROP, draw_plant, tree)
         else:
             character = (street.left if x < 0 else street.right).character
             style, roof = _style(rng, character)
-            _put(
+            _add_building(
                 scene,
                 Building(x, x + width, street.end + 6, street.end + 18, style, ("near",), roof),
                 BACKDROP,

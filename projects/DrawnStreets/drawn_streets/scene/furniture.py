@@ -15,26 +15,26 @@ from ..objects.street_furniture import (
 from .layout import STREET, Scene, add_guard_rail, sidewalk_x
 
 
-def add_posts(scene: Scene, rng: np.random.Generator):
+def add_street_furniture(scene: Scene, rng: np.random.Generator):
     """Street lamps in a row, signs, traffic lights at crossings, bollards."""
     street = scene.street
     pitch, height = rng.uniform(18, 34), rng.uniform(5.5, 9.0)
     for side in street.sides:
-        x = side.sign * (street.half + 0.45)
-        back = side.sign * (street.half + side.inner - 0.25)
+        x = side.sign * (street.half_width + 0.45)
+        back = side.sign * (street.half_width + side.depth - 0.25)
         if rng.random() < 0.75:
             for z in np.arange(rng.uniform(-30, 0), street.end, pitch):
                 if street.on_land(z):
                     lamp = Post("lamp", x, z, -side.sign, height)
                     scene.lamps.append(lamp_head(lamp))
-                    _post(scene, lamp)
+                    _add_post(scene, lamp)
         for _ in range(rng.poisson(4.0)):
             z = rng.uniform(-15, 60)
             if street.on_land(z):
-                towards_us = side.sign == street.drive or rng.random() < 0.3
+                towards_us = side.sign == street.driving_side or rng.random() < 0.3
                 heading = np.pi if towards_us else 0.0
                 heading += rng.normal(0, 0.15) + (rng.random() < 0.1) * side.sign * np.pi / 2
-                _post(
+                _add_post(
                     scene,
                     Post(
                         "sign",
@@ -51,11 +51,11 @@ def add_posts(scene: Scene, rng: np.random.Generator):
             start = rng.uniform(-15, 30)
             for z in np.arange(start, start + rng.uniform(6, 25), rng.uniform(1.4, 2.6)):
                 if street.on_land(z):
-                    _post(
+                    _add_post(
                         scene,
                         Post(
                             "bollard",
-                            side.sign * (street.half + 0.35),
+                            side.sign * (street.half_width + 0.35),
                             z,
                             -side.sign,
                             rng.uniform(0.8, 1.05),
@@ -64,40 +64,44 @@ def add_posts(scene: Scene, rng: np.random.Generator):
         if rng.random() < 0.35:
             for z in np.arange(rng.uniform(-20, 10), street.end, rng.uniform(22, 34)):
                 if street.on_land(z):
-                    _post(scene, Post("mast", back, z, -side.sign, rng.uniform(7, 10)))
-        _boxes(scene, rng, side)
-    _signals(scene, rng)
+                    _add_post(scene, Post("mast", back, z, -side.sign, rng.uniform(7, 10)))
+        _add_boxes(scene, rng, side)
+    _add_traffic_lights(scene, rng)
     if street.tram or rng.random() < 0.3:
-        _wires(scene, rng)
+        _add_wires(scene, rng)
     if rng.random() < 0.3:
         add_guard_rail(scene, rng)
 
 
-def _boxes(scene: Scene, rng, side):
+def _add_boxes(scene: Scene, rng, side):
     """Bins, cabinets and benches on a sidewalk."""
     for _ in range(rng.poisson(2.0)):
         x, z = sidewalk_x(rng, scene.street, side), rng.uniform(-12, 50)
         if scene.street.on_land(z) and np.hypot(x - scene.street.camera_x, z) > 3:
             turn = 0.5 * np.pi * rng.integers(4) + rng.normal(0, 0.1)
             box = Box(x, z, rng.uniform(0.4, 0.9), rng.uniform(0.5, 1.4), turn)
-            scene.put(STREET, draw_box, box)
+            scene.add(STREET, draw_box, box)
 
 
-def _wires(scene: Scene, rng):
+def _add_wires(scene: Scene, rng):
     """Lines across the street, and along it on one side."""
     street = scene.street
-    left, right, height = street.line(street.left), street.line(street.right), rng.uniform(6, 9)
+    left, right, height = (
+        street.building_line(street.left),
+        street.building_line(street.right),
+        rng.uniform(6, 9),
+    )
     for z in np.arange(rng.uniform(-10, 10), 70, rng.uniform(14, 40)):
         ends = (left, height, z), (right, height, z + rng.normal(0, 2))
-        scene.put(STREET, draw_wire, Wire(*ends, rng.uniform(0.1, 0.6)), shadow=False)
-    x = rng.choice((-1, 1)) * (street.half + 0.6)
+        scene.add(STREET, draw_wire, Wire(*ends, rng.uniform(0.1, 0.6)), casts_shadow=False)
+    x = rng.choice((-1, 1)) * (street.half_width + 0.6)
     for z in np.arange(-30, 90, 30.0):
         for drop in (0.0, 0.4, 1.1)[: int(rng.integers(1, 4))]:
             ends = (x, height - drop, z), (x, height - drop, z + 30)
-            scene.put(STREET, draw_wire, Wire(*ends, 0.5), shadow=False)
+            scene.add(STREET, draw_wire, Wire(*ends, 0.5), casts_shadow=False)
 
 
-def _signals(scene: Scene, rng):
+def _add_traffic_lights(scene: Scene, rng):
     """Traffic lights before and behind the crossing streets, or at a crossing for people."""
     street = scene.street
     stops = [z1 for _, z1 in street.blocks[:3] if 6 < z1 < 75]
@@ -109,11 +113,11 @@ def _signals(scene: Scene, rng):
         state = int(rng.integers(4))
         tall = bool(rng.random() < 0.3)
         for side in street.sides:
-            x = side.sign * (street.half + 0.5)
-            ours = side.sign == street.drive
+            x = side.sign * (street.half_width + 0.5)
+            ours = side.sign == street.driving_side
             kind = "gantry" if tall and ours else "lights"
             height = 5.6 if kind == "gantry" else rng.uniform(2.9, 3.6)
-            _post(
+            _add_post(
                 scene,
                 Post(
                     kind,
@@ -127,7 +131,7 @@ def _signals(scene: Scene, rng):
             )
             if rng.random() < 0.6:
                 heading = np.pi if rng.random() < 0.6 else -side.sign * np.pi / 2
-                _post(
+                _add_post(
                     scene,
                     Post(
                         "lights",
@@ -141,6 +145,6 @@ def _signals(scene: Scene, rng):
                 )
 
 
-def _post(scene: Scene, post: Post):
+def _add_post(scene: Scene, post: Post):
     if np.hypot(post.x - scene.street.camera_x, post.z) > 3.0:
-        scene.put(STREET, draw_post, post)
+        scene.add(STREET, draw_post, post)

@@ -15,7 +15,7 @@ from ..objects.buildings import Building
 from ..objects.ground import KERB, SIDEWALK, TERRAIN, Ground, Patch, rectangle, rounded
 from ..objects.plants import Plant, draw_plant
 from ..render.camera import Camera
-from .occlusion import Walls
+from .occlusion import OcclusionBuffer
 from .street import Side, Street
 
 REACH = 9.0  # metres that a thing may extend from its (x, z); buildings: three times that
@@ -23,7 +23,7 @@ BACKDROP, BUILDINGS, YARD, BOUNDARY, STREET = range(5)
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """``draw(canvas, item)`` paints it; ``item.corners()`` are world points (N, 3) around it."""
 
     layer: int
@@ -31,7 +31,7 @@ class Thing:
     z: float
     draw: Callable
     item: object
-    shadow: bool
+    casts_shadow: bool
 
 
 class Scene:
@@ -40,51 +40,51 @@ class Scene:
     def __init__(self, street: Street):
         self.street = street
         self.ground = Ground()
-        self.things: list[Thing] = []
+        self.objects: list[SceneObject] = []
         self.lamps: list[np.ndarray] = []
 
-    def put(
+    def add(
         self,
         layer: int,
         draw: Callable,
         item,
         *,
         at: tuple[float, float] | None = None,
-        shadow=True,
+        casts_shadow=True,
     ):
         """Add ``item`` drawn by ``draw(canvas, item)``, at its own (x, z) unless given."""
         x, z = at or (item.x, item.z)
         if layer > BUILDINGS and not self.street.visible(x, z):
             layer = BUILDINGS
-        self.things.append(Thing(layer, x, z, draw, item, shadow))
+        self.objects.append(SceneObject(layer, x, z, draw, item, casts_shadow))
 
-    def casters(self, camera: Camera) -> list[Thing]:
+    def shadow_casters(self, camera: Camera) -> list[SceneObject]:
         """The things whose shadows may be seen."""
         x, _, z = camera.position
-        return [t for t in self.things if t.shadow and np.hypot(t.x - x, t.z - z) < 110]
+        return [t for t in self.objects if t.casts_shadow and np.hypot(t.x - x, t.z - z) < 110]
 
-    def back_to_front(self, camera: Camera) -> list[Thing]:
+    def back_to_front(self, camera: Camera) -> list[SceneObject]:
         """The things that can be in view, in the order in which they are painted."""
         x = self.street.camera_x
-        seen = camera.to_camera(np.array([(t.x, 1.5, t.z) for t in self.things]))
-        reach = np.array([REACH if t.layer > BUILDINGS else 3 * REACH for t in self.things])
+        seen = camera.to_camera(np.array([(t.x, 1.5, t.z) for t in self.objects]))
+        reach = np.array([REACH if t.layer > BUILDINGS else 3 * REACH for t in self.objects])
         edge = 0.5 * camera.width / camera.focal
         inside = (seen[:, 2] > -reach) & (
             abs(seen[:, 0]) < np.maximum(seen[:, 2], 0) * edge + reach
         )
-        shown = [thing for thing, keep in zip(self.things, inside, strict=True) if keep]
+        shown = [obj for obj, keep in zip(self.objects, inside, strict=True) if keep]
         shown.sort(key=lambda t: (t.layer, -np.hypot(t.x - x, t.z)))
-        walls, kept = Walls(camera), []
-        for thing in reversed(shown):
-            if thing.layer <= BUILDINGS and walls.hide(thing.item.corners()):
+        walls, kept = OcclusionBuffer(camera), []
+        for obj in reversed(shown):
+            if obj.layer <= BUILDINGS and walls.hides(obj.item.corners()):
                 continue
-            kept.append(thing)
-            if isinstance(thing.item, Building):
-                walls.add(thing.item)
+            kept.append(obj)
+            if isinstance(obj.item, Building):
+                walls.add(obj.item)
         return kept[::-1]
 
 
-def plant(
+def sample_plant(
     rng, street: Street, x: float, z: float, size: float = 1.0, kinds=("leafy", "conifer", "poplar")
 ) -> Plant:
     """A tree for the season."""
@@ -116,11 +116,11 @@ def plant(
     return Plant(kind, x, z, height, spread, int(rng.integers(64)))
 
 
-def lay_blocks(scene: Scene, rng: np.random.Generator):
+def add_blocks(scene: Scene, rng: np.random.Generator):
     """Land with kerbs on both sides and at the end, sidewalks along it, lots behind them."""
     street, patches = scene.street, scene.ground.patches
     for side in street.sides:
-        edge = side.sign * street.half
+        edge = side.sign * street.half_width
         far = side.sign * 90.0
         for z0, z1 in street.blocks:
             x0, x1 = sorted((edge, far))
@@ -134,7 +134,7 @@ def lay_blocks(scene: Scene, rng: np.random.Generator):
                         rectangle(a, b, z0 + radius + 2, z1 - radius - 2), TERRAIN, material="grass"
                     )
                 )
-            a, b = sorted((edge + side.sign * side.inner, far))
+            a, b = sorted((edge + side.sign * side.depth, far))
             lot = rectangle(a, b, z0 + side.sidewalk, z1 - side.sidewalk)
             paved = side.setback == 0 or (
                 side.character in ("modern", "industrial") and rng.random() < 0.5
@@ -159,34 +159,38 @@ def add_greenery(scene: Scene, rng: np.random.Generator):
         for z0, z1 in street.blocks:
             if side.trees:
                 x = side.sign * (
-                    street.half
+                    street.half_width
                     + (0.5 * side.verge if side.verge else min(0.9, 0.35 * side.sidewalk))
                 )
                 size = rng.uniform(0.6, 1.6)
                 for z in np.arange(z0 + 5, z1 - 4, side.trees):
-                    tree = plant(rng, street, x, z + rng.normal(0, 0.4), size, ("leafy", "poplar"))
+                    tree = sample_plant(
+                        rng, street, x, z + rng.normal(0, 0.4), size, ("leafy", "poplar")
+                    )
                     if np.hypot(tree.x - street.camera_x, tree.z) > 4:
-                        scene.put(STREET, draw_plant, tree)
+                        scene.add(STREET, draw_plant, tree)
             if side.setback < 2:
-                _tubs(scene, rng, side, z0, z1)
+                _add_shrubs(scene, rng, side, z0, z1)
                 continue
             density = 0.16 if side.character in ("green", "suburb") else 0.05
             for _ in range(rng.poisson(density * (z1 - z0))):
-                x = side.sign * (street.half + side.inner + rng.uniform(0.8, side.setback - 0.5))
+                x = side.sign * (
+                    street.half_width + side.depth + rng.uniform(0.8, side.setback - 0.5)
+                )
                 bush = rng.random() < 0.55
                 kinds = ("bush",) if bush else ("leafy", "conifer", "poplar")
-                item = plant(rng, street, x, rng.uniform(z0 + 2, z1 - 2), 0.85, kinds)
+                item = sample_plant(rng, street, x, rng.uniform(z0 + 2, z1 - 2), 0.85, kinds)
                 if np.hypot(item.x - street.camera_x, item.z) > 5:
-                    scene.put(YARD, draw_plant, item)
+                    scene.add(YARD, draw_plant, item)
 
 
-def _tubs(scene: Scene, rng: np.random.Generator, side: Side, z0: float, z1: float):
+def _add_shrubs(scene: Scene, rng: np.random.Generator, side: Side, z0: float, z1: float):
     """Shrubs at the foot of the houses."""
     for _ in range(rng.poisson(0.03 * (z1 - z0))):
-        x = scene.street.line(side) - side.sign * rng.uniform(0.3, 0.7)
-        shrub = plant(rng, scene.street, x, rng.uniform(z0 + 2, z1 - 2), 0.6, ("bush",))
+        x = scene.street.building_line(side) - side.sign * rng.uniform(0.3, 0.7)
+        shrub = sample_plant(rng, scene.street, x, rng.uniform(z0 + 2, z1 - 2), 0.6, ("bush",))
         if np.hypot(shrub.x - scene.street.camera_x, shrub.z) > 4:
-            scene.put(YARD, draw_plant, shrub)
+            scene.add(YARD, draw_plant, shrub)
 
 
 def add_boundaries(scene: Scene, rng: np.random.Generator):
@@ -196,7 +200,7 @@ def add_boundaries(scene: Scene, rng: np.random.Generator):
         if not side.boundary:
             continue
         for z0, z1 in street.blocks:
-            x = side.sign * (street.half + side.inner + 0.1)
+            x = side.sign * (street.half_width + side.depth + 0.1)
             if rng.random() < 0.15:
                 continue
             kind = side.boundary
@@ -215,9 +219,9 @@ def add_boundaries(scene: Scene, rng: np.random.Generator):
                     continue
                 if base > KERB:
                     low = Barrier("wall", (x, z), (x, stop), 0.5, KERB, tone)
-                    scene.put(BOUNDARY, draw_barrier, low, at=(x, (z + stop) / 2))
+                    scene.add(BOUNDARY, draw_barrier, low, at=(x, (z + stop) / 2))
                 piece = Barrier(kind, (x, z), (x, stop), height, base, tone)
-                scene.put(BOUNDARY, draw_barrier, piece, at=(x - side.sign * 0.01, (z + stop) / 2))
+                scene.add(BOUNDARY, draw_barrier, piece, at=(x - side.sign * 0.01, (z + stop) / 2))
             gate = Barrier(
                 kind,
                 (x, z0 + side.sidewalk),
@@ -226,7 +230,7 @@ def add_boundaries(scene: Scene, rng: np.random.Generator):
                 KERB,
                 tone,
             )
-            scene.put(YARD, draw_barrier, gate, at=(x + side.sign * 7, z0 + side.sidewalk))
+            scene.add(YARD, draw_barrier, gate, at=(x + side.sign * 7, z0 + side.sidewalk))
 
 
 def add_guard_rail(scene: Scene, rng: np.random.Generator):
@@ -237,14 +241,14 @@ def add_guard_rail(scene: Scene, rng: np.random.Generator):
     start = max(z0 + 4, rng.uniform(2, 25))
     tone = int(rng.integers(1 << 20))
     kind = ("bars", "rail")[int(rng.integers(2))]
-    x = side.sign * (street.half + 0.25)
+    x = side.sign * (street.half_width + 0.25)
     for z in np.arange(start, min(start + rng.uniform(6, 24), z1 - 5), 3.0):
         piece = Barrier(kind, (x, z), (x, z + 3.0), 1.05, KERB, tone)
-        scene.put(STREET, draw_barrier, piece, at=(x, z + 1.5))
+        scene.add(STREET, draw_barrier, piece, at=(x, z + 1.5))
 
 
 def sidewalk_x(rng: np.random.Generator, street: Street, side: Side) -> float:
     """A random x on a side's sidewalk."""
     return side.sign * (
-        street.half + side.verge + rng.uniform(0.45, max(side.sidewalk - 0.35, 0.6))
+        street.half_width + side.verge + rng.uniform(0.45, max(side.sidewalk - 0.35, 0.6))
     )

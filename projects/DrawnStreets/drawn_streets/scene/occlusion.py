@@ -9,7 +9,7 @@ from ..render.camera import NEAR, Camera, clip_near
 COARSE = 8  # pixels of the image for one of the coarse picture
 
 
-class Walls:
+class OcclusionBuffer:
     """Filled from the nearest house to the farthest; ``hide`` tells what they cover by then."""
 
     def __init__(self, camera: Camera):
@@ -17,7 +17,7 @@ class Walls:
         size = (camera.height // COARSE + 1, camera.width // COARSE + 1)
         self.covered = np.zeros(size, np.uint8)
 
-    def hide(self, points: np.ndarray) -> bool:
+    def hides(self, points: np.ndarray) -> bool:
         """Whether a thing with these world points (N, 3), and a little around it, is covered."""
         seen = self.camera.to_camera(points)
         if seen[:, 2].min() <= NEAR:

@@ -5,10 +5,10 @@ import numpy as np
 from ..objects.ground import KERB
 from ..objects.people import Person, draw_person
 from .layout import STREET, Scene, sidewalk_x
-from .traffic import put_cycle
+from .traffic import add_cycle
 
 
-def add_people(scene: Scene, rng: np.random.Generator, taken: list):
+def add_people(scene: Scene, rng: np.random.Generator, occupied: list):
     """People on the sidewalks, some crossing the road; bicycles left at the kerb."""
     street = scene.street
     busy = rng.choice((0.5, 1.5, 3.5))
@@ -19,17 +19,17 @@ def add_people(scene: Scene, rng: np.random.Generator, taken: list):
                 continue
             x, heading = sidewalk_x(rng, street, side), rng.choice((0, np.pi)) + rng.normal(0, 0.3)
             for i in range(int(rng.choice((1, 1, 1, 2, 2, 3, 4)))):
-                _person(
+                _add_person(
                     scene, rng, x + 0.5 * (i % 2), z + 0.5 * (i // 2), heading, rng.random() < 0.8
                 )
         if rng.random() < 0.5:
             z, lean = rng.uniform(-8, 30), rng.uniform(0.2, np.pi / 2)
             for i in range(int(rng.integers(1, 6))):
                 motor = rng.random() < 0.15
-                put_cycle(
+                add_cycle(
                     scene,
                     rng,
-                    side.sign * (street.half + 0.75),
+                    side.sign * (street.half_width + 0.75),
                     z + i * 0.9,
                     lean + rng.normal(0, 0.1),
                     [],
@@ -39,12 +39,12 @@ def add_people(scene: Scene, rng: np.random.Generator, taken: list):
                 )
     for _ in range(rng.poisson(0.35 * busy)):
         heading = rng.choice((-1, 1)) * np.pi / 2
-        spot = np.array([rng.uniform(-street.half, street.half), rng.uniform(8, 40)])
-        if not any((spot > low).all() and (spot < high).all() for low, high in taken):
-            _person(scene, rng, *spot, heading, True, base=0.0)
+        spot = np.array([rng.uniform(-street.half_width, street.half_width), rng.uniform(8, 40)])
+        if not any((spot > low).all() and (spot < high).all() for low, high in occupied):
+            _add_person(scene, rng, *spot, heading, True, base=0.0)
 
 
-def _person(scene: Scene, rng, x, z, heading, walks, base=KERB):
+def _add_person(scene: Scene, rng, x, z, heading, walks, base=KERB):
     height = rng.normal(1.72, 0.08) if rng.random() < 0.9 else rng.uniform(1.0, 1.45)
     person = Person(
         x,
@@ -59,4 +59,4 @@ def _person(scene: Scene, rng, x, z, heading, walks, base=KERB):
         base,
     )
     if np.hypot(x - scene.street.camera_x, z) > 3.0:
-        scene.put(STREET, draw_person, person)
+        scene.add(STREET, draw_person, person)

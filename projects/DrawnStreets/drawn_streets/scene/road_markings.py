@@ -11,11 +11,11 @@ def add_markings(scene: Scene, rng: np.random.Generator):
     """Lines between lanes, at the edges and around parking bays; zebra crossings, rails, arrows."""
     street, marks = scene.street, scene.ground.marks
     wear = rng.uniform(0.55, 0.95)
-    driving = 0.5 * street.lanes * street.lane
+    driving = 0.5 * street.lanes * street.lane_width
     for z0, z1 in street.blocks:
         _patches(marks, rng, street, z0, z1)
         for i in range(1, street.lanes):
-            x = -driving + i * street.lane
+            x = -driving + i * street.lane_width
             centre = 2 * i == street.lanes
             if centre and rng.random() < 0.3:
                 for shift in (-0.13, 0.13):
@@ -32,13 +32,18 @@ def add_markings(scene: Scene, rng: np.random.Generator):
                 marks.append(Mark(rectangle(x - 0.07, x + 0.07, z, z + dash), "white", wear))
         for side in street.sides:
             gutter = sorted(
-                (side.sign * street.half, side.sign * (street.half - rng.uniform(0.1, 0.5)))
+                (
+                    side.sign * street.half_width,
+                    side.sign * (street.half_width - rng.uniform(0.1, 0.5)),
+                )
             )
             marks.append(Mark(rectangle(*gutter, z0 + 2, z1 - 2), "dark", rng.uniform(0.05, 0.35)))
-            edge = side.sign * (street.half - 0.3)
+            edge = side.sign * (street.half_width - 0.3)
             if side.parking:
                 for z in np.arange(z0 + 6, z1 - 5, 5.6):
-                    a, b = sorted((side.sign * street.half, side.sign * (street.half - 2.1)))
+                    a, b = sorted(
+                        (side.sign * street.half_width, side.sign * (street.half_width - 2.1))
+                    )
                     marks.append(Mark(rectangle(a, b, z, z + 0.1), "white", wear * 0.8))
             elif rng.random() < 0.5:
                 colour = "yellow" if rng.random() < 0.5 else "white"
@@ -47,7 +52,7 @@ def add_markings(scene: Scene, rng: np.random.Generator):
                     marks.append(Mark(rectangle(x - 0.05, x + 0.05, z0 + 4, z1 - 4), colour, wear))
         _crossing(marks, rng, street, z1, wear)
     if street.tram:
-        for centre in (-0.5 * street.lane, 0.5 * street.lane):
+        for centre in (-0.5 * street.lane_width, 0.5 * street.lane_width):
             marks.append(Mark(rectangle(centre - 1.1, centre + 1.1, -50, street.end), "patch", 0.5))
             for shift in (-0.72, 0.72):
                 x = centre + shift
@@ -58,14 +63,18 @@ def add_markings(scene: Scene, rng: np.random.Generator):
 def _patches(marks, rng, street: Street, z0: float, z1: float):
     """Repairs in the asphalt, manhole covers, a coloured cycle lane."""
     if rng.random() < 0.15:
-        marks.append(Mark(rectangle(street.half - 1.6, street.half, z0, z1), "bay", 0.8))
+        marks.append(
+            Mark(rectangle(street.half_width - 1.6, street.half_width, z0, z1), "bay", 0.8)
+        )
     for _ in range(rng.poisson((z1 - z0) / 14)):
-        x, z = rng.uniform(-street.half, street.half - 1), rng.uniform(z0, z1)
+        x, z = rng.uniform(-street.half_width, street.half_width - 1), rng.uniform(z0, z1)
         patch = rectangle(x, x + rng.uniform(0.5, 2.2), z, z + rng.uniform(0.6, 7))
         marks.append(Mark(patch, "patch" if rng.random() < 0.6 else "dark", rng.uniform(0.2, 0.6)))
     turn = np.linspace(0, 2 * np.pi, 14, endpoint=False)
     for _ in range(rng.poisson((z1 - z0) / 22)):
-        centre = np.array([rng.uniform(-street.half + 0.6, street.half - 0.6), rng.uniform(z0, z1)])
+        centre = np.array(
+            [rng.uniform(-street.half_width + 0.6, street.half_width - 0.6), rng.uniform(z0, z1)]
+        )
         marks.append(Mark(centre + 0.32 * np.stack([np.cos(turn), np.sin(turn)], 1), "dark", 0.7))
 
 
@@ -74,11 +83,11 @@ def _crossing(marks, rng, street: Street, z: float, wear: float):
     if z > street.end - 12 or rng.random() < 0.15:
         return
     if rng.random() < 0.6:
-        for x in np.arange(-street.half + 0.4, street.half - 0.5, 1.0):
+        for x in np.arange(-street.half_width + 0.4, street.half_width - 0.5, 1.0):
             marks.append(Mark(rectangle(x, x + 0.5, z - 6, z - 3), "white", wear))
-    a, b = sorted((0.1 * street.drive, street.drive * (street.half - 0.4)))
+    a, b = sorted((0.1 * street.driving_side, street.driving_side * (street.half_width - 0.4)))
     marks.append(Mark(rectangle(a, b, z - 7.6, z - 7.2), "white", wear))
-    x = street.drive * 0.5 * street.lane
+    x = street.driving_side * 0.5 * street.lane_width
     shaft = [
         (x - 0.08, z - 14),
         (x + 0.08, z - 14),

@@ -25,7 +25,7 @@ class Side:
     character: str
 
     @property
-    def inner(self) -> float:
+    def depth(self) -> float:
         return self.verge + self.sidewalk
 
 
@@ -33,10 +33,10 @@ class Side:
 class Street:
     """Lengths in metres. ``blocks`` are z ranges of land; other streets cross between them."""
 
-    half: float  # half the carriageway's width
+    half_width: float  # half the carriageway's width
     lanes: int  # driving lanes, both directions together
-    drive: int  # +1: we drive on the right, -1: on the left
-    bend: float
+    driving_side: int  # +1: we drive on the right, -1: on the left
+    curvature: float
     end: float  # z where a block closes the street
     blocks: tuple[tuple[float, float], ...]
     left: Side
@@ -44,7 +44,7 @@ class Street:
     tram: bool
     season: float  # 0 summer .. 1 leafless
     camera_x: float
-    lane: float  # width of a driving lane
+    lane_width: float  # width of a driving lane
     view: str  # from where the camera looks: one of VIEWS
     facing: int  # the side of the street that it looks at, -1 or +1
 
@@ -52,9 +52,9 @@ class Street:
     def sides(self) -> tuple[Side, Side]:
         return self.left, self.right
 
-    def line(self, side: Side) -> float:
+    def building_line(self, side: Side) -> float:
         """x of the building line on a side."""
-        return side.sign * (self.half + side.inner + side.setback)
+        return side.sign * (self.half_width + side.depth + side.setback)
 
     def on_land(self, z: float) -> bool:
         """Whether a block lies beside the street at ``z``, and not a crossing."""
@@ -62,14 +62,15 @@ class Street:
 
     def visible(self, x: float, z: float) -> bool:
         """Whether the sight line from the camera to (x, z) stays between the building lines."""
-        if abs(self.bend) < 1e-5:
-            return self.line(self.left) < x < self.line(self.right)
+        if abs(self.curvature) < 1e-5:
+            return self.building_line(self.left) < x < self.building_line(self.right)
         share = np.linspace(0.1, 1, 10)
-        bent = x + 0.5 * self.bend * z * z
-        across = self.camera_x + (bent - self.camera_x) * share
-        across = across - 0.5 * self.bend * (z * share) ** 2
+        curved = x + 0.5 * self.curvature * z * z
+        across = self.camera_x + (curved - self.camera_x) * share
+        across = across - 0.5 * self.curvature * (z * share) ** 2
         return bool(
-            (across > self.line(self.left)).all() and (across < self.line(self.right)).all()
+            (across > self.building_line(self.left)).all()
+            and (across < self.building_line(self.right)).all()
         )
 
 
@@ -104,39 +105,49 @@ def _blocks(rng: np.random.Generator) -> tuple[list[tuple[float, float]], float]
     return blocks, end
 
 
-def _stand(rng: np.random.Generator, view: str, drive: int, lanes: int, lane: float, half, sides):
+def _camera_position(
+    rng: np.random.Generator,
+    view: str,
+    driving_side: int,
+    lanes: int,
+    lane_width: float,
+    half_width,
+    sides,
+):
     """x of the camera, and the side of the street that it faces."""
     facing = int(rng.choice((-1, 1)))
     if view == "facade":  # from across the street, now and then from its middle
         behind = next(side for side in sides if side.sign == -facing)
-        back = half + behind.inner - 0.5
+        back = half_width + behind.depth - 0.5
         return -facing * back * rng.uniform(0.1, 1.0), facing
     if view == "pavement":
         side = next(side for side in sides if side.sign == facing)
-        return facing * (half + side.verge + side.sidewalk * rng.uniform(0.25, 0.75)), -facing
+        return facing * (half_width + side.verge + side.sidewalk * rng.uniform(0.25, 0.75)), -facing
     own = 0.5 + (lanes > 2) * rng.integers(0, 2) if lanes > 1 else 0.0
-    return drive * lane * own + rng.normal(0, 0.35), facing
+    return driving_side * lane_width * own + rng.normal(0, 0.35), facing
 
 
-def draw_plan(rng: np.random.Generator) -> Street:
+def sample_street(rng: np.random.Generator) -> Street:
     """A street for one picture."""
     first, second = rng.choice(len(CHARACTERS), 2, p=(0.3, 0.22, 0.24, 0.14, 0.10))
     if rng.random() < 0.5:
         second = first
     left, right = _side(rng, -1, CHARACTERS[first]), _side(rng, 1, CHARACTERS[second])
-    lanes, lane = int(rng.choice((1, 2, 2, 2, 2, 3, 4))), rng.uniform(2.7, 3.6)
+    lanes, lane_width = int(rng.choice((1, 2, 2, 2, 2, 3, 4))), rng.uniform(2.7, 3.6)
     tram = bool(rng.random() < 0.24)
     lanes = max(lanes, 4) if tram else lanes
-    half = 0.5 * lanes * lane + 1.1 * ((left.parking > 0) + (right.parking > 0))
+    half_width = 0.5 * lanes * lane_width + 1.1 * ((left.parking > 0) + (right.parking > 0))
     blocks, end = _blocks(rng)
-    drive = 1 if rng.random() < 0.6 else -1
+    driving_side = 1 if rng.random() < 0.6 else -1
     view = str(rng.choice(list(VIEWS), p=list(VIEWS.values())))
-    camera_x, facing = _stand(rng, view, drive, lanes, lane, half, (left, right))
+    camera_x, facing = _camera_position(
+        rng, view, driving_side, lanes, lane_width, half_width, (left, right)
+    )
     return Street(
-        half=half,
+        half_width=half_width,
         lanes=lanes,
-        drive=drive,
-        bend=rng.uniform(-1, 1) / 160 if rng.random() < 0.4 else rng.uniform(-1, 1) / 900,
+        driving_side=driving_side,
+        curvature=rng.uniform(-1, 1) / 160 if rng.random() < 0.4 else rng.uniform(-1, 1) / 900,
         end=end,
         blocks=tuple(blocks),
         left=left,
@@ -144,13 +155,13 @@ def draw_plan(rng: np.random.Generator) -> Street:
         tram=tram,
         season=rng.uniform(-0.5, 1.2),
         camera_x=float(camera_x),
-        lane=lane,
+        lane_width=lane_width,
         view=view,
         facing=facing,
     )
 
 
-def draw_camera(rng: np.random.Generator, street: Street, height: int, width: int) -> Camera:
+def sample_camera(rng: np.random.Generator, street: Street, height: int, width: int) -> Camera:
     """A camera in a car, a van or a hand, looking where the street's plan says."""
     yaw, pitch, field = {
         "ahead": (rng.normal(0, 4), rng.normal(-2, 3), rng.uniform(45, 90)),
@@ -167,5 +178,5 @@ def draw_camera(rng: np.random.Generator, street: Street, height: int, width: in
         yaw=np.deg2rad(yaw),
         pitch=np.deg2rad(pitch),
         roll=np.deg2rad(rng.normal(0, 0.9)),
-        bend=street.bend,
+        curvature=street.curvature,
     )

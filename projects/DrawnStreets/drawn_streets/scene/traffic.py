@@ -9,7 +9,9 @@ from .layout import STREET, Scene
 CLEAR = 6.5  # metres around the camera without vehicles
 
 
-def _vehicle(scene: Scene, rng, kind: str, x: float, z: float, heading: float, taken: list) -> bool:
+def _add_vehicle(
+    scene: Scene, rng, kind: str, x: float, z: float, heading: float, occupied: list
+) -> bool:
     """Put a vehicle there unless it would touch another or the camera."""
     shape = KINDS[kind][rng.integers(len(KINDS[kind]))]
     item = Vehicle(kind, shape, x, z, heading, rng.uniform(0.95, 1.06) if kind == "car" else 1.0)
@@ -23,10 +25,10 @@ def _vehicle(scene: Scene, rng, kind: str, x: float, z: float, heading: float, t
             return False
     elif np.linalg.norm(np.maximum(np.maximum(low - camera, camera - high), 0)) < 2.2:
         return False
-    if any((low < b).all() and (high > a).all() for a, b in taken):
+    if any((low < b).all() and (high > a).all() for a, b in occupied):
         return False
-    taken.append((low, high))
-    scene.put(STREET, draw_vehicle, item)
+    occupied.append((low, high))
+    scene.add(STREET, draw_vehicle, item)
     return True
 
 
@@ -35,21 +37,27 @@ def add_traffic(scene: Scene, rng: np.random.Generator) -> list:
 
     Returns the ground they take: pairs of corners (x, z).
     """
-    street, taken = scene.street, []
+    street, occupied = scene.street, []
     if street.tram:
         side = int(rng.choice((-1, 1)))
-        heading = 0.0 if side == street.drive else np.pi
+        heading = 0.0 if side == street.driving_side else np.pi
         for _ in range(4):
-            if _vehicle(
-                scene, rng, "train", side * 0.5 * street.lane, rng.uniform(20, 75), heading, taken
+            if _add_vehicle(
+                scene,
+                rng,
+                "train",
+                side * 0.5 * street.lane_width,
+                rng.uniform(20, 75),
+                heading,
+                occupied,
             ):
                 break
     bus = rng.random() < 0.6
     trucks = 0.8 if rng.random() < 0.5 else 0.15
     flow = rng.choice((0.4, 1.0, 2.2))
     for i in range(street.lanes):
-        x = (i - 0.5 * (street.lanes - 1)) * street.lane
-        heading = 0.0 if np.sign(x or 1) == street.drive else np.pi
+        x = (i - 0.5 * (street.lanes - 1)) * street.lane_width
+        heading = 0.0 if np.sign(x or 1) == street.driving_side else np.pi
         for z in np.cumsum(rng.exponential(24 / flow, 16)) + rng.uniform(-30, 10):
             if z > street.end - 8:
                 break
@@ -57,96 +65,108 @@ def add_traffic(scene: Scene, rng: np.random.Generator) -> list:
             if bus and z > 8 and rng.random() < 0.3:
                 kind, bus = "bus", False
             if rng.random() < 0.12:
-                put_cycle(
-                    scene, rng, x + rng.normal(0, 0.4), z, heading, taken, motor=rng.random() < 0.4
+                add_cycle(
+                    scene,
+                    rng,
+                    x + rng.normal(0, 0.4),
+                    z,
+                    heading,
+                    occupied,
+                    motor=rng.random() < 0.4,
                 )
             else:
-                _vehicle(
+                _add_vehicle(
                     scene,
                     rng,
                     kind,
                     x + rng.normal(0, 0.15),
                     z,
                     heading + rng.normal(0, 0.02),
-                    taken,
+                    occupied,
                 )
     for side in street.sides:
-        _parked(scene, rng, side, taken, bus, trucks)
+        _add_parked_vehicles(scene, rng, side, occupied, bus, trucks)
     for _ in range(rng.poisson(0.5)):
-        _crossing_vehicle(scene, rng, taken)
+        _add_crossing_vehicle(scene, rng, occupied)
     for _ in range(rng.poisson(1.4)):
         side = street.sides[int(rng.integers(2))]
-        heading = 0.0 if side.sign == street.drive else np.pi
-        x = side.sign * (street.half - (2.6 if side.parking else 0.6))
-        put_cycle(
+        heading = 0.0 if side.sign == street.driving_side else np.pi
+        x = side.sign * (street.half_width - (2.6 if side.parking else 0.6))
+        add_cycle(
             scene,
             rng,
             x,
             rng.uniform(5, 45),
             heading + rng.normal(0, 0.1),
-            taken,
+            occupied,
             motor=rng.random() < 0.25,
         )
-    return taken
+    return occupied
 
 
-def _parked(scene: Scene, rng, side, taken, bus: bool, trucks: float):
+def _add_parked_vehicles(scene: Scene, rng, side, occupied, bus: bool, trucks: float):
     street = scene.street
     if side.parking:
-        x = side.sign * (street.half - 1.05)
+        x = side.sign * (street.half_width - 1.05)
         for z0, z1 in street.blocks:
             for z in np.arange(z0 + 7, z1 - 6, 5.6):
                 if rng.random() < side.parking:
                     kind = "truck" if rng.random() < 0.05 * trucks else "car"
                     if rng.random() < 0.05:
-                        put_cycle(
+                        add_cycle(
                             scene,
                             rng,
                             x,
                             z,
                             side.sign * np.pi / 2 + rng.normal(0, 0.3),
-                            taken,
+                            occupied,
                             motor=True,
                             rider=False,
                         )
                         continue
                     turned = np.pi * (rng.random() < 0.3) + (
-                        0.0 if side.sign == street.drive else np.pi
+                        0.0 if side.sign == street.driving_side else np.pi
                     )
-                    _vehicle(
+                    _add_vehicle(
                         scene,
                         rng,
                         kind,
                         x + rng.normal(0, 0.08),
                         z + rng.normal(0, 0.2),
                         turned,
-                        taken,
+                        occupied,
                     )
     elif bus and rng.random() < 0.6:
-        heading = 0.0 if side.sign == street.drive else np.pi
-        _vehicle(
-            scene, rng, "bus", side.sign * (street.half - 1.5), rng.uniform(14, 45), heading, taken
+        heading = 0.0 if side.sign == street.driving_side else np.pi
+        _add_vehicle(
+            scene,
+            rng,
+            "bus",
+            side.sign * (street.half_width - 1.5),
+            rng.uniform(14, 45),
+            heading,
+            occupied,
         )
 
 
-def _crossing_vehicle(scene: Scene, rng, taken):
+def _add_crossing_vehicle(scene: Scene, rng, occupied):
     """A car that turns into or comes out of a crossing street."""
     gaps = [z1 for _, z1 in scene.street.blocks if 12 < z1 < scene.street.end - 12]
     if gaps:
         z = gaps[int(rng.integers(len(gaps)))] + rng.uniform(3, 6)
         heading = rng.choice((-1, 1)) * np.pi / 2 + rng.normal(0, 0.15)
-        _vehicle(scene, rng, "car", rng.uniform(-14, 14), z, heading, taken)
+        _add_vehicle(scene, rng, "car", rng.uniform(-14, 14), z, heading, occupied)
 
 
-def put_cycle(scene: Scene, rng, x, z, heading, taken, *, motor, rider=True, base=0.0):
+def add_cycle(scene: Scene, rng, x, z, heading, occupied, *, motor, rider=True, base=0.0):
     """Put a two-wheeler there unless it would touch something ``taken`` or the camera."""
     low, high = np.array([x - 0.5, z - 1.1]), np.array([x + 0.5, z + 1.1])
     if np.hypot(x - scene.street.camera_x, z) < 4 or any(
-        (low < b).all() and (high > a).all() for a, b in taken
+        (low < b).all() and (high > a).all() for a, b in occupied
     ):
         return
-    taken.append((low, high))
-    scene.put(
+    occupied.append((low, high))
+    scene.add(
         STREET,
         draw_cycle,
         Cycle(bool(motor), x, z, heading, rider, rng.uniform(0, 2 * np.pi), base),
