@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,15 @@ JPEG_QUALITY = 95
 
 
 def write_streets(
-    root, *, domain="day", count, seed=0, height=512, width=1024, workers=None, image_format="jpg"
+    root: str | Path,
+    *,
+    domain: str = "day",
+    count: int,
+    seed: int = 0,
+    height: int = 512,
+    width: int = 1024,
+    workers: int | None = None,
+    image_format: str = "jpg",
 ) -> Path:
     """Draw ``count`` street scenes of one domain into a folder, with a progress bar.
 
@@ -81,7 +90,9 @@ def write_streets(
     return root
 
 
-def _check(domain, count, seed, height, width, workers, image_format):
+def _check(
+    domain: str, count: int, seed: int, height: int, width: int, workers: int, image_format: str
+) -> None:
     find_domain(domain)
     check_request(seed, 0, height, width)
     if count < 1 or workers < 1:
@@ -116,7 +127,7 @@ def streets_in(root: str | Path) -> dict | None:
     return there
 
 
-def _claim(root: Path, header: dict, count: int):
+def _claim(root: Path, header: dict, count: int) -> None:
     """Refuse a folder that holds anything but an earlier part of this very dataset."""
     there = streets_in(root)
     if there is None:
@@ -133,7 +144,7 @@ def _claim(root: Path, header: dict, count: int):
         )
 
 
-def _map(draw, count: int, workers: int):
+def _map(draw: Callable[[int], np.ndarray], count: int, workers: int) -> Iterator[np.ndarray]:
     """Pixel counts per class of every picture, in any order."""
     if min(workers, count) == 1:
         yield from map(draw, range(count))
@@ -146,7 +157,7 @@ def _map(draw, count: int, workers: int):
         yield from pool.imap_unordered(draw, range(count), chunksize=2)
 
 
-def _one_thread():
+def _one_thread() -> None:
     cv2.setNumThreads(0)
 
 
@@ -179,7 +190,7 @@ def _whole(path: Path, size: tuple[int, int]) -> np.ndarray | None:
         return None
 
 
-def _save(path: Path, image: np.ndarray, options: list[int]):
+def _save(path: Path, image: np.ndarray, options: list[int]) -> None:
     ok, data = cv2.imencode(path.suffix, image, options)
     if not ok:
         raise RuntimeError(f"OpenCV could not encode {path}")
@@ -187,6 +198,6 @@ def _save(path: Path, image: np.ndarray, options: list[int]):
         temporary.write_bytes(data.tobytes())
 
 
-def _save_json(path: Path, content: dict):
+def _save_json(path: Path, content: dict) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,5 +1,6 @@
 """The named looks of a street. A domain changes weather, light and materials, and never a label."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +32,7 @@ class Palette:
             count = rng.integers(2, most + 1)
             return [choices[i] for i in rng.choice(len(choices), min(count, len(choices)), False)]
 
-        def shifted(colours, spread: float) -> tuple:
+        def shifted(colours: Sequence[Colour], spread: float) -> tuple:
             warm, green, bright = rng.normal(0, (0.8 * spread, 0.25 * spread, 1.5 * spread))
             tint = np.exp(np.array([warm, green, -warm]) + bright)
             return tuple(tuple(np.clip(np.array(c) * tint, 8, 250)) for c in colours)

@@ -38,7 +38,7 @@ def plan_scene(rng: np.random.Generator) -> Scene:
     return scene
 
 
-def check_request(seed: int, index: int, height: int, width: int):
+def check_request(seed: int, index: int, height: int, width: int) -> None:
     """A ValueError in one sentence when no picture can be drawn for these numbers."""
     if min(seed, index) < 0:
         raise ValueError(f"seed and index must not be negative, got {seed} and {index}")
@@ -48,7 +48,7 @@ def check_request(seed: int, index: int, height: int, width: int):
 
 def draw_street(
     seed: int, index: int, domain: str | Domain = "day", height: int = 512, width: int = 1024
-):
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw one street scene.
 
     Args:

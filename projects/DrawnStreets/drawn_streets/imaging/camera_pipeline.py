@@ -12,7 +12,9 @@ METER = 8  # pixels, each way, of one cell of the light meter
 LEVELS = 4096  # of the tone curve's table
 
 
-def photograph(picture: np.ndarray, domain: Domain, darkness: float, rng: np.random.Generator):
+def photograph(
+    picture: np.ndarray, domain: Domain, darkness: float, rng: np.random.Generator
+) -> np.ndarray:
     """Take a picture of linear light (H, W, 3) float32, which is used up: (H, W, 3) uint8 RGB."""
     saturation = sample_range(rng, domain.saturation)
     grey = np.full((3, 3), (1 - saturation) / 3) + saturation * np.eye(3)
@@ -27,7 +29,9 @@ def photograph(picture: np.ndarray, domain: Domain, darkness: float, rng: np.ran
     return _jpeg_artifacts(np.take(table, codes), rng)
 
 
-def _exposure(picture, domain: Domain, darkness: float, rng: np.random.Generator) -> float:
+def _exposure(
+    picture: np.ndarray, domain: Domain, darkness: float, rng: np.random.Generator
+) -> float:
     """What a light meter would choose, off by some stops; at night it gives up half way."""
     cells = cv2.resize(picture, None, fx=1 / METER, fy=1 / METER, interpolation=cv2.INTER_AREA)
     light = np.minimum(cells.mean(2), 4.0)

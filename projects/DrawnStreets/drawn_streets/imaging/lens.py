@@ -21,7 +21,7 @@ class Lens:
     bonnet: tuple[float, float] | None = None
 
     @classmethod
-    def sample(cls, rng: np.random.Generator, street: Street):
+    def sample(cls, rng: np.random.Generator, street: Street) -> "Lens":
         """Of the cars' cameras one in four sees the bonnet; four lenses in ten bend."""
         distortion = (
             float(DISTORTIONS[rng.integers(len(DISTORTIONS))]) if rng.random() < 0.4 else 0.0
@@ -31,7 +31,7 @@ class Lens:
             distortion, (rng.uniform(0.02, 0.13), rng.uniform(-0.05, 0.05)) if driven else None
         )
 
-    def draw_bonnet(self, canvas: Canvas):
+    def draw_bonnet(self, canvas: Canvas) -> None:
         """Paint the bonnet, which is labelled as ignored; it mirrors the sky near its rim."""
         if self.bonnet is None:
             return

@@ -4,6 +4,8 @@ The sun's view is an orthographic picture that keeps the height above its own pl
 sun, of whatever comes first. A pixel lies in shadow where something comes before it.
 """
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 
@@ -12,6 +14,8 @@ from ..objects.plants import Plant, silhouette
 from ..render.camera import Camera
 from ..render.canvas import SHIFT, Canvas, to_fixed_point
 from ..render.light import Light
+from ..scene.layout import Item, SceneObject
+from ..types import PixelBox
 
 STEP = 2  # every second pixel is looked up: the half-shadow at the edge is as wide
 REACHES = (13.0, 75.0)  # metres ahead of the camera that a near and a far view of the sun show
@@ -24,7 +28,7 @@ DEPTH |= {14: 3.0, 15: 4.0, 16: 6.0, 17: 0.8, 18: 0.8}
 class ShadowMap:
     """Height towards the sun (SIZE, SIZE) float32 of what the sun sees first; -inf: nothing."""
 
-    def __init__(self, light: Light, camera: Camera, reach: float):
+    def __init__(self, light: Light, camera: Camera, reach: float) -> None:
         sun = light.sun
         right = np.cross([0.0, 1.0, 0.0], sun)
         right /= np.linalg.norm(right)
@@ -49,12 +53,12 @@ class ShadowMap:
         right, bottom = np.minimum(np.ceil(seen[:, :2].max(0)) + 1, SIZE).astype(int)
         return (left, top, right, bottom) if left < right and top < bottom else None
 
-    def _raise(self, box, mask: np.ndarray, plane: np.ndarray | np.float32):
+    def _raise(self, box: PixelBox, mask: np.ndarray, plane: np.ndarray | np.float32) -> None:
         left, top, right, bottom = box
         view = self.height[top:bottom, left:right]
         np.maximum(view, plane, out=view, where=mask > 0)
 
-    def add(self, item):
+    def add(self, item: Item) -> None:
         """Anything that stands in a street."""
         if isinstance(item, Building):
             for face in _solid(item):
@@ -64,7 +68,7 @@ class ShadowMap:
         else:
             self._add_hull(item.corners())
 
-    def _add_flat(self, points: np.ndarray):
+    def _add_flat(self, points: np.ndarray) -> None:
         """A convex flat face, world points (N, 3)."""
         seen = self.project(points)
         box = self._box(seen)
@@ -80,7 +84,7 @@ class ShadowMap:
         cv2.fillConvexPoly(mask, to_fixed_point(seen[:, :2] - (left, top)), 1, cv2.LINE_8, SHIFT)
         self._raise(box, mask, plane.astype(np.float32))
 
-    def _add_hull(self, points: np.ndarray):
+    def _add_hull(self, points: np.ndarray) -> None:
         """The outline of world points (N, 3), as thin as a leaf."""
         seen = self.project(points)
         box = self._box(seen)
@@ -91,7 +95,7 @@ class ShadowMap:
         cv2.fillConvexPoly(mask, to_fixed_point(outline - box[:2]), 1, cv2.LINE_8, SHIFT)
         self._raise(box, mask, np.float32(np.median(seen[:, 2])))
 
-    def _add_plant(self, plant: Plant):
+    def _add_plant(self, plant: Plant) -> None:
         """Trunk and crown, with the gaps between the leaves."""
         tall = plant.height * np.array([0.0, 1.0])
         axis = np.stack([np.full(2, plant.x), tall, np.full(2, plant.z)], 1)
@@ -126,7 +130,7 @@ class ShadowMap:
         return cv2.remap(self.height, column, row, cv2.INTER_NEAREST, borderValue=-np.inf), height
 
 
-def _solid(building: Building):
+def _solid(building: Building) -> Iterator[np.ndarray]:
     """The flat faces of a house that can hide the sun."""
     x0, x1, z0, z1 = building.x0, building.x1, building.z0, building.z1
     top = building.corners()[:, 1].max()
@@ -136,7 +140,7 @@ def _solid(building: Building):
         yield np.array([(xa, 0, za), (xb, 0, zb), (xb, top, zb), (xa, top, za)])
 
 
-def shadow_mask(canvas: Canvas, objects) -> np.ndarray:
+def shadow_mask(canvas: Canvas, objects: list[SceneObject]) -> np.ndarray:
     """How much of the sun each pixel misses, (H, W) float32 0..1; ``things`` cast the shadows."""
     camera = canvas.camera
     near, far = (ShadowMap(canvas.light, camera, reach) for reach in REACHES)

@@ -10,7 +10,7 @@ SKY = 10
 STEP = 4  # the sky is soft: every fourth pixel is computed
 
 
-def paint_sky(canvas: Canvas, clouds: float, strength: float, rng: np.random.Generator):
+def paint_sky(canvas: Canvas, clouds: float, strength: float, rng: np.random.Generator) -> None:
     """Fill the whole canvas with sky; ``clouds`` is their share, ``strength`` the sun's."""
     rays = np.dstack([canvas.camera.ray(axis, step=STEP) for axis in range(3)])
     rays = rays / np.linalg.norm(rays, axis=2, keepdims=True)

@@ -8,6 +8,8 @@ import numpy as np
 from ..domains import Domain, sample_range
 from ..render import textures
 from ..render.canvas import Canvas
+from ..scene.layout import SceneObject
+from ..types import Vector
 from .shadows import shadow_mask
 from .sky import SKY
 
@@ -15,7 +17,12 @@ COARSE = 4  # light at night varies slowly: it is computed on every fourth pixel
 
 
 def radiance(
-    canvas: Canvas, domain: Domain, darkness: float, shadow_casters, lamps, rng: np.random.Generator
+    canvas: Canvas,
+    domain: Domain,
+    darkness: float,
+    shadow_casters: list[SceneObject],
+    lamps: list[np.ndarray],
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """The light that arrives at the camera, linear, (H, W, 3) float32; white paper by day is 1.
 
@@ -56,12 +63,14 @@ def radiance(
     return picture
 
 
-def _constant_image(like: np.ndarray, colour) -> np.ndarray:
+def _constant_image(like: np.ndarray, colour: Vector) -> np.ndarray:
     """A picture of one colour."""
     return cv2.merge([np.full(like.shape[:2], value, np.float32) for value in colour])
 
 
-def _night_light(canvas: Canvas, inverse, darkness: float, lamps, sky) -> np.ndarray:
+def _night_light(
+    canvas: Canvas, inverse: np.ndarray, darkness: float, lamps: list[np.ndarray], sky: np.ndarray
+) -> np.ndarray:
     """RGB factor (H, W, 3): a little sky, pools under street lamps, our own headlights."""
     camera = canvas.camera
     rays = [camera.ray(axis, step=COARSE) for axis in range(3)]

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..render import textures
 from ..render.canvas import Canvas
+from ..types import Vector
 from .ground import KERB
 
 WALL, FENCE, VEGETATION = 3, 4, 8
@@ -81,7 +82,7 @@ def _shade(height: int, width: int) -> np.ndarray:
     return np.repeat(np.linspace(134, 92, height).astype(np.uint8)[:, None], width, 1)
 
 
-def draw_barrier(canvas: Canvas, barrier: Barrier):
+def draw_barrier(canvas: Canvas, barrier: Barrier) -> None:
     """Paint the side that faces the camera, and the top of a wall or hedge."""
     camera = canvas.camera
     colour, material = _paint_of(canvas, barrier)
@@ -120,7 +121,9 @@ def draw_barrier(canvas: Canvas, barrier: Barrier):
     canvas.draw_texture(ends[0], ends[1], down, picture, surface, normal=normal, cover=cover)
 
 
-def _top(canvas: Canvas, ends: np.ndarray, normal: np.ndarray, colour, surface: int, depth: float):
+def _top(
+    canvas: Canvas, ends: np.ndarray, normal: np.ndarray, colour: Vector, surface: int, depth: float
+) -> None:
     back = ends - normal * depth
     points = canvas.camera.to_camera(np.array([ends[0], ends[1], back[1], back[0]]))
     canvas.draw_polygon(

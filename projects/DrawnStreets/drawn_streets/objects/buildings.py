@@ -1,5 +1,6 @@
 """Buildings: boxes with facades, roofs and chimneys."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -8,6 +9,7 @@ import numpy as np
 from ..render import textures
 from ..render.canvas import Canvas
 from ..render.mesh import Mesh, MeshBuilder, draw_mesh
+from ..types import Point
 from .facade import FacadePaint, FacadeStyle, paint_facade
 from .ground import KERB
 
@@ -35,7 +37,7 @@ class Building:
             [[x, y, z] for x in (self.x0, self.x1) for y in (0.0, top) for z in (self.z0, self.z1)]
         )
 
-    def faces(self):
+    def faces(self) -> Iterator[tuple[str, Point, Point, Point, Point]]:
         """(name, top left corner, right, down, outward normal) of the faces that can look at us."""
         x0, x1, z0, z1 = self.x0, self.x1, self.z0, self.z1
         top = KERB + self.style.height
@@ -44,7 +46,7 @@ class Building:
         yield "left", (x0, top, z1), (x0, top, z0), (x0, KERB, z1), (-1, 0, 0)
 
 
-def draw_building(canvas: Canvas, building: Building):
+def draw_building(canvas: Canvas, building: Building) -> None:
     """Paint the faces that look at the camera, then roof and chimneys."""
     camera, rng = canvas.camera, canvas.colour_rng
     paint = FacadePaint.sample(rng, canvas.palette)
@@ -81,7 +83,7 @@ def draw_building(canvas: Canvas, building: Building):
         _chimneys(canvas, building, paint, seed)
 
 
-def _roof(canvas: Canvas, b: Building, paint: FacadePaint, colour: np.ndarray):
+def _roof(canvas: Canvas, b: Building, paint: FacadePaint, colour: np.ndarray) -> None:
     """A gable whose ridge runs along the main front."""
     camera = canvas.camera
     low, high = KERB + b.style.height, KERB + b.style.height + b.roof
@@ -148,7 +150,7 @@ def _chimney() -> Mesh:
     return builder.mesh()
 
 
-def _chimneys(canvas: Canvas, b: Building, paint: FacadePaint, seed: int):
+def _chimneys(canvas: Canvas, b: Building, paint: FacadePaint, seed: int) -> None:
     top = KERB + b.style.height + b.roof
     rng = np.random.default_rng(seed)
     for i in range(b.chimneys):
@@ -164,7 +166,9 @@ def _chimneys(canvas: Canvas, b: Building, paint: FacadePaint, seed: int):
         )
 
 
-def _awning(canvas: Canvas, b: Building, name: str, paint: FacadePaint, rng):
+def _awning(
+    canvas: Canvas, b: Building, name: str, paint: FacadePaint, rng: np.random.Generator
+) -> None:
     """A sloping cloth over the shop window."""
     y = KERB + b.style.storey - 0.35
     stripe = (230, 226, 214) if rng.random() < 0.5 else paint.shop * 0.7

@@ -1,5 +1,6 @@
 """The shapes of cars, in metres, front towards +z."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -75,7 +76,7 @@ def car_mesh(car: CarShape) -> Mesh:
     return b.mesh()
 
 
-def _lower_body(b: MeshBuilder, car: CarShape):
+def _lower_body(b: MeshBuilder, car: CarShape) -> None:
     """Cross sections from nose to tail, joined; bonnet and boot fall off to the ends."""
     (rear, front), half, belt, nose = car.ends, car.half, car.belt, car.nose
     inside = np.array([0.0, 0.5, 0.0])
@@ -113,12 +114,12 @@ def _lower_body(b: MeshBuilder, car: CarShape):
         b.face(cap, "body", inside=inside, tone=0.92)
 
 
-def flank_wheels(b: MeshBuilder, half: float, axles, radius: float):
+def flank_wheels(b: MeshBuilder, half: float, axles: Sequence[float], radius: float) -> None:
     """Arch, tyre and rim on both flanks at each axle."""
     arch = np.linspace(-0.15, np.pi + 0.15, 9)
     full = np.linspace(0, 2 * np.pi, 14, endpoint=False)
 
-    def disc(angles, x, z, size):
+    def disc(angles: np.ndarray, x: float, z: float, size: float) -> np.ndarray:
         y = radius + size * radius * np.sin(angles)
         return np.stack([np.full(len(angles), x), y, z + size * radius * np.cos(angles)], 1)
 
@@ -145,7 +146,7 @@ def _cabin_side(car: CarShape) -> np.ndarray:
     )
 
 
-def _cabin(b: MeshBuilder, car: CarShape):
+def _cabin(b: MeshBuilder, car: CarShape) -> None:
     """Pillars, an arched roof, windscreen and rear window, each with a paler upper part."""
     side = _cabin_side(car)
     mirror = np.array([-1.0, 1, 1])
@@ -168,7 +169,7 @@ def _cabin(b: MeshBuilder, car: CarShape):
         b.face([left, right, glass[2], glass[3]], "sheen", inside=inside, detail=True)
 
 
-def _side_windows(b: MeshBuilder, car: CarShape):
+def _side_windows(b: MeshBuilder, car: CarShape) -> None:
     """Panes between the pillars, gaps of the doors."""
     side, half = _cabin_side(car), car.half
     inside = side.mean(0) * (0, 1, 1)
@@ -187,7 +188,7 @@ def _side_windows(b: MeshBuilder, car: CarShape):
         b.mirrored_faces(gap, "dark", inside=np.zeros(3), detail=True)
 
 
-def _lamps_and_plates(b: MeshBuilder, car: CarShape):
+def _lamps_and_plates(b: MeshBuilder, car: CarShape) -> None:
     """Lamps, grille, bumpers and number plates."""
     half, nose, belt = car.half, car.nose, car.belt
     rear, front = car.ends[0] - 0.005, car.ends[1] + 0.005

@@ -6,7 +6,9 @@ from functools import partial
 import cv2
 import numpy as np
 
+from ..domains import Palette
 from ..render import textures
+from ..types import Vector
 
 SHINE = 235  # how strongly a lit window glows at night
 WARM = np.array([255.0, 220, 160])  # light behind a window
@@ -45,7 +47,7 @@ class FacadePaint:
     shop: np.ndarray
 
     @classmethod
-    def sample(cls, rng: np.random.Generator, palette):
+    def sample(cls, rng: np.random.Generator, palette: Palette) -> "FacadePaint":
         wall = np.array(palette.facades[rng.integers(len(palette.facades))], float)
         wall = np.clip(wall * rng.uniform(0.86, 1.1) + rng.normal(0, 5, 3), 20, 250)
         material = palette.materials[rng.integers(len(palette.materials))]
@@ -70,8 +72,14 @@ class FacadePaint:
 
 
 def paint_facade(
-    style: FacadeStyle, paint: FacadePaint, width: float, density: int, *, rng, lit: float
-):
+    style: FacadeStyle,
+    paint: FacadePaint,
+    width: float,
+    density: int,
+    *,
+    rng: np.random.Generator,
+    lit: float,
+) -> np.ndarray:
     """The facade ``width`` metres wide at ``density`` pixels per metre: RGBE (h, w, 4) uint8.
 
     ``look`` decides every colour; ``lit`` is the share of windows with the lights on.
@@ -109,7 +117,9 @@ def paint_facade(
     return wall
 
 
-def _clutter(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, rng):
+def _clutter(
+    pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, rng: np.random.Generator
+) -> None:
     """What people hang on walls: drain pipes, boxes, lamps, hanging signs, posters, cables."""
     bottom = style.height
     for x in rng.uniform(0, width, rng.integers(0, 2 + int(width / 9))):
@@ -126,7 +136,14 @@ def _clutter(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, 
         pen.rect(0, y, width, y + 0.04, paint.wall * 0.45)
 
 
-def _storeys(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, rng, lit: float):
+def _storeys(
+    pen: "_Pen",
+    style: FacadeStyle,
+    paint: FacadePaint,
+    width: float,
+    rng: np.random.Generator,
+    lit: float,
+) -> None:
     """Rows of windows, each one of three, with bands between storeys and balconies below."""
     upper = style.storeys - (1 if style.ground == "shop" else 0)
     windows = [_window(style, paint, pen.density, rng, lit) for _ in range(6)]
@@ -155,7 +172,9 @@ def _storeys(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, 
             pen.bar(top - 0.5, top - 0.38, paint.trim * 0.95)
 
 
-def _pilasters(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, pitch: float, bays: int):
+def _pilasters(
+    pen: "_Pen", style: FacadeStyle, paint: FacadePaint, pitch: float, bays: int
+) -> None:
     """Flat columns between the bays, lit on one edge and dark on the other."""
     for bay in range(bays + 1):
         x = bay * pitch
@@ -167,11 +186,13 @@ def _pilasters(pen: "_Pen", style: FacadeStyle, paint: FacadePaint, pitch: float
 class _Pen:
     """Paints rectangles on a texture in metres from its top left corner."""
 
-    def __init__(self, image: np.ndarray, density: int):
+    def __init__(self, image: np.ndarray, density: int) -> None:
         self.image, self.density = image, density
         self.fine = density >= 12  # whether small parts are worth painting
 
-    def rect(self, x0, y0, x1, y1, colour, shine=0):
+    def rect(
+        self, x0: float, y0: float, x1: float, y1: float, colour: Vector, shine: int = 0
+    ) -> None:
         scale = self.density
         left, top = max(int(x0 * scale + 0.5), 0), max(int(y0 * scale + 0.5), 0)
         right, low = max(int(x1 * scale + 0.5), left + 1), max(int(y1 * scale + 0.5), top + 1)
@@ -179,23 +200,23 @@ class _Pen:
         colour = [min(max(value, 0), 255) for value in (red, green, blue)]
         self.image[top:low, left:right] = (*colour, shine)
 
-    def bar(self, y0, y1, colour):
+    def bar(self, y0: float, y1: float, colour: Vector) -> None:
         self.rect(0, y0, self.image.shape[1] / self.density, y1, colour)
 
-    def darken(self, x0, y0, x1, y1, factor: float):
+    def darken(self, x0: float, y0: float, x1: float, y1: float, factor: float) -> None:
         """Put a rectangle into the shade."""
         left, top = max(int(x0 * self.density + 0.5), 0), max(int(y0 * self.density + 0.5), 0)
         part = self.image[top : int(y1 * self.density + 0.5), left : int(x1 * self.density + 0.5)]
         if part.size:
             part[..., :3] = cv2.convertScaleAbs(np.ascontiguousarray(part[..., :3]), alpha=factor)
 
-    def stamp(self, picture: np.ndarray, x: float, y: float):
+    def stamp(self, picture: np.ndarray, x: float, y: float) -> None:
         left, top = max(int(x * self.density + 0.5), 0), max(int(y * self.density + 0.5), 0)
         target = self.image[top : top + picture.shape[0], left : left + picture.shape[1]]
         target[:] = picture[: target.shape[0], : target.shape[1]]
 
 
-def _stain(span, start: int, height: int, width: int) -> np.ndarray:
+def _stain(span: np.ndarray, start: int, height: int, width: int) -> np.ndarray:
     """Large soft stains (uint8, 128 = 1), darker towards the ground."""
     rows = (np.arange(height) * (span[0] / height)).astype(int) % 512
     columns = (np.arange(width) * (span[1] / width) + start).astype(int) % 512
@@ -204,7 +225,9 @@ def _stain(span, start: int, height: int, width: int) -> np.ndarray:
     return cv2.subtract(stain, np.repeat(fall.astype(np.uint8)[:, None], width, 1))
 
 
-def _window(style: FacadeStyle, paint: FacadePaint, density: int, rng, lit: float) -> np.ndarray:
+def _window(
+    style: FacadeStyle, paint: FacadePaint, density: int, rng: np.random.Generator, lit: float
+) -> np.ndarray:
     """One window with its surround, sill, reveal, panes, curtains or blinds."""
     width, height = style.window
     size = (max(int((height + 0.3) * density), 3), max(int((width + 0.2) * density), 2), 4)
@@ -242,7 +265,7 @@ def _window(style: FacadeStyle, paint: FacadePaint, density: int, rng, lit: floa
     return pen.image
 
 
-def _door(pen: _Pen, paint: FacadePaint, x: float, rng):
+def _door(pen: _Pen, paint: FacadePaint, x: float, rng: np.random.Generator) -> None:
     colour = paint.shop * rng.uniform(0.6, 1.0)
     bottom = pen.image.shape[0] / pen.density
     pen.rect(x - 0.68, bottom - 2.6, x + 0.68, bottom, paint.trim)
@@ -254,7 +277,7 @@ def _door(pen: _Pen, paint: FacadePaint, x: float, rng):
     pen.rect(x - 0.8, bottom - 0.12, x + 0.8, bottom, paint.trim * 0.8)
 
 
-def _balcony(pen: _Pen, x: float, y: float, width: float):
+def _balcony(pen: _Pen, x: float, y: float, width: float) -> None:
     dark = (48, 48, 52)
     pen.rect(x, y - 0.1, x + width, y + 0.12, (168, 164, 158))
     pen.rect(x, y + 0.12, x + width, y + 0.24, (70, 68, 66))
@@ -263,7 +286,15 @@ def _balcony(pen: _Pen, x: float, y: float, width: float):
         pen.rect(bar, y - 0.95, bar + 0.03, y - 0.1, dark)
 
 
-def _shop(pen: _Pen, paint: FacadePaint, width: float, top: float, height: float, rng, lit: float):
+def _shop(
+    pen: _Pen,
+    paint: FacadePaint,
+    width: float,
+    top: float,
+    height: float,
+    rng: np.random.Generator,
+    lit: float,
+) -> None:
     """A shop front: sign board with strokes for letters, goods behind glass, a door, a plinth."""
     pen.rect(0, top, width, height, paint.shop * 0.5)
     pen.rect(0.15, top + 0.15, width - 0.15, top + 0.8, paint.shop)

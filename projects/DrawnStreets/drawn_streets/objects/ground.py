@@ -8,6 +8,7 @@ import numpy as np
 from ..render import textures
 from ..render.camera import NEAR, clip_near
 from ..render.canvas import SHIFT, Canvas, modulate, to_fixed_point
+from ..types import Vector
 
 KERB = 0.12  # metres by which land stands above the carriageway
 ROAD, SIDEWALK, TERRAIN = 0, 1, 9
@@ -58,7 +59,7 @@ def rectangle(x0: float, x1: float, z0: float, z1: float, step: float = 5.0) -> 
     return np.concatenate([left, right[::-1]])
 
 
-def rounded(x0, x1, z0, z1, radius: float, sign: int) -> np.ndarray:
+def rounded(x0: float, x1: float, z0: float, z1: float, radius: float, sign: int) -> np.ndarray:
     """A rectangle with round corners next to the street: at x0 for sign > 0, else at x1."""
     turn = np.linspace(0, np.pi / 2, 6)
     near = np.stack([radius - radius * np.sin(turn), radius - radius * np.cos(turn)], 1)
@@ -75,7 +76,7 @@ def _lift(outline: np.ndarray, y: float) -> np.ndarray:
     return np.stack([outline[:, 0], np.full(len(outline), y), outline[:, 1]], 1)
 
 
-def _fill(canvas: Canvas, world: np.ndarray, colour, surface):
+def _fill(canvas: Canvas, world: np.ndarray, colour: Vector | None, surface: int | None) -> None:
     """Fill a flat polygon that need not be convex."""
     points = canvas.camera.to_camera(world)
     if points[:, 2].max() <= NEAR:
@@ -130,7 +131,7 @@ def _colours(canvas: Canvas, ground: Ground) -> dict[str, np.ndarray]:
     return shown
 
 
-def paint_ground(canvas: Canvas, ground: Ground):
+def paint_ground(canvas: Canvas, ground: Ground) -> None:
     """Paint everything flat."""
     camera, colours = canvas.camera, _colours(canvas, ground)
     level = camera.level(KERB)
@@ -159,7 +160,7 @@ def paint_ground(canvas: Canvas, ground: Ground):
     _roughen(canvas, top, kinds, ground)
 
 
-def _kerb(canvas: Canvas, patch: Patch, colour, surface: int):
+def _kerb(canvas: Canvas, patch: Patch, colour: Vector, surface: int) -> None:
     """The upright faces along a block's edge that are near enough to show."""
     here, there = patch.outline, np.roll(patch.outline, -1, 0)
     near = np.hypot(*(here - canvas.camera.position[[0, 2]]).T) < 70
@@ -177,7 +178,7 @@ def _first_row(canvas: Canvas) -> int:
     return int(np.clip(camera.horizon() - slope - 1, 0, camera.height - 1))
 
 
-def _roughen(canvas: Canvas, top: int, kinds: dict[int, str], ground: Ground):
+def _roughen(canvas: Canvas, top: int, kinds: dict[int, str], ground: Ground) -> None:
     """Multiply the ground by its materials' textures, fading where a pixel spans many grains."""
     camera = canvas.camera
     fall = np.maximum(-camera.ray(1, top), 1e-3)
@@ -213,7 +214,7 @@ def _tile(tile: np.ndarray, x: np.ndarray, z: np.ndarray, metres: int) -> np.nda
     return np.take((tile.astype(np.float32) - 128).ravel(), rows * size + columns)
 
 
-def draw_contact_shadow(canvas: Canvas, corners: np.ndarray, strength: float = 0.6):
+def draw_contact_shadow(canvas: Canvas, corners: np.ndarray, strength: float = 0.6) -> None:
     """A soft dark patch on the ground under a thing: world corners (4, 3), in colour only."""
     centre = corners.mean(0)
     points = clip_near(canvas.camera.to_camera(centre + (corners - centre) * 1.02))

@@ -6,7 +6,7 @@ from ..render.mesh import Mesh, MeshBuilder
 from .cars import flank_wheels
 
 
-def _truck_cab(b: MeshBuilder, half, height, z0, z1):
+def _truck_cab(b: MeshBuilder, half: float, height: float, z0: float, z1: float) -> None:
     b.box((-half, 0.45, z0), (half, height, z1), "body")
     b.end_panel(
         z1 + 0.01, -half * 0.9, half * 0.9, height * 0.56, height * 0.9, "glass", detail=False
@@ -34,7 +34,7 @@ def _truck_cab(b: MeshBuilder, half, height, z0, z1):
     b.side_panel(half + 0.01, height * 0.2, height * 0.9, z0 + 0.12, z0 + 0.15, "dark")
 
 
-def _cargo(b: MeshBuilder, half, low, height, z0, z1):
+def _cargo(b: MeshBuilder, half: float, low: float, height: float, z0: float, z1: float) -> None:
     b.box((-half, low, z0), (half, height, z1), "cargo")
     b.side_panel(
         half + 0.01,
@@ -95,7 +95,16 @@ def pickup() -> Mesh:
     return b.mesh()
 
 
-def _window_row(b: MeshBuilder, half, low, high, z0, z1, count, gap=0.12):
+def _window_row(
+    b: MeshBuilder,
+    half: float,
+    low: float,
+    high: float,
+    z0: float,
+    z1: float,
+    count: int,
+    gap: float = 0.12,
+) -> None:
     pitch = (z1 - z0) / count
     for i in range(count):
         start, end = z0 + i * pitch + gap / 2, z0 + (i + 1) * pitch - gap / 2

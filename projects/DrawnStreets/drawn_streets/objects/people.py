@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
@@ -9,7 +10,13 @@ from ..render import textures
 from ..render.camera import NEAR
 from ..render.canvas import Canvas
 from ..render.mesh import draw_hull, draw_rods, to_world
+from ..types import Vector
 from .ground import KERB, draw_contact_shadow
+
+Joints: TypeAlias = dict[str, np.ndarray]
+Clothes: TypeAlias = dict[str, np.ndarray]
+#: Start, end, radius (one, or one at each end) and colour of a rod.
+Rod: TypeAlias = tuple[Vector, Vector, Vector | float, Vector]
 
 PERSON, RIDER, MOTORCYCLE, BICYCLE = 11, 12, 17, 18
 SKIN = ((226, 184, 154), (206, 158, 126), (160, 112, 82), (110, 74, 54), (236, 200, 172))
@@ -54,7 +61,7 @@ class Cycle:
         return to_world(points, (self.x, self.base, self.z), self.heading)
 
 
-def _clothes(canvas: Canvas) -> dict[str, np.ndarray]:
+def _clothes(canvas: Canvas) -> Clothes:
     rng, palette = canvas.colour_rng, canvas.palette
     choose = lambda colours: np.array(colours[rng.integers(len(colours))], float)  # noqa: E731
     return {
@@ -67,7 +74,7 @@ def _clothes(canvas: Canvas) -> dict[str, np.ndarray]:
     }
 
 
-def _walking(person: Person) -> dict[str, np.ndarray]:
+def _walking(person: Person) -> Joints:
     """Joints for a body of 1.75 m that walks along +z; index 0 = left (x < 0)."""
     joints = {"neck": np.array([0, 1.47, 0.02]), "head": np.array([0, 1.62, 0.04])}
     for side, sign in ((0, -1), (1, 1)):
@@ -95,7 +102,7 @@ def _walking(person: Person) -> dict[str, np.ndarray]:
     return {name: joint - (0, lowest, 0) for name, joint in joints.items()}
 
 
-def _riding(motor: bool, phase: float) -> dict[str, np.ndarray]:
+def _riding(motor: bool, phase: float) -> Joints:
     """Joints of somebody in the saddle; feet on the pedals or rests, hands on the bar."""
     hips, lean = (0.86, 0.18) if motor else (0.98, 0.30)
     joints = {
@@ -126,7 +133,7 @@ def _riding(motor: bool, phase: float) -> dict[str, np.ndarray]:
     return joints
 
 
-def _limbs(joints, clothes, side):
+def _limbs(joints: Joints, clothes: Clothes, side: int) -> tuple[list[Rod], list[Rod]]:
     """Rods (start, end, radii, colour) of one leg and of one arm."""
     hip, knee, ankle, toe, shoulder, elbow, wrist = (
         joints[f"{name}{side}"]
@@ -146,7 +153,17 @@ def _limbs(joints, clothes, side):
     return leg, arm
 
 
-def _draw_body(canvas, joints, clothes, surface, item, scale=1.0, *, coat=False, bag=False):
+def _draw_body(
+    canvas: Canvas,
+    joints: Joints,
+    clothes: Clothes,
+    surface: int,
+    item: Person | Cycle,
+    scale: float = 1.0,
+    *,
+    coat: bool = False,
+    bag: bool = False,
+) -> None:
     """Far limbs, torso, head, near limbs; ``joints`` stand at the origin and look along +z."""
     position = np.array([item.x, item.base, item.z])
     place = partial(to_world, position=position, heading=item.heading, scale=scale)
@@ -159,7 +176,7 @@ def _draw_body(canvas, joints, clothes, surface, item, scale=1.0, *, coat=False,
     facing = depth[1] > depth[0]  # we see the face and not the back
     pack = [(chest + back, chest + back + 0.7 * (waist - chest), (0.15, 0.16), clothes["bag"])]
 
-    def rods(parts):
+    def rods(parts: list[Rod]) -> None:
         starts, ends, radii, colours = zip(*parts, strict=True)
         ends = place(np.array(ends))
         draw_rods(canvas, place(np.array(starts)), ends, np.array(radii) * scale, colours, surface)
@@ -182,7 +199,7 @@ def _draw_body(canvas, joints, clothes, surface, item, scale=1.0, *, coat=False,
     )
 
 
-def draw_person(canvas: Canvas, person: Person):
+def draw_person(canvas: Canvas, person: Person) -> None:
     """Paint somebody on foot."""
     clothes = _clothes(canvas)
     position = np.array([person.x, person.base, person.z])
@@ -200,14 +217,14 @@ def draw_person(canvas: Canvas, person: Person):
     _cloth_grain(canvas, surface, position)
 
 
-def _cloth_grain(canvas: Canvas, surface: int, position):
+def _cloth_grain(canvas: Canvas, surface: int, position: Vector) -> None:
     spread = np.array([[-0.6, 0, 0], [0.6, 2.0, 0]])
     box = canvas.camera.project(canvas.camera.to_camera(position + spread))
     if abs(box[0, 1] - box[1, 1]) > 40:
         canvas.grain(surface, np.stack([box.min(0), box.max(0)]), textures.grain(1.1, 62, 0.1))
 
 
-def draw_cycle(canvas: Canvas, cycle: Cycle):
+def draw_cycle(canvas: Canvas, cycle: Cycle) -> None:
     """Paint a two-wheeler, and its rider as a surface of its own."""
     position = np.array([cycle.x, cycle.base, cycle.z])
     depth = float(canvas.camera.to_camera(position)[2])
@@ -225,7 +242,7 @@ def draw_cycle(canvas: Canvas, cycle: Cycle):
         _cloth_grain(canvas, rider, position)
 
 
-def _wheels(canvas: Canvas, cycle: Cycle, position, surface: int):
+def _wheels(canvas: Canvas, cycle: Cycle, position: Vector, surface: int) -> None:
     """Spoked rings or solid discs; the label takes the whole disc."""
     radius, base = (0.31, 0.68) if cycle.motor else (0.34, 0.52)
     turn = np.linspace(0, 2 * np.pi, 20, endpoint=False)
@@ -260,7 +277,7 @@ def _wheels(canvas: Canvas, cycle: Cycle, position, surface: int):
         ) if abs(np.ptp(pixels[:, 0])) < 0.25 * scale else None
 
 
-def _rods(canvas, cycle, position, rods, surface):
+def _rods(canvas: Canvas, cycle: Cycle, position: Vector, rods: list[Rod], surface: int) -> None:
     starts, ends, radii, colours = zip(*rods, strict=True)
     draw_rods(
         canvas,
@@ -272,7 +289,9 @@ def _rods(canvas, cycle, position, rods, surface):
     )
 
 
-def _bicycle(canvas, cycle, position, tint, surface):
+def _bicycle(
+    canvas: Canvas, cycle: Cycle, position: Vector, tint: np.ndarray, surface: int
+) -> None:
     rear, crank, saddle = (0, 0.34, -0.52), (0, 0.30, -0.05), (0, 0.88, -0.22)
     head, front, dark = (0, 0.85, 0.36), (0, 0.34, 0.52), (30, 30, 32)
     _rods(
@@ -296,7 +315,9 @@ def _bicycle(canvas, cycle, position, tint, surface):
     )
 
 
-def _motorcycle(canvas, cycle, position, tint, surface):
+def _motorcycle(
+    canvas: Canvas, cycle: Cycle, position: Vector, tint: np.ndarray, surface: int
+) -> None:
     dark, steel = (28, 28, 30), (120, 122, 126)
     lamp = (255, 244, 214, 255) if canvas.lit else (214, 216, 214, 0)
     _rods(

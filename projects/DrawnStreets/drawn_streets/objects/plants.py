@@ -65,7 +65,7 @@ def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
     return tuple(levels)
 
 
-def render_plants():
+def render_plants() -> None:
     """Make every cut-out now, and not when it is first painted."""
     for kind, variants in VARIANTS.items():
         for variant in range(variants):
@@ -79,7 +79,7 @@ def silhouette(plant: Plant, height: int) -> np.ndarray:
     return np.ascontiguousarray(level[..., 1])
 
 
-def _bare_tree(size: int, rng) -> tuple[np.ndarray, np.ndarray]:
+def _bare_tree(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Trunk, branches and twigs: grown with room to spare, then cropped around the trunk."""
     room = 2 * size
     tone, alpha = np.zeros((room, room), np.uint8), np.zeros((room, room), np.uint8)
@@ -90,7 +90,16 @@ def _bare_tree(size: int, rng) -> tuple[np.ndarray, np.ndarray]:
     return tuple(cv2.resize(image[crop], (size, size)) for image in (tone, alpha))
 
 
-def _draw_branch(tone, alpha, rng, start, angle, length, width, depth):
+def _draw_branch(
+    tone: np.ndarray,
+    alpha: np.ndarray,
+    rng: np.random.Generator,
+    start: tuple[float, float],
+    angle: float,
+    length: float,
+    width: float,
+    depth: int,
+) -> None:
     """A branch and its twigs, in pixels."""
     end = (start[0] + length * np.cos(angle), start[1] + length * np.sin(angle))
     line = [tuple(round(v * 8) for v in p) for p in (start, end)]
@@ -106,7 +115,7 @@ def _draw_branch(tone, alpha, rng, start, angle, length, width, depth):
         _draw_branch(tone, alpha, rng, end, angle + turn, length * shrink, width * 0.62, depth - 1)
 
 
-def _outline(kind: str, count: int, rng) -> np.ndarray:
+def _outline(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
     """Centres of leaf clusters (count, 2) in the unit square, y up."""
     turn, radius = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.uniform(0, 1, count))
     if kind == "conifer":  # tiers that narrow towards the tip
@@ -125,7 +134,7 @@ def _outline(kind: str, count: int, rng) -> np.ndarray:
     )
 
 
-def _leafy_crown(tone, alpha, rng, kind):
+def _leafy_crown(tone: np.ndarray, alpha: np.ndarray, rng: np.random.Generator, kind: str) -> None:
     """Clusters of leaves from the back to the front: dark inside and below, bright above."""
     size = tone.shape[0]
     centres = _outline(kind, CLUSTERS[kind], rng)
@@ -176,7 +185,7 @@ def _ramp(canvas: Canvas, plant: Plant) -> np.ndarray:
     return shown.astype(np.uint8)
 
 
-def draw_plant(canvas: Canvas, plant: Plant):
+def draw_plant(canvas: Canvas, plant: Plant) -> None:
     """Paint trunk and crown; all of it is vegetation, the gaps between leaves as well."""
     foot = np.array([plant.x, KERB, plant.z])
     ramp = _ramp(canvas, plant)

@@ -8,6 +8,7 @@ import numpy as np
 from ..render.camera import NEAR
 from ..render.canvas import Canvas
 from ..render.mesh import Mesh, MeshBuilder, draw_mesh, draw_rods, to_world
+from ..types import Vector
 from .ground import KERB
 
 POLE, LIGHT, SIGN, IGNORE = 5, 6, 7, 255
@@ -38,7 +39,7 @@ class Post:
         return np.array([[self.x + d, y, self.z] for d in (-0.07, 0.07) for y in (0.0, top)])
 
 
-def draw_post(canvas: Canvas, post: Post):
+def draw_post(canvas: Canvas, post: Post) -> None:
     """Paint the pole and what hangs on it."""
     foot = np.array([post.x, post.base, post.z])
     depth = float(canvas.camera.to_camera(foot)[2])
@@ -79,7 +80,7 @@ def lamp_head(post: Post) -> np.ndarray:
     return np.array([post.x + post.side * 1.4, post.base + post.height + 0.1, post.z])
 
 
-def _lamp(canvas: Canvas, post: Post, top, grey, surface):
+def _lamp(canvas: Canvas, post: Post, top: np.ndarray, grey: np.ndarray, surface: int) -> None:
     head = lamp_head(post)
     draw_rods(canvas, [top], [head], [(0.05, 0.04)], grey[None], surface)
     shine = 255 if canvas.lit else 0
@@ -105,7 +106,7 @@ def _signal_box() -> Mesh:
     return builder.mesh()
 
 
-def _signal(canvas: Canvas, post: Post, centre, pole_surface):
+def _signal(canvas: Canvas, post: Post, centre: np.ndarray, pole_surface: int) -> None:
     """A box with three lamps and a dark backing; from behind only the box."""
     seen = draw_mesh(
         canvas, _signal_box(), {"box": (34, 36, 36)}, LIGHT, centre - (0, 0, 0.1), post.heading
@@ -153,7 +154,7 @@ def _box_mesh() -> Mesh:
     return builder.mesh()
 
 
-def draw_box(canvas: Canvas, box: Box):
+def draw_box(canvas: Canvas, box: Box) -> None:
     """Paint a box."""
     body = canvas.colour_rng.uniform(20, 170) + canvas.colour_rng.uniform(-30, 30, 3)
     paints = {"body": body, "lid": body * 0.7, "label": canvas.colour_rng.uniform(20, 230, 3)}
@@ -182,7 +183,7 @@ class Wire:
         return np.array([self.start, self.end])
 
 
-def draw_wire(canvas: Canvas, wire: Wire):
+def draw_wire(canvas: Canvas, wire: Wire) -> None:
     """Paint a wire, in colour only."""
     along = np.linspace(0, 1, 13)[:, None]
     points = np.array(wire.start) * (1 - along) + np.array(wire.end) * along
@@ -206,7 +207,7 @@ def _outline(shape: str) -> np.ndarray:
     return 0.38 * np.stack([np.cos(turn), np.sin(turn)], 1)
 
 
-def _sign(canvas: Canvas, post: Post, centre):
+def _sign(canvas: Canvas, post: Post, centre: np.ndarray) -> None:
     """A plate with its border and a few strokes; grey from behind."""
     outline = _outline(post.shape)
     schemes = {
@@ -227,7 +228,7 @@ def _sign(canvas: Canvas, post: Post, centre):
     middle = corners.mean(0)
     surface = canvas.add_surface(SIGN, float(max(canvas.camera.to_camera(centre)[2], NEAR)))
 
-    def plate(points, colour, number):
+    def plate(points: np.ndarray, colour: Vector, number: int | None) -> None:
         points = to_world(points + np.array([0, 0, 0.05]), centre, post.heading)
         shade = canvas.shade([colour], front[None] + np.array([0, 0.3, 0]))[0]
         canvas.draw_polygon(canvas.camera.to_camera(points), shade, number)

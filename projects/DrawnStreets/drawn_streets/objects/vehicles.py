@@ -107,7 +107,7 @@ def _paints(canvas: Canvas, vehicle: Vehicle) -> dict[str, tuple]:
     }
 
 
-def draw_vehicle(canvas: Canvas, vehicle: Vehicle):
+def draw_vehicle(canvas: Canvas, vehicle: Vehicle) -> None:
     """A dark patch beneath, the mesh, and what its paint mirrors."""
     draw_contact_shadow(canvas, vehicle.footprint(vehicle.base + 0.01), 0.75)
     paints = _paints(canvas, vehicle)

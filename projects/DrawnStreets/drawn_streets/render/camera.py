@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..types import Vector
+
 NEAR = 0.25  # metres; nothing closer to the camera plane is drawn
 
 
@@ -24,7 +26,18 @@ class Camera:
     curvature: float = 0.0
 
     @classmethod
-    def looking(cls, height, width, *, field_of_view, position, yaw, pitch, roll, curvature=0.0):
+    def looking(
+        cls,
+        height: int,
+        width: int,
+        *,
+        field_of_view: float,
+        position: Vector,
+        yaw: float,
+        pitch: float,
+        roll: float,
+        curvature: float = 0.0,
+    ) -> "Camera":
         """Angles in radians; ``field_of_view`` spans the longer side; yaw > 0 looks right."""
         focal = 0.5 * max(height, width) / np.tan(0.5 * field_of_view)
         cos, sin = np.cos(yaw), np.sin(yaw)

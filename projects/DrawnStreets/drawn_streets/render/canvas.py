@@ -8,11 +8,14 @@ follow from ``ids`` by table look-up: a label is right to the pixel because the 
 it carries the colour.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
+from ..domains import Palette
+from ..types import Vector
 from .camera import NEAR, Camera, clip_near
 from .light import Light
 
@@ -37,7 +40,7 @@ class Canvas:
     camera: Camera
     light: Light
     colour_rng: np.random.Generator
-    palette: object
+    palette: Palette
     snow: float = 0.0
     lit: float = 0.0
     paint: np.ndarray = field(init=False)
@@ -45,7 +48,7 @@ class Canvas:
     labels: list[int] = field(init=False)
     planes: list[Plane] = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.paint = np.zeros((self.camera.height, self.camera.width, 4), np.uint8)
         self.ids = np.zeros((self.camera.height, self.camera.width), np.uint16)
         self.labels, self.planes = [255], [(0.0, 0.0, 0.0)]
@@ -96,13 +99,15 @@ class Canvas:
         share[: SUNLIT + 1] = np.linspace(0, 1, SUNLIT + 1)
         return np.take(share, self.paint[..., 3])
 
-    def draw_polygon(self, points: np.ndarray, colour, surface: int | None = None):
+    def draw_polygon(self, points: np.ndarray, colour: Vector, surface: int | None = None) -> None:
         """Fill a convex polygon of camera points; without ``surface`` in colour only."""
         points = clip_near(points)
         if len(points) >= 3:
             self.fill_polygon(self.camera.project(points), colour, surface)
 
-    def fill_polygon(self, pixels: np.ndarray, colour, surface: int | None = None):
+    def fill_polygon(
+        self, pixels: np.ndarray, colour: Vector | None, surface: int | None = None
+    ) -> None:
         """Fill a convex polygon of pixels (N, 2); only the colour's edge is smooth."""
         corners = to_fixed_point(pixels)
         if colour is not None:
@@ -110,7 +115,9 @@ class Canvas:
         if surface is not None:
             cv2.fillConvexPoly(self.ids, corners, surface, cv2.LINE_8, SHIFT)
 
-    def draw_line(self, pixels: np.ndarray, colour, thickness: float, closed: bool = True):
+    def draw_line(
+        self, pixels: np.ndarray, colour: Vector, thickness: float, closed: bool = True
+    ) -> None:
         """A line of at least one pixel through pixels (N, 2), in colour only."""
         size = int(np.clip(round(thickness), 1, 60))
         cv2.polylines(
@@ -130,7 +137,7 @@ class Canvas:
         right, bottom = int(min(high[0], self.camera.width)), int(min(high[1], self.camera.height))
         return (left, top, right, bottom) if left < right and top < bottom else None
 
-    def density(self, corner, right, down) -> float | None:
+    def density(self, corner: Vector, right: Vector, down: Vector) -> float | None:
         """Pixels per metre that a parallelogram gets in the image; None when it is out of sight."""
         origin, right, down = self.camera.to_camera(np.array([corner, right, down], float))
         outline = clip_near(np.array([origin, right, right + down - origin, down]), 2.0)
@@ -145,7 +152,17 @@ class Canvas:
         )
         return float(np.sqrt(area))
 
-    def draw_texture(self, corner, right, down, texture, surface, *, normal=None, cover=None):
+    def draw_texture(
+        self,
+        corner: Vector,
+        right: Vector,
+        down: Vector,
+        texture: np.ndarray,
+        surface: int,
+        *,
+        normal: Vector | None = None,
+        cover: np.ndarray | None = None,
+    ) -> None:
         """Paint a parallelogram with an RGBE texture in true perspective.
 
         Args:
@@ -193,13 +210,22 @@ class Canvas:
             alpha = cv2.warpPerspective(cover, warp, size)
             self._blend(view, patch, cv2.min(alpha, mask))
 
-    def _blend(self, view: np.ndarray, patch: np.ndarray, alpha: np.ndarray):
+    def _blend(self, view: np.ndarray, patch: np.ndarray, alpha: np.ndarray) -> None:
         weight = alpha.astype(np.float32) * (1 / 255)
         view[:] = cv2.blendLinear(
             np.ascontiguousarray(patch), np.ascontiguousarray(view), weight, 1 - weight
         )
 
-    def draw_sprite(self, base, size, layers, ramp, label, *, flip=False):
+    def draw_sprite(
+        self,
+        base: Vector,
+        size: tuple[float, float],
+        layers: Sequence[np.ndarray],
+        ramp: np.ndarray,
+        label: int,
+        *,
+        flip: bool = False,
+    ) -> None:
         """Paint an upright cut-out that faces the camera.
 
         Args:
@@ -227,7 +253,7 @@ class Canvas:
         self._blend(self.paint[top:low, left:right], np.take(ramp, patch[..., 0], 0), patch[..., 1])
         self.ids[top:low, left:right][patch[..., 2] > 127] = self.add_surface(label, float(foot[2]))
 
-    def grain(self, surface: int, pixels: np.ndarray, texture: np.ndarray):
+    def grain(self, surface: int, pixels: np.ndarray, texture: np.ndarray) -> None:
         """Multiply the pixels of one surface inside a box by a noise texture (uint8, 128 = 1)."""
         box = self.clipped_box(pixels)
         if box is None:
@@ -240,7 +266,7 @@ class Canvas:
         modulate(view, texture[rows][:, columns], mask)
 
 
-def modulate(view: np.ndarray, factor: np.ndarray, mask: np.ndarray | None = None):
+def modulate(view: np.ndarray, factor: np.ndarray, mask: np.ndarray | None = None) -> None:
     """Multiply a view's colours in place by factor / 128, (h, w) uint8."""
     factor = cv2.merge([factor, factor, factor, np.full_like(factor, 128)])
     cv2.copyTo(cv2.multiply(view, factor, scale=1 / 128), mask, view)

@@ -14,7 +14,7 @@ class Light:
     ambient: np.ndarray
 
     @classmethod
-    def from_sky(cls, azimuth: float, elevation: float, strength: float):
+    def from_sky(cls, azimuth: float, elevation: float, strength: float) -> "Light":
         """``strength`` 0 = overcast, 1 = clear sun; a low sun is warmer."""
         sun = np.array(
             [

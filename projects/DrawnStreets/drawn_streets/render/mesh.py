@@ -1,10 +1,13 @@
 """Solid objects: a mesh of flat faces, and rods of round section."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
+from ..types import Point, Vector
 from .camera import NEAR
 from .canvas import Canvas
 
@@ -33,11 +36,19 @@ class Mesh:
 class MeshBuilder:
     """Collects faces; each is turned outward, away from the point ``inside``."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._vertices, self._faces, self._normals = [], [], []
         self._slots, self._tones, self._details = [], [], []
 
-    def face(self, points, slot, *, inside, tone=1.0, detail=False):
+    def face(
+        self,
+        points: ArrayLike,
+        slot: str,
+        *,
+        inside: Vector,
+        tone: float = 1.0,
+        detail: bool = False,
+    ) -> None:
         points = np.asarray(points, float)
         normal = np.cross(points[1] - points[0], points[2] - points[0])
         normal /= max(np.linalg.norm(normal), 1e-9)
@@ -51,13 +62,23 @@ class MeshBuilder:
         self._tones.append(tone)
         self._details.append(detail)
 
-    def mirrored_faces(self, points, slot, *, inside, tone=1.0, detail=False):
+    def mirrored_faces(
+        self,
+        points: ArrayLike,
+        slot: str,
+        *,
+        inside: Vector,
+        tone: float = 1.0,
+        detail: bool = False,
+    ) -> None:
         """A face and its mirror image at -x."""
         for sign in (1, -1):
             mirrored = np.asarray(points, float) * (sign, 1, 1)
             self.face(mirrored, slot, inside=inside, tone=tone, detail=detail)
 
-    def box(self, low, high, slot, *, tone=1.0, detail=False):
+    def box(
+        self, low: Point, high: Point, slot: str, *, tone: float = 1.0, detail: bool = False
+    ) -> None:
         """An upright box without a floor."""
         (x0, y0, z0), (x1, y1, z1) = low, high
         inside = (np.asarray(low, float) + high) / 2
@@ -70,17 +91,42 @@ class MeshBuilder:
         ):
             self.face(corners, slot, inside=inside, tone=tone, detail=detail)
 
-    def side_panel(self, x, y0, y1, z0, z1, slot, *, tone=1.0, lean=0.0, detail=True):
+    def side_panel(
+        self,
+        x: float,
+        y0: float,
+        y1: float,
+        z0: float,
+        z1: float,
+        slot: str,
+        *,
+        tone: float = 1.0,
+        lean: float = 0.0,
+        detail: bool = True,
+    ) -> None:
         """A rectangle on both flanks |x|, its top leaning inwards by ``lean``."""
         corners = [(x, y0, z0), (x, y0, z1), (x - lean, y1, z1), (x - lean, y1, z0)]
         self.mirrored_faces(corners, slot, inside=np.zeros(3), tone=tone, detail=detail)
 
-    def end_panel(self, z, x0, x1, y0, y1, slot, *, tone=1.0, detail=True):
+    def end_panel(
+        self,
+        z: float,
+        x0: float,
+        x1: float,
+        y0: float,
+        y1: float,
+        slot: str,
+        *,
+        tone: float = 1.0,
+        detail: bool = True,
+    ) -> None:
         """A rectangle that looks forward (z > 0) or backward (z < 0)."""
         corners = [(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)]
         self.face(corners, slot, inside=np.zeros(3), tone=tone, detail=detail)
 
-    def wheels(self, x, positions, radius, width=0.22):
+    def wheels(
+        self, x: float, positions: Sequence[float], radius: float, width: float = 0.22
+    ) -> None:
         """A wheel on both flanks at each z of ``positions``, tread towards front and rear."""
         turn = np.linspace(0, 2 * np.pi, 14, endpoint=False)
         circle = np.stack([np.zeros(14), np.sin(turn), np.cos(turn)], 1)
@@ -113,14 +159,24 @@ class MeshBuilder:
         )
 
 
-def to_world(points: np.ndarray, position, heading: float, scale=1.0) -> np.ndarray:
+def to_world(
+    points: np.ndarray, position: Vector, heading: float, scale: float | np.ndarray = 1.0
+) -> np.ndarray:
     """Object points (..., 3) -> world; heading 0 looks along the street, pi towards us."""
     cos, sin = np.cos(heading), np.sin(heading)
     turn = np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
     return (np.asarray(points) * scale) @ turn + np.asarray(position, float)
 
 
-def draw_mesh(canvas: Canvas, mesh: Mesh, paints, label, position, heading, scale=1.0):
+def draw_mesh(
+    canvas: Canvas,
+    mesh: Mesh,
+    paints: Mapping[str, Vector],
+    label: int,
+    position: Vector,
+    heading: float,
+    scale: float | np.ndarray = 1.0,
+) -> tuple[int, np.ndarray] | None:
     """Paint a mesh; returns (surface, its pixel box corners (2, 2)) or None when out of sight."""
     camera = canvas.camera
     world = to_world(mesh.vertices, position, heading, scale)
@@ -152,8 +208,15 @@ def draw_mesh(canvas: Canvas, mesh: Mesh, paints, label, position, heading, scal
 
 
 def draw_rods(
-    canvas: Canvas, starts, ends, radii, colours, surface: int | None, *, round_light=True
-):
+    canvas: Canvas,
+    starts: ArrayLike,
+    ends: ArrayLike,
+    radii: ArrayLike,
+    colours: ArrayLike,
+    surface: int | None,
+    *,
+    round_light: bool = True,
+) -> None:
     """Paint round rods (N of them, back to front) as capsules; none if one is too near.
 
     Args:
@@ -191,7 +254,9 @@ def _capsules(pixels: np.ndarray, radii: np.ndarray) -> np.ndarray:
     return (arcs + pixels[:, :, None]).reshape(len(pixels), -1, 2)
 
 
-def draw_hull(canvas: Canvas, points: np.ndarray, radius: float, colour, surface: int | None):
+def draw_hull(
+    canvas: Canvas, points: np.ndarray, radius: float, colour: Vector, surface: int | None
+) -> None:
     """Fill the convex hull of balls of ``radius`` metres around world points (N, 3)."""
     seen = canvas.camera.to_camera(points)
     if seen[:, 2].min() <= NEAR:

@@ -4,10 +4,13 @@ Noise is float32 with mean 0 and standard deviation 1. Materials are uint8 at ``
 metre over ``TILE`` metres, 128 = the paint's own brightness.
 """
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import cv2
 import numpy as np
+
+from ..types import Vector
 
 DENSITY = 64
 TILE = 8.0
@@ -46,7 +49,17 @@ def fractal_noise(beta: float, seed: int, size: int = 512) -> np.ndarray:
     return ((noise - noise.mean()) / noise.std()).astype(np.float32)
 
 
-def _courses(width, height, joint, *, seed, jitter, dark, size, offset=0.5):
+def _courses(
+    width: float,
+    height: float,
+    joint: float,
+    *,
+    seed: int,
+    jitter: float,
+    dark: float,
+    size: int,
+    offset: float = 0.5,
+) -> np.ndarray:
     """Rows of blocks ``width`` x ``height`` metres with joints, every second row shifted."""
     rng = np.random.default_rng(seed)
     rows, columns = round(TILE / height), round(TILE / width)
@@ -112,7 +125,12 @@ def gloss() -> np.ndarray:
 
 
 def coloured_material(
-    colour, name: str, metres: tuple[float, float], density: int, shift=(0, 0), stain=None
+    colour: Vector,
+    name: str,
+    metres: tuple[float, float],
+    density: int,
+    shift: Sequence[int] | np.ndarray = (0, 0),
+    stain: Callable[[int, int], np.ndarray] | None = None,
 ) -> np.ndarray:
     """A wall in a colour and a material: RGBE (h, w, 4) uint8.
 

@@ -41,7 +41,7 @@ def _style(rng: np.random.Generator, character: str) -> tuple[FacadeStyle, float
     return style, (rng.uniform(1.6, 4.0) if rng.random() < gables and storeys < 5 else 0.0)
 
 
-def add_buildings(scene: Scene, rng: np.random.Generator):
+def add_buildings(scene: Scene, rng: np.random.Generator) -> None:
     """Both sides of every block, then the streets that cross, then what closes the view."""
     street = scene.street
     for side in street.sides:
@@ -53,7 +53,7 @@ def add_buildings(scene: Scene, rng: np.random.Generator):
     _add_street_end(scene, rng)
 
 
-def _add_background(scene: Scene, rng):
+def _add_background(scene: Scene, rng: np.random.Generator) -> None:
     """Woods and towers far to the sides, so that no gap shows a bare horizon."""
     street = scene.street
     for sign in (-1, 1):
@@ -71,12 +71,12 @@ def _add_background(scene: Scene, rng):
         )
 
 
-def _add_building(scene: Scene, building: Building, layer: int = BUILDINGS):
+def _add_building(scene: Scene, building: Building, layer: int = BUILDINGS) -> None:
     centre = (0.5 * (building.x0 + building.x1), 0.5 * (building.z0 + building.z1))
     scene.add(layer, draw_building, building, at=centre)
 
 
-def _add_row(scene: Scene, rng, side: Side, z0: float, z1: float):
+def _add_row(scene: Scene, rng: np.random.Generator, side: Side, z0: float, z1: float) -> None:
     street = scene.street
     _, lots, _, _, gap = ROWS[side.character]
     line = street.building_line(side)
@@ -115,7 +115,9 @@ def _add_row(scene: Scene, rng, side: Side, z0: float, z1: float):
         z += length
 
 
-def _add_trees(scene: Scene, rng, side: Side, line: float, z0: float, z1: float):
+def _add_trees(
+    scene: Scene, rng: np.random.Generator, side: Side, line: float, z0: float, z1: float
+) -> None:
     """Trees where a building is missing."""
     for _ in range(max(int((z1 - z0) / 4), 1)):
         x = line + side.sign * rng.uniform(0.5, 14)
@@ -123,7 +125,7 @@ def _add_trees(scene: Scene, rng, side: Side, line: float, z0: float, z1: float)
         scene.add(BUILDINGS, draw_plant, tree)
 
 
-def _add_crossing_row(scene: Scene, rng, side: Side, z: float):
+def _add_crossing_row(scene: Scene, rng: np.random.Generator, side: Side, z: float) -> None:
     """Houses on the far side of a crossing street, which look at us."""
     street = scene.street
     x = abs(street.building_line(side)) + 15
@@ -141,7 +143,7 @@ def _add_crossing_row(scene: Scene, rng, side: Side, z: float):
         x += width
 
 
-def _add_street_end(scene: Scene, rng):
+def _add_street_end(scene: Scene, rng: np.random.Generator) -> None:
     """The block that closes the street: houses, trees, or both; behind it a row of taller trees."""
     street = scene.street
     green = rng.random() < 0.5

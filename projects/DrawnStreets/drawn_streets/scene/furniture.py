@@ -13,9 +13,10 @@ from ..objects.street_furniture import (
     lamp_head,
 )
 from .layout import STREET, Scene, add_guard_rail, sidewalk_x
+from .street import Side
 
 
-def add_street_furniture(scene: Scene, rng: np.random.Generator):
+def add_street_furniture(scene: Scene, rng: np.random.Generator) -> None:
     """Street lamps in a row, signs, traffic lights at crossings, bollards."""
     street = scene.street
     pitch, height = rng.uniform(18, 34), rng.uniform(5.5, 9.0)
@@ -73,7 +74,7 @@ def add_street_furniture(scene: Scene, rng: np.random.Generator):
         add_guard_rail(scene, rng)
 
 
-def _add_boxes(scene: Scene, rng, side):
+def _add_boxes(scene: Scene, rng: np.random.Generator, side: Side) -> None:
     """Bins, cabinets and benches on a sidewalk."""
     for _ in range(rng.poisson(2.0)):
         x, z = sidewalk_x(rng, scene.street, side), rng.uniform(-12, 50)
@@ -83,7 +84,7 @@ def _add_boxes(scene: Scene, rng, side):
             scene.add(STREET, draw_box, box)
 
 
-def _add_wires(scene: Scene, rng):
+def _add_wires(scene: Scene, rng: np.random.Generator) -> None:
     """Lines across the street, and along it on one side."""
     street = scene.street
     left, right, height = (
@@ -101,7 +102,7 @@ def _add_wires(scene: Scene, rng):
             scene.add(STREET, draw_wire, Wire(*ends, 0.5), casts_shadow=False)
 
 
-def _add_traffic_lights(scene: Scene, rng):
+def _add_traffic_lights(scene: Scene, rng: np.random.Generator) -> None:
     """Traffic lights before and behind the crossing streets, or at a crossing for people."""
     street = scene.street
     stops = [z1 for _, z1 in street.blocks[:3] if 6 < z1 < 75]
@@ -145,6 +146,6 @@ def _add_traffic_lights(scene: Scene, rng):
                 )
 
 
-def _add_post(scene: Scene, post: Post):
+def _add_post(scene: Scene, post: Post) -> None:
     if np.hypot(post.x - scene.street.camera_x, post.z) > 3.0:
         scene.add(STREET, draw_post, post)

@@ -5,8 +5,9 @@ outside the strip is always behind what lies inside, and a layer number plus the
 for painting back to front.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,11 +16,27 @@ from ..objects.buildings import Building
 from ..objects.ground import KERB, SIDEWALK, TERRAIN, Ground, Patch, rectangle, rounded
 from ..objects.plants import Plant, draw_plant
 from ..render.camera import Camera
+from ..render.canvas import Canvas
 from .occlusion import OcclusionBuffer
 from .street import Side, Street
 
 REACH = 9.0  # metres that a thing may extend from its (x, z); buildings: three times that
 BACKDROP, BUILDINGS, YARD, BOUNDARY, STREET = range(5)
+
+
+class Item(Protocol):
+    """What :meth:`Scene.add` accepts: a position and the world points that enclose it."""
+
+    @property
+    def x(self) -> float: ...
+
+    @property
+    def z(self) -> float: ...
+
+    def corners(self) -> np.ndarray: ...
+
+
+ItemType = TypeVar("ItemType", bound=Item)
 
 
 @dataclass(frozen=True)
@@ -29,15 +46,15 @@ class SceneObject:
     layer: int
     x: float
     z: float
-    draw: Callable
-    item: object
+    draw: Callable[[Canvas, Any], None]  # accepts the type of ``item``
+    item: Item
     casts_shadow: bool
 
 
 class Scene:
     """Ground and things of one street; ``put`` keeps what cannot be seen for lack of room out."""
 
-    def __init__(self, street: Street):
+    def __init__(self, street: Street) -> None:
         self.street = street
         self.ground = Ground()
         self.objects: list[SceneObject] = []
@@ -46,12 +63,12 @@ class Scene:
     def add(
         self,
         layer: int,
-        draw: Callable,
-        item,
+        draw: Callable[[Canvas, ItemType], None],
+        item: ItemType,
         *,
         at: tuple[float, float] | None = None,
-        casts_shadow=True,
-    ):
+        casts_shadow: bool = True,
+    ) -> None:
         """Add ``item`` drawn by ``draw(canvas, item)``, at its own (x, z) unless given."""
         x, z = at or (item.x, item.z)
         if layer > BUILDINGS and not self.street.visible(x, z):
@@ -85,7 +102,12 @@ class Scene:
 
 
 def sample_plant(
-    rng, street: Street, x: float, z: float, size: float = 1.0, kinds=("leafy", "conifer", "poplar")
+    rng: np.random.Generator,
+    street: Street,
+    x: float,
+    z: float,
+    size: float = 1.0,
+    kinds: Sequence[str] = ("leafy", "conifer", "poplar"),
 ) -> Plant:
     """A tree for the season."""
     kind = kinds[
@@ -116,7 +138,7 @@ def sample_plant(
     return Plant(kind, x, z, height, spread, int(rng.integers(64)))
 
 
-def add_blocks(scene: Scene, rng: np.random.Generator):
+def add_blocks(scene: Scene, rng: np.random.Generator) -> None:
     """Land with kerbs on both sides and at the end, sidewalks along it, lots behind them."""
     street, patches = scene.street, scene.ground.patches
     for side in street.sides:
@@ -152,7 +174,7 @@ def add_blocks(scene: Scene, rng: np.random.Generator):
     )
 
 
-def add_greenery(scene: Scene, rng: np.random.Generator):
+def add_greenery(scene: Scene, rng: np.random.Generator) -> None:
     """Street trees in a row, and trees and bushes in the yards."""
     street = scene.street
     for side in street.sides:
@@ -184,7 +206,7 @@ def add_greenery(scene: Scene, rng: np.random.Generator):
                     scene.add(YARD, draw_plant, item)
 
 
-def _add_shrubs(scene: Scene, rng: np.random.Generator, side: Side, z0: float, z1: float):
+def _add_shrubs(scene: Scene, rng: np.random.Generator, side: Side, z0: float, z1: float) -> None:
     """Shrubs at the foot of the houses."""
     for _ in range(rng.poisson(0.03 * (z1 - z0))):
         x = scene.street.building_line(side) - side.sign * rng.uniform(0.3, 0.7)
@@ -193,7 +215,7 @@ def _add_shrubs(scene: Scene, rng: np.random.Generator, side: Side, z0: float, z
             scene.add(YARD, draw_plant, shrub)
 
 
-def add_boundaries(scene: Scene, rng: np.random.Generator):
+def add_boundaries(scene: Scene, rng: np.random.Generator) -> None:
     """Walls, fences and hedges along the back of the sidewalk, in pieces that follow the bend."""
     street = scene.street
     for side in street.sides:
@@ -233,7 +255,7 @@ def add_boundaries(scene: Scene, rng: np.random.Generator):
             scene.add(YARD, draw_barrier, gate, at=(x + side.sign * 7, z0 + side.sidewalk))
 
 
-def add_guard_rail(scene: Scene, rng: np.random.Generator):
+def add_guard_rail(scene: Scene, rng: np.random.Generator) -> None:
     """Railings at the kerb, as near crossings and schools."""
     street = scene.street
     side = street.sides[int(rng.integers(2))]

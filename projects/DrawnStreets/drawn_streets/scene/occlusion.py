@@ -12,7 +12,7 @@ COARSE = 8  # pixels of the image for one of the coarse picture
 class OcclusionBuffer:
     """Filled from the nearest house to the farthest; ``hide`` tells what they cover by then."""
 
-    def __init__(self, camera: Camera):
+    def __init__(self, camera: Camera) -> None:
         self.camera = camera
         size = (camera.height // COARSE + 1, camera.width // COARSE + 1)
         self.covered = np.zeros(size, np.uint8)
@@ -30,7 +30,7 @@ class OcclusionBuffer:
         part = self.covered[top:bottom, left:right]
         return part.size == 0 or bool(part.all())
 
-    def add(self, building: Building):
+    def add(self, building: Building) -> None:
         """Cover what lies behind the walls of a house; its roof is left out."""
         wall = np.zeros_like(self.covered)
         for _, corner, right, down, normal in building.faces():

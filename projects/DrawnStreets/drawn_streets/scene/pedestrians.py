@@ -8,7 +8,7 @@ from .layout import STREET, Scene, sidewalk_x
 from .traffic import add_cycle
 
 
-def add_people(scene: Scene, rng: np.random.Generator, occupied: list):
+def add_people(scene: Scene, rng: np.random.Generator, occupied: list) -> None:
     """People on the sidewalks, some crossing the road; bicycles left at the kerb."""
     street = scene.street
     busy = rng.choice((0.5, 1.5, 3.5))
@@ -44,7 +44,15 @@ def add_people(scene: Scene, rng: np.random.Generator, occupied: list):
             _add_person(scene, rng, *spot, heading, True, base=0.0)
 
 
-def _add_person(scene: Scene, rng, x, z, heading, walks, base=KERB):
+def _add_person(
+    scene: Scene,
+    rng: np.random.Generator,
+    x: float,
+    z: float,
+    heading: float,
+    walks: bool,
+    base: float = KERB,
+) -> None:
     height = rng.normal(1.72, 0.08) if rng.random() < 0.9 else rng.uniform(1.0, 1.45)
     person = Person(
         x,

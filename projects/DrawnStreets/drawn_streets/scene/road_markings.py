@@ -7,7 +7,7 @@ from .layout import Scene
 from .street import Street
 
 
-def add_markings(scene: Scene, rng: np.random.Generator):
+def add_markings(scene: Scene, rng: np.random.Generator) -> None:
     """Lines between lanes, at the edges and around parking bays; zebra crossings, rails, arrows."""
     street, marks = scene.street, scene.ground.marks
     wear = rng.uniform(0.55, 0.95)
@@ -60,7 +60,9 @@ def add_markings(scene: Scene, rng: np.random.Generator):
                 marks.append(Mark(rectangle(x + 0.05, x + 0.09, -50, street.end), "dark", 0.9))
 
 
-def _patches(marks, rng, street: Street, z0: float, z1: float):
+def _patches(
+    marks: list[Mark], rng: np.random.Generator, street: Street, z0: float, z1: float
+) -> None:
     """Repairs in the asphalt, manhole covers, a coloured cycle lane."""
     if rng.random() < 0.15:
         marks.append(
@@ -78,7 +80,9 @@ def _patches(marks, rng, street: Street, z0: float, z1: float):
         marks.append(Mark(centre + 0.32 * np.stack([np.cos(turn), np.sin(turn)], 1), "dark", 0.7))
 
 
-def _crossing(marks, rng, street: Street, z: float, wear: float):
+def _crossing(
+    marks: list[Mark], rng: np.random.Generator, street: Street, z: float, wear: float
+) -> None:
     """A stop line, now and then a zebra and arrows, before the crossing street at ``z``."""
     if z > street.end - 12 or rng.random() < 0.15:
         return

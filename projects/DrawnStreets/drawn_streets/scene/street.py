@@ -111,9 +111,9 @@ def _camera_position(
     driving_side: int,
     lanes: int,
     lane_width: float,
-    half_width,
-    sides,
-):
+    half_width: float,
+    sides: tuple[Side, Side],
+) -> tuple[float, int]:
     """x of the camera, and the side of the street that it faces."""
     facing = int(rng.choice((-1, 1)))
     if view == "facade":  # from across the street, now and then from its middle

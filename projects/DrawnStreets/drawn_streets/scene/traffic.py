@@ -4,13 +4,21 @@ import numpy as np
 
 from ..objects.people import Cycle, draw_cycle
 from ..objects.vehicles import KINDS, Vehicle, draw_vehicle
+from ..types import Footprints
 from .layout import STREET, Scene
+from .street import Side
 
 CLEAR = 6.5  # metres around the camera without vehicles
 
 
 def _add_vehicle(
-    scene: Scene, rng, kind: str, x: float, z: float, heading: float, occupied: list
+    scene: Scene,
+    rng: np.random.Generator,
+    kind: str,
+    x: float,
+    z: float,
+    heading: float,
+    occupied: list,
 ) -> bool:
     """Put a vehicle there unless it would touch another or the camera."""
     shape = KINDS[kind][rng.integers(len(KINDS[kind]))]
@@ -104,7 +112,14 @@ def add_traffic(scene: Scene, rng: np.random.Generator) -> list:
     return occupied
 
 
-def _add_parked_vehicles(scene: Scene, rng, side, occupied, bus: bool, trucks: float):
+def _add_parked_vehicles(
+    scene: Scene,
+    rng: np.random.Generator,
+    side: Side,
+    occupied: Footprints,
+    bus: bool,
+    trucks: float,
+) -> None:
     street = scene.street
     if side.parking:
         x = side.sign * (street.half_width - 1.05)
@@ -149,7 +164,7 @@ def _add_parked_vehicles(scene: Scene, rng, side, occupied, bus: bool, trucks: f
         )
 
 
-def _add_crossing_vehicle(scene: Scene, rng, occupied):
+def _add_crossing_vehicle(scene: Scene, rng: np.random.Generator, occupied: Footprints) -> None:
     """A car that turns into or comes out of a crossing street."""
     gaps = [z1 for _, z1 in scene.street.blocks if 12 < z1 < scene.street.end - 12]
     if gaps:
@@ -158,7 +173,18 @@ def _add_crossing_vehicle(scene: Scene, rng, occupied):
         _add_vehicle(scene, rng, "car", rng.uniform(-14, 14), z, heading, occupied)
 
 
-def add_cycle(scene: Scene, rng, x, z, heading, occupied, *, motor, rider=True, base=0.0):
+def add_cycle(
+    scene: Scene,
+    rng: np.random.Generator,
+    x: float,
+    z: float,
+    heading: float,
+    occupied: Footprints,
+    *,
+    motor: bool,
+    rider: bool = True,
+    base: float = 0.0,
+) -> None:
     """Put a two-wheeler there unless it would touch something ``taken`` or the camera."""
     low, high = np.array([x - 0.5, z - 1.1]), np.array([x + 0.5, z + 1.1])
     if np.hypot(x - scene.street.camera_x, z) < 4 or any(
