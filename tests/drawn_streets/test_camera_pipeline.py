@@ -1,4 +1,4 @@
-"""The camera: it meters the light, keeps the order of brightness, and repeats itself."""
+"""The camera pipeline: exposure, tone curve and alignment with the labels."""
 
 from dataclasses import replace
 
@@ -21,24 +21,24 @@ def shot(light, seed=0, domain=STILL):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_twice_the_light_is_metered_away(seed):
+def test_exposure_of_doubled_light_is_unchanged(seed):
     assert np.abs(shot(ramp(), seed) - shot(2 * ramp(), seed)).max() <= 2
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_brighter_stays_brighter(seed):
+def test_tone_curve_of_a_ramp_is_monotonic(seed):
     tone = shot(ramp(), seed).mean((0, 2))
     assert tone[-1] - tone[0] > 80
     assert (np.diff(tone[4:-4:8]) >= -3).all()  # but for ringing of sharpening and JPEG
 
 
-def test_one_stop_less_is_darker():
+def test_exposure_one_stop_less_is_darker():
     dark = replace(STILL, exposure=(-1.0, -1.0))
     for seed in range(4):
         assert shot(ramp(), seed, dark).mean() < 0.85 * shot(ramp(), seed).mean()
 
 
-def test_label_edges_are_edges_of_the_picture():
+def test_label_edges_coincide_with_image_edges():
     """Of all shifts of the label by up to two pixels, none fits the picture better than none."""
     sharp = replace(STILL, darkness=(0, 0), haze=(0.0, 0.0), clouds=(0, 0))
     shifts = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)]

@@ -1,4 +1,4 @@
-"""A dataset on disk: the same whoever draws it, resumable, never a mix of two."""
+"""write_streets: independent of the workers, resumable, and never a mix of two datasets."""
 
 import json
 
@@ -15,14 +15,14 @@ def contents(root):
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*.*"))}
 
 
-def test_workers_do_not_matter(tmp_path):
+def test_write_streets_files_do_not_depend_on_workers(tmp_path):
     one = write_streets(tmp_path / "one", count=5, workers=1, **SMALL)
     two = write_streets(tmp_path / "two", count=5, workers=2, **SMALL)
     assert contents(one) == contents(two)
     assert len(contents(one)) == 11
 
 
-def test_files_hold_what_was_drawn(tmp_path):
+def test_write_streets_files_equal_draw_street(tmp_path):
     root = write_streets(
         tmp_path / "d", domain="fog", count=2, workers=1, image_format="png", **SMALL
     )
@@ -34,7 +34,7 @@ def test_files_hold_what_was_drawn(tmp_path):
     assert sum(about["pixel_share"].values()) == pytest.approx(1, abs=1e-4)
 
 
-def test_resumes_and_mends(tmp_path):
+def test_write_streets_resume_repairs_incomplete_pairs(tmp_path):
     whole = contents(write_streets(tmp_path / "whole", count=4, workers=1, **SMALL))
     root = write_streets(tmp_path / "part", count=3, workers=1, **SMALL)
     kept = root / "images/000002.jpg"
@@ -51,7 +51,7 @@ def test_resumes_and_mends(tmp_path):
     ("change", "word"),
     [({"domain": "night"}, "domain"), ({"seed": 3}, "seed"), ({"count": 1}, "already")],
 )
-def test_never_mixes_two_datasets(tmp_path, change, word):
+def test_write_streets_other_parameters_raise(tmp_path, change, word):
     asked = {"count": 2, "workers": 1, **SMALL}
     root = write_streets(tmp_path, **asked)
     before = contents(root)
@@ -60,7 +60,7 @@ def test_never_mixes_two_datasets(tmp_path, change, word):
     assert contents(root) == before
 
 
-def test_leaves_a_foreign_folder_alone(tmp_path):
+def test_write_streets_into_other_folder_raises(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="not empty"):
         write_streets(tmp_path, count=1, workers=1, **SMALL)
@@ -70,14 +70,14 @@ def test_leaves_a_foreign_folder_alone(tmp_path):
 @pytest.mark.parametrize(
     "bad", [{"count": 0}, {"count": 1, "workers": 0}, {"count": 1, "image_format": "bmp"}]
 )
-def test_bad_arguments(tmp_path, bad):
+def test_write_streets_invalid_argument_raises(tmp_path, bad):
     with pytest.raises(ValueError, match=r"at least 1|bmp"):
         write_streets(tmp_path / "x", **SMALL, **bad)
     assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("content", ["[]", "3", '{"count": "many"}', "{"])
-def test_a_dataset_json_of_something_else_is_refused(tmp_path, content):
+def test_write_streets_invalid_dataset_json_raises(tmp_path, content):
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(ValueError, match="not empty and has no readable dataset"):
         write_streets(tmp_path, count=1, workers=1, **SMALL)

@@ -1,4 +1,4 @@
-"""Shadows fall where geometry says, on the ground and on what stands there."""
+"""Cast shadows agree with geometry, on the ground and on walls."""
 
 import numpy as np
 import pytest
@@ -38,19 +38,19 @@ def at(camera, mask, x, z, y=0.0):
 
 
 @pytest.mark.parametrize("elevation", [30.0, 55.0])
-def test_a_house_throws_its_height_over_the_tangent_of_the_sun(elevation):
+def test_shadow_length_is_height_over_tangent_of_elevation(elevation):
     camera, mask = scene(270.0, elevation, ground)  # the sun stands left of the street, at -x
     reach = -8.0 + HOUSE.corners()[:, 1].max() / np.tan(np.deg2rad(elevation))
     assert at(camera, mask, reach - 0.6, 15.0) > 0.8
     assert at(camera, mask, reach + 0.6, 15.0) < 0.2
 
 
-def test_the_sun_from_the_other_side_leaves_the_street_bright():
+def test_shadow_with_sun_from_other_side_is_absent():
     camera, mask = scene(90.0, 40.0, ground)
     assert at(camera, mask, -5.0, 15.0) < 0.2 and at(camera, mask, 4.0, 15.0) < 0.2
 
 
-def test_shadows_climb_a_wall():
+def test_shadow_on_a_wall_ends_at_the_expected_height():
     def wall(canvas):
         normal = canvas.camera.rotation @ np.array([-1.0, 0.0, 0.0])
         point = canvas.camera.to_camera(np.array([6.0, 0.0, 20.0]))

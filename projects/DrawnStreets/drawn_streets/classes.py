@@ -1,4 +1,4 @@
-"""The 19 Cityscapes train classes, in the order of their ids, and the label that means "ignore"."""
+"""The 19 Cityscapes train classes: names in the order of their ids, ids, colours, ignore label."""
 
 IGNORE_LABEL = 255
 
@@ -22,4 +22,49 @@ CLASSES = (
     "train",
     "motorcycle",
     "bicycle",
+)
+
+(
+    ROAD,
+    SIDEWALK,
+    BUILDING,
+    WALL,
+    FENCE,
+    POLE,
+    TRAFFIC_LIGHT,
+    TRAFFIC_SIGN,
+    VEGETATION,
+    TERRAIN,
+    SKY,
+    PERSON,
+    RIDER,
+    CAR,
+    TRUCK,
+    BUS,
+    TRAIN,
+    MOTORCYCLE,
+    BICYCLE,
+) = range(len(CLASSES))
+
+#: RGB of each class, as in the Cityscapes label definition.
+COLOURS = (
+    (128, 64, 128),
+    (244, 35, 232),
+    (70, 70, 70),
+    (102, 102, 156),
+    (190, 153, 153),
+    (153, 153, 153),
+    (250, 170, 30),
+    (220, 220, 0),
+    (107, 142, 35),
+    (152, 251, 152),
+    (70, 130, 180),
+    (220, 20, 60),
+    (255, 0, 0),
+    (0, 0, 142),
+    (0, 0, 70),
+    (0, 60, 100),
+    (0, 80, 100),
+    (0, 0, 230),
+    (119, 11, 32),
 )

@@ -1,11 +1,11 @@
 """Streets as a dataset on disk: ``images/000000.jpg``, ``labels/000000.png``, ``dataset.json``."""
 
 import json
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +16,11 @@ from .atomic_write import atomic_write
 from .classes import CLASSES
 from .domains import find_domain
 from .generate import GENERATOR_VERSION, check_request, draw_street
+from .workers import street_pool
 
+# The name of an earlier module. It is recorded in every dataset.json and compared before a dataset
+# is resumed, so another name would make existing datasets impossible to resume.
+GENERATOR = "recyclelora.data.streets"
 FORMATS = ("jpg", "png")
 JPEG_QUALITY = 95
 
@@ -34,30 +38,49 @@ def write_streets(
 ) -> Path:
     """Draw ``count`` street scenes of one domain into a folder, with a progress bar.
 
-    The files do not depend on ``workers`` (None: one for each core). An interrupted run is taken up
-    again: pairs that are there and whole are kept, and a larger ``count`` adds to them.
+    The files do not depend on ``workers``. A second call resumes an interrupted one: it keeps pairs
+    that are complete. A larger ``count`` extends the dataset.
 
-    Args:
-        root: the folder; ``root/images`` and ``root/labels`` (8-bit train ids) are made in it.
-        domain: a name from ``DOMAINS``.
-        image_format: "jpg" (quality 95) or "png".
+    Parameters
+    ----------
+    root : str or Path
+        The dataset's folder. Images go to ``root/images``, label maps (8-bit train ids) to
+        ``root/labels``.
+    domain : str
+        A name from ``DOMAINS``.
+    count : int
+        Number of scenes.
+    seed : int
+        Seed of all scenes; scene ``i`` is ``draw_street(seed, i, domain, height, width)``.
+    height, width : int
+        Size of the images in pixels, from 32 to 8192.
+    workers : int, optional
+        Number of processes; by default one per CPU core.
+    image_format : str
+        "jpg" (quality 95) or "png".
 
-    Returns:
-        ``root`` as a Path; ``root/dataset.json`` holds the parameters and each class's
-        share of the labelled pixels.
+    Returns
+    -------
+    Path
+        ``root``. ``root/dataset.json`` holds the parameters and each class's share of the labelled
+        pixels.
 
-    Raises:
-        ValueError: a parameter makes no sense, or the folder holds something else.
+    Raises
+    ------
+    ValueError
+        If a parameter is invalid, or if the folder holds anything but a part of this dataset.
 
+    Examples
+    --------
     >>> import tempfile
     >>> root = write_streets(tempfile.mkdtemp(), count=1, height=64, width=128, workers=1)
     >>> sorted(p.relative_to(root).as_posix() for p in root.rglob("*.*"))
     ['dataset.json', 'images/000000.jpg', 'labels/000000.png']
     """
-    root, workers = Path(root), os.cpu_count() if workers is None else workers
-    _check(domain, count, seed, height, width, workers, image_format)
-    header = {
-        "generator": "recyclelora.data.streets",
+    root, workers = Path(root), (os.cpu_count() or 1) if workers is None else workers
+    _check_arguments(domain, count, seed, height, width, workers, image_format)
+    parameters: dict[str, str | int] = {
+        "generator": GENERATOR,
         "version": GENERATOR_VERSION,
         "domain": domain,
         "seed": seed,
@@ -65,22 +88,22 @@ def write_streets(
         "width": width,
         "image_format": image_format,
     }
-    _claim(root, header, count)
+    _check_resumable(root, parameters, count)
     for name in ("images", "labels"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    _save_json(root / "dataset.json", {**header, "count": count, "complete": False})
-    draw = partial(_pair, root, header)
+    write_json(root / "dataset.json", {**parameters, "count": count, "complete": False})
+    draw = partial(_write_pair, root, parameters)
     pixels, images = np.zeros(256, np.int64), np.zeros(256, np.int64)
-    for shares in tqdm(
-        _map(draw, count, workers), total=count, desc=f"{domain} streets", unit="image"
+    for counts in tqdm(
+        _map_unordered(draw, count, workers), total=count, desc=f"{domain} streets", unit="image"
     ):
-        pixels += shares
-        images += shares > 0
+        pixels += counts
+        images += counts > 0
     labelled = max(int(pixels[: len(CLASSES)].sum()), 1)
-    _save_json(
+    write_json(
         root / "dataset.json",
         {
-            **header,
+            **parameters,
             "count": count,
             "complete": True,
             "pixel_share": {name: round(pixels[i] / labelled, 6) for i, name in enumerate(CLASSES)},
@@ -90,9 +113,16 @@ def write_streets(
     return root
 
 
-def _check(
-    domain: str, count: int, seed: int, height: int, width: int, workers: int, image_format: str
+def _check_arguments(
+    domain: str,
+    count: int,
+    seed: int,
+    height: int,
+    width: int,
+    workers: int,
+    image_format: str,
 ) -> None:
+    """Raise a ValueError if an argument of ``write_streets`` is invalid."""
     find_domain(domain)
     check_request(seed, 0, height, width)
     if count < 1 or workers < 1:
@@ -105,11 +135,29 @@ def _check(
         )
 
 
-def streets_in(root: str | Path) -> dict | None:
-    """What ``root/dataset.json`` says, as :func:`write_streets` wrote it; None of an empty folder.
+def streets_in(root: str | Path) -> dict[str, Any] | None:
+    """Read the parameters of a dataset that :func:`write_streets` wrote.
 
-    Raises:
-        ValueError: ``root`` is a file, or holds something else, in one sentence.
+    Parameters
+    ----------
+    root : str or Path
+        The dataset's folder.
+
+    Returns
+    -------
+    dict or None
+        The content of ``root/dataset.json``; None if the folder is empty or does not exist.
+
+    Raises
+    ------
+    ValueError
+        If ``root`` is a file, or if the folder holds anything else.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> print(streets_in(tempfile.mkdtemp()))
+    None
     """
     root = Path(root)
     if root.exists() and not root.is_dir():
@@ -117,87 +165,86 @@ def streets_in(root: str | Path) -> dict | None:
     if not root.exists() or not any(root.iterdir()):
         return None
     try:
-        there = json.loads((root / "dataset.json").read_text())
-        if not isinstance(there, dict) or not isinstance(there.get("count", 0), int):
-            raise ValueError("not what is written here")
+        found = json.loads((root / "dataset.json").read_text())
+        if not isinstance(found, dict) or not isinstance(found.get("count", 0), int):
+            raise ValueError("not written by write_streets")
     except (OSError, ValueError):
         raise ValueError(
             f"{root} is not empty and has no readable dataset.json: name another folder"
         ) from None
-    return there
+    return found
 
 
-def _claim(root: Path, header: dict, count: int) -> None:
-    """Refuse a folder that holds anything but an earlier part of this very dataset."""
-    there = streets_in(root)
-    if there is None:
+def _check_resumable(root: Path, parameters: Mapping[str, str | int], count: int) -> None:
+    """Raise a ValueError if the folder holds anything but a part of this dataset."""
+    found = streets_in(root)
+    if found is None:
         return
-    for key, value in header.items():
-        if there.get(key) != value:
+    for key, value in parameters.items():
+        if found.get(key) != value:
             raise ValueError(
-                f"{root} holds streets with {key} {there.get(key)!r}, not {value!r}: "
+                f"{root} holds streets with {key} {found.get(key)!r}, not {value!r}: "
                 "name another folder or delete that one"
             )
-    if there.get("count", 0) > count:
+    if found.get("count", 0) > count:
         raise ValueError(
-            f"{root} already holds {there['count']} streets: ask for at least as many, not {count}"
+            f"{root} already holds {found['count']} streets: ask for at least as many, not {count}"
         )
 
 
-def _map(draw: Callable[[int], np.ndarray], count: int, workers: int) -> Iterator[np.ndarray]:
-    """Pixel counts per class of every picture, in any order."""
+def _map_unordered(
+    draw: Callable[[int], np.ndarray], count: int, workers: int
+) -> Iterator[np.ndarray]:
+    """Yield ``draw(index)`` of every scene in any order, computed by worker processes."""
     if min(workers, count) == 1:
         yield from map(draw, range(count))
         return
-    # Workers are forked from a clean server that has imported this module and grown all plants,
-    # once: a fork of the caller could inherit locks of its threads.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, f"{__package__}.preload"])
-    with context.Pool(min(workers, count), _one_thread) as pool:
+    with street_pool(min(workers, count)) as pool:
         yield from pool.imap_unordered(draw, range(count), chunksize=2)
 
 
-def _one_thread() -> None:
-    cv2.setNumThreads(0)
-
-
-def _pair(root: Path, header: dict, index: int) -> np.ndarray:
-    """Draw and save picture ``index`` unless it is there; its pixels per label value (256,)."""
-    image_path = root / "images" / f"{index:06d}.{header['image_format']}"
+def _write_pair(root: Path, parameters: Mapping[str, Any], index: int) -> np.ndarray:
+    """Draw and save pair ``index`` if it is incomplete; return its pixels per label (256,)."""
+    image_path = root / "images" / f"{index:06d}.{parameters['image_format']}"
     label_path = root / "labels" / f"{index:06d}.png"
-    size = (header["width"], header["height"])
-    label = _whole(label_path, size)
-    if label is None or _whole(image_path, size) is None:
+    size = (parameters["width"], parameters["height"])
+    label = _read_if_complete(label_path, size)
+    if label is None or _read_if_complete(image_path, size) is None:
         image, label = draw_street(
-            header["seed"], index, header["domain"], header["height"], header["width"]
+            parameters["seed"],
+            index,
+            parameters["domain"],
+            parameters["height"],
+            parameters["width"],
         )
         options = (
             [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-            if header["image_format"] == "jpg"
+            if parameters["image_format"] == "jpg"
             else [cv2.IMWRITE_PNG_COMPRESSION, 1]
         )
-        _save(image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-        _save(label_path, label, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        _write_image(image_path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+        _write_image(label_path, label, [cv2.IMWRITE_PNG_COMPRESSION, 3])
     return np.bincount(label.ravel(), minlength=256)
 
 
-def _whole(path: Path, size: tuple[int, int]) -> np.ndarray | None:
-    """The picture if the file is there, complete and of this size."""
+def _read_if_complete(path: Path, size: tuple[int, int]) -> np.ndarray | None:
+    """Return the image if the file exists, is complete and has this size, else None."""
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture) if picture.size == size else None
+        with Image.open(path) as image:
+            return np.asarray(image) if image.size == size else None
     except (OSError, SyntaxError):
         return None
 
 
-def _save(path: Path, image: np.ndarray, options: list[int]) -> None:
-    ok, data = cv2.imencode(path.suffix, image, options)
-    if not ok:
+def _write_image(path: Path, image: np.ndarray, options: list[int]) -> None:
+    encoded, data = cv2.imencode(path.suffix, image, options)
+    if not encoded:
         raise RuntimeError(f"OpenCV could not encode {path}")
     with atomic_write(path) as temporary:
         temporary.write_bytes(data.tobytes())
 
 
-def _save_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,17 +1,19 @@
-"""The named looks of a street. A domain changes weather, light and materials, and never a label."""
+"""Domains: weather, light, materials and camera of a scene. A domain never changes a label."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-Range = tuple[float, float]
-Colour = tuple[int, int, int]
+Range: TypeAlias = tuple[float, float]
+Colour: TypeAlias = tuple[float, float, float]
+Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Paints (RGB of things in full light) and the materials of walls."""
+    """RGB colours of objects in full light, and the materials of walls."""
 
     facades: tuple[Colour, ...]
     materials: tuple[str, ...]
@@ -25,27 +27,27 @@ class Palette:
     clothes: tuple[Colour, ...]
     markings: tuple[Colour, ...]
 
-    def town(self, rng: np.random.Generator) -> "Palette":
-        """One town's share of the palette: a few colours and materials, each a bit its own."""
+    def sample(self, rng: np.random.Generator) -> "Palette":
+        """Return a random subset of the palette with shifted colours: that of one town."""
 
-        def some(choices: tuple, most: int) -> list:
-            count = rng.integers(2, most + 1)
+        def subset(choices: Sequence[Choice], most: int) -> list[Choice]:
+            count = int(rng.integers(2, most + 1))
             return [choices[i] for i in rng.choice(len(choices), min(count, len(choices)), False)]
 
-        def shifted(colours: Sequence[Colour], spread: float) -> tuple:
+        def shifted(colours: Sequence[Colour], spread: float) -> tuple[Colour, ...]:
             warm, green, bright = rng.normal(0, (0.8 * spread, 0.25 * spread, 1.5 * spread))
             tint = np.exp(np.array([warm, green, -warm]) + bright)
             return tuple(tuple(np.clip(np.array(c) * tint, 8, 250)) for c in colours)
 
         return replace(
             self,
-            facades=shifted(some(self.facades, 7), 0.06),
-            materials=tuple(some(self.materials, 4)),
-            roofs=shifted(some(self.roofs, 3), 0.08),
+            facades=shifted(subset(self.facades, 7), 0.06),
+            materials=tuple(subset(self.materials, 4)),
+            roofs=shifted(subset(self.roofs, 3), 0.08),
             paving=shifted(self.paving, 0.05),
             asphalt=shifted(self.asphalt, 0.03),
             grass=shifted(self.grass, 0.1),
-            leaves=shifted(some(self.leaves, 4), 0.1),
+            leaves=shifted(subset(self.leaves, 4), 0.1),
         )
 
 
@@ -161,19 +163,40 @@ SOUTHERN = Palette(
 
 @dataclass(frozen=True)
 class Domain:
-    """One look. Pairs are ranges that each image draws from.
+    """The appearance of scenes. Pairs are the ranges of uniform distributions, sampled per image.
 
-    Attributes:
-        sun: strength of the direct light, 0 overcast .. 1 clear. elevation: of the sun, degrees.
-        clouds: share of the sky they cover. haze: 1 / metres of visibility loss.
-        darkness: 0 day .. 1 night; lamps and windows shine above 0.2.
-        wet: how strongly the ground mirrors. rain: density of streaks.
-        snow: whiteness of upward faces.
-        sky: how much brighter the sky is than painted. backlit: share of pictures that are exposed
-        for it, and leave the street dark.
-        tint: RGB gain of the whole picture. exposure: stops off what a light meter would choose.
-        contrast: slope of the tone curve. saturation: 0 grey .. 1 as painted.
-        noise: standard deviation in grey levels. blur: sigma in pixels at 512 lines.
+    Parameters
+    ----------
+    name : str
+        Name in ``DOMAINS`` and in ``dataset.json``.
+    sun : tuple of float
+        Strength of direct sunlight, from 0 (overcast) to 1 (clear).
+    elevation : tuple of float
+        Elevation of the sun in degrees.
+    clouds : tuple of float
+        Cloud cover from 0 to 1.
+    haze : tuple of float
+        Extinction coefficient of the air in 1 / metres.
+    darkness : tuple of float
+        From 0 (day) to 1 (night); lamps and windows are lit above 0.2.
+    wet, rain, snow : tuple of float
+        Reflectivity of the ground, density of rain streaks, whiteness of upward faces.
+    tint : tuple of float
+        RGB gain of the image.
+    sky : tuple of float
+        Gain of the sky's radiance.
+    backlit : float
+        Share of images that are exposed for the sky, so that the street is dark.
+    exposure : tuple of float
+        Deviation from the metered exposure in stops.
+    contrast, saturation : tuple of float
+        Slope of the tone curve; colour saturation, where 0 is grey and 1 leaves colours unchanged.
+    noise : tuple of float
+        Standard deviation in grey levels.
+    blur : tuple of float
+        Standard deviation of a Gaussian in pixels, for images 512 pixels high.
+    palette : Palette
+        Colours and materials.
     """
 
     name: str
@@ -269,12 +292,12 @@ DOMAINS: dict[str, Domain] = {
 
 
 def sample_range(rng: np.random.Generator, pair: Range) -> float:
-    """A number from a range."""
+    """Sample a number uniformly from a range."""
     return float(rng.uniform(*pair))
 
 
 def find_domain(name: str) -> Domain:
-    """The domain of this name, or a ValueError that lists the names there are."""
+    """Return the domain of this name; raise a ValueError that lists all names if there is none."""
     if name not in DOMAINS:
         raise ValueError(f"unknown street domain {name!r}: expected one of {', '.join(DOMAINS)}")
     return DOMAINS[name]

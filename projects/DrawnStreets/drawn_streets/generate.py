@@ -1,4 +1,4 @@
-"""One street scene: a picture and its labels, from (seed, index, domain) alone."""
+"""One street scene: an image and its label map as a pure function of (seed, index, domain)."""
 
 import numpy as np
 
@@ -19,11 +19,11 @@ from .scene.road_markings import add_markings
 from .scene.street import sample_camera, sample_street
 from .scene.traffic import add_traffic
 
-GENERATOR_VERSION = 3  # counts up whenever the same seed gives another picture
+GENERATOR_VERSION = 3  # increases whenever the images of a seed change
 
 
-def plan_scene(rng: np.random.Generator) -> Scene:
-    """Everything in a street and where it stands; no colour, no weather."""
+def sample_scene(rng: np.random.Generator) -> Scene:
+    """Sample a street and its objects, without colours and weather."""
     scene = Scene(sample_street(rng))
     add_blocks(scene, rng)
     scene.ground.road = str(rng.choice(("asphalt", "setts", "concrete"), p=(0.84, 0.06, 0.1)))
@@ -39,7 +39,7 @@ def plan_scene(rng: np.random.Generator) -> Scene:
 
 
 def check_request(seed: int, index: int, height: int, width: int) -> None:
-    """A ValueError in one sentence when no picture can be drawn for these numbers."""
+    """Raise a ValueError if no image can be drawn for these numbers."""
     if min(seed, index) < 0:
         raise ValueError(f"seed and index must not be negative, got {seed} and {index}")
     if not 32 <= min(height, width) <= max(height, width) <= 8192:
@@ -51,35 +51,45 @@ def draw_street(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one street scene.
 
-    Args:
-        seed, index: which scene; not negative. The same pair has the same layout, and so the same
-            labels, in every domain.
-        domain: a name from ``DOMAINS`` or a ``Domain``.
-        height, width: of the picture in pixels, 32 to 8192.
+    Parameters
+    ----------
+    seed, index : int
+        Select the scene; not negative. A pair has the same labels in every domain.
+    domain : str or Domain
+        A name from ``DOMAINS`` or a ``Domain``.
+    height, width : int
+        Size of the image in pixels, from 32 to 8192.
 
-    Returns:
-        image (height, width, 3) uint8 RGB, and label (height, width) uint8: Cityscapes train ids,
-        and 255 for what they do not name: the bonnet of the camera's own car, bins, cabinets,
-        benches.
+    Returns
+    -------
+    image : ndarray
+        RGB, (height, width, 3) uint8.
+    label : ndarray
+        Cityscapes train ids, (height, width) uint8. The label of objects without a class (the
+        bonnet of the camera's own car, bins, cabinets, benches) is 255.
 
-    Raises:
-        ValueError: an unknown domain, a negative seed or index, or a size out of range.
+    Raises
+    ------
+    ValueError
+        If the domain is unknown, the seed or the index is negative, or a size is out of range.
 
+    Examples
+    --------
     >>> image, label = draw_street(seed=0, index=7, domain="fog", height=64, width=128)
     >>> image.shape, label.shape, label.dtype
     ((64, 128, 3), (64, 128), dtype('uint8'))
     """
     domain = find_domain(domain) if isinstance(domain, str) else domain
     check_request(seed, index, height, width)
-    # Three streams: the layout decides labels, look only colours, mood weather and camera.
+    # Independent random streams: only the layout's can change labels.
     layout_rng, colour_rng, imaging_rng = (
         np.random.default_rng((seed, index, stream)) for stream in range(3)
     )
-    scene = plan_scene(layout_rng)
+    scene = sample_scene(layout_rng)
     camera = sample_camera(layout_rng, scene.street, height, width)
     lens = Lens.sample(layout_rng, scene.street)
     strength = sample_range(imaging_rng, domain.sun)
-    strength = 0.0 if strength < 0.4 else 0.25 + 0.75 * strength  # cloud, or a sun that casts
+    strength = 0.0 if strength < 0.4 else 0.25 + 0.75 * strength  # overcast, or visible shadows
     light = Light.from_sky(
         imaging_rng.uniform(0, 2 * np.pi),
         np.deg2rad(imaging_rng.uniform(*domain.elevation)),
@@ -90,13 +100,15 @@ def draw_street(
         sample_range(imaging_rng, domain.snow),
     )
     lit = 0.45 * darkness if darkness > 0.2 else 0.0
-    canvas = Canvas(camera, light, colour_rng, domain.palette.town(colour_rng), snow=snow, lit=lit)
+    canvas = Canvas(
+        camera, light, colour_rng, domain.palette.sample(colour_rng), snow=snow, lit=lit
+    )
     paint_sky(canvas, sample_range(imaging_rng, domain.clouds), strength, imaging_rng)
     paint_ground(canvas, scene.ground)
     for obj in scene.back_to_front(camera):
         obj.draw(canvas, obj.item)
     lens.draw_bonnet(canvas)
     lamps = scene.lamps if lit else []
-    light = radiance(canvas, domain, darkness, scene.shadow_casters(camera), lamps, imaging_rng)
-    light, label = lens.apply(light, canvas.label_image())
-    return photograph(light, domain, darkness, imaging_rng), label
+    picture = radiance(canvas, domain, darkness, scene.shadow_casters(camera), lamps, imaging_rng)
+    picture, label = lens.apply(picture, canvas.label_image())
+    return photograph(picture, domain, darkness, imaging_rng), label

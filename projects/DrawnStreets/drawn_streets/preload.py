@@ -1,13 +1,15 @@
-"""Imported by the server that forks the workers of ``write_streets``: plants are grown and walls
-laid there, once, and every worker begins with them instead of spending seconds on its own.
+"""Fills the caches of plants and materials on import.
+
+The server that forks the workers of a pool imports this module once, so that no worker has to spend
+seconds on its own caches.
 """
 
 import cv2
 
 from .objects.plants import render_plants
-from .render import textures
+from .render.textures import MATERIALS, material
 
-cv2.setNumThreads(0)  # a fork must not inherit threads
+cv2.setNumThreads(0)  # threads do not survive a fork
 render_plants()
-for name in textures.MATERIALS:
-    textures.material(name)
+for name in MATERIALS:
+    material(name)

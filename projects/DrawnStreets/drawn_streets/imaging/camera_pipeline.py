@@ -1,4 +1,4 @@
-"""From light to file: lens, exposure, sensor, tone curve, sharpening and compression."""
+"""The camera pipeline: exposure, optics, sensor, tone curve, sharpening and compression."""
 
 from functools import lru_cache
 
@@ -8,14 +8,14 @@ import numpy as np
 from ..domains import Domain, sample_range
 from ..render import textures
 
-METER = 8  # pixels, each way, of one cell of the light meter
-LEVELS = 4096  # of the tone curve's table
+METER = 8  # width and height in pixels of one cell of the light meter
+LEVELS = 4096  # entries of the tone curve's table
 
 
 def photograph(
     picture: np.ndarray, domain: Domain, darkness: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Take a picture of linear light (H, W, 3) float32, which is used up: (H, W, 3) uint8 RGB."""
+    """Convert linear radiance (H, W, 3) float32, which is modified, to an RGB image, uint8."""
     saturation = sample_range(rng, domain.saturation)
     grey = np.full((3, 3), (1 - saturation) / 3) + saturation * np.eye(3)
     gain = _exposure(picture, domain, darkness, rng) * _white_balance(domain, rng)
@@ -32,26 +32,26 @@ def photograph(
 def _exposure(
     picture: np.ndarray, domain: Domain, darkness: float, rng: np.random.Generator
 ) -> float:
-    """What a light meter would choose, off by some stops; at night it gives up half way."""
+    """Return the metered exposure with an error of some stops; night scenes stay darker."""
     cells = cv2.resize(picture, None, fx=1 / METER, fy=1 / METER, interpolation=cv2.INTER_AREA)
     light = np.minimum(cells.mean(2), 4.0)
     rows = np.linspace(-1, 1, len(light))[:, None] - rng.uniform(-0.4, 0.6)
     weight = np.exp(-((rows / rng.uniform(0.4, 1.5)) ** 2)) + np.zeros_like(light)
     metered = float((light * weight).sum() / weight.sum())
     stops = sample_range(rng, domain.exposure)
-    if rng.random() < domain.backlit:  # exposed for the sky: the street is left in the dark
+    if rng.random() < domain.backlit:  # exposed for the sky, so the street is dark
         stops -= rng.uniform(0.8, 2.6)
     return float(2**stops * (0.2 / max(metered, 1e-4)) ** (1 - 0.55 * darkness))
 
 
 def _white_balance(domain: Domain, rng: np.random.Generator) -> np.ndarray:
-    """Gains of red, green and blue: mostly too warm or too cold, a little too green or pink."""
+    """Return RGB gains of an imperfect white balance."""
     warm, green = rng.normal(0, 0.1), rng.normal(0, 0.03)
     return np.array(domain.tint) ** 2 * np.exp([warm, green, -warm])[:, None].T
 
 
 def _optics(picture: np.ndarray, domain: Domain, rng: np.random.Generator) -> np.ndarray:
-    """Vignette, stray light, and what is out of focus or shaken."""
+    """Apply vignetting, stray light, defocus and motion blur."""
     height, width = picture.shape[:2]
     stray = rng.uniform(0.0, 0.05) if rng.random() < 0.6 else 0.0
     picture *= 1 - np.float32(rng.uniform(0, 0.3) * (rng.random() < 0.7)) * _radius(height, width)
@@ -72,13 +72,16 @@ def _optics(picture: np.ndarray, domain: Domain, rng: np.random.Generator) -> np
 
 @lru_cache(maxsize=4)
 def _radius(height: int, width: int) -> np.ndarray:
-    """Squared distance from the middle, 1 in the corners, (H, W, 3) float32."""
+    """Return the squared distance from the centre, 1 in the corners, (H, W, 3) float32."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     return cv2.merge([(0.5 * (x * x + y * y)).astype(np.float32)] * 3)
 
 
 def _sensor(signal: np.ndarray, domain: Domain, rng: np.random.Generator) -> np.ndarray:
-    """Noise, which the square root of light has made even; fewer pixels; sharpening."""
+    """Apply resolution loss, noise and sharpening to the square root of the radiance.
+
+    The square root stabilises the variance of shot noise.
+    """
     height, width = signal.shape[:2]
     down = rng.uniform(0.4, 0.85) if rng.random() < 0.35 else 1.0
     size = (max(int(width * down), 16), max(int(height * down), 16))
@@ -93,7 +96,7 @@ def _sensor(signal: np.ndarray, domain: Domain, rng: np.random.Generator) -> np.
 
 
 def _noise(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) float32 of standard deviation 1."""
+    """Return noise of standard deviation 1, (H, W, 3) float32."""
     tile = np.roll(_noise_tile(), rng.integers(0, 512, 2), (0, 1))
     more = [max(length - 512, 0) for length in shape]
     tile = cv2.copyMakeBorder(tile, 0, more[0], 0, more[1], cv2.BORDER_WRAP)
@@ -102,7 +105,7 @@ def _noise(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _noise_tile() -> np.ndarray:
-    """Noise of a sensor: more in brightness than in colour, which is coarser."""
+    """Return sensor noise: strong in luminance, weaker and coarser in chrominance."""
     colour = [cv2.GaussianBlur(textures.fractal_noise(0.0, 81 + i), (5, 5), 1.0) for i in range(3)]
     grey = cv2.GaussianBlur(textures.fractal_noise(0.0, 84), (3, 3), 0.5)
     tile = cv2.merge([grey + part for part in colour])
@@ -110,10 +113,10 @@ def _noise_tile() -> np.ndarray:
 
 
 def _tone_curve(contrast: float, rng: np.random.Generator) -> np.ndarray:
-    """Table (LEVELS,) uint8 over the square root of light 0..2: toe, straight part, shoulder."""
+    """Return the tone curve (LEVELS,) uint8 over square roots of radiance from 0 to 2."""
     x = np.linspace(0, 2, LEVELS) ** (2 * rng.uniform(0.44, 0.54))
     x = 0.45 * (x / 0.45) ** contrast
-    knee = rng.uniform(0.6, 0.9)  # where highlights begin to be held back
+    knee = rng.uniform(0.6, 0.9)  # start of the highlight compression
     over = np.maximum(x - knee, 0)
     x = np.where(x > knee, knee + (1 - knee) * np.tanh(over / (1 - knee)), x)
     black = rng.uniform(-0.03, 0.04)
@@ -121,7 +124,7 @@ def _tone_curve(contrast: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def _jpeg_artifacts(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Most pictures have been a JPEG file already."""
+    """Add JPEG artifacts to 70 % of the images."""
     if rng.random() > 0.7:
         return picture
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(40, 95))]

@@ -1,7 +1,8 @@
-"""Cast shadows: the scene seen from the sun, and a look-up in that view for every pixel.
+"""Cast shadows by shadow mapping.
 
-The sun's view is an orthographic picture that keeps the height above its own plane, towards the
-sun, of whatever comes first. A pixel lies in shadow where something comes before it.
+A shadow map is an orthographic view from the sun. It stores the height towards the sun of the first
+object in each of its pixels. An image pixel is in shadow if the map stores a greater height than
+that of the pixel's own point.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from .. import classes
 from ..objects.buildings import Building
 from ..objects.plants import Plant, silhouette
 from ..render.camera import Camera
@@ -17,16 +19,31 @@ from ..render.light import Light
 from ..scene.layout import Item, SceneObject
 from ..types import PixelBox
 
-STEP = 2  # every second pixel is looked up: the half-shadow at the edge is as wide
-REACHES = (13.0, 75.0)  # metres ahead of the camera that a near and a far view of the sun show
-SIZE = 1024  # pixels of the sun's view, each way
-# Things are painted flat at one depth, so a surface begins to shade itself only this far behind.
-DEPTH = {2: 0.25, 3: 0.4, 4: 0.3, 5: 0.4, 6: 0.4, 7: 0.3, 8: 3.0, 11: 0.6, 12: 0.8, 13: 1.6}
-DEPTH |= {14: 3.0, 15: 4.0, 16: 6.0, 17: 0.8, 18: 0.8}
+STEP = 2  # every second pixel is looked up; this also sets the width of the penumbra
+REACHES = (13.0, 75.0)  # range of the near and the far map ahead of the camera, in metres
+SIZE = 1024  # width and height of a map in pixels
+# Bias in metres for each label: an object is painted at one depth and must not shadow itself.
+BIAS = {
+    classes.BUILDING: 0.25,
+    classes.WALL: 0.4,
+    classes.FENCE: 0.3,
+    classes.POLE: 0.4,
+    classes.TRAFFIC_LIGHT: 0.4,
+    classes.TRAFFIC_SIGN: 0.3,
+    classes.VEGETATION: 3.0,
+    classes.PERSON: 0.6,
+    classes.RIDER: 0.8,
+    classes.CAR: 1.6,
+    classes.TRUCK: 3.0,
+    classes.BUS: 4.0,
+    classes.TRAIN: 6.0,
+    classes.MOTORCYCLE: 0.8,
+    classes.BICYCLE: 0.8,
+}
 
 
 class ShadowMap:
-    """Height towards the sun (SIZE, SIZE) float32 of what the sun sees first; -inf: nothing."""
+    """Height towards the sun (SIZE, SIZE) float32 of the first object; -inf where there is none."""
 
     def __init__(self, light: Light, camera: Camera, reach: float) -> None:
         sun = light.sun
@@ -43,7 +60,7 @@ class ShadowMap:
         self.height = np.full((SIZE, SIZE), -np.inf, np.float32)
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """World points (N, 3) of the straight street -> column, row and height (N, 3)."""
+        """Map world points (N, 3) of the straight street to column, row and height (N, 3)."""
         seen = self.camera.apply_curvature(points) @ self.frame.T
         seen[:, :2] = (seen[:, :2] - self.low) * self.scale
         return seen
@@ -59,7 +76,7 @@ class ShadowMap:
         np.maximum(view, plane, out=view, where=mask > 0)
 
     def add(self, item: Item) -> None:
-        """Anything that stands in a street."""
+        """Render an object into the map."""
         if isinstance(item, Building):
             for face in _solid(item):
                 self._add_flat(face)
@@ -69,7 +86,7 @@ class ShadowMap:
             self._add_hull(item.corners())
 
     def _add_flat(self, points: np.ndarray) -> None:
-        """A convex flat face, world points (N, 3)."""
+        """Render a convex flat face, world points (N, 3)."""
         seen = self.project(points)
         box = self._box(seen)
         edges = seen[1:3] - seen[0]
@@ -85,7 +102,7 @@ class ShadowMap:
         self._raise(box, mask, plane.astype(np.float32))
 
     def _add_hull(self, points: np.ndarray) -> None:
-        """The outline of world points (N, 3), as thin as a leaf."""
+        """Render the convex hull of world points (N, 3) at their median height."""
         seen = self.project(points)
         box = self._box(seen)
         if box is None:
@@ -96,12 +113,12 @@ class ShadowMap:
         self._raise(box, mask, np.float32(np.median(seen[:, 2])))
 
     def _add_plant(self, plant: Plant) -> None:
-        """Trunk and crown, with the gaps between the leaves."""
+        """Render trunk and crown, with the gaps between the leaves."""
         tall = plant.height * np.array([0.0, 1.0])
         axis = np.stack([np.full(2, plant.x), tall, np.full(2, plant.z)], 1)
         (x, foot, _), (_, top, height) = self.project(axis)
         wide = plant.spread * self.scale[0]
-        # Crowns are as deep as they are wide: a high sun still sees that much of them.
+        # A crown is as deep as it is wide, so a high sun still projects this much of it.
         rise = max(abs(top - foot), 0.7 * plant.spread * self.scale[1])
         middle, height = 0.5 * (foot + top), height - 0.4 * plant.height * self.frame[2, 1]
         corners = np.array(
@@ -120,7 +137,7 @@ class ShadowMap:
         )
 
     def lookup(self, world: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Height of what the sun sees where each world point lies, and the point's own height."""
+        """Return the stored height at each world point, and the point's own height."""
         axes = self.frame.astype(np.float32)
         column, row, height = (
             sum(a * w for a, w in zip(axis, world, strict=True)) for axis in axes
@@ -131,7 +148,7 @@ class ShadowMap:
 
 
 def _solid(building: Building) -> Iterator[np.ndarray]:
-    """The flat faces of a house that can hide the sun."""
+    """Yield the flat faces of a building that can block the sun."""
     x0, x1, z0, z1 = building.x0, building.x1, building.z0, building.z1
     top = building.corners()[:, 1].max()
     steps = np.array([(x0, z0), (x1, z0), (x1, z1), (x0, z1)])
@@ -141,7 +158,7 @@ def _solid(building: Building) -> Iterator[np.ndarray]:
 
 
 def shadow_mask(canvas: Canvas, objects: list[SceneObject]) -> np.ndarray:
-    """How much of the sun each pixel misses, (H, W) float32 0..1; ``things`` cast the shadows."""
+    """Return the share of sunlight that ``objects`` block, (H, W) float32 from 0 to 1."""
     camera = canvas.camera
     near, far = (ShadowMap(canvas.light, camera, reach) for reach in REACHES)
     for view in (near, far):
@@ -153,7 +170,7 @@ def shadow_mask(canvas: Canvas, objects: list[SceneObject]) -> np.ndarray:
     first, height = far.lookup(world)
     cv2.copyTo(near.lookup(world)[0], (metres < REACHES[0]).view(np.uint8), first)
     margin = np.full(256, 0.15, np.float32)
-    margin[list(DEPTH)] = list(DEPTH.values())
+    margin[list(BIAS)] = list(BIAS.values())
     height += np.take(margin, canvas.label_image()[::STEP, ::STEP])
     dark = cv2.blur(cv2.compare(first, height, cv2.CMP_GT), (3, 3))
     return cv2.resize(dark, (camera.width, camera.height)).astype(np.float32) * np.float32(1 / 255)

@@ -1,17 +1,17 @@
-"""The sky: a gradient, clouds on a high plane, a glow around the sun."""
+"""The sky: a gradient, clouds on a plane and a glow around the sun."""
 
 import cv2
 import numpy as np
 
+from ..classes import SKY
 from ..render import textures
 from ..render.canvas import Canvas
 
-SKY = 10
-STEP = 4  # the sky is soft: every fourth pixel is computed
+STEP = 4  # the sky is smooth, so it is computed for every fourth pixel
 
 
 def paint_sky(canvas: Canvas, clouds: float, strength: float, rng: np.random.Generator) -> None:
-    """Fill the whole canvas with sky; ``clouds`` is their share, ``strength`` the sun's."""
+    """Fill the canvas with sky; ``clouds`` is the cloud cover, ``strength`` that of the sun."""
     rays = np.dstack([canvas.camera.ray(axis, step=STEP) for axis in range(3)])
     rays = rays / np.linalg.norm(rays, axis=2, keepdims=True)
     up = np.clip(rays[..., 1], 0, 1)
@@ -37,7 +37,7 @@ def paint_sky(canvas: Canvas, clouds: float, strength: float, rng: np.random.Gen
 
 
 def _clouds(rays: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Density (H', W') 0..1 of clouds that cover about ``share`` of the sky."""
+    """Return the density (H', W') from 0 to 1 of clouds that cover about ``share`` of the sky."""
     noise = textures.fractal_noise(1.75, 41) + 0.35 * textures.fractal_noise(1.1, 42)
     up = np.maximum(rays[..., 1], 0.04)
     drift = rng.uniform(0, 512, 2).astype(np.float32)

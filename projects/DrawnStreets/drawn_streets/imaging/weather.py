@@ -1,19 +1,19 @@
-"""What lies between the street and the lens: shadow, night, haze, wet ground, rain."""
+"""From painted colours to radiance: shadows, night lighting, haze, wet ground and rain."""
 
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
+from ..classes import ROAD, SIDEWALK, SKY
 from ..domains import Domain, sample_range
 from ..render import textures
 from ..render.canvas import Canvas
 from ..scene.layout import SceneObject
 from ..types import Vector
 from .shadows import shadow_mask
-from .sky import SKY
 
-COARSE = 4  # light at night varies slowly: it is computed on every fourth pixel
+COARSE = 4  # night lighting is smooth, so it is computed for every fourth pixel
 
 
 def radiance(
@@ -24,27 +24,28 @@ def radiance(
     lamps: list[np.ndarray],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The light that arrives at the camera, linear, (H, W, 3) float32; white paper by day is 1.
+    """Return the linear radiance at the camera, (H, W, 3) float32; a white surface by day is 1.
 
-    ``casters`` are the things whose shadows may be seen, ``lamps`` world points of street lamps.
+    ``shadow_casters`` are the objects whose shadows can be visible, ``lamps`` the world points of
+    street lamps.
     """
     inverse, labels = canvas.inverse_depth(), canvas.label_image()
     sky = cv2.compare(labels, SKY, cv2.CMP_EQ)
-    shine = canvas.shine()
+    emission = canvas.emission()
     picture = cv2.cvtColor(canvas.paint, cv2.COLOR_RGBA2RGB).astype(np.float32)
     if canvas.light.direct.any():
         dark = shadow_mask(canvas, shadow_casters) * canvas.sunlit()
         cut = 1 - canvas.light.shadow_factor()
-        cut /= cut.mean()  # a shadow is lit by the blue of the sky
+        cut /= cut.mean()  # skylight makes shadows bluish
         picture *= cv2.merge([1 - np.float32(part) * dark for part in cut])
     if darkness > 0:
         light = _night_light(canvas, inverse, darkness, lamps, sky)
         picture *= cv2.blendLinear(
-            light, _constant_image(light, (1.05, 1.05, 1.05)), 1 - shine, shine
+            light, _constant_image(light, (1.05, 1.05, 1.05)), 1 - emission, emission
         )
     picture *= np.float32(1 / 255)
-    picture *= picture  # paints are coded as a screen shows them, near enough by a square root
-    gain = np.full_like(shine, sample_range(rng, domain.sky))
+    picture *= picture  # from display values to linear, with gamma 2
+    gain = np.full_like(emission, sample_range(rng, domain.sky))
     picture *= cv2.merge([cv2.copyTo(gain, sky, np.ones_like(gain))] * 3)
     density = sample_range(rng, domain.haze)
     haze = np.array([0.62, 0.66, 0.72]) * rng.uniform(0.7, 1.2) * (1 - 0.97 * darkness)
@@ -55,7 +56,7 @@ def radiance(
     if wet > 0:
         picture = _reflections(canvas.camera.horizon(), labels, picture, wet)
     if darkness > 0.1:
-        picture = _halos(picture, shine, darkness)
+        picture = _halos(picture, emission, darkness)
     rain = sample_range(rng, domain.rain)
     if rain > 0:
         streaks = _rain_streaks(picture.shape[:2], rain * (0.3 + 0.7 * (1 - darkness)), rng)
@@ -64,14 +65,14 @@ def radiance(
 
 
 def _constant_image(like: np.ndarray, colour: Vector) -> np.ndarray:
-    """A picture of one colour."""
+    """Return an image of one colour."""
     return cv2.merge([np.full(like.shape[:2], value, np.float32) for value in colour])
 
 
 def _night_light(
     canvas: Canvas, inverse: np.ndarray, darkness: float, lamps: list[np.ndarray], sky: np.ndarray
 ) -> np.ndarray:
-    """RGB factor (H, W, 3): a little sky, pools under street lamps, our own headlights."""
+    """Return RGB factors (H, W, 3) of skylight, street lamps and the camera car's headlights."""
     camera = canvas.camera
     rays = [camera.ray(axis, step=COARSE) for axis in range(3)]
     metres = 1 / np.maximum(inverse[::COARSE, ::COARSE], np.float32(1 / 150))
@@ -94,30 +95,30 @@ def _night_light(
 
 @lru_cache(maxsize=2)
 def _wetness(height: int, width: int) -> np.ndarray:
-    """How well each part of a wet road mirrors, (H, W) float32."""
+    """Return the reflectivity of a wet road, (H, W) float32."""
     noise = cv2.blur(textures.fractal_noise(1.2, 71), (41, 5))
     return np.clip(0.75 + 0.2 * cv2.resize(noise, (width, height)), 0, 1)
 
 
 def _reflections(horizon: float, labels: np.ndarray, picture: np.ndarray, wet: float) -> np.ndarray:
-    """A wet road shows what stands upside down beyond it: the picture flipped about the horizon."""
+    """Add reflections to the wet ground: the image, flipped about the horizon."""
     height, width = labels.shape
     horizon = int(np.clip(horizon, 1, height - 2))
     rows = np.clip(2 * horizon - np.arange(horizon, height), 0, height - 1)
     flipped = cv2.blur(np.take(picture, rows, 0), (5, max(height // 20, 3)))
     share = np.zeros(256, np.float32)
-    share[:2] = wet, 0.5 * wet  # road and sidewalk
+    share[[ROAD, SIDEWALK]] = wet, 0.5 * wet
     weight = np.take(share, labels[horizon:]) * _wetness(height, width)[horizon:]
     ground = cv2.blendLinear(picture[horizon:], flipped, 1 - 0.9 * weight, 0.9 * weight)
     return np.concatenate([picture[:horizon], ground])
 
 
-def _halos(picture: np.ndarray, shine: np.ndarray, darkness: float) -> np.ndarray:
-    """Halos around what shines."""
-    height, width = shine.shape
+def _halos(picture: np.ndarray, emission: np.ndarray, darkness: float) -> np.ndarray:
+    """Add halos around emitting pixels."""
+    height, width = emission.shape
     size = (max(width // COARSE, 1), max(height // COARSE, 1))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    small *= cv2.resize(shine, size, interpolation=cv2.INTER_AREA)[..., None]
+    small *= cv2.resize(emission, size, interpolation=cv2.INTER_AREA)[..., None]
     wide = max(size[1] // 7, 1) | 1
     halo = cv2.GaussianBlur(small, (0, 0), size[1] / 60) * 0.9
     halo += cv2.blur(cv2.blur(small, (wide, wide)), (wide, wide)) * 0.8
@@ -125,7 +126,7 @@ def _halos(picture: np.ndarray, shine: np.ndarray, darkness: float) -> np.ndarra
 
 
 def _rain_streaks(shape: tuple[int, int], density: float, rng: np.random.Generator) -> np.ndarray:
-    """Falling drops as short, nearly upright strokes (H, W) float32."""
+    """Return rain as short, nearly vertical strokes, (H, W) float32."""
     height, width = shape
     image = np.zeros(shape, np.uint8)
     slant = rng.normal(0, 0.12)

@@ -5,12 +5,12 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..classes import FENCE, VEGETATION, WALL
 from ..render import textures
 from ..render.canvas import Canvas
 from ..types import Vector
 from .ground import KERB
 
-WALL, FENCE, VEGETATION = 3, 4, 8
 KINDS = {
     "wall": WALL,
     "bars": FENCE,
@@ -23,14 +23,22 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Barrier:
-    """A straight piece from (xa, za) to (xb, zb), seen from either side."""
+    """A straight section from ``start`` to ``end``, both (x, z), visible from either side."""
 
     kind: str
     start: tuple[float, float]
     end: tuple[float, float]
     height: float
     base: float = KERB
-    tone: int = 0  # pieces of one run share it, and with it their colour
+    tone: int = 0  # seed of the colour; all sections of a row share it
+
+    @property
+    def x(self) -> float:
+        return 0.5 * (self.start[0] + self.end[0])
+
+    @property
+    def z(self) -> float:
+        return 0.5 * (self.start[1] + self.end[1])
 
     def corners(self) -> np.ndarray:
         return np.array([[x, y, z] for x, z in (self.start, self.end) for y in (0.0, self.height)])
@@ -38,7 +46,7 @@ class Barrier:
 
 @lru_cache(maxsize=64)
 def _grid(kind: str, length_pixels: int, height_pixels: int, density: int) -> np.ndarray:
-    """Alpha (h, w) uint8 of a fence that one can see through."""
+    """Return the alpha (h, w) uint8 of a see-through fence."""
     alpha = np.zeros((height_pixels, length_pixels), np.uint8)
     line = max(int(0.035 * density), 1)
     if kind == "bars":
@@ -78,7 +86,7 @@ def _paint_of(canvas: Canvas, barrier: Barrier) -> tuple[np.ndarray, str]:
 
 
 def _shade(height: int, width: int) -> np.ndarray:
-    """Darker towards the ground (uint8, 128 = 1)."""
+    """Return factors (128 = 1) that darken a wall towards the ground."""
     return np.repeat(np.linspace(134, 92, height).astype(np.uint8)[:, None], width, 1)
 
 
@@ -127,5 +135,5 @@ def _top(
     back = ends - normal * depth
     points = canvas.camera.to_camera(np.array([ends[0], ends[1], back[1], back[0]]))
     canvas.draw_polygon(
-        points, canvas.shade([colour * 1.15], np.array([[0.0, 1.0, 0.0]]))[0], surface
+        points, canvas.shade(np.multiply(colour, 1.15), np.array([[0.0, 1.0, 0.0]]))[0], surface
     )

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..classes import BUILDING
 from ..render import textures
 from ..render.canvas import Canvas
 from ..render.mesh import Mesh, MeshBuilder, draw_mesh
@@ -13,12 +14,10 @@ from ..types import Point
 from .facade import FacadePaint, FacadeStyle, paint_facade
 from .ground import KERB
 
-BUILDING = 2
-
 
 @dataclass(frozen=True)
 class Building:
-    """Footprint x0..x1, z0..z1 in metres; ``fronts`` names the faces with windows."""
+    """A box with footprint x0..x1, z0..z1 in metres; ``fronts`` are the faces with windows."""
 
     x0: float
     x1: float
@@ -30,15 +29,26 @@ class Building:
     chimneys: int = 0
     awning: bool = False
 
+    @property
+    def x(self) -> float:
+        return 0.5 * (self.x0 + self.x1)
+
+    @property
+    def z(self) -> float:
+        return 0.5 * (self.z0 + self.z1)
+
     def corners(self) -> np.ndarray:
-        """The box's eight corners, for its shadow."""
+        """Return the eight corners of the box that casts the building's shadow."""
         top = KERB + self.style.height + 0.5 * self.roof
         return np.array(
             [[x, y, z] for x in (self.x0, self.x1) for y in (0.0, top) for z in (self.z0, self.z1)]
         )
 
     def faces(self) -> Iterator[tuple[str, Point, Point, Point, Point]]:
-        """(name, top left corner, right, down, outward normal) of the faces that can look at us."""
+        """Yield the faces that can be visible.
+
+        Each is (name, top left corner, top right corner, bottom left corner, outward normal).
+        """
         x0, x1, z0, z1 = self.x0, self.x1, self.z0, self.z1
         top = KERB + self.style.height
         yield "near", (x0, top, z0), (x1, top, z0), (x0, KERB, z0), (0, 0, -1)
@@ -47,7 +57,7 @@ class Building:
 
 
 def draw_building(canvas: Canvas, building: Building) -> None:
-    """Paint the faces that look at the camera, then roof and chimneys."""
+    """Paint the faces that point to the camera, then the roof and the chimneys."""
     camera, rng = canvas.camera, canvas.colour_rng
     paint = FacadePaint.sample(rng, canvas.palette)
     roof_colour = np.array(canvas.palette.roofs[rng.integers(len(canvas.palette.roofs))], float)
@@ -84,13 +94,13 @@ def draw_building(canvas: Canvas, building: Building) -> None:
 
 
 def _roof(canvas: Canvas, b: Building, paint: FacadePaint, colour: np.ndarray) -> None:
-    """A gable whose ridge runs along the main front."""
+    """Paint a gable roof whose ridge is parallel to the main front."""
     camera = canvas.camera
     low, high = KERB + b.style.height, KERB + b.style.height + b.roof
     over = 0.3
     if "near" in b.fronts and len(b.fronts) == 1:
         ridge = 0.5 * (b.z0 + b.z1)
-        slopes = [
+        slopes: list[tuple[Point, Point, Point, Point]] = [
             (
                 (b.x0, high, ridge),
                 (b.x1, high, ridge),
@@ -98,8 +108,11 @@ def _roof(canvas: Canvas, b: Building, paint: FacadePaint, colour: np.ndarray) -
                 (0, ridge - b.z0, -b.roof),
             )
         ]
-        gable = [(b.x1, low, b.z0), (b.x1, low, b.z1), (b.x1, high, ridge)]
-        gables = [(gable, (1, 0, 0)), ([(b.x0, y, z) for _, y, z in gable], (-1, 0, 0))]
+        gable: list[Point] = [(b.x1, low, b.z0), (b.x1, low, b.z1), (b.x1, high, ridge)]
+        gables: list[tuple[list[Point], Point]] = [
+            (gable, (1, 0, 0)),
+            ([(b.x0, y, z) for _, y, z in gable], (-1, 0, 0)),
+        ]
     else:
         ridge = 0.5 * (b.x0 + b.x1)
         run = ridge - b.x0
@@ -108,23 +121,23 @@ def _roof(canvas: Canvas, b: Building, paint: FacadePaint, colour: np.ndarray) -
             ((ridge, high, b.z1), (ridge, high, b.z0), (b.x0 - over, low, b.z1), (-b.roof, run, 0)),
         ]
         gables = [([(b.x0, low, b.z0), (b.x1, low, b.z0), (ridge, high, b.z0)], (0, 0, -1))]
-    for points, normal in gables:
-        seen = camera.to_camera(np.array(points, float))
+    for corners, normal in gables:
+        seen = camera.to_camera(np.array(corners, float))
         outward = camera.rotation @ np.array(normal, float)
         if seen[0] @ outward < 0:
             shade = canvas.shade([paint.wall], np.array([normal], float))[0]
             canvas.draw_polygon(
                 seen, shade, canvas.add_surface(BUILDING, camera.plane(seen[0], outward))
             )
-    for corner, right, down, normal in slopes:
-        normal = np.array(normal, float) / np.linalg.norm(normal)
+    for corner, right, down, upward in slopes:
+        unit = np.array(upward, float) / np.linalg.norm(upward)
         points = camera.to_camera(np.array([corner, right, down], float))
-        outward = camera.rotation @ normal
+        outward = camera.rotation @ unit
         if points[0] @ outward >= 0 or points[:, 2].max() < 1:
             continue
         metres = (
-            np.linalg.norm(np.subtract(right, corner)),
-            np.linalg.norm(np.subtract(down, corner)),
+            float(np.linalg.norm(np.subtract(right, corner))),
+            float(np.linalg.norm(np.subtract(down, corner))),
         )
         density = canvas.density(corner, right, down)
         if density is None:
@@ -138,7 +151,7 @@ def _roof(canvas: Canvas, b: Building, paint: FacadePaint, colour: np.ndarray) -
             down,
             picture,
             canvas.add_surface(BUILDING, camera.plane(points[0], outward)),
-            normal=normal,
+            normal=unit,
         )
 
 
@@ -169,7 +182,7 @@ def _chimneys(canvas: Canvas, b: Building, paint: FacadePaint, seed: int) -> Non
 def _awning(
     canvas: Canvas, b: Building, name: str, paint: FacadePaint, rng: np.random.Generator
 ) -> None:
-    """A sloping cloth over the shop window."""
+    """Paint a sloping awning over the shop window."""
     y = KERB + b.style.storey - 0.35
     stripe = (230, 226, 214) if rng.random() < 0.5 else paint.shop * 0.7
     reach, drop = 1.3, 0.6
@@ -188,5 +201,5 @@ def _awning(
             ]
         )
         points = canvas.camera.to_camera(cloth)
-        shade = canvas.shade([colour], np.array([[0.4 * sign, 0.9, 0.0]]))[0]
+        shade = canvas.shade(np.asarray(colour), np.array([[0.4 * sign, 0.9, 0.0]]))[0]
         canvas.draw_polygon(points, shade, canvas.add_surface(BUILDING, float(points[:, 2].mean())))

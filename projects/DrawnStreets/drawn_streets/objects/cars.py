@@ -8,14 +8,14 @@ import numpy as np
 
 from ..render.mesh import Mesh, MeshBuilder
 
-SILL = 0.2  # metres of air under the body
+SILL = 0.2  # ground clearance in metres
 
 
 @dataclass(frozen=True)
 class CarShape:
     """Lengths in metres; ``rear``, ``front`` and ``bonnet`` are shares of the length.
 
-    The roof reaches from ``rear`` to ``front`` (from the tail), the bonnet is the foremost part.
+    The roof extends from ``rear`` to ``front``, both measured from the tail.
     """
 
     length: float
@@ -25,7 +25,7 @@ class CarShape:
     rear: float
     front: float
     bonnet: float
-    blind: bool = False  # no windows behind the front doors
+    blind: bool = False  # without rear side windows
 
     @property
     def half(self) -> float:
@@ -37,7 +37,7 @@ class CarShape:
 
     @property
     def cowl(self) -> float:
-        """z of the windscreen's foot."""
+        """z of the lower edge of the windscreen."""
         return (0.5 - self.bonnet) * self.length
 
     @property
@@ -62,7 +62,7 @@ CARS = {
 
 
 def car_mesh(car: CarShape) -> Mesh:
-    """Wheels, a lower body, a cabin that leans inwards, and everything stuck on."""
+    """Build a car from wheels, lower body, cabin, windows, lamps and plates."""
     b = MeshBuilder()
     rear, front = car.ends
     radius = 0.32 if car.height < 1.6 else 0.36
@@ -77,7 +77,7 @@ def car_mesh(car: CarShape) -> Mesh:
 
 
 def _lower_body(b: MeshBuilder, car: CarShape) -> None:
-    """Cross sections from nose to tail, joined; bonnet and boot fall off to the ends."""
+    """Add the body below the windows as faces between cross sections from nose to tail."""
     (rear, front), half, belt, nose = car.ends, car.half, car.belt, car.nose
     inside = np.array([0.0, 0.5, 0.0])
     sections = [  # z, half width, height of the top
@@ -105,7 +105,7 @@ def _lower_body(b: MeshBuilder, car: CarShape) -> None:
             b.mirrored_faces(flank, "body", inside=inside, tone=tone)
         skirt = [(wa, SILL, za), (wb, SILL, zb), (wb, SILL + 0.1, zb), (wa, SILL + 0.1, za)]
         b.mirrored_faces(skirt, "trim", inside=inside, detail=True)
-    # Mirrors come before the cabin, which hides them from behind.
+    # The cabin is painted after the mirrors, so it hides them from behind.
     z = car.cowl - 0.12
     for low, high in ((half - 0.02, half + 0.2), (-half - 0.2, -half + 0.02)):
         b.box((low, car.belt, z), (high, car.belt + 0.15, z + 0.12), "body", tone=0.8, detail=True)
@@ -115,7 +115,7 @@ def _lower_body(b: MeshBuilder, car: CarShape) -> None:
 
 
 def flank_wheels(b: MeshBuilder, half: float, axles: Sequence[float], radius: float) -> None:
-    """Arch, tyre and rim on both flanks at each axle."""
+    """Add arch, tyre and rim on both sides at each axle."""
     arch = np.linspace(-0.15, np.pi + 0.15, 9)
     full = np.linspace(0, 2 * np.pi, 14, endpoint=False)
 
@@ -131,7 +131,7 @@ def flank_wheels(b: MeshBuilder, half: float, axles: Sequence[float], radius: fl
 
 
 def _cabin_side(car: CarShape) -> np.ndarray:
-    """Corners (4, 3) of the cabin's right side: foot front, foot rear, roof rear, roof front."""
+    """Return the cabin's right side (4, 3): low front, low rear, top rear, top front."""
     tail = car.ends[0]
     base, top = 0.94 * car.half, (0.9 if car.blind else 0.76) * car.half
     foot = tail + (0.02 if car.rear < 0.15 else 0.12 * car.length)
@@ -147,7 +147,7 @@ def _cabin_side(car: CarShape) -> np.ndarray:
 
 
 def _cabin(b: MeshBuilder, car: CarShape) -> None:
-    """Pillars, an arched roof, windscreen and rear window, each with a paler upper part."""
+    """Add pillars, roof, windscreen and rear window; the upper part of the glass is paler."""
     side = _cabin_side(car)
     mirror = np.array([-1.0, 1, 1])
     inside = side.mean(0) * (0, 1, 1)
@@ -170,7 +170,7 @@ def _cabin(b: MeshBuilder, car: CarShape) -> None:
 
 
 def _side_windows(b: MeshBuilder, car: CarShape) -> None:
-    """Panes between the pillars, gaps of the doors."""
+    """Add side windows and door gaps."""
     side, half = _cabin_side(car), car.half
     inside = side.mean(0) * (0, 1, 1)
     for start, end in ((0.66, 0.94),) if car.blind else ((0.06, 0.50), (0.54, 0.93)):
@@ -189,7 +189,7 @@ def _side_windows(b: MeshBuilder, car: CarShape) -> None:
 
 
 def _lamps_and_plates(b: MeshBuilder, car: CarShape) -> None:
-    """Lamps, grille, bumpers and number plates."""
+    """Add lamps, grille, bumpers and number plates."""
     half, nose, belt = car.half, car.nose, car.belt
     rear, front = car.ends[0] - 0.005, car.ends[1] + 0.005
     inside = np.array([0.0, 0.5, 0.0])

@@ -1,4 +1,4 @@
-"""Facades as flat RGBE textures: wall, windows, doors, shop fronts, cornices."""
+"""Facades as flat RGBE textures: walls, windows, doors, shop fronts and cornices."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -10,15 +10,15 @@ from ..domains import Palette
 from ..render import textures
 from ..types import Vector
 
-SHINE = 235  # how strongly a lit window glows at night
-WARM = np.array([255.0, 220, 160])  # light behind a window
-REFLECTION = np.array([150.0, 168, 188])  # sky mirrored in glass
-CLOTH = np.array([206.0, 200, 188])  # curtains and blinds
+EMISSION = 235  # of a lit window
+INTERIOR_LIGHT = np.array([255.0, 220, 160])
+REFLECTION = np.array([150.0, 168, 188])  # of the sky in glass
+CLOTH = np.array([206.0, 200, 188])  # of curtains and blinds
 
 
 @dataclass(frozen=True)
 class FacadeStyle:
-    """The shape of a facade in metres; colours come from the picture's palette."""
+    """The shape of a facade in metres."""
 
     storeys: int
     storey: float = 3.1
@@ -26,7 +26,7 @@ class FacadeStyle:
     window: tuple[float, float] = (1.1, 1.6)
     ground: str = "flat"  # "flat", "shop" or "blank"
     balconies: bool = False
-    ribbon: bool = False  # windows joined into bands, as in offices
+    ribbon: bool = False  # ribbon windows, as in offices
     cornice: float = 0.35
 
     @property
@@ -37,7 +37,7 @@ class FacadeStyle:
 
 @dataclass(frozen=True)
 class FacadePaint:
-    """The colours of one building."""
+    """The colours and the material of one building."""
 
     wall: np.ndarray
     material: str
@@ -80,14 +80,14 @@ def paint_facade(
     rng: np.random.Generator,
     lit: float,
 ) -> np.ndarray:
-    """The facade ``width`` metres wide at ``density`` pixels per metre: RGBE (h, w, 4) uint8.
+    """Paint a facade ``width`` metres wide at ``density`` pixels per metre.
 
-    ``look`` decides every colour; ``lit`` is the share of windows with the lights on.
+    ``rng`` decides every colour, ``lit`` is the share of lit windows; returns RGBE (h, w, 4) uint8.
     """
     shift, span, start = (
         rng.integers(0, 256, 2),
         rng.uniform(60, 300, 2),
-        rng.integers(512),
+        int(rng.integers(512)),
     )
     wall = textures.coloured_material(
         paint.wall,
@@ -120,7 +120,7 @@ def paint_facade(
 def _clutter(
     pen: "_Pen", style: FacadeStyle, paint: FacadePaint, width: float, rng: np.random.Generator
 ) -> None:
-    """What people hang on walls: drain pipes, boxes, lamps, hanging signs, posters, cables."""
+    """Paint drain pipes, boxes, small signs and cables."""
     bottom = style.height
     for x in rng.uniform(0, width, rng.integers(0, 2 + int(width / 9))):
         pen.rect(x, style.cornice, x + 0.1, bottom, paint.wall * rng.uniform(0.35, 0.8))
@@ -144,7 +144,7 @@ def _storeys(
     rng: np.random.Generator,
     lit: float,
 ) -> None:
-    """Rows of windows, each one of three, with bands between storeys and balconies below."""
+    """Paint rows of windows, bands between storeys, shutters and balconies."""
     upper = style.storeys - (1 if style.ground == "shop" else 0)
     windows = [_window(style, paint, pen.density, rng, lit) for _ in range(6)]
     bays = max(int(width / style.bay), 1)
@@ -153,7 +153,7 @@ def _storeys(
     if rng.random() < 0.3:
         _pilasters(pen, style, paint, pitch, bays)
     shutters = rng.uniform(0.3, 1.0) * paint.shop if rng.random() < 0.2 else None
-    blind = rng.random() < 0.3  # some windows were never made
+    blind = rng.random() < 0.3  # some bays have no window
     for level in range(upper):
         top = style.cornice + level * style.storey + 0.55
         if style.ribbon:
@@ -175,7 +175,7 @@ def _storeys(
 def _pilasters(
     pen: "_Pen", style: FacadeStyle, paint: FacadePaint, pitch: float, bays: int
 ) -> None:
-    """Flat columns between the bays, lit on one edge and dark on the other."""
+    """Paint flat columns between the bays, with one bright and one dark edge."""
     for bay in range(bays + 1):
         x = bay * pitch
         pen.rect(x - 0.22, style.cornice, x + 0.22, style.height, paint.wall * 1.06)
@@ -184,27 +184,27 @@ def _pilasters(
 
 
 class _Pen:
-    """Paints rectangles on a texture in metres from its top left corner."""
+    """Paints on a texture in metres from its top left corner."""
 
     def __init__(self, image: np.ndarray, density: int) -> None:
         self.image, self.density = image, density
-        self.fine = density >= 12  # whether small parts are worth painting
+        self.fine = density >= 12  # whether small parts are visible
 
     def rect(
-        self, x0: float, y0: float, x1: float, y1: float, colour: Vector, shine: int = 0
+        self, x0: float, y0: float, x1: float, y1: float, colour: Vector, emission: int = 0
     ) -> None:
         scale = self.density
         left, top = max(int(x0 * scale + 0.5), 0), max(int(y0 * scale + 0.5), 0)
         right, low = max(int(x1 * scale + 0.5), left + 1), max(int(y1 * scale + 0.5), top + 1)
         red, green, blue = colour
         colour = [min(max(value, 0), 255) for value in (red, green, blue)]
-        self.image[top:low, left:right] = (*colour, shine)
+        self.image[top:low, left:right] = (*colour, emission)
 
     def bar(self, y0: float, y1: float, colour: Vector) -> None:
         self.rect(0, y0, self.image.shape[1] / self.density, y1, colour)
 
     def darken(self, x0: float, y0: float, x1: float, y1: float, factor: float) -> None:
-        """Put a rectangle into the shade."""
+        """Multiply the colours of a rectangle."""
         left, top = max(int(x0 * self.density + 0.5), 0), max(int(y0 * self.density + 0.5), 0)
         part = self.image[top : int(y1 * self.density + 0.5), left : int(x1 * self.density + 0.5)]
         if part.size:
@@ -217,7 +217,7 @@ class _Pen:
 
 
 def _stain(span: np.ndarray, start: int, height: int, width: int) -> np.ndarray:
-    """Large soft stains (uint8, 128 = 1), darker towards the ground."""
+    """Return large soft stains (128 = 1) that are darker towards the ground."""
     rows = (np.arange(height) * (span[0] / height)).astype(int) % 512
     columns = (np.arange(width) * (span[1] / width) + start).astype(int) % 512
     stain = textures.grain(1.6, 51, 0.05)[rows][:, columns]
@@ -228,7 +228,7 @@ def _stain(span: np.ndarray, start: int, height: int, width: int) -> np.ndarray:
 def _window(
     style: FacadeStyle, paint: FacadePaint, density: int, rng: np.random.Generator, lit: float
 ) -> np.ndarray:
-    """One window with its surround, sill, reveal, panes, curtains or blinds."""
+    """Return a window with surround, sill, reveal, panes, curtains or blinds."""
     width, height = style.window
     size = (max(int((height + 0.3) * density), 3), max(int((width + 0.2) * density), 2), 4)
     pen = _Pen(np.zeros(size, np.uint8), density)
@@ -237,27 +237,27 @@ def _window(
     pen.rect(x0, y0, x1, y1, paint.frame)
     on, warmth, bright, depth, drape, cloth, drop = rng.random(7)
     on = on < lit
-    warm = WARM * (0.7 + 0.3 * warmth)
+    warm = INTERIOR_LIGHT * (0.7 + 0.3 * warmth)
     sky = REFLECTION * (0.4 + 0.6 * bright)
-    edge, steps, shine = 0.07, 4 if pen.fine else 2, SHINE if on else 0
+    edge, steps, emission = 0.07, 4 if pen.fine else 2, EMISSION if on else 0
     pitch = (height - 2 * edge) / steps
     for i in range(steps):
         mix = (0.1 + 0.65 * depth) * (1 - i / steps) ** 1.5
         tone = warm * (0.75 + 0.25 * i / steps) if on else paint.glass * (1 - mix) + sky * mix
         top = y0 + edge + i * pitch
-        pen.rect(x0 + edge, top, x1 - edge, top + pitch, tone, shine)
+        pen.rect(x0 + edge, top, x1 - edge, top + pitch, tone, emission)
     tone = CLOTH * (0.5 + 0.45 * cloth) * (1.15 if on else 0.8)
     if drape < 0.25:
         for side in (x0 + edge, x1 - edge - 0.22 * width):
-            pen.rect(side, y0 + edge, side + 0.22 * width, y1 - edge, tone, int(0.6 * shine))
+            pen.rect(side, y0 + edge, side + 0.22 * width, y1 - edge, tone, int(0.6 * emission))
     elif drape < 0.5:
         low = y0 + edge + height * (0.15 + 0.45 * drop)
-        pen.rect(x0 + edge, y0 + edge, x1 - edge, low, tone, int(0.6 * shine))
+        pen.rect(x0 + edge, y0 + edge, x1 - edge, low, tone, int(0.6 * emission))
     if pen.fine:
         pen.rect((x0 + x1) / 2 - 0.025, y0, (x0 + x1) / 2 + 0.025, y1, paint.frame)
         if height > 1.3:
             pen.rect(x0, y0 + 0.42 * height, x1, y0 + 0.42 * height + 0.05, paint.frame)
-        for deep, shade in ((0.25, 0.75), (0.12, 0.6)):  # the lintel's shadow, and a jamb's
+        for deep, shade in ((0.25, 0.75), (0.12, 0.6)):  # shadows of the lintel and of a jamb
             pen.darken(x0, y0, x1, y0 + deep, shade)
             pen.darken(x0, y0, x0 + 0.6 * deep, y1, shade)
         pen.rect(0, y1 + 0.12, width + 0.2, y1 + 0.18, paint.wall * 0.5)
@@ -295,7 +295,7 @@ def _shop(
     rng: np.random.Generator,
     lit: float,
 ) -> None:
-    """A shop front: sign board with strokes for letters, goods behind glass, a door, a plinth."""
+    """Paint a shop front: a sign board with letters, goods behind glass, a door and a plinth."""
     pen.rect(0, top, width, height, paint.shop * 0.5)
     pen.rect(0.15, top + 0.15, width - 0.15, top + 0.8, paint.shop)
     bright = (240, 236, 222) if paint.shop.mean() < 150 else (50, 44, 40)
@@ -310,18 +310,23 @@ def _shop(
         x += letter + (0.06 if gap < 0.7 else 0.25)
     panes = max(int(width / 1.7), 1)
     door, on = rng.integers(panes), on < min(1.6 * lit, 0.9)
-    shine = SHINE if on else 0
+    emission = EMISSION if on else 0
     for pane, light in enumerate(rng.uniform(0.7, 1.5, panes)):
         x0, x1 = 0.2 + pane * (width - 0.4) / panes, 0.1 + (pane + 1) * (width - 0.4) / panes
-        base = WARM if on else paint.glass * light
+        base = INTERIOR_LIGHT if on else paint.glass * light
         low = height - (0.1 if pane == door else 0.55)
-        pen.rect(x0, top + 0.95, x1, low, base, shine)
-        pen.rect(x0, top + 0.95, x1, top + 0.95 + 0.3 * (low - top), base * 0.8 + 26, shine)
+        pen.rect(x0, top + 0.95, x1, low, base, emission)
+        pen.rect(x0, top + 0.95, x1, top + 0.95 + 0.3 * (low - top), base * 0.8 + 26, emission)
         for gx, gy, wide, tall, *goods in rng.random((5, 7)) if pen.fine else ():
             gx, gy = x0 + gx * (x1 - x0 - 0.2), low - 1.1 + 0.7 * gy
             goods = (40 + 170 * np.array(goods)) * (1.0 if on else 0.5)
             pen.rect(
-                gx, gy, min(gx + 0.15 + 0.35 * wide, x1), gy + 0.2 + 0.3 * tall, goods, shine // 2
+                gx,
+                gy,
+                min(gx + 0.15 + 0.35 * wide, x1),
+                gy + 0.2 + 0.3 * tall,
+                goods,
+                emission // 2,
             )
         if pane == door:
             pen.rect((x0 + x1) / 2 - 0.03, top + 0.95, (x0 + x1) / 2 + 0.03, low, paint.shop * 0.6)

@@ -1,20 +1,19 @@
-"""The ground: carriageway, raised blocks of land with kerbs, lots on them, markings."""
+"""The ground: carriageway, road markings, and raised blocks with kerbs and lots."""
 
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
+from ..classes import ROAD, TERRAIN
 from ..render import textures
 from ..render.camera import NEAR, clip_near
 from ..render.canvas import SHIFT, Canvas, modulate, to_fixed_point
 from ..types import Vector
 
-KERB = 0.12  # metres by which land stands above the carriageway
-ROAD, SIDEWALK, TERRAIN = 0, 1, 9
+KERB = 0.12  # height of a block above the carriageway in metres
 
-
-# materials, their texture on a given ground, and the metres that it covers
+# Materials, a function that returns their texture, and the metres that the texture covers.
 DETAIL = (
     (("asphalt",), lambda ground: textures.paving(ground.road), 4),
     (("paving", "court"), lambda ground: textures.paving(ground.paving), 4),
@@ -35,7 +34,7 @@ class Patch:
 
 @dataclass
 class Mark:
-    """A painted or laid strip on the carriageway: outline (N, 2), colour name, opacity."""
+    """A strip on the carriageway: outline (N, 2), name of its colour, opacity."""
 
     outline: np.ndarray
     paint: str = "white"
@@ -44,23 +43,23 @@ class Mark:
 
 @dataclass
 class Ground:
-    """Everything flat, in the order in which it is painted."""
+    """All flat surfaces in painting order."""
 
     patches: list[Patch] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
-    road: str = "asphalt"  # of textures.PAVINGS
+    road: str = "asphalt"  # one of textures.PAVINGS
     paving: str = "slabs"
 
 
 def rectangle(x0: float, x1: float, z0: float, z1: float, step: float = 5.0) -> np.ndarray:
-    """An outline with enough corners along z to follow the street's bend."""
+    """Return an outline with enough corners along z to follow the street's curvature."""
     z = np.linspace(z0, z1, max(int((z1 - z0) / step), 1) + 1)
     left, right = np.stack([np.full_like(z, x0), z], 1), np.stack([np.full_like(z, x1), z], 1)
     return np.concatenate([left, right[::-1]])
 
 
 def rounded(x0: float, x1: float, z0: float, z1: float, radius: float, sign: int) -> np.ndarray:
-    """A rectangle with round corners next to the street: at x0 for sign > 0, else at x1."""
+    """Return a rectangle with round corners next to the street: at x0 if sign > 0, else at x1."""
     turn = np.linspace(0, np.pi / 2, 6)
     near = np.stack([radius - radius * np.sin(turn), radius - radius * np.cos(turn)], 1)
     edge = x0 if sign > 0 else x1
@@ -77,7 +76,7 @@ def _lift(outline: np.ndarray, y: float) -> np.ndarray:
 
 
 def _fill(canvas: Canvas, world: np.ndarray, colour: Vector | None, surface: int | None) -> None:
-    """Fill a flat polygon that need not be convex."""
+    """Fill a flat polygon, convex or not."""
     points = canvas.camera.to_camera(world)
     if points[:, 2].max() <= NEAR:
         return
@@ -92,7 +91,7 @@ def _fill(canvas: Canvas, world: np.ndarray, colour: Vector | None, surface: int
 
 
 def _colours(canvas: Canvas, ground: Ground) -> dict[str, np.ndarray]:
-    """One paint per material for this picture, as lit on level ground."""
+    """Return one RGBE colour per material, shaded on level ground."""
     rng, palette = canvas.colour_rng, canvas.palette
     base = {
         name: np.array(colours[rng.integers(len(colours))], float)
@@ -132,7 +131,7 @@ def _colours(canvas: Canvas, ground: Ground) -> dict[str, np.ndarray]:
 
 
 def paint_ground(canvas: Canvas, ground: Ground) -> None:
-    """Paint everything flat."""
+    """Paint all flat surfaces."""
     camera, colours = canvas.camera, _colours(canvas, ground)
     level = camera.level(KERB)
     top = _first_row(canvas)
@@ -157,29 +156,29 @@ def paint_ground(canvas: Canvas, ground: Ground) -> None:
         if patch.kerb:
             _kerb(canvas, patch, colours["kerb"], surface)
         _fill(canvas, _lift(patch.outline, patch.y), colours[patch.material], surface)
-    _roughen(canvas, top, kinds, ground)
+    _apply_textures(canvas, top, kinds, ground)
 
 
 def _kerb(canvas: Canvas, patch: Patch, colour: Vector, surface: int) -> None:
-    """The upright faces along a block's edge that are near enough to show."""
+    """Paint the upright faces of a block's kerb within 70 metres."""
     here, there = patch.outline, np.roll(patch.outline, -1, 0)
     near = np.hypot(*(here - canvas.camera.position[[0, 2]]).T) < 70
     low, high = _lift(here, 0.0), _lift(here, patch.y)
     faces = np.stack([low, _lift(there, 0.0), _lift(there, patch.y), high], 1)[near]
     for face in canvas.camera.to_camera(faces):
         if face[:, 2].max() > NEAR:
-            canvas.draw_polygon(face, colour * (0.8, 0.8, 0.8, 1), surface)
+            canvas.draw_polygon(face, np.multiply(colour, (0.8, 0.8, 0.8, 1)), surface)
 
 
 def _first_row(canvas: Canvas) -> int:
-    """The topmost row in which any ground can be seen."""
+    """Return the topmost row in which ground can be visible."""
     camera = canvas.camera
     slope = abs(camera.rotation[0, 1] / camera.rotation[1, 1]) * 0.5 * camera.width
     return int(np.clip(camera.horizon() - slope - 1, 0, camera.height - 1))
 
 
-def _roughen(canvas: Canvas, top: int, kinds: dict[int, str], ground: Ground) -> None:
-    """Multiply the ground by its materials' textures, fading where a pixel spans many grains."""
+def _apply_textures(canvas: Canvas, top: int, kinds: dict[int, str], ground: Ground) -> None:
+    """Multiply the ground by its textures, which fade with the ground area of a pixel."""
     camera = canvas.camera
     fall = np.maximum(-camera.ray(1, top), 1e-3)
     depth = np.minimum(np.float32(camera.position[1]) / fall, 400)
@@ -207,7 +206,7 @@ def _roughen(canvas: Canvas, top: int, kinds: dict[int, str], ground: Ground) ->
 
 
 def _tile(tile: np.ndarray, x: np.ndarray, z: np.ndarray, metres: int) -> np.ndarray:
-    """The tile's nearest pixel at (x, z): float32, 0 = neutral, 128 = twice as bright."""
+    """Sample a tile at (x, z), nearest neighbour: float32, 0 = neutral, 128 = factor 2."""
     size, scale = tile.shape[0], np.float32(tile.shape[0] / metres)
     columns = (x * scale).astype(np.int32) & (size - 1)
     rows = (z * scale).astype(np.int32) & (size - 1)
@@ -215,7 +214,7 @@ def _tile(tile: np.ndarray, x: np.ndarray, z: np.ndarray, metres: int) -> np.nda
 
 
 def draw_contact_shadow(canvas: Canvas, corners: np.ndarray, strength: float = 0.6) -> None:
-    """A soft dark patch on the ground under a thing: world corners (4, 3), in colour only."""
+    """Darken the ground under an object with world corners (4, 3), in colour only."""
     centre = corners.mean(0)
     points = clip_near(canvas.camera.to_camera(centre + (corners - centre) * 1.02))
     if len(points) < 3:

@@ -1,5 +1,7 @@
 """The shapes of trucks, buses and trams, in metres, front towards +z."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..render.mesh import Mesh, MeshBuilder
@@ -62,7 +64,7 @@ def _cargo(b: MeshBuilder, half: float, low: float, height: float, z0: float, z1
 
 
 def box_truck() -> Mesh:
-    """A cab and a closed box."""
+    """Build a truck with a closed box body."""
     b = MeshBuilder()
     b.wheels(1.12, (-2.2, 2.4), 0.45, 0.3)
     b.box((-1.0, 0.5, -3.6), (1.0, 0.95, 3.4), "dark")
@@ -72,7 +74,7 @@ def box_truck() -> Mesh:
 
 
 def lorry() -> Mesh:
-    """A cab and a long trailer."""
+    """Build a truck with a long trailer."""
     b = MeshBuilder()
     b.wheels(1.22, (-4.9, -3.7, 2.6, 5.4), 0.5, 0.35)
     b.box((-1.0, 0.5, -6.4), (1.0, 1.1, 6.0), "dark")
@@ -82,7 +84,7 @@ def lorry() -> Mesh:
 
 
 def pickup() -> Mesh:
-    """A small truck with an open bed."""
+    """Build a small truck with an open bed."""
     b = MeshBuilder()
     b.wheels(1.0, (-1.9, 1.9), 0.4, 0.28)
     b.box((-0.9, 0.4, -2.9), (0.9, 0.8, 2.9), "dark")
@@ -113,7 +115,7 @@ def _window_row(
 
 
 def bus() -> Mesh:
-    """A city bus with two doors on its right."""
+    """Build a city bus with two doors on its right."""
     b = MeshBuilder()
     half, length, height = 1.26, 11.5, 3.1
     z0, z1 = -length / 2, length / 2
@@ -151,12 +153,12 @@ def bus() -> Mesh:
 
 
 def tram() -> Mesh:
-    """Three cars with a rounded cab at either end."""
+    """Build a tram of three cars with a rounded cab at each end."""
     b = MeshBuilder()
     half, height = 1.25, 3.4
     inside = np.array([0.0, 1.5, 0.0])
     b.box((-half + 0.15, 0.4, -5.0), (half - 0.15, height - 0.2, 5.0), "dark")
-    # The cars have no ends between them, which would be painted over their neighbours.
+    # The cars have no end faces, which would be painted over the neighbouring cars.
     for z0, z1 in ((-14.0, -4.9), (-4.5, 4.5), (4.9, 14.0)):
         roof = [(-half, height, z0), (half, height, z0), (half, height, z1), (-half, height, z1)]
         b.face(roof, "body", inside=inside)
@@ -213,4 +215,10 @@ def tram() -> Mesh:
     return b.mesh()
 
 
-HEAVY_VEHICLES = {"box": box_truck, "lorry": lorry, "pickup": pickup, "bus": bus, "tram": tram}
+HEAVY_VEHICLES: dict[str, Callable[[], Mesh]] = {
+    "box": box_truck,
+    "lorry": lorry,
+    "pickup": pickup,
+    "bus": bus,
+    "tram": tram,
+}

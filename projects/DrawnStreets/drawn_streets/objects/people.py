@@ -1,11 +1,14 @@
-"""People on foot and on two wheels: skeletons of rods in metres, seen from anywhere."""
+"""Pedestrians, cyclists and motorcyclists, built from capsules (in metres)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
+from ..classes import BICYCLE, MOTORCYCLE, PERSON, RIDER
+from ..domains import Colour
 from ..render import textures
 from ..render.camera import NEAR
 from ..render.canvas import Canvas
@@ -18,14 +21,13 @@ Clothes: TypeAlias = dict[str, np.ndarray]
 #: Start, end, radius (one, or one at each end) and colour of a rod.
 Rod: TypeAlias = tuple[Vector, Vector, Vector | float, Vector]
 
-PERSON, RIDER, MOTORCYCLE, BICYCLE = 11, 12, 17, 18
 SKIN = ((226, 184, 154), (206, 158, 126), (160, 112, 82), (110, 74, 54), (236, 200, 172))
 HAIR = ((36, 28, 24), (70, 48, 34), (120, 88, 56), (24, 22, 22), (150, 142, 134))
 
 
 @dataclass(frozen=True)
 class Person:
-    """Stands or walks at (x, z); ``phase`` (radians) in the step, ``stride`` 0 = standing."""
+    """A pedestrian at (x, z); ``phase`` (radians) of the step, ``stride`` 0 = standing."""
 
     x: float
     z: float
@@ -63,7 +65,10 @@ class Cycle:
 
 def _clothes(canvas: Canvas) -> Clothes:
     rng, palette = canvas.colour_rng, canvas.palette
-    choose = lambda colours: np.array(colours[rng.integers(len(colours))], float)  # noqa: E731
+
+    def choose(colours: Sequence[Colour]) -> np.ndarray:
+        return np.array(colours[int(rng.integers(len(colours)))], float)
+
     return {
         "top": choose(palette.clothes) * rng.uniform(0.8, 1.15),
         "legs": choose(palette.clothes[:6]) * rng.uniform(0.7, 1.1),
@@ -75,7 +80,7 @@ def _clothes(canvas: Canvas) -> Clothes:
 
 
 def _walking(person: Person) -> Joints:
-    """Joints for a body of 1.75 m that walks along +z; index 0 = left (x < 0)."""
+    """Return the joints of a walking body of 1.75 m; index 0 is the left side (x < 0)."""
     joints = {"neck": np.array([0, 1.47, 0.02]), "head": np.array([0, 1.62, 0.04])}
     for side, sign in ((0, -1), (1, 1)):
         swing = person.stride * np.sin(person.phase + np.pi * side)
@@ -103,7 +108,7 @@ def _walking(person: Person) -> Joints:
 
 
 def _riding(motor: bool, phase: float) -> Joints:
-    """Joints of somebody in the saddle; feet on the pedals or rests, hands on the bar."""
+    """Return the joints of a rider, feet on the pedals or footrests, hands on the handlebar."""
     hips, lean = (0.86, 0.18) if motor else (0.98, 0.30)
     joints = {
         "neck": np.array([0, hips + 0.54, lean]),
@@ -134,18 +139,18 @@ def _riding(motor: bool, phase: float) -> Joints:
 
 
 def _limbs(joints: Joints, clothes: Clothes, side: int) -> tuple[list[Rod], list[Rod]]:
-    """Rods (start, end, radii, colour) of one leg and of one arm."""
+    """Return the rods of one leg and of one arm."""
     hip, knee, ankle, toe, shoulder, elbow, wrist = (
         joints[f"{name}{side}"]
         for name in ("hip", "knee", "ankle", "toe", "shoulder", "elbow", "wrist")
     )
     legs, top = clothes["legs"], clothes["top"]
-    leg = [
+    leg: list[Rod] = [
         (hip, knee, (0.085, 0.062), legs),
         (knee, ankle, (0.062, 0.045), legs * 0.94),
         (ankle, toe, (0.05, 0.04), clothes["shoes"]),
     ]
-    arm = [
+    arm: list[Rod] = [
         (shoulder, elbow, (0.06, 0.048), top),
         (elbow, wrist, (0.046, 0.036), top * 0.94),
         (wrist, wrist, (0.042, 0.042), clothes["skin"]),
@@ -164,7 +169,7 @@ def _draw_body(
     coat: bool = False,
     bag: bool = False,
 ) -> None:
-    """Far limbs, torso, head, near limbs; ``joints`` stand at the origin and look along +z."""
+    """Paint far limbs, torso, head and near limbs; ``joints`` are in object coordinates."""
     position = np.array([item.x, item.base, item.z])
     place = partial(to_world, position=position, heading=item.heading, scale=scale)
     shoulders = canvas.camera.to_camera(place(np.array([joints["shoulder0"], joints["shoulder1"]])))
@@ -173,13 +178,12 @@ def _draw_body(
     waist = 0.5 * (joints["hip0"] + joints["hip1"])
     back = np.array([0, 0, -0.16])
     depth = canvas.camera.to_camera(place(np.array([chest, chest + back])))[:, 2]
-    facing = depth[1] > depth[0]  # we see the face and not the back
+    facing = depth[1] > depth[0]  # the face is visible
     pack = [(chest + back, chest + back + 0.7 * (waist - chest), (0.15, 0.16), clothes["bag"])]
 
     def rods(parts: list[Rod]) -> None:
-        starts, ends, radii, colours = zip(*parts, strict=True)
-        ends = place(np.array(ends))
-        draw_rods(canvas, place(np.array(starts)), ends, np.array(radii) * scale, colours, surface)
+        starts, ends, radii, colours = map(np.array, zip(*parts, strict=True))
+        draw_rods(canvas, place(starts), place(ends), radii * scale, colours, surface)
 
     (far_leg, far_arm), (near_leg, near_arm) = (_limbs(joints, clothes, s) for s in (far, near))
     rods((pack if bag and facing else []) + far_arm + far_leg + near_leg)
@@ -200,7 +204,7 @@ def _draw_body(
 
 
 def draw_person(canvas: Canvas, person: Person) -> None:
-    """Paint somebody on foot."""
+    """Paint a pedestrian."""
     clothes = _clothes(canvas)
     position = np.array([person.x, person.base, person.z])
     depth = float(canvas.camera.to_camera(position)[2])
@@ -225,7 +229,7 @@ def _cloth_grain(canvas: Canvas, surface: int, position: Vector) -> None:
 
 
 def draw_cycle(canvas: Canvas, cycle: Cycle) -> None:
-    """Paint a two-wheeler, and its rider as a surface of its own."""
+    """Paint a two-wheeler; its rider is a separate surface."""
     position = np.array([cycle.x, cycle.base, cycle.z])
     depth = float(canvas.camera.to_camera(position)[2])
     clothes = _clothes(canvas)
@@ -243,7 +247,7 @@ def draw_cycle(canvas: Canvas, cycle: Cycle) -> None:
 
 
 def _wheels(canvas: Canvas, cycle: Cycle, position: Vector, surface: int) -> None:
-    """Spoked rings or solid discs; the label takes the whole disc."""
+    """Paint spoked or solid wheels; the surface includes the whole disc."""
     radius, base = (0.31, 0.68) if cycle.motor else (0.34, 0.52)
     turn = np.linspace(0, 2 * np.pi, 20, endpoint=False)
     shade = canvas.shade([[34, 34, 36]], np.array([[0.0, 0.2, -0.3]]))[0]

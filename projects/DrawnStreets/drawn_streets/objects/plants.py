@@ -1,4 +1,4 @@
-"""Trees and bushes: cut-outs grown from leaves and branches once per process, lit from one side."""
+"""Trees and bushes: sprites of leaves and branches, rendered once per process."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -6,18 +6,18 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from ..classes import VEGETATION
 from ..render.canvas import SUNLIT, Canvas
 from ..render.mesh import draw_rods
 from .ground import KERB
 
-VEGETATION = 8
 CLUSTERS = {"leafy": 90, "poplar": 80, "bush": 70, "conifer": 150}
 VARIANTS = {"leafy": 8, "conifer": 4, "bare": 5, "bush": 4, "poplar": 3}
 
 
 @dataclass(frozen=True)
 class Plant:
-    """``kind`` one of VARIANTS, at (x, z), ``height`` and ``spread`` in metres."""
+    """A plant of a kind from ``VARIANTS`` at (x, z); ``height`` and ``spread`` in metres."""
 
     kind: str
     x: float
@@ -27,7 +27,7 @@ class Plant:
     variant: int
 
     def corners(self) -> np.ndarray:
-        """Points around the crown, for its shadow."""
+        """Return points around the crown."""
         turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
         low = 0.15 if self.kind in ("bush", "conifer") else 0.45
         rings = [
@@ -42,7 +42,7 @@ class Plant:
 
 @lru_cache(maxsize=64)
 def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
-    """Mip levels of (h, w, 3): brightness, alpha, cover. Light comes from the upper right."""
+    """Return mip levels (h, w, 3): brightness, alpha, label alpha; light from the upper right."""
     rng = np.random.default_rng((77, *kind.encode(), variant))
     size = 640
     tone, alpha = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
@@ -66,21 +66,21 @@ def _sprite(kind: str, variant: int) -> tuple[np.ndarray, ...]:
 
 
 def render_plants() -> None:
-    """Make every cut-out now, and not when it is first painted."""
+    """Render the sprites of all plants into the cache."""
     for kind, variants in VARIANTS.items():
         for variant in range(variants):
             _sprite(kind, variant)
 
 
 def silhouette(plant: Plant, height: int) -> np.ndarray:
-    """Alpha (h, w) uint8 of the plant, at least ``height`` pixels high where there are so many."""
+    """Return the plant's alpha (h, w) uint8, at least ``height`` pixels high if available."""
     levels = _sprite(plant.kind, plant.variant % VARIANTS[plant.kind])
     level = next((m for m in reversed(levels) if m.shape[0] >= height), levels[0])
     return np.ascontiguousarray(level[..., 1])
 
 
 def _bare_tree(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Trunk, branches and twigs: grown with room to spare, then cropped around the trunk."""
+    """Return brightness and alpha of a bare tree, cropped around the trunk."""
     room = 2 * size
     tone, alpha = np.zeros((room, room), np.uint8), np.zeros((room, room), np.uint8)
     _draw_branch(tone, alpha, rng, (size, room - 1.0), -np.pi / 2, size * 0.27, size * 0.026, 8)
@@ -100,7 +100,7 @@ def _draw_branch(
     width: float,
     depth: int,
 ) -> None:
-    """A branch and its twigs, in pixels."""
+    """Draw a branch and, recursively, its twigs; lengths in pixels."""
     end = (start[0] + length * np.cos(angle), start[1] + length * np.sin(angle))
     line = [tuple(round(v * 8) for v in p) for p in (start, end)]
     for image, value in ((alpha, 255), (tone, int(rng.uniform(90, 200)))):
@@ -116,9 +116,9 @@ def _draw_branch(
 
 
 def _outline(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Centres of leaf clusters (count, 2) in the unit square, y up."""
+    """Return the centres (count, 2) of leaf clusters in the unit square, y up."""
     turn, radius = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.uniform(0, 1, count))
-    if kind == "conifer":  # tiers that narrow towards the tip
+    if kind == "conifer":  # layers that narrow towards the top
         y = np.floor(rng.beta(1.1, 1.7, count) * 9) / 9 + rng.uniform(0, 0.1, count)
         reach = 0.40 * np.maximum(1 - y, 0.05) * rng.uniform(-1, 1, count)
         return np.stack([0.5 + reach, 0.05 + 0.9 * y - 0.12 * abs(reach)], 1)
@@ -135,7 +135,7 @@ def _outline(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _leafy_crown(tone: np.ndarray, alpha: np.ndarray, rng: np.random.Generator, kind: str) -> None:
-    """Clusters of leaves from the back to the front: dark inside and below, bright above."""
+    """Draw clusters of leaves from back to front, dark below and bright above."""
     size = tone.shape[0]
     centres = _outline(kind, CLUSTERS[kind], rng)
     centres = centres[np.argsort(rng.uniform(size=len(centres)) - 0.6 * centres[:, 1])[::-1]]
@@ -163,7 +163,7 @@ def _leafy_crown(tone: np.ndarray, alpha: np.ndarray, rng: np.random.Generator, 
 
 
 def _ramp(canvas: Canvas, plant: Plant) -> np.ndarray:
-    """(256, 4) RGBE from deep shade to sunlit leaf, or the bark of a bare tree."""
+    """Return (256, 4) RGBE colours from shaded to sunlit leaves (or bark, if bare)."""
     rng, palette = canvas.colour_rng, canvas.palette
     base = np.array(palette.leaves[rng.integers(len(palette.leaves))], float) * rng.uniform(
         0.6, 1.1
@@ -186,7 +186,7 @@ def _ramp(canvas: Canvas, plant: Plant) -> np.ndarray:
 
 
 def draw_plant(canvas: Canvas, plant: Plant) -> None:
-    """Paint trunk and crown; all of it is vegetation, the gaps between leaves as well."""
+    """Paint trunk and crown; the label includes the gaps between leaves."""
     foot = np.array([plant.x, KERB, plant.z])
     ramp = _ramp(canvas, plant)
     depth = float(canvas.camera.to_camera(foot)[2])

@@ -1,27 +1,26 @@
-"""Poles and what hangs on them: street lamps, lights, signs; bollards, boxes and wires."""
+"""Street lamps, traffic lights, signs, bollards, bins, benches and wires."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from ..classes import IGNORE_LABEL, POLE, TRAFFIC_LIGHT, TRAFFIC_SIGN
 from ..render.camera import NEAR
 from ..render.canvas import Canvas
 from ..render.mesh import Mesh, MeshBuilder, draw_mesh, draw_rods, to_world
 from ..types import Vector
 from .ground import KERB
 
-POLE, LIGHT, SIGN, IGNORE = 5, 6, 7, 255
 SHAPES = ("disc", "triangle", "square", "octagon", "board", "arrow")
 
 
 @dataclass(frozen=True)
 class Post:
-    """Something on a pole at (x, z).
+    """A pole at (x, z) with what is mounted on it.
 
-    ``side`` +1 / -1 is where the road lies, ``heading`` where its front looks.
-
-    ``kind``: "lamp", "lights", "sign", "bollard", "mast" or "gantry" (lights above the road).
+    ``kind`` is "lamp", "lights", "sign", "bollard", "mast" or "gantry" (lights above the road).
+    ``side`` (+1 or -1) is the direction to the road along x, ``heading`` that of the front.
     """
 
     kind: str
@@ -40,7 +39,7 @@ class Post:
 
 
 def draw_post(canvas: Canvas, post: Post) -> None:
-    """Paint the pole and what hangs on it."""
+    """Paint the pole and what is mounted on it."""
     foot = np.array([post.x, post.base, post.z])
     depth = float(canvas.camera.to_camera(foot)[2])
     tone = canvas.colour_rng.uniform(0.7, 1.15)
@@ -65,26 +64,26 @@ def draw_post(canvas: Canvas, post: Post) -> None:
     elif post.kind == "lamp":
         _lamp(canvas, post, top, grey, surface)
     elif post.kind == "lights":
-        _signal(canvas, post, top - (0, 0.35, 0), surface)
+        _signal(canvas, post, top - (0, 0.35, 0))
     elif post.kind == "gantry":
         end = top + np.array([post.side * 5.0, 0.2, 0])
         draw_rods(canvas, [top], [end], [(0.07, 0.05)], grey[None], surface)
-        _signal(canvas, post, end - (0, 0.35, 0), surface)
-        _signal(canvas, post, foot + np.array([post.side * 0.2, 2.7, 0]), surface)
+        _signal(canvas, post, end - (0, 0.35, 0))
+        _signal(canvas, post, foot + np.array([post.side * 0.2, 2.7, 0]))
     elif post.kind == "sign":
         _sign(canvas, post, top - (0, 0.36, 0))
 
 
 def lamp_head(post: Post) -> np.ndarray:
-    """World position of a street lamp's light."""
+    """Return the world position of a street lamp's light."""
     return np.array([post.x + post.side * 1.4, post.base + post.height + 0.1, post.z])
 
 
 def _lamp(canvas: Canvas, post: Post, top: np.ndarray, grey: np.ndarray, surface: int) -> None:
     head = lamp_head(post)
     draw_rods(canvas, [top], [head], [(0.05, 0.04)], grey[None], surface)
-    shine = 255 if canvas.lit else 0
-    bulb = np.array([[255, 226, 170, shine]] if shine else [[188, 190, 188, 0]], float)
+    emission = 255 if canvas.lit else 0
+    bulb = np.array([[255, 226, 170, emission]] if emission else [[188, 190, 188, 0]], float)
     reach = np.array([post.side * 0.55, 0.04, 0])
     draw_rods(canvas, [head], [head + reach], [(0.11, 0.08)], grey[None] * 0.9, surface)
     drop = np.array([0, -0.06, 0])
@@ -106,10 +105,15 @@ def _signal_box() -> Mesh:
     return builder.mesh()
 
 
-def _signal(canvas: Canvas, post: Post, centre: np.ndarray, pole_surface: int) -> None:
-    """A box with three lamps and a dark backing; from behind only the box."""
+def _signal(canvas: Canvas, post: Post, centre: np.ndarray) -> None:
+    """Paint a traffic light; its lamps are visible from the front only."""
     seen = draw_mesh(
-        canvas, _signal_box(), {"box": (34, 36, 36)}, LIGHT, centre - (0, 0, 0.1), post.heading
+        canvas,
+        _signal_box(),
+        {"box": (34, 36, 36)},
+        TRAFFIC_LIGHT,
+        centre - (0, 0, 0.1),
+        post.heading,
     )
     if seen is None:
         return
@@ -130,7 +134,7 @@ def _signal(canvas: Canvas, post: Post, centre: np.ndarray, pole_surface: int) -
 
 @dataclass(frozen=True)
 class Box:
-    """A bin, a cabinet or a bench at (x, z): no class of its own, so it is labelled as ignored."""
+    """A bin, cabinet or bench at (x, z); its label is ignore, because no class includes it."""
 
     x: float
     z: float
@@ -160,12 +164,12 @@ def draw_box(canvas: Canvas, box: Box) -> None:
     paints = {"body": body, "lid": body * 0.7, "label": canvas.colour_rng.uniform(20, 230, 3)}
     size = np.array([box.width, box.height, box.width])
     place = (box.x, KERB, box.z)
-    draw_mesh(canvas, _box_mesh(), paints, IGNORE, place, box.heading, size)
+    draw_mesh(canvas, _box_mesh(), paints, IGNORE_LABEL, place, box.heading, size)
 
 
 @dataclass(frozen=True)
 class Wire:
-    """A sagging line between two world points; too thin for a label."""
+    """A sagging wire between two world points; it has no label, because it is too thin."""
 
     start: tuple[float, float, float]
     end: tuple[float, float, float]
@@ -196,7 +200,7 @@ def draw_wire(canvas: Canvas, wire: Wire) -> None:
 
 
 def _outline(shape: str) -> np.ndarray:
-    """Corners in metres, y up."""
+    """Return the corners of a sign in metres, y up."""
     if shape == "triangle":
         return np.array([(-0.45, -0.3), (0.45, -0.3), (0.0, 0.48)])
     if shape in ("square", "board", "arrow"):
@@ -208,7 +212,7 @@ def _outline(shape: str) -> np.ndarray:
 
 
 def _sign(canvas: Canvas, post: Post, centre: np.ndarray) -> None:
-    """A plate with its border and a few strokes; grey from behind."""
+    """Paint a plate with a border and a few strokes; it is grey from behind."""
     outline = _outline(post.shape)
     schemes = {
         "disc": (((200, 30, 36), 1.0), ((236, 236, 232), 0.76)),
@@ -226,11 +230,11 @@ def _sign(canvas: Canvas, post: Post, centre: np.ndarray) -> None:
     facing = (canvas.camera.position - canvas.camera.apply_curvature(centre)) @ front > 0
     plates = schemes[post.shape] if facing else (((128, 130, 130), 1.0),)
     middle = corners.mean(0)
-    surface = canvas.add_surface(SIGN, float(max(canvas.camera.to_camera(centre)[2], NEAR)))
+    surface = canvas.add_surface(TRAFFIC_SIGN, float(max(canvas.camera.to_camera(centre)[2], NEAR)))
 
     def plate(points: np.ndarray, colour: Vector, number: int | None) -> None:
         points = to_world(points + np.array([0, 0, 0.05]), centre, post.heading)
-        shade = canvas.shade([colour], front[None] + np.array([0, 0.3, 0]))[0]
+        shade = canvas.shade(colour, front[None] + np.array([0, 0.3, 0]))[0]
         canvas.draw_polygon(canvas.camera.to_camera(points), shade, number)
 
     for colour, share in plates:

@@ -1,10 +1,11 @@
-"""Cars, trucks, buses and trams in traffic: where they stand and how they are painted."""
+"""Vehicles: pose, footprint, colours and drawing."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from ..classes import BUS, CAR, TRAIN, TRUCK
 from ..render import textures
 from ..render.canvas import Canvas
 from ..render.mesh import Mesh, draw_mesh, to_world
@@ -12,7 +13,7 @@ from .cars import CARS, car_mesh
 from .ground import draw_contact_shadow
 from .heavy_vehicles import HEAVY_VEHICLES
 
-LABELS = {"car": 13, "truck": 14, "bus": 15, "train": 16}
+LABELS = {"car": CAR, "truck": TRUCK, "bus": BUS, "train": TRAIN}
 KINDS = {
     "car": tuple(CARS),
     "truck": ("box", "lorry", "pickup"),
@@ -23,7 +24,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Vehicle:
-    """``kind`` one of KINDS; at (x, z) on the carriageway; heading 0 drives away from us."""
+    """A vehicle of a kind from ``KINDS`` at (x, z); heading 0 drives away from the camera."""
 
     kind: str
     shape: str
@@ -34,13 +35,13 @@ class Vehicle:
     base: float = 0.0
 
     def footprint(self, y: float = 0.02) -> np.ndarray:
-        """The four ground corners, (4, 3), at height ``y``."""
+        """Return the four corners of the footprint, (4, 3), at height ``y``."""
         (x0, _, z0), (x1, _, z1) = _bounds(self.shape)
         flat = np.array([[x0, y, z0], [x1, y, z0], [x1, y, z1], [x0, y, z1]])
         return to_world(flat, (self.x, self.base, self.z), self.heading, self.scale)
 
     def corners(self) -> np.ndarray:
-        """Corners of a box a little lower than the vehicle, for its shadow."""
+        """Return the corners of the box that casts the vehicle's shadow."""
         top = _bounds(self.shape)[1][1]
         return np.concatenate([self.footprint(0.1), self.footprint(top * 0.92)])
 
@@ -53,7 +54,7 @@ def _bounds(shape: str) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def vehicle_mesh(shape: str) -> Mesh:
-    """The mesh of a shape named in ``KINDS``."""
+    """Return the mesh of a shape in ``KINDS``."""
     return car_mesh(CARS[shape]) if shape in CARS else HEAVY_VEHICLES[shape]()
 
 
@@ -87,8 +88,10 @@ def _paints(canvas: Canvas, vehicle: Vehicle) -> dict[str, tuple]:
     logo = rng.uniform(30, 235, 3) if rng.random() < 0.7 else cargo * 0.94
     glass = np.array([38.0, 44, 50]) * rng.uniform(0.8, 1.3)
     braking = rng.random() < 0.25
-    shine = 255 if canvas.lit > 0 else 0
-    tail = (236, 40, 34, max(shine, 90 if braking else 0)) if braking or shine else (150, 26, 26)
+    emission = 255 if canvas.lit > 0 else 0
+    tail = (
+        (236, 40, 34, max(emission, 90 if braking else 0)) if braking or emission else (150, 26, 26)
+    )
     return {
         "body": tuple(np.clip(body, 12, 245)),
         "cargo": tuple(cargo),
@@ -101,14 +104,14 @@ def _paints(canvas: Canvas, vehicle: Vehicle) -> dict[str, tuple]:
         "rim": (140, 142, 146),
         "hub": (64, 65, 68),
         "plate": (214, 206, 150),
-        "head": (255, 250, 232, shine) if shine else (206, 210, 212),
+        "head": (255, 250, 232, emission) if emission else (206, 210, 212),
         "tail": tail,
-        "sign": (250, 170, 50, 200) if shine else (60, 48, 30),
+        "sign": (250, 170, 50, 200) if emission else (60, 48, 30),
     }
 
 
 def draw_vehicle(canvas: Canvas, vehicle: Vehicle) -> None:
-    """A dark patch beneath, the mesh, and what its paint mirrors."""
+    """Paint the contact shadow, the mesh, and reflections on the body."""
     draw_contact_shadow(canvas, vehicle.footprint(vehicle.base + 0.01), 0.75)
     paints = _paints(canvas, vehicle)
     drawn = draw_mesh(

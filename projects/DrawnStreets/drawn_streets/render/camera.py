@@ -1,8 +1,8 @@
 """A pinhole camera in a street: metres in the world, pixels in the image.
 
 World frame: x to the right across the street, y up, z along the street. Camera frame: x right,
-y down, z forward. A street bends by a shear, x += bend * z**2 / 2, that the camera applies to every
-point, so everything else may take the street for straight.
+y down, z forward. The camera applies the street's curvature to every point, as the shear
+x += curvature * z**2 / 2, so all other code can assume a straight street.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ NEAR = 0.25  # metres; nothing closer to the camera plane is drawn
 
 @dataclass(frozen=True)
 class Camera:
-    """``rotation`` takes world directions to camera directions; ``focal`` is in pixels."""
+    """``rotation`` maps world directions to camera directions; ``focal`` is in pixels."""
 
     height: int
     width: int
@@ -38,7 +38,10 @@ class Camera:
         roll: float,
         curvature: float = 0.0,
     ) -> "Camera":
-        """Angles in radians; ``field_of_view`` spans the longer side; yaw > 0 looks right."""
+        """Make a camera from angles in radians.
+
+        ``field_of_view`` spans the longer side of the image; a positive yaw turns to the right.
+        """
         focal = 0.5 * max(height, width) / np.tan(0.5 * field_of_view)
         cos, sin = np.cos(yaw), np.sin(yaw)
         turn = np.array([[cos, 0, -sin], [0, -1, 0], [sin, 0, cos]])
@@ -49,24 +52,25 @@ class Camera:
         return cls(height, width, focal, np.asarray(position, float), spin @ tilt @ turn, curvature)
 
     def apply_curvature(self, points: np.ndarray) -> np.ndarray:
-        """World points (..., 3) of the straight street -> of the bent one."""
+        """Map world points (..., 3) of the straight street to the curved street."""
         points = np.array(points, float)
         points[..., 0] += 0.5 * self.curvature * points[..., 2] ** 2
         return points
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
-        """Straight-street world points (..., 3) -> camera points (..., 3)."""
+        """Map world points (..., 3) of the straight street to camera points (..., 3)."""
         return (self.apply_curvature(points) - self.position) @ self.rotation.T
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Camera points (..., 3) in front of the near plane -> pixels (..., 2) as (column, row)."""
+        """Project camera points (..., 3) in front of the near plane to pixels (column, row)."""
         centre = (0.5 * self.width - 0.5, 0.5 * self.height - 0.5)
         return points[..., :2] * (self.focal / points[..., 2:]) + centre
 
     def ray(self, axis: int, top: int = 0, step: int = 1) -> np.ndarray:
-        """One world component (H', W') of every ``step``-th pixel's direction, from row ``top`` on.
+        """Return one world component (H', W') of the ray through every ``step``-th pixel.
 
-        A direction has length 1 along the camera's z: position + depth * direction is what is seen.
+        Rows start at ``top``. A ray has length 1 along the camera's z axis, so the visible point is
+        position + depth * ray.
         """
         columns = (np.arange(0, self.width, step) - 0.5 * self.width + 0.5) / self.focal
         rows = (np.arange(top, self.height, step) - 0.5 * self.height + 0.5) / self.focal
@@ -75,7 +79,7 @@ class Camera:
         return down[:, None] + (across * columns).astype(np.float32)
 
     def plane(self, point: np.ndarray, normal: np.ndarray) -> tuple[float, float, float]:
-        """The plane through a camera point as (a, b, c): 1 / z = a * column + b * row + c."""
+        """Return a plane through a camera point as (a, b, c): 1 / z = a * column + b * row + c."""
         offset = float(point @ normal)
         if abs(offset) < 1e-9:
             return 0.0, 0.0, 1.0 / max(float(point[2]), NEAR)
@@ -84,18 +88,18 @@ class Camera:
         return float(across), float(down), float(normal[2] / offset - centre)
 
     def level(self, y: float) -> tuple[float, float, float]:
-        """The horizontal plane at height ``y`` metres, as ``plane`` gives it."""
+        """Return the horizontal plane at height ``y`` metres in the form of :meth:`plane`."""
         down = self.rotation @ np.array([0.0, -1.0, 0.0])
         return self.plane(down * (self.position[1] - y), down)
 
     def horizon(self) -> float:
-        """Row of the horizon at the image's middle column."""
+        """Return the row of the horizon at the image's middle column."""
         up = self.rotation[:, 1]
         return 0.5 * self.height - 0.5 - self.focal * float(up[2] / up[1])
 
 
 def clip_near(polygon: np.ndarray, near: float = NEAR) -> np.ndarray:
-    """A convex polygon (N, 3) of camera points, cut at depth ``near``: (M, 3), M may be 0."""
+    """Clip a convex polygon (N, 3) of camera points at depth ``near``: (M, 3), M can be 0."""
     depth = polygon[:, 2] - near
     if depth.min() >= 0:
         return polygon

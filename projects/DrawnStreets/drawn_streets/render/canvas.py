@@ -1,40 +1,42 @@
-"""The picture being painted, back to front: colours and surface numbers side by side.
+"""The canvas: a colour buffer and a surface buffer that are painted together, back to front.
 
-``paint`` (H, W, 4) uint8 holds red, green, blue and where that light comes from: up to ``SUNLIT``
-the share of the sun, which a shadow takes away, from ``SHINING`` on how much the pixel shines by
-itself (lamps, lit windows); ``ids`` (H, W) uint16 holds the number of the surface that was painted
-there last. A surface has one label and one plane in space, so the label image and the depth image
-follow from ``ids`` by table look-up: a label is right to the pixel because the polygon that carries
-it carries the colour.
+``paint`` (H, W, 4) uint8 is RGBE: red, green, blue and a code of the light source. Codes from 0 to
+``SUNLIT`` are the share of direct sunlight, which a cast shadow removes. Codes from ``EMISSIVE`` to
+255 are emission (lamps, lit windows). ``ids`` (H, W) uint16 is the number of the surface that was
+painted last. Each surface has one label and one plane, so a table look-up on ``ids`` gives the
+label map and the depth map. Labels are exact to the pixel, because the same polygon fills
+both buffers.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..domains import Palette
 from ..types import Vector
 from .camera import NEAR, Camera, clip_near
 from .light import Light
 
-SUNLIT, SHINING = 100, 128
+SUNLIT, EMISSIVE = 100, 128
 SHIFT = 4  # fractional bits of OpenCV's fixed-point vertex coordinates
-Plane = tuple[float, float, float]
+Plane: TypeAlias = tuple[float, float, float]
 
 
 def to_fixed_point(pixels: np.ndarray) -> np.ndarray:
-    """Pixels (N, 2) as the fixed-point vertices that OpenCV takes with ``shift=SHIFT``."""
+    """Convert pixels (N, 2) to fixed-point vertices for OpenCV's ``shift=SHIFT``."""
     return np.rint(pixels * (1 << SHIFT)).astype(np.int32)
 
 
 @dataclass
 class Canvas:
-    """What a drawing function gets: where to paint, from where it is seen, in what light.
+    """The buffers, camera and light that every drawing function receives.
 
-    ``look`` decides colours and never shapes, ``snow`` is how white upward faces are (0..1), and
-    ``lit`` the share of lamps and windows that shine.
+    ``colour_rng`` decides colours and never shapes. ``snow`` (0 to 1) is the whiteness of upward
+    faces. ``lit`` is the share of lamps and windows that emit light.
     """
 
     camera: Camera
@@ -54,7 +56,10 @@ class Canvas:
         self.labels, self.planes = [255], [(0.0, 0.0, 0.0)]
 
     def add_surface(self, label: int, plane: Plane | float) -> int:
-        """A new surface number; a float is the depth (metres) of an upright surface facing us."""
+        """Register a surface and return its number.
+
+        A float ``plane`` is the depth in metres of an upright surface that faces the camera.
+        """
         if isinstance(plane, float):
             plane = (0.0, 0.0, 1.0 / max(plane, NEAR))
         self.labels.append(label)
@@ -62,11 +67,11 @@ class Canvas:
         return len(self.labels) - 1
 
     def label_image(self) -> np.ndarray:
-        """(H, W) uint8 train ids."""
+        """Return the label map, (H, W) uint8 train ids."""
         return np.take(np.array(self.labels, np.uint8), self.ids)
 
     def inverse_depth(self, step: int = 1) -> np.ndarray:
-        """1 / metres along the viewing axis of every ``step``-th pixel, float32; 0 in the sky."""
+        """Return 1 / depth (1 / m) of every ``step``-th pixel, float32; 0 in the sky."""
         planes = np.array(self.planes, np.float32)
         rows = np.arange(0, self.camera.height, step, dtype=np.float32)[:, None]
         columns = np.arange(0, self.camera.width, step, dtype=np.float32)
@@ -76,31 +81,31 @@ class Canvas:
         depth += down * rows
         return np.clip(depth, 0, 1 / NEAR, out=depth)
 
-    def shade(self, colours: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """Colours (N, 3 or 4: shine 0..255) on faces with these normals -> paint (N, 4)."""
+    def shade(self, colours: ArrayLike, normals: np.ndarray) -> np.ndarray:
+        """Shade colours (N, 3), or (N, 4) with emission from 0 to 255: RGBE (N, 4)."""
         colours = np.atleast_2d(np.asarray(colours, float))
-        shine = colours[:, 3:] if colours.shape[1] == 4 else np.zeros((len(colours), 1))
+        emission = colours[:, 3:] if colours.shape[1] == 4 else np.zeros((len(colours), 1))
         base = colours[:, :3]
         if self.snow:
             cover = self.snow * np.clip(2.5 * normals[:, 1:2] - 0.6, 0, 1)
             base = base + (np.array([232, 236, 242]) - base) * cover
-        factor = np.where(shine > 0, 1.0, self.light.shade(normals))
-        source = np.where(shine > 0, SHINING + shine / 2, SUNLIT * self.light.share(normals))
+        factor = np.where(emission > 0, 1.0, self.light.shade(normals))
+        source = np.where(emission > 0, EMISSIVE + emission / 2, SUNLIT * self.light.share(normals))
         return np.minimum(np.hstack([base * factor, source]), 255)
 
-    def shine(self) -> np.ndarray:
-        """(H, W) float32 0..1: how much each pixel shines by itself."""
-        over = cv2.subtract(self.paint[..., 3], SHINING)
-        return over.astype(np.float32) * np.float32(1 / (255 - SHINING))
+    def emission(self) -> np.ndarray:
+        """Return the emission of each pixel, (H, W) float32 from 0 to 1."""
+        over = cv2.subtract(self.paint[..., 3], EMISSIVE)
+        return over.astype(np.float32) * np.float32(1 / (255 - EMISSIVE))
 
     def sunlit(self) -> np.ndarray:
-        """(H, W) float32 0..1: the sun's share in each pixel's light, before shadows are cast."""
+        """Return the share of direct sunlight before cast shadows, (H, W) float32 from 0 to 1."""
         share = np.zeros(256, np.float32)
         share[: SUNLIT + 1] = np.linspace(0, 1, SUNLIT + 1)
         return np.take(share, self.paint[..., 3])
 
     def draw_polygon(self, points: np.ndarray, colour: Vector, surface: int | None = None) -> None:
-        """Fill a convex polygon of camera points; without ``surface`` in colour only."""
+        """Fill a convex polygon of camera points; without ``surface``, in colour only."""
         points = clip_near(points)
         if len(points) >= 3:
             self.fill_polygon(self.camera.project(points), colour, surface)
@@ -108,7 +113,7 @@ class Canvas:
     def fill_polygon(
         self, pixels: np.ndarray, colour: Vector | None, surface: int | None = None
     ) -> None:
-        """Fill a convex polygon of pixels (N, 2); only the colour's edge is smooth."""
+        """Fill a convex polygon of pixels (N, 2); only the colour is antialiased."""
         corners = to_fixed_point(pixels)
         if colour is not None:
             cv2.fillConvexPoly(self.paint, corners, tuple(map(float, colour)), cv2.LINE_AA, SHIFT)
@@ -118,7 +123,7 @@ class Canvas:
     def draw_line(
         self, pixels: np.ndarray, colour: Vector, thickness: float, closed: bool = True
     ) -> None:
-        """A line of at least one pixel through pixels (N, 2), in colour only."""
+        """Draw a line through pixels (N, 2), at least one pixel thick, in colour only."""
         size = int(np.clip(round(thickness), 1, 60))
         cv2.polylines(
             self.paint,
@@ -131,16 +136,16 @@ class Canvas:
         )
 
     def clipped_box(self, pixels: np.ndarray) -> tuple[int, int, int, int] | None:
-        """(left, top, right, bottom) of pixels (N, 2) inside the image, or None."""
+        """Return the bounding box of pixels (N, 2) inside the image, or None."""
         low, high = np.floor(pixels.min(0)), np.ceil(pixels.max(0)) + 1
         left, top = int(max(low[0], 0)), int(max(low[1], 0))
         right, bottom = int(min(high[0], self.camera.width)), int(min(high[1], self.camera.height))
         return (left, top, right, bottom) if left < right and top < bottom else None
 
     def density(self, corner: Vector, right: Vector, down: Vector) -> float | None:
-        """Pixels per metre that a parallelogram gets in the image; None when it is out of sight."""
-        origin, right, down = self.camera.to_camera(np.array([corner, right, down], float))
-        outline = clip_near(np.array([origin, right, right + down - origin, down]), 2.0)
+        """Return a parallelogram's pixels per metre in the image; None if it is not visible."""
+        origin, across, below = self.camera.to_camera(np.array([corner, right, down], float))
+        outline = clip_near(np.array([origin, across, across + below - origin, below]), 2.0)
         if len(outline) < 3:
             return None
         pixels = self.camera.project(outline)
@@ -163,13 +168,20 @@ class Canvas:
         normal: Vector | None = None,
         cover: np.ndarray | None = None,
     ) -> None:
-        """Paint a parallelogram with an RGBE texture in true perspective.
+        """Paint a parallelogram with a perspective-correct RGBE texture.
 
-        Args:
-            corner, right, down: world points of the texture's top left, top right and bottom left.
-            normal: the outward normal that shades it (None: as the texture is).
-            cover: alpha (h, w) uint8 of the texture; colour shows where it is high, while the
-                surface takes the whole parallelogram (a fence hides what is behind it).
+        Parameters
+        ----------
+        corner, right, down : array_like
+            World points of the texture's top left, top right and bottom left.
+        texture : ndarray
+            (h, w, 4) uint8.
+        surface : int
+            Number of the surface, which covers the whole parallelogram.
+        normal : array_like, optional
+            Outward normal for shading. Without it the texture is used as it is.
+        cover : ndarray, optional
+            Alpha (h, w) uint8 of the colours, as for a fence that one can see through.
         """
         origin, right, down = self.camera.to_camera(np.array([corner, right, down], float))
         across, below = right - origin, down - origin
@@ -194,9 +206,9 @@ class Canvas:
         patch = cv2.warpPerspective(texture, warp, size, borderMode=cv2.BORDER_REPLICATE)
         if normal is not None:
             normals = np.asarray(normal, float)[None]
-            factor = self.shade([[255, 255, 255]], normals)[0, :3] / 255
+            factor = self.shade(np.full((1, 3), 255), normals)[0, :3] / 255
             patch = cv2.multiply(patch, (*factor, 1.0))
-            source = np.minimum(SHINING + np.arange(256) / 2, 255)
+            source = np.minimum(EMISSIVE + np.arange(256) / 2, 255)
             source[0] = SUNLIT * self.light.share(normals)[0, 0]
             patch[..., 3] = np.take(source.astype(np.uint8), patch[..., 3])
         mask = np.zeros(patch.shape[:2], np.uint8)
@@ -226,12 +238,22 @@ class Canvas:
         *,
         flip: bool = False,
     ) -> None:
-        """Paint an upright cut-out that faces the camera.
+        """Paint an upright sprite that faces the camera.
 
-        Args:
-            base: world point of its bottom centre. size: (width, height) in metres.
-            layers: mip levels of (h, w, 3) uint8: brightness, alpha of colour, cover of label.
-            ramp: (256, 4) RGBE uint8 of brightness 0..255.
+        Parameters
+        ----------
+        base : array_like
+            World point of the sprite's bottom centre.
+        size : tuple of float
+            Width and height in metres.
+        layers : sequence of ndarray
+            Mip levels (h, w, 3) uint8: brightness, alpha of the colour, alpha of the label.
+        ramp : ndarray
+            (256, 4) uint8, the RGBE colour of each brightness.
+        label : int
+            Train id of the sprite's surface.
+        flip : bool
+            Whether to mirror the sprite left to right.
         """
         foot = self.camera.to_camera(np.asarray(base, float))
         if foot[2] < 1.0:
@@ -254,7 +276,7 @@ class Canvas:
         self.ids[top:low, left:right][patch[..., 2] > 127] = self.add_surface(label, float(foot[2]))
 
     def grain(self, surface: int, pixels: np.ndarray, texture: np.ndarray) -> None:
-        """Multiply the pixels of one surface inside a box by a noise texture (uint8, 128 = 1)."""
+        """Multiply a surface's pixels in the bounding box of ``pixels`` by a texture (128 = 1)."""
         box = self.clipped_box(pixels)
         if box is None:
             return
@@ -267,6 +289,6 @@ class Canvas:
 
 
 def modulate(view: np.ndarray, factor: np.ndarray, mask: np.ndarray | None = None) -> None:
-    """Multiply a view's colours in place by factor / 128, (h, w) uint8."""
+    """Multiply the colours of a view in place by factor / 128, (h, w) uint8."""
     factor = cv2.merge([factor, factor, factor, np.full_like(factor, 128)])
     cv2.copyTo(cv2.multiply(view, factor, scale=1 / 128), mask, view)

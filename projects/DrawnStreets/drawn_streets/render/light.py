@@ -1,4 +1,4 @@
-"""Sun and sky as two lights; every surface is shaded by its normal alone."""
+"""Sunlight and ambient skylight; the shading of a surface depends only on its normal."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Light:
-    """``sun`` points towards the sun; ``direct`` and ``ambient`` are RGB, 1 = full paint."""
+    """``sun`` is the direction to the sun; ``direct`` and ``ambient`` are RGB irradiances."""
 
     sun: np.ndarray
     direct: np.ndarray
@@ -15,7 +15,10 @@ class Light:
 
     @classmethod
     def from_sky(cls, azimuth: float, elevation: float, strength: float) -> "Light":
-        """``strength`` 0 = overcast, 1 = clear sun; a low sun is warmer."""
+        """Make the light of a sky with the sun at this azimuth and elevation (radians).
+
+        ``strength`` is 0 for an overcast sky and 1 for a clear one; a low sun is warmer.
+        """
         sun = np.array(
             [
                 np.sin(azimuth) * np.cos(elevation),
@@ -31,16 +34,16 @@ class Light:
         return cls(sun, direct, ambient)
 
     def shade(self, normals: np.ndarray) -> np.ndarray:
-        """Unit normals (..., 3), y up -> RGB factors (..., 3)."""
+        """Return the RGB factors (..., 3) of unit normals (..., 3) with y up."""
         sky = 0.78 + 0.22 * normals[..., 1:2]
         return self.ambient * sky + self.direct * np.clip(normals @ self.sun, 0, None)[..., None]
 
     def share(self, normals: np.ndarray) -> np.ndarray:
-        """Unit normals (..., 3) -> the sun's share in their brightness, (..., 1)."""
+        """Return the share of direct sunlight (..., 1) for unit normals (..., 3)."""
         ambient = self.ambient.mean() * (0.78 + 0.22 * normals[..., 1:2])
         direct = self.direct.mean() * np.clip(normals @ self.sun, 0, None)[..., None]
         return direct / (ambient + direct)
 
     def shadow_factor(self) -> np.ndarray:
-        """RGB factor of level ground in a cast shadow, relative to lit ground."""
+        """Return the RGB factor of level ground in a cast shadow, relative to sunlit ground."""
         return self.ambient / (self.ambient + self.direct * max(self.sun[1], 0.0))

@@ -1,4 +1,4 @@
-"""Solid objects: a mesh of flat faces, and rods of round section."""
+"""Meshes of flat faces, capsules (round rods) and convex hulls."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from .camera import NEAR
 from .canvas import Canvas
 
 HALF_TURN = np.linspace(0.5 * np.pi, 1.5 * np.pi, 6)
-ARCS = np.stack([HALF_TURN, HALF_TURN + np.pi])  # of a capsule's outline, around start and end
-ROUND = np.array([[0.0, 0.25, -0.2]])  # a short normal: round things average light and shade
+ARCS = np.stack([HALF_TURN, HALF_TURN + np.pi])  # of a capsule's outline, around its start and end
+ROUND = np.array([[0.0, 0.25, -0.2]])  # shorter than 1: the mean shading of a round surface
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Faces in the order in which they are painted; only those that face us are.
+    """Faces in painting order; faces that point away from the camera are culled.
 
-    vertices (N, 3) in metres: x to the object's right, y up, z forward. ``slots`` names each face's
-    paint, ``tones`` brightens it, ``details`` marks faces too small to matter from afar; these lie
-    on other faces and carry no surface number of their own.
+    ``vertices`` (N, 3) are in metres: x to the object's right, y up, z forward. ``slots`` are the
+    names of the faces' colours, ``tones`` their brightness. ``details`` marks small faces that lie
+    on other faces: they have no surface of their own and are skipped when the object is small.
     """
 
     vertices: np.ndarray
@@ -34,11 +34,15 @@ class Mesh:
 
 
 class MeshBuilder:
-    """Collects faces; each is turned outward, away from the point ``inside``."""
+    """Collects faces and orients their normals away from the point ``inside``."""
 
     def __init__(self) -> None:
-        self._vertices, self._faces, self._normals = [], [], []
-        self._slots, self._tones, self._details = [], [], []
+        self._vertices: list[np.ndarray] = []
+        self._faces: list[np.ndarray] = []
+        self._normals: list[np.ndarray] = []
+        self._slots: list[str] = []
+        self._tones: list[float] = []
+        self._details: list[bool] = []
 
     def face(
         self,
@@ -71,7 +75,7 @@ class MeshBuilder:
         tone: float = 1.0,
         detail: bool = False,
     ) -> None:
-        """A face and its mirror image at -x."""
+        """Add a face and its mirror image at -x."""
         for sign in (1, -1):
             mirrored = np.asarray(points, float) * (sign, 1, 1)
             self.face(mirrored, slot, inside=inside, tone=tone, detail=detail)
@@ -79,7 +83,7 @@ class MeshBuilder:
     def box(
         self, low: Point, high: Point, slot: str, *, tone: float = 1.0, detail: bool = False
     ) -> None:
-        """An upright box without a floor."""
+        """Add an upright box without a floor."""
         (x0, y0, z0), (x1, y1, z1) = low, high
         inside = (np.asarray(low, float) + high) / 2
         for corners in (
@@ -104,7 +108,7 @@ class MeshBuilder:
         lean: float = 0.0,
         detail: bool = True,
     ) -> None:
-        """A rectangle on both flanks |x|, its top leaning inwards by ``lean``."""
+        """Add a rectangle on both sides, at x and -x; its top leans inwards by ``lean``."""
         corners = [(x, y0, z0), (x, y0, z1), (x - lean, y1, z1), (x - lean, y1, z0)]
         self.mirrored_faces(corners, slot, inside=np.zeros(3), tone=tone, detail=detail)
 
@@ -120,14 +124,14 @@ class MeshBuilder:
         tone: float = 1.0,
         detail: bool = True,
     ) -> None:
-        """A rectangle that looks forward (z > 0) or backward (z < 0)."""
+        """Add a rectangle that faces forward (z > 0) or backward (z < 0)."""
         corners = [(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)]
         self.face(corners, slot, inside=np.zeros(3), tone=tone, detail=detail)
 
     def wheels(
         self, x: float, positions: Sequence[float], radius: float, width: float = 0.22
     ) -> None:
-        """A wheel on both flanks at each z of ``positions``, tread towards front and rear."""
+        """Add a wheel on both sides at each z of ``positions``, with treads at front and rear."""
         turn = np.linspace(0, 2 * np.pi, 14, endpoint=False)
         circle = np.stack([np.zeros(14), np.sin(turn), np.cos(turn)], 1)
         for z in positions:
@@ -162,7 +166,7 @@ class MeshBuilder:
 def to_world(
     points: np.ndarray, position: Vector, heading: float, scale: float | np.ndarray = 1.0
 ) -> np.ndarray:
-    """Object points (..., 3) -> world; heading 0 looks along the street, pi towards us."""
+    """Map object points (..., 3) to the world; heading 0 is along the street, pi towards us."""
     cos, sin = np.cos(heading), np.sin(heading)
     turn = np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
     return (np.asarray(points) * scale) @ turn + np.asarray(position, float)
@@ -177,7 +181,7 @@ def draw_mesh(
     heading: float,
     scale: float | np.ndarray = 1.0,
 ) -> tuple[int, np.ndarray] | None:
-    """Paint a mesh; returns (surface, its pixel box corners (2, 2)) or None when out of sight."""
+    """Paint a mesh; return its surface and pixel box (2, 2), or None if it is not visible."""
     camera = canvas.camera
     world = to_world(mesh.vertices, position, heading, scale)
     points = camera.to_camera(world)
@@ -217,12 +221,21 @@ def draw_rods(
     *,
     round_light: bool = True,
 ) -> None:
-    """Paint round rods (N of them, back to front) as capsules; none if one is too near.
+    """Paint N round rods, back to front, as capsules; paint none if one is too near.
 
-    Args:
-        starts, ends: world points (N, 3). radii: metres, (N, 2), at start and end.
-        colours: (N, 3 or 4).
-        round_light: a second, narrower and brighter stroke on the sunny side.
+    Parameters
+    ----------
+    canvas : Canvas
+    starts, ends : array_like
+        World points (N, 3).
+    radii : array_like
+        (N, 2) in metres, at start and end.
+    colours : array_like
+        (N, 3) or (N, 4) with emission.
+    surface : int or None
+        Surface of all rods; None paints colours only.
+    round_light : bool
+        Whether to add a narrower, brighter stroke on the sunlit side.
     """
     camera = canvas.camera
     starts, ends = np.asarray(starts, float), np.asarray(ends, float)
@@ -232,13 +245,13 @@ def draw_rods(
     pixels = camera.project(points)
     if canvas.clipped_box(pixels.reshape(-1, 2)) is None:
         return
-    radii = np.maximum(np.asarray(radii) * camera.focal / points[..., 2], 0.45)
+    sizes = np.maximum(np.asarray(radii) * camera.focal / points[..., 2], 0.45)
     shown = canvas.shade(colours, ROUND)
-    outlines = _capsules(pixels, radii)
-    thick = radii.max(1) > (1.6 if round_light else np.inf)
+    outlines = _capsules(pixels, sizes)
+    thick = sizes.max(1) > (1.6 if round_light else np.inf)
     if thick.any():
         side = np.sign((camera.rotation @ canvas.light.sun)[0]) or 1.0
-        inner = _capsules(pixels + np.array([side * 0.35, -0.1]) * radii[..., None], radii * 0.5)
+        inner = _capsules(pixels + np.array([side * 0.35, -0.1]) * sizes[..., None], sizes * 0.5)
         bright = np.minimum(shown * (1.22, 1.22, 1.2, 1), 255)
     for i in range(len(outlines)):
         canvas.fill_polygon(outlines[i], shown[i], surface)
@@ -247,7 +260,7 @@ def draw_rods(
 
 
 def _capsules(pixels: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Ends (N, 2, 2) and radii (N, 2) -> outlines (N, 12, 2)."""
+    """Return the outlines (N, 12, 2) of capsules with ends (N, 2, 2) and radii (N, 2)."""
     along = pixels[:, 1] - pixels[:, 0]
     angle = np.arctan2(along[:, 1], along[:, 0])[:, None, None] + ARCS
     arcs = np.stack([np.cos(angle), np.sin(angle)], -1) * radii[..., None, None]
@@ -257,7 +270,7 @@ def _capsules(pixels: np.ndarray, radii: np.ndarray) -> np.ndarray:
 def draw_hull(
     canvas: Canvas, points: np.ndarray, radius: float, colour: Vector, surface: int | None
 ) -> None:
-    """Fill the convex hull of balls of ``radius`` metres around world points (N, 3)."""
+    """Fill the convex hull of spheres of ``radius`` metres around world points (N, 3)."""
     seen = canvas.camera.to_camera(points)
     if seen[:, 2].min() <= NEAR:
         return
@@ -266,5 +279,5 @@ def draw_hull(
     turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     balls = pixels[:, None] + np.stack([np.cos(turn), np.sin(turn)], 1) * size[:, None, None]
     shape = cv2.convexHull(balls.reshape(-1, 2).astype(np.float32))[:, 0]
-    shade = canvas.shade([colour], ROUND)[0]
+    shade = canvas.shade(colour, ROUND)[0]
     canvas.fill_polygon(shape, shade, surface)

@@ -1,7 +1,7 @@
 """Tileable grey textures, made once per process from fixed seeds.
 
-Noise is float32 with mean 0 and standard deviation 1. Materials are uint8 at ``DENSITY`` pixels per
-metre over ``TILE`` metres, 128 = the paint's own brightness.
+Noise is float32 with mean 0 and standard deviation 1. Materials are uint8 factors with ``DENSITY``
+pixels per metre over ``TILE`` metres; 128 leaves the colour's brightness unchanged.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,19 +28,19 @@ MATERIALS = (
 )
 
 
-# On 4 metres: rows, stones in a row, the joint's width in metres, how much the stones differ.
-PAVINGS = {
+# Rows and stones per row in 4 metres, joint width in metres, standard deviation of the tones.
+PAVINGS: dict[str, tuple[int, int, float, float] | None] = {
     "slabs": (8, 5, 0.012, 0.06),
     "setts": (32, 20, 0.018, 0.10),
     "concrete": (2, 1, 0.01, 0.03),
     "bricks": (40, 20, 0.008, 0.09),
-    "asphalt": None,
+    "asphalt": None,  # without stones
 }
 
 
 @lru_cache(maxsize=32)
 def fractal_noise(beta: float, seed: int, size: int = 512) -> np.ndarray:
-    """Noise whose amplitude falls as frequency**-beta: 0 is white, 1 is rough, 2 is cloudy."""
+    """Return noise with amplitude proportional to frequency**-beta; beta 0 is white noise."""
     rng = np.random.default_rng(seed)
     white = np.fft.rfft2(rng.standard_normal((size, size)))
     radius = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
@@ -60,7 +60,7 @@ def _courses(
     size: int,
     offset: float = 0.5,
 ) -> np.ndarray:
-    """Rows of blocks ``width`` x ``height`` metres with joints, every second row shifted."""
+    """Return courses of blocks, ``width`` x ``height`` metres, with every second row shifted."""
     rng = np.random.default_rng(seed)
     rows, columns = round(TILE / height), round(TILE / width)
     y, x = np.mgrid[0:size, 0:size] / size
@@ -75,7 +75,7 @@ def _courses(
 
 @lru_cache(maxsize=64)
 def material(name: str, density: int = DENSITY) -> np.ndarray:
-    """The tile of a material at ``density`` pixels per metre, (8 * density, 8 * density) uint8."""
+    """Return a material's tile at ``density`` pixels per metre, uint8 (8 * density)**2."""
     if density != DENSITY:
         side = int(TILE * density)
         return cv2.resize(material(name), (side, side), interpolation=cv2.INTER_AREA)
@@ -113,13 +113,13 @@ def material(name: str, density: int = DENSITY) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def grain(beta: float, seed: int, contrast: float) -> np.ndarray:
-    """``fractal`` noise as uint8 factors, 128 = 1."""
+    """Return fractal noise as uint8 factors (128 = 1)."""
     return np.clip(128 * (1 + contrast * fractal_noise(beta, seed)), 0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=1)
 def gloss() -> np.ndarray:
-    """What smooth paint mirrors: soft bands wider than high; (512, 2048) uint8 factors, 128 = 1."""
+    """Return soft horizontal reflections on glossy paint, (512, 2048) uint8 factors (128 = 1)."""
     noise = 0.15 * fractal_noise(1.6, 62) + 0.02 * fractal_noise(0.8, 63)
     return np.clip(128 * (1 + cv2.resize(noise, (2048, 512))), 0, 255).astype(np.uint8)
 
@@ -132,11 +132,22 @@ def coloured_material(
     shift: Sequence[int] | np.ndarray = (0, 0),
     stain: Callable[[int, int], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """A wall in a colour and a material: RGBE (h, w, 4) uint8.
+    """Return a rectangle of a coloured material, RGBE (h, w, 4) uint8.
 
-    Args:
-        metres: (width, height). shift: start within the material's tile, in pixels (rows, columns).
-        stain: a function of (height, width) in pixels that gives further uint8 factors, 128 = 1.
+    Parameters
+    ----------
+    colour : sequence of float
+        RGB.
+    name : str
+        One of ``MATERIALS``.
+    metres : tuple of float
+        Width and height.
+    density : int
+        Pixels per metre.
+    shift : sequence of int
+        First row and column in the material's tile.
+    stain : callable, optional
+        Returns further uint8 factors (128 = 1) for a height and width in pixels.
     """
     tile = material(name, density)
     width, height = (max(round(m * density), 2) for m in metres)
@@ -150,7 +161,7 @@ def coloured_material(
 
 
 def texture_density(pixels_per_metre: float, limit: int = 40) -> int:
-    """The next larger of a few densities, so that resized materials can be kept."""
+    """Round up to one of a few densities, so that resized materials can be cached."""
     for density in (3, 5, 8, 12, 18, 27, 40, 64):
         if density >= pixels_per_metre or density >= limit:
             return density
@@ -159,7 +170,7 @@ def texture_density(pixels_per_metre: float, limit: int = 40) -> int:
 
 @lru_cache(maxsize=4)
 def patches() -> np.ndarray:
-    """Stains, wear and cracks, 512 x 512 uint8 for 32 metres, 128 = neutral."""
+    """Return stains, wear and cracks, 512 x 512 uint8 for 32 metres (128 = neutral)."""
     cracks = np.clip(1 - np.abs(fractal_noise(1.5, 24)) * 22, 0, 1) * (fractal_noise(1.4, 25) > 0.9)
     return np.clip(128 * (1 + 0.07 * fractal_noise(1.3, 23) - 0.25 * cracks), 0, 255).astype(
         np.uint8
@@ -168,7 +179,7 @@ def patches() -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def grass() -> np.ndarray:
-    """512 x 512 uint8 for 5 metres, 128 = neutral."""
+    """Return grass, 512 x 512 uint8 for 5 metres (128 = neutral)."""
     blades = cv2.GaussianBlur(fractal_noise(0.0, 26), (1, 5), 0.8) * 1.7
     return np.clip(128 * (1 + 0.16 * blades + 0.10 * fractal_noise(1.0, 27)), 0, 255).astype(
         np.uint8
@@ -177,21 +188,22 @@ def grass() -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def wear() -> np.ndarray:
-    """What wheels have polished and oil has darkened along a road: (512,) float32 for 32 metres."""
+    """Return wheel tracks and oil stains across a road, (512,) float32 for 32 metres."""
     rows = np.tile(fractal_noise(0.9, 28)[:1], (1, 3))
     return 8 * cv2.GaussianBlur(rows, (0, 0), 4)[0, 512:1024]
 
 
 @lru_cache(maxsize=8)
 def paving(kind: str) -> np.ndarray:
-    """A tile of one of ``PAVINGS``, 512 x 512 uint8 for 4 metres, 128 = neutral."""
+    """Return a tile of one of ``PAVINGS``, 512 x 512 uint8 for 4 metres (128 = neutral)."""
     size = 512
-    if kind == "asphalt":
+    blocks = PAVINGS[kind]
+    if blocks is None:
         grain = cv2.GaussianBlur(fractal_noise(0.0, 21), (3, 3), 0.7) * 1.6
         return np.clip(128 * (1 + 0.075 * grain + 0.03 * fractal_noise(1.0, 22)), 0, 255).astype(
             np.uint8
         )
-    rows, columns, joint, spread = PAVINGS[kind]
+    rows, columns, joint, spread = blocks
     rng = np.random.default_rng((30, *kind.encode()))
     y, x = np.mgrid[0:size, 0:size] / size
     row = np.floor(y * rows).astype(int)

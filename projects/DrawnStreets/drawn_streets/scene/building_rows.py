@@ -1,4 +1,4 @@
-"""Rows of buildings along the blocks of a street, at its crossings and at its end."""
+"""Rows of buildings along the blocks, at the crossing streets and at the street's end."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from ..objects.facade import FacadeStyle
 from .layout import BACKDROP, BUILDINGS, Scene, draw_plant, sample_plant
 from .street import Side
 
-# character: storeys (low, high), lot length, share of shops, share of gables, share of gaps
+# Storeys (minimum, maximum), lot length, and shares of shops, gable roofs and gaps.
 ROWS = {
     "old": ((2, 4), (6, 13), 0.5, 0.6, 0.05),
     "modern": ((3, 8), (12, 26), 0.4, 0.0, 0.1),
@@ -20,7 +20,7 @@ ROWS = {
 
 
 def _style(rng: np.random.Generator, character: str) -> tuple[FacadeStyle, float]:
-    """A facade and the height of its gable."""
+    """Sample a facade, and the height of the gable roof (0 = flat)."""
     (low, high), _, shops, gables, _ = ROWS[character]
     storeys = int(rng.integers(low, high + 1))
     ground = "shop" if rng.random() < shops else "flat"
@@ -42,7 +42,7 @@ def _style(rng: np.random.Generator, character: str) -> tuple[FacadeStyle, float
 
 
 def add_buildings(scene: Scene, rng: np.random.Generator) -> None:
-    """Both sides of every block, then the streets that cross, then what closes the view."""
+    """Add buildings along the blocks and crossing streets, the background and the street's end."""
     street = scene.street
     for side in street.sides:
         for number, (z0, z1) in enumerate(street.blocks):
@@ -54,7 +54,7 @@ def add_buildings(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def _add_background(scene: Scene, rng: np.random.Generator) -> None:
-    """Woods and towers far to the sides, so that no gap shows a bare horizon."""
+    """Add distant trees and towers, so that the horizon is not empty in gaps."""
     street = scene.street
     for sign in (-1, 1):
         for z in np.arange(-55, 190, 11.0):
@@ -72,8 +72,7 @@ def _add_background(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def _add_building(scene: Scene, building: Building, layer: int = BUILDINGS) -> None:
-    centre = (0.5 * (building.x0 + building.x1), 0.5 * (building.z0 + building.z1))
-    scene.add(layer, draw_building, building, at=centre)
+    scene.add(layer, draw_building, building)
 
 
 def _add_row(scene: Scene, rng: np.random.Generator, side: Side, z0: float, z1: float) -> None:
@@ -81,7 +80,7 @@ def _add_row(scene: Scene, rng: np.random.Generator, side: Side, z0: float, z1: 
     _, lots, _, _, gap = ROWS[side.character]
     line = street.building_line(side)
     style, roof = _style(rng, side.character)
-    uniform = rng.random() < 0.4  # a terrace of like houses
+    uniform = rng.random() < 0.4  # terraced houses
     z = z0
     while z < z1 - 4:
         length = min(rng.uniform(*lots), z1 - z)
@@ -118,7 +117,7 @@ def _add_row(scene: Scene, rng: np.random.Generator, side: Side, z0: float, z1: 
 def _add_trees(
     scene: Scene, rng: np.random.Generator, side: Side, line: float, z0: float, z1: float
 ) -> None:
-    """Trees where a building is missing."""
+    """Add trees in a gap between buildings."""
     for _ in range(max(int((z1 - z0) / 4), 1)):
         x = line + side.sign * rng.uniform(0.5, 14)
         tree = sample_plant(rng, scene.street, x, rng.uniform(z0, z1), rng.uniform(0.8, 1.3))
@@ -126,7 +125,7 @@ def _add_trees(
 
 
 def _add_crossing_row(scene: Scene, rng: np.random.Generator, side: Side, z: float) -> None:
-    """Houses on the far side of a crossing street, which look at us."""
+    """Add the buildings on the far side of a crossing street, which face the camera."""
     street = scene.street
     x = abs(street.building_line(side)) + 15
     while x < 62:
@@ -144,7 +143,7 @@ def _add_crossing_row(scene: Scene, rng: np.random.Generator, side: Side, z: flo
 
 
 def _add_street_end(scene: Scene, rng: np.random.Generator) -> None:
-    """The block that closes the street: houses, trees, or both; behind it a row of taller trees."""
+    """Add buildings and trees at the street's end, and a row of taller trees behind them."""
     street = scene.street
     green = rng.random() < 0.5
     for x in np.arange(-96, 97, 12.0):

@@ -1,4 +1,4 @@
-"""Which poles stand beside a street: lamps in a row, signs, traffic lights, bollards."""
+"""Placement of street furniture: lamps, signs, traffic lights, bollards, bins and wires."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from .street import Side
 
 
 def add_street_furniture(scene: Scene, rng: np.random.Generator) -> None:
-    """Street lamps in a row, signs, traffic lights at crossings, bollards."""
+    """Add all street furniture."""
     street = scene.street
     pitch, height = rng.uniform(18, 34), rng.uniform(5.5, 9.0)
     for side in street.sides:
@@ -75,7 +75,7 @@ def add_street_furniture(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def _add_boxes(scene: Scene, rng: np.random.Generator, side: Side) -> None:
-    """Bins, cabinets and benches on a sidewalk."""
+    """Add bins, cabinets and benches on a sidewalk."""
     for _ in range(rng.poisson(2.0)):
         x, z = sidewalk_x(rng, scene.street, side), rng.uniform(-12, 50)
         if scene.street.on_land(z) and np.hypot(x - scene.street.camera_x, z) > 3:
@@ -85,7 +85,7 @@ def _add_boxes(scene: Scene, rng: np.random.Generator, side: Side) -> None:
 
 
 def _add_wires(scene: Scene, rng: np.random.Generator) -> None:
-    """Lines across the street, and along it on one side."""
+    """Add wires across the street, and along one side."""
     street = scene.street
     left, right, height = (
         street.building_line(street.left),
@@ -103,7 +103,7 @@ def _add_wires(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def _add_traffic_lights(scene: Scene, rng: np.random.Generator) -> None:
-    """Traffic lights before and behind the crossing streets, or at a crossing for people."""
+    """Add traffic lights at crossing streets or at a pedestrian crossing."""
     street = scene.street
     stops = [z1 for _, z1 in street.blocks[:3] if 6 < z1 < 75]
     if not stops and rng.random() < 0.45:

@@ -1,8 +1,8 @@
-"""Fills a street's plan with things: which stand where, and in which order they are painted.
+"""The scene: which objects a street has, where they are, and in which order they are painted.
 
-The building lines enclose a strip that is nearly convex, and the camera stands in it. So what lies
-outside the strip is always behind what lies inside, and a layer number plus the distance is enough
-for painting back to front.
+The building lines enclose a nearly convex strip that contains the camera. Objects outside the strip
+are therefore always behind those inside, so sorting by layer and distance suffices for the
+painter's algorithm.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,16 +11,17 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from ..classes import SIDEWALK, TERRAIN
 from ..objects.barriers import Barrier, draw_barrier
 from ..objects.buildings import Building
-from ..objects.ground import KERB, SIDEWALK, TERRAIN, Ground, Patch, rectangle, rounded
+from ..objects.ground import KERB, Ground, Patch, rectangle, rounded
 from ..objects.plants import Plant, draw_plant
 from ..render.camera import Camera
 from ..render.canvas import Canvas
 from .occlusion import OcclusionBuffer
 from .street import Side, Street
 
-REACH = 9.0  # metres that a thing may extend from its (x, z); buildings: three times that
+REACH = 9.0  # maximum extent of an object from its (x, z) in metres; buildings: 3 * REACH
 BACKDROP, BUILDINGS, YARD, BOUNDARY, STREET = range(5)
 
 
@@ -41,7 +42,7 @@ ItemType = TypeVar("ItemType", bound=Item)
 
 @dataclass(frozen=True)
 class SceneObject:
-    """``draw(canvas, item)`` paints it; ``item.corners()`` are world points (N, 3) around it."""
+    """An item of the scene; ``draw(canvas, item)`` paints it."""
 
     layer: int
     x: float
@@ -52,7 +53,7 @@ class SceneObject:
 
 
 class Scene:
-    """Ground and things of one street; ``put`` keeps what cannot be seen for lack of room out."""
+    """The ground, the objects and the street lamps of one street."""
 
     def __init__(self, street: Street) -> None:
         self.street = street
@@ -69,19 +70,22 @@ class Scene:
         at: tuple[float, float] | None = None,
         casts_shadow: bool = True,
     ) -> None:
-        """Add ``item`` drawn by ``draw(canvas, item)``, at its own (x, z) unless given."""
+        """Add an item that ``draw(canvas, item)`` paints, at ``at`` or at its own (x, z).
+
+        An item that a building line hides from the camera moves to the layer of the buildings.
+        """
         x, z = at or (item.x, item.z)
         if layer > BUILDINGS and not self.street.visible(x, z):
             layer = BUILDINGS
         self.objects.append(SceneObject(layer, x, z, draw, item, casts_shadow))
 
     def shadow_casters(self, camera: Camera) -> list[SceneObject]:
-        """The things whose shadows may be seen."""
+        """Return the objects whose shadows can be visible."""
         x, _, z = camera.position
         return [t for t in self.objects if t.casts_shadow and np.hypot(t.x - x, t.z - z) < 110]
 
     def back_to_front(self, camera: Camera) -> list[SceneObject]:
-        """The things that can be in view, in the order in which they are painted."""
+        """Return the objects that can be visible, in painting order."""
         x = self.street.camera_x
         seen = camera.to_camera(np.array([(t.x, 1.5, t.z) for t in self.objects]))
         reach = np.array([REACH if t.layer > BUILDINGS else 3 * REACH for t in self.objects])
@@ -109,7 +113,7 @@ def sample_plant(
     size: float = 1.0,
     kinds: Sequence[str] = ("leafy", "conifer", "poplar"),
 ) -> Plant:
-    """A tree for the season."""
+    """Sample a plant; deciduous trees can be bare, depending on the season."""
     kind = kinds[
         int(
             rng.choice(
@@ -139,7 +143,7 @@ def sample_plant(
 
 
 def add_blocks(scene: Scene, rng: np.random.Generator) -> None:
-    """Land with kerbs on both sides and at the end, sidewalks along it, lots behind them."""
+    """Add blocks with kerbs, sidewalks and lots on both sides and at the end."""
     street, patches = scene.street, scene.ground.patches
     for side in street.sides:
         edge = side.sign * street.half_width
@@ -175,7 +179,7 @@ def add_blocks(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def add_greenery(scene: Scene, rng: np.random.Generator) -> None:
-    """Street trees in a row, and trees and bushes in the yards."""
+    """Add rows of street trees, and trees and bushes in the yards."""
     street = scene.street
     for side in street.sides:
         for z0, z1 in street.blocks:
@@ -207,7 +211,7 @@ def add_greenery(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def _add_shrubs(scene: Scene, rng: np.random.Generator, side: Side, z0: float, z1: float) -> None:
-    """Shrubs at the foot of the houses."""
+    """Add shrubs in front of the facades."""
     for _ in range(rng.poisson(0.03 * (z1 - z0))):
         x = scene.street.building_line(side) - side.sign * rng.uniform(0.3, 0.7)
         shrub = sample_plant(rng, scene.street, x, rng.uniform(z0 + 2, z1 - 2), 0.6, ("bush",))
@@ -216,7 +220,7 @@ def _add_shrubs(scene: Scene, rng: np.random.Generator, side: Side, z0: float, z
 
 
 def add_boundaries(scene: Scene, rng: np.random.Generator) -> None:
-    """Walls, fences and hedges along the back of the sidewalk, in pieces that follow the bend."""
+    """Add walls, fences and hedges behind the sidewalk, in sections that follow the curvature."""
     street = scene.street
     for side in street.sides:
         if not side.boundary:
@@ -256,7 +260,7 @@ def add_boundaries(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def add_guard_rail(scene: Scene, rng: np.random.Generator) -> None:
-    """Railings at the kerb, as near crossings and schools."""
+    """Add a guard rail at the kerb."""
     street = scene.street
     side = street.sides[int(rng.integers(2))]
     z0, z1 = street.blocks[int(rng.integers(min(2, len(street.blocks))))]
@@ -270,7 +274,7 @@ def add_guard_rail(scene: Scene, rng: np.random.Generator) -> None:
 
 
 def sidewalk_x(rng: np.random.Generator, street: Street, side: Side) -> float:
-    """A random x on a side's sidewalk."""
+    """Sample an x on a side's sidewalk."""
     return side.sign * (
         street.half_width + side.verge + rng.uniform(0.45, max(side.sidewalk - 0.35, 0.6))
     )

@@ -1,4 +1,4 @@
-"""What need not be painted because houses in front of it hide it: a coarse picture of all walls."""
+"""Occlusion culling: a coarse mask of the walls that hide what is behind them."""
 
 import cv2
 import numpy as np
@@ -6,11 +6,11 @@ import numpy as np
 from ..objects.buildings import Building
 from ..render.camera import NEAR, Camera, clip_near
 
-COARSE = 8  # pixels of the image for one of the coarse picture
+COARSE = 8  # image pixels per pixel of the mask, in each direction
 
 
 class OcclusionBuffer:
-    """Filled from the nearest house to the farthest; ``hide`` tells what they cover by then."""
+    """A mask to which buildings are added from the nearest to the farthest."""
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
@@ -18,7 +18,7 @@ class OcclusionBuffer:
         self.covered = np.zeros(size, np.uint8)
 
     def hides(self, points: np.ndarray) -> bool:
-        """Whether a thing with these world points (N, 3), and a little around it, is covered."""
+        """Return whether the buildings cover world points (N, 3) and a margin around them."""
         seen = self.camera.to_camera(points)
         if seen[:, 2].min() <= NEAR:
             return False
@@ -31,7 +31,7 @@ class OcclusionBuffer:
         return part.size == 0 or bool(part.all())
 
     def add(self, building: Building) -> None:
-        """Cover what lies behind the walls of a house; its roof is left out."""
+        """Add the walls of a building, without its roof."""
         wall = np.zeros_like(self.covered)
         for _, corner, right, down, normal in building.faces():
             quad = np.array([corner, right, np.add(right, down) - corner, down], float)
@@ -42,5 +42,5 @@ class OcclusionBuffer:
             if len(seen) >= 3:
                 pixels = np.rint(self.camera.project(seen) / COARSE).astype(np.int32)
                 cv2.fillConvexPoly(wall, pixels, 1)
-        # Drawn polygons reach over their outline by up to a coarse pixel: draw that in again.
+        # A drawn polygon exceeds its outline by up to one pixel of the mask, so erode it.
         self.covered |= cv2.erode(wall, np.ones((3, 3), np.uint8), borderValue=1)

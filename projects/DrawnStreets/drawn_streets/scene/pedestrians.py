@@ -1,15 +1,16 @@
-"""People on the sidewalks and across the road, and the bicycles they left at the kerb."""
+"""Placement of pedestrians, and of bicycles parked at the kerb."""
 
 import numpy as np
 
 from ..objects.ground import KERB
 from ..objects.people import Person, draw_person
+from ..types import Footprints
 from .layout import STREET, Scene, sidewalk_x
 from .traffic import add_cycle
 
 
-def add_people(scene: Scene, rng: np.random.Generator, occupied: list) -> None:
-    """People on the sidewalks, some crossing the road; bicycles left at the kerb."""
+def add_people(scene: Scene, rng: np.random.Generator, occupied: Footprints) -> None:
+    """Add people on the sidewalks and crossing the road, and parked bicycles."""
     street = scene.street
     busy = rng.choice((0.5, 1.5, 3.5))
     for side in street.sides:
@@ -41,7 +42,7 @@ def add_people(scene: Scene, rng: np.random.Generator, occupied: list) -> None:
         heading = rng.choice((-1, 1)) * np.pi / 2
         spot = np.array([rng.uniform(-street.half_width, street.half_width), rng.uniform(8, 40)])
         if not any((spot > low).all() and (spot < high).all() for low, high in occupied):
-            _add_person(scene, rng, *spot, heading, True, base=0.0)
+            _add_person(scene, rng, spot[0], spot[1], heading, True, base=0.0)
 
 
 def _add_person(

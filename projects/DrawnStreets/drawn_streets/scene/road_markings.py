@@ -1,4 +1,4 @@
-"""What is painted or laid on the carriageway: lines, zebra crossings, arrows, repairs, rails."""
+"""Road markings: lines, zebra crossings and arrows; also repairs, manholes and rails."""
 
 import numpy as np
 
@@ -8,12 +8,12 @@ from .street import Street
 
 
 def add_markings(scene: Scene, rng: np.random.Generator) -> None:
-    """Lines between lanes, at the edges and around parking bays; zebra crossings, rails, arrows."""
+    """Add all markings of the carriageway."""
     street, marks = scene.street, scene.ground.marks
     wear = rng.uniform(0.55, 0.95)
     driving = 0.5 * street.lanes * street.lane_width
     for z0, z1 in street.blocks:
-        _patches(marks, rng, street, z0, z1)
+        _add_repairs(marks, rng, street, z0, z1)
         for i in range(1, street.lanes):
             x = -driving + i * street.lane_width
             centre = 2 * i == street.lanes
@@ -50,20 +50,20 @@ def add_markings(scene: Scene, rng: np.random.Generator) -> None:
                 for shift in (0.0, 0.22)[: int(rng.integers(1, 3))]:
                     x = edge - side.sign * shift
                     marks.append(Mark(rectangle(x - 0.05, x + 0.05, z0 + 4, z1 - 4), colour, wear))
-        _crossing(marks, rng, street, z1, wear)
+        _add_crossing(marks, rng, street, z1, wear)
     if street.tram:
-        for centre in (-0.5 * street.lane_width, 0.5 * street.lane_width):
-            marks.append(Mark(rectangle(centre - 1.1, centre + 1.1, -50, street.end), "patch", 0.5))
+        for track in (-0.5 * street.lane_width, 0.5 * street.lane_width):
+            marks.append(Mark(rectangle(track - 1.1, track + 1.1, -50, street.end), "patch", 0.5))
             for shift in (-0.72, 0.72):
-                x = centre + shift
+                x = track + shift
                 marks.append(Mark(rectangle(x - 0.05, x + 0.05, -50, street.end), "rail", 0.9))
                 marks.append(Mark(rectangle(x + 0.05, x + 0.09, -50, street.end), "dark", 0.9))
 
 
-def _patches(
+def _add_repairs(
     marks: list[Mark], rng: np.random.Generator, street: Street, z0: float, z1: float
 ) -> None:
-    """Repairs in the asphalt, manhole covers, a coloured cycle lane."""
+    """Add asphalt repairs, manhole covers and a coloured cycle lane."""
     if rng.random() < 0.15:
         marks.append(
             Mark(rectangle(street.half_width - 1.6, street.half_width, z0, z1), "bay", 0.8)
@@ -80,10 +80,10 @@ def _patches(
         marks.append(Mark(centre + 0.32 * np.stack([np.cos(turn), np.sin(turn)], 1), "dark", 0.7))
 
 
-def _crossing(
+def _add_crossing(
     marks: list[Mark], rng: np.random.Generator, street: Street, z: float, wear: float
 ) -> None:
-    """A stop line, now and then a zebra and arrows, before the crossing street at ``z``."""
+    """Add a stop line, and sometimes a zebra crossing and an arrow, before ``z``."""
     if z > street.end - 12 or rng.random() < 0.15:
         return
     if rng.random() < 0.6:

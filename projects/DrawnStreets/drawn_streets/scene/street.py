@@ -1,4 +1,4 @@
-"""The plan of one street, drawn at random: roadway, sides, crossings, and the camera's place."""
+"""A random street: carriageway, sides, crossing streets and the camera's position."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ..render.camera import Camera
 
-# Where the camera stands and what it looks at, and how often.
+# Camera views and their probabilities.
 VIEWS = {"ahead": 0.52, "oblique": 0.14, "pavement": 0.14, "facade": 0.2}
 CHARACTERS = ("old", "modern", "suburb", "green", "industrial")
 
@@ -16,12 +16,12 @@ class Side:
     """One side of the street; offsets are metres from the kerb outwards."""
 
     sign: int  # -1 left, +1 right
-    sidewalk: float
-    setback: float  # from the sidewalk's back to the buildings
-    verge: float  # grass between kerb and sidewalk, 0 = none
-    parking: float  # share of the kerb that is taken by parked cars
-    trees: float  # metres between street trees, 0 = none
-    boundary: str  # barrier in front of the buildings, "" = none
+    sidewalk: float  # width
+    setback: float  # from the back of the sidewalk to the buildings
+    verge: float  # width of the grass between kerb and sidewalk, 0 = none
+    parking: float  # share of the parking spaces that are occupied
+    trees: float  # distance between street trees, 0 = none
+    boundary: str  # kind of barrier in front of the buildings, "" = none
     character: str
 
     @property
@@ -33,9 +33,9 @@ class Side:
 class Street:
     """Lengths in metres. ``blocks`` are z ranges of land; other streets cross between them."""
 
-    half_width: float  # half the carriageway's width
+    half_width: float  # of the carriageway
     lanes: int  # driving lanes, both directions together
-    driving_side: int  # +1: we drive on the right, -1: on the left
+    driving_side: int  # +1: traffic drives on the right, -1: on the left
     curvature: float
     end: float  # z where a block closes the street
     blocks: tuple[tuple[float, float], ...]
@@ -44,24 +44,24 @@ class Street:
     tram: bool
     season: float  # 0 summer .. 1 leafless
     camera_x: float
-    lane_width: float  # width of a driving lane
-    view: str  # from where the camera looks: one of VIEWS
-    facing: int  # the side of the street that it looks at, -1 or +1
+    lane_width: float  # of a driving lane
+    view: str  # one of VIEWS
+    facing: int  # the side that the camera points to, -1 or +1
 
     @property
     def sides(self) -> tuple[Side, Side]:
         return self.left, self.right
 
     def building_line(self, side: Side) -> float:
-        """x of the building line on a side."""
+        """Return x of the building line on a side."""
         return side.sign * (self.half_width + side.depth + side.setback)
 
     def on_land(self, z: float) -> bool:
-        """Whether a block lies beside the street at ``z``, and not a crossing."""
+        """Return whether there is a block, and no crossing street, at ``z``."""
         return any(z0 + 3 < z < z1 - 3 for z0, z1 in self.blocks)
 
     def visible(self, x: float, z: float) -> bool:
-        """Whether the sight line from the camera to (x, z) stays between the building lines."""
+        """Return whether the sight line from the camera to (x, z) is between the building lines."""
         if abs(self.curvature) < 1e-5:
             return self.building_line(self.left) < x < self.building_line(self.right)
         share = np.linspace(0.1, 1, 10)
@@ -93,11 +93,11 @@ def _side(rng: np.random.Generator, sign: int, character: str) -> Side:
 
 
 def _blocks(rng: np.random.Generator) -> tuple[list[tuple[float, float]], float]:
-    """Ranges of z with land beside the street, and where the street ends."""
+    """Return the z ranges of the blocks, and the z of the street's end."""
     end = rng.uniform(45, 80) if rng.random() < 0.25 else rng.uniform(100, 190)
     blocks, start = [], -60.0
     while start < end - 20:
-        # No crossing right beside the camera: what it looks at there are houses.
+        # There is no crossing beside the camera, so that a facade view shows buildings.
         length = rng.uniform(22, 90) + (max(-start - 30, 0) if start < 0 else 0)
         stop = end if start + length > end - 18 else start + length
         blocks.append((start, min(stop, end - 9)))
@@ -114,9 +114,9 @@ def _camera_position(
     half_width: float,
     sides: tuple[Side, Side],
 ) -> tuple[float, int]:
-    """x of the camera, and the side of the street that it faces."""
+    """Return x of the camera, and the side of the street that it faces."""
     facing = int(rng.choice((-1, 1)))
-    if view == "facade":  # from across the street, now and then from its middle
+    if view == "facade":  # from the opposite side or from the carriageway
         behind = next(side for side in sides if side.sign == -facing)
         back = half_width + behind.depth - 0.5
         return -facing * back * rng.uniform(0.1, 1.0), facing
@@ -128,7 +128,7 @@ def _camera_position(
 
 
 def sample_street(rng: np.random.Generator) -> Street:
-    """A street for one picture."""
+    """Sample a street."""
     first, second = rng.choice(len(CHARACTERS), 2, p=(0.3, 0.22, 0.24, 0.14, 0.10))
     if rng.random() < 0.5:
         second = first
@@ -162,7 +162,7 @@ def sample_street(rng: np.random.Generator) -> Street:
 
 
 def sample_camera(rng: np.random.Generator, street: Street, height: int, width: int) -> Camera:
-    """A camera in a car, a van or a hand, looking where the street's plan says."""
+    """Sample a camera (in a car, in a van or hand-held) for the street's view."""
     yaw, pitch, field = {
         "ahead": (rng.normal(0, 4), rng.normal(-2, 3), rng.uniform(45, 90)),
         "oblique": (rng.uniform(-40, 40), rng.normal(-1, 3), rng.uniform(45, 85)),

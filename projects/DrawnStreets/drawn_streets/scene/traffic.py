@@ -1,4 +1,4 @@
-"""Everything on wheels: trams, vehicles in their lanes, parked cars, two-wheelers."""
+"""Placement of trams, vehicles in their lanes, parked vehicles and two-wheelers."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from ..types import Footprints
 from .layout import STREET, Scene
 from .street import Side
 
-CLEAR = 6.5  # metres around the camera without vehicles
+CLEAR = 6.5  # distance ahead of the camera without vehicles, in metres
 
 
 def _add_vehicle(
@@ -18,9 +18,9 @@ def _add_vehicle(
     x: float,
     z: float,
     heading: float,
-    occupied: list,
+    occupied: Footprints,
 ) -> bool:
-    """Put a vehicle there unless it would touch another or the camera."""
+    """Add a vehicle unless it would touch another or the camera; return whether it was added."""
     shape = KINDS[kind][rng.integers(len(KINDS[kind]))]
     item = Vehicle(kind, shape, x, z, heading, rng.uniform(0.95, 1.06) if kind == "car" else 1.0)
     spot = item.footprint()
@@ -40,26 +40,12 @@ def _add_vehicle(
     return True
 
 
-def add_traffic(scene: Scene, rng: np.random.Generator) -> list:
-    """Trams on their rails, vehicles in their lanes, rows of parked cars, two-wheelers.
-
-    Returns the ground they take: pairs of corners (x, z).
-    """
-    street, occupied = scene.street, []
+def add_traffic(scene: Scene, rng: np.random.Generator) -> Footprints:
+    """Add trams, vehicles, parked vehicles and two-wheelers; return the ground that they occupy."""
+    street = scene.street
+    occupied: Footprints = []
     if street.tram:
-        side = int(rng.choice((-1, 1)))
-        heading = 0.0 if side == street.driving_side else np.pi
-        for _ in range(4):
-            if _add_vehicle(
-                scene,
-                rng,
-                "train",
-                side * 0.5 * street.lane_width,
-                rng.uniform(20, 75),
-                heading,
-                occupied,
-            ):
-                break
+        _add_tram(scene, rng, occupied)
     bus = rng.random() < 0.6
     trucks = 0.8 if rng.random() < 0.5 else 0.15
     flow = rng.choice((0.4, 1.0, 2.2))
@@ -110,6 +96,16 @@ def add_traffic(scene: Scene, rng: np.random.Generator) -> list:
             motor=rng.random() < 0.25,
         )
     return occupied
+
+
+def _add_tram(scene: Scene, rng: np.random.Generator, occupied: Footprints) -> None:
+    """Add a tram where there is room, in up to four attempts."""
+    sign = int(rng.choice((-1, 1)))
+    heading = 0.0 if sign == scene.street.driving_side else np.pi
+    x = sign * 0.5 * scene.street.lane_width
+    for _ in range(4):
+        if _add_vehicle(scene, rng, "train", x, rng.uniform(20, 75), heading, occupied):
+            return
 
 
 def _add_parked_vehicles(
@@ -165,7 +161,7 @@ def _add_parked_vehicles(
 
 
 def _add_crossing_vehicle(scene: Scene, rng: np.random.Generator, occupied: Footprints) -> None:
-    """A car that turns into or comes out of a crossing street."""
+    """Add a car that turns into or out of a crossing street."""
     gaps = [z1 for _, z1 in scene.street.blocks if 12 < z1 < scene.street.end - 12]
     if gaps:
         z = gaps[int(rng.integers(len(gaps)))] + rng.uniform(3, 6)
@@ -185,7 +181,7 @@ def add_cycle(
     rider: bool = True,
     base: float = 0.0,
 ) -> None:
-    """Put a two-wheeler there unless it would touch something ``taken`` or the camera."""
+    """Add a two-wheeler unless it would touch occupied ground or the camera."""
     low, high = np.array([x - 0.5, z - 1.1]), np.array([x + 0.5, z + 1.1])
     if np.hypot(x - scene.street.camera_x, z) < 4 or any(
         (low < b).all() and (high > a).all() for a, b in occupied
