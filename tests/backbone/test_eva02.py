@@ -4,14 +4,14 @@ import copy
 
 import pytest
 import torch
-from detectron2.config import CfgNode, LazyCall, get_cfg, instantiate
-from detectron2.modeling import build_backbone
+from detectron2.config import LazyCall, instantiate
+from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 from torch.nn import functional as F
 
 from recyclelora import adapt
 from recyclelora.adapters import adapter_parameters, merged
-from recyclelora.backbone import Eva02VisionTransformer, eva02_vitb, eva02_vitl, load_weights
+from recyclelora.backbone import Eva02VisionTransformer, load_weights, presets
 from recyclelora.backbone.rotary import rotate, rotations
 
 SIZE = {"embed_dim": 48, "depth": 4, "num_heads": 3}
@@ -172,7 +172,7 @@ def test_the_real_size_as_in_timm(tmp_path):
     timm = pytest.importorskip("timm", reason="compares with timm: pip install recyclelora[timm]")
     theirs = timm.create_model("eva02_large_patch14_224", num_classes=0).eval()
     torch.save(theirs.state_dict(), tmp_path / "timm.pth")
-    ours = load_weights(eva02_vitl(), tmp_path / "timm.pth").eval()
+    ours = load_weights(Eva02VisionTransformer(**presets.VIT_L), tmp_path / "timm.pth").eval()
     images = torch.randn(1, 3, 224, 224)
     compared = list(zip(tokens_after_blocks(ours, images), tokens_after_blocks(theirs, images)))
     assert len(compared) == 24
@@ -251,7 +251,9 @@ def test_adapters_reach_every_matrix_and_begin_as_the_pretrained_network():
 def test_parameters_at_the_released_size():
     """304 M as the authors count; adapters of rank 32 + 4 on seven matrices in each block."""
     with torch.device("meta"):
-        base, large = eva02_vitb(), adapt(eva02_vitl(patch_size=16, img_size=512))
+        base = Eva02VisionTransformer(**presets.VIT_B)
+        large = Eva02VisionTransformer(**presets.VIT_L, patch_size=16, img_size=512)
+        large = adapt(large)
     assert sum(p.numel() for p in base.parameters()) / 1e6 == pytest.approx(85.8, abs=0.1)
     assert large.out_indices == (7, 11, 15, 23)
     dim, hidden = 1024, 2730
@@ -296,17 +298,13 @@ def test_compiles_into_one_graph():
         torch.testing.assert_close(feature, model(images)[level])
 
 
-def test_from_lazy_config_and_from_yacs():
+def test_lazy_config_and_registry_give_the_class():
     arguments = {"img_size": 64, "patch_size": 16, **SIZE}
     lazy = instantiate(LazyCall(Eva02VisionTransformer)(**arguments))
-    cfg = get_cfg()
-    cfg.MODEL.EVA02 = CfgNode({name.upper(): value for name, value in arguments.items()})
-    cfg.MODEL.BACKBONE.NAME = "Eva02VisionTransformer"
-    cfg.MODEL.DEVICE = "cpu"
-    yacs = build_backbone(cfg)
-    assert lazy.out_indices == yacs.out_indices == (1, 1, 2, 3)
-    assert lazy.state_dict().keys() == yacs.state_dict().keys()
-    assert yacs.size_divisibility == 32
+    registered = BACKBONE_REGISTRY.get("Eva02VisionTransformer")(**arguments)
+    assert lazy.out_indices == registered.out_indices == (1, 1, 2, 3)
+    assert lazy.state_dict().keys() == registered.state_dict().keys()
+    assert registered.size_divisibility == 32
 
 
 def without(state: dict, name: str) -> dict:

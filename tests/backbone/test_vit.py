@@ -2,17 +2,11 @@
 
 import pytest
 import torch
-from detectron2.config import CfgNode, LazyCall, get_cfg, instantiate
-from detectron2.modeling import build_backbone
+from detectron2.config import LazyCall, instantiate
+from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 
-from recyclelora.backbone import (
-    DinoVisionTransformer,
-    dinov2_vitb,
-    dinov2_vitg,
-    dinov2_vitl,
-    dinov2_vits,
-)
+from recyclelora.backbone import DinoVisionTransformer, dinov2_vit
 
 
 @pytest.fixture(scope="module")
@@ -152,13 +146,13 @@ def test_autocast_is_near_float32(tiny, dtype):
 
 
 @pytest.mark.parametrize(
-    ("build", "millions"),
-    [(dinov2_vits, 22.1), (dinov2_vitb, 86.6), (dinov2_vitl, 304.4), (dinov2_vitg, 1136.5)],
+    ("size", "millions"),
+    [("s", 22.1), ("b", 86.6), ("l", 304.4), ("g", 1136.5)],
 )
-def test_released_sizes_on_the_meta_device(build, millions):
+def test_released_sizes_on_the_meta_device(size, millions):
     """Parameters as DINOv2's model card counts them (21, 86, 300 and 1,100 million)."""
     with torch.device("meta"):
-        plain, registers = build(), build(registers=True)
+        plain, registers = dinov2_vit(size), dinov2_vit(size, registers=True)
     count = sum(parameter.numel() for parameter in plain.parameters())
     assert count / 1e6 == pytest.approx(millions, abs=0.1)
     assert registers.state_dict().keys() - plain.state_dict().keys() == {"register_tokens"}
@@ -170,7 +164,7 @@ def test_released_sizes_on_the_meta_device(build, millions):
 def test_adapters_of_vit_l_count_as_in_the_paper():
     """Rank 32 + 4 on qkv, proj, fc1 and fc2, and on nothing else: 14.2 M in the paper's Table 5."""
     with torch.device("meta"):
-        model = dinov2_vitl(patch_size=16, img_size=512)
+        model = dinov2_vit("l", patch_size=16, img_size=512)
     linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
     assert sum(36 * (m.in_features + m.out_features) for m in linear) == 14_155_776
     assert model.out_indices == (7, 11, 15, 23)
@@ -190,16 +184,17 @@ def test_patch_14_is_refused_as_a_pyramid(tiny):
             ask(tiny())
 
 
-def test_from_lazy_config_and_from_yacs():
+def test_lazy_config_and_registry_give_the_class():
     arguments = {"img_size": 64, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2}
     lazy = instantiate(LazyCall(DinoVisionTransformer)(**arguments, out_indices=[0, 0, 1, 1]))
-    cfg = get_cfg()
-    cfg.MODEL.DINOV2 = CfgNode({name.upper(): value for name, value in arguments.items()})
-    cfg.MODEL.BACKBONE.NAME = "DinoVisionTransformer"
-    cfg.MODEL.DEVICE = "cpu"
-    yacs = build_backbone(cfg)
-    assert lazy.out_indices == yacs.out_indices == (0, 0, 1, 1)
-    assert lazy.state_dict().keys() == yacs.state_dict().keys()
+    registered = BACKBONE_REGISTRY.get("DinoVisionTransformer")(**arguments)
+    assert lazy.out_indices == registered.out_indices == (0, 0, 1, 1)
+    assert lazy.state_dict().keys() == registered.state_dict().keys()
+
+
+def test_dinov2_vit_of_unknown_size_is_an_error():
+    with pytest.raises(ValueError, match="size must be one of s, b, l, g, got 'h'"):
+        dinov2_vit("h")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from onnx.utils import Extractor
 
-from recyclelora.backbone import WEIGHTS, dinov2_vits, load_weights
+from recyclelora.backbone import WEIGHTS, dinov2_vit, load_weights
 from recyclelora.backbone import weights as weights_module
 from recyclelora.backbone.weights import locate_weights, weights_are_here
 
@@ -138,7 +138,7 @@ def test_packaged_backbone_computes_what_its_graph_computes():
     images = torch.randn(2, 3, 42, 70)
     theirs = ReferenceEvaluator(graph).run(None, {"input_image": images.numpy()})
     # The exported graph resizes positions to the exact size.
-    backbone = load_weights(dinov2_vits(interpolate_offset=0.0), "dinov2_vits14_focus").eval()
+    backbone = load_weights(dinov2_vit("s", interpolate_offset=0.0), "dinov2_vits14_focus").eval()
     with torch.no_grad():
         ours = backbone.get_intermediate_layers(
             images, n=[0, 5, 11], return_class_token=True, norm=False

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from recyclelora.adapters.dependencies import call_on_meta, unreached_linears
+from recyclelora.common.state_dicts import join_names
 
-from .files import some_of
-from .plain_vit import patch_grid
 from .pyramid import PATCH_SIZE, PyramidBackbone, feature_pyramid
+from .vision_transformer import patch_grid
 
 
 class AnyViT(PyramidBackbone):
@@ -97,7 +97,7 @@ def _refuse_unreached(backbone: AnyViT, image: torch.Tensor) -> None:
     if unreached:
         raise ValueError(
             f"adapters could not act on {len(unreached)} linear layers of "
-            f"{type(backbone.vit).__name__} ({some_of(unreached, 3)}): its forward reads their "
+            f"{type(backbone.vit).__name__} ({join_names(unreached, 3)}): its forward reads their "
             "weights without calling them, or computes nothing of the maps from them; choose a "
             "model that calls them, and remove heads and blocks that the maps do not need"
         )

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from .any_vit import AnyViT
-from .plain_vit import patch_map, pyramid_blocks
 from .pyramid import PATCH_SIZE
+from .vision_transformer import patch_map, pyramid_blocks
 
 
 def hugging_face_vit(

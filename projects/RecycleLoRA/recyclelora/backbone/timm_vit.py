@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from .any_vit import AnyViT
-from .files import read_checkpoint
-from .plain_vit import pyramid_blocks
 from .pyramid import PATCH_SIZE
+from .vision_transformer import pyramid_blocks
+from .weight_files import read_weight_file
 from .weights import locate_weights
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
 def _create_pretrained(name: str, options: dict[str, Any], weights: str | os.PathLike) -> nn.Module:
     options = options | {"pretrained": True}
     if weights != "pretrained":
-        tensors = read_checkpoint(locate_weights(weights))
+        tensors = read_weight_file(locate_weights(weights))
         options["pretrained_cfg_overlay"] = {"state_dict": tensors}
     vit = _create(name, options)
     vit.pretrained_cfg.pop("state_dict", None)  # else the file's tensors stay in memory

@@ -28,8 +28,8 @@ def fine_tune(module: nn.Module) -> nn.Module:
         ValueError: the output depends on no parameter, or ``module`` is adapted already.
 
     Example:
-        >>> from recyclelora.backbone import dinov2_vits
-        >>> backbone = fine_tune(dinov2_vits(patch_size=16, img_size=512))
+        >>> from recyclelora.backbone import dinov2_vit
+        >>> backbone = fine_tune(dinov2_vit("s", patch_size=16, img_size=512))
         >>> [name for name, p in backbone.named_parameters() if not p.requires_grad]
         ['mask_token', 'norm.weight', 'norm.bias']
     """

@@ -6,12 +6,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from recyclelora.common.state_dicts import join_names
 from recyclelora.common.tensor_file import read_tensor_file
 
 from .onnx_file import read_onnx
 
 
-def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
+def read_weight_file(path: str | Path) -> dict[str, torch.Tensor]:
     """Name -> tensor of a ``.pth``, safetensors or ONNX file, told apart by their content.
 
     PyTorch files are read with ``weights_only=True``; a state dict kept under "state_dict",
@@ -60,7 +61,7 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     ]
     if other:
         raise ValueError(
-            f"{path} holds no plain state dict: {some_of(other)} are no named tensors; "
+            f"{path} holds no plain state dict: {join_names(other)} are no named tensors; "
             f"save only the state dict, alone or as 'state_dict', 'model' or 'teacher'"
         )
     return content
@@ -72,9 +73,3 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     except SafetensorError as error:
         reason = str(error)[:200]
         raise ValueError(f"{path} is a damaged or cut off safetensors file ({reason})") from error
-
-
-def some_of(names: list[str], limit: int = 6) -> str:
-    """The first few of a long list of names."""
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest
