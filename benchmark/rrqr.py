@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import recyclelora
 from benchmark import measure
 from benchmark.measure import PeakMemory, alternate, block_shapes, require, spread
-from recyclelora.backbone import dinov2_vits, load_weights
+from recyclelora.backbone import dinov2_vit, load_weights
 from recyclelora.reproduce.environment import environment
 
 R_MAIN, R_SUB = 32, 4
@@ -206,7 +206,7 @@ def compare_other_weights(args: argparse.Namespace) -> Iterator[dict]:
         ]
     }
     if args.weights:
-        backbone = load_weights(dinov2_vits(), args.weights)
+        backbone = load_weights(dinov2_vit("s"), args.weights)
         linears = [m for m in backbone.modules() if isinstance(m, nn.Linear)]
         cases[args.weights] = [linear.weight.detach()[None] for linear in linears]
     else:

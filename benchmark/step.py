@@ -26,7 +26,7 @@ from benchmark import measure
 from benchmark.measure import PeakMemory, alternate, require, spread
 from drawn_streets import draw_street
 from recyclelora import adapt
-from recyclelora.backbone import DinoVisionTransformer
+from recyclelora.backbone import DinoVisionTransformer, presets
 from recyclelora.mask2former import build_segmentor
 from recyclelora.reproduce.environment import environment
 
@@ -39,9 +39,9 @@ OURS = {  # how ours is built
 SYSTEMS = (BASELINE, *OURS)
 BACKBONES = {
     "tiny": {"embed_dim": 64, "depth": 6, "num_heads": 2},
-    "dinov2_s": {"embed_dim": 384, "depth": 12, "num_heads": 6},
-    "dinov2_b": {"embed_dim": 768, "depth": 12, "num_heads": 12},
-    "dinov2_l": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+    "dinov2_s": presets.VIT_S,
+    "dinov2_b": presets.VIT_B,
+    "dinov2_l": presets.VIT_L,
 }
 HEADS = {
     "tiny": {

@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from recyclelora.backbone import timm_vit
+from recyclelora.backbone import presets, timm_vit
 
 from .recyclelora_dinov2l_g2cbm import dataloader, evaluation, model, optimizer, schedule, train
 
@@ -10,9 +10,7 @@ train.output_dir = "output/recyclelora_dinov3l_g2cbm"
 model.backbone.module.module = L(timm_vit)(
     name="vit_large_patch16_dinov3.lvd1689m",
     img_size=512,
-    embed_dim=1024,
-    depth=24,
-    num_heads=16,
+    **presets.VIT_L,
     out_indices=[7, 11, 15, 23],
 )
 model.backbone.module.weights = "pretrained"  # timm downloads them; or a file

@@ -2,14 +2,8 @@
 
 from detectron2.config import LazyCall as L
 
-from recyclelora.backbone import Eva02VisionTransformer
+from recyclelora.backbone import Eva02VisionTransformer, presets
 
 eva02_l = L(Eva02VisionTransformer)(
-    img_size=512,
-    patch_size=16,
-    embed_dim=1024,
-    depth=24,
-    num_heads=16,
-    mlp_ratio=8 / 3,
-    out_indices=[7, 11, 15, 23],
+    img_size=512, patch_size=16, **presets.VIT_L, mlp_ratio=8 / 3, out_indices=[7, 11, 15, 23]
 )

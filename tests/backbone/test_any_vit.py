@@ -35,7 +35,7 @@ def maps(vit, images):
     return [first, first, second, second]
 
 
-def test_the_pyramid_is_that_of_the_maps():
+def test_pyramid_is_made_of_the_maps():
     vit, images = Plain(), torch.randn(2, 3, 64, 96)
     backbone = AnyViT(vit, maps, img_size=64)
     first, second = vit(images)
@@ -51,7 +51,7 @@ def test_the_pyramid_is_that_of_the_maps():
     assert backbone.embed_dim == 8 and backbone.size_divisibility == 32
 
 
-def test_a_segmentor_with_adapters_stands_on_it():
+def test_adapted_backbone_works_in_a_segmentor():
     backbone = adapt(AnyViT(Plain(), maps, img_size=64), r_main=2, r_sub=1)
     model = build_segmentor(backbone, num_classes=3, hidden_dim=32, nheads=2, num_queries=4)
     image = {"image": torch.zeros(3, 64, 64, dtype=torch.uint8), "height": 64, "width": 64}
@@ -62,7 +62,7 @@ def test_a_segmentor_with_adapters_stands_on_it():
     assert all(name.startswith("backbone.vit.blocks.") for name in main)
 
 
-def test_every_buffer_is_in_the_state_dict_and_survives_the_meta_device():
+def test_buffers_are_saved_and_restored_from_meta():
     backbone, images = AnyViT(Plain(), maps, img_size=64), torch.randn(1, 3, 64, 64)
     with torch.device("meta"):
         again = AnyViT(Plain(), maps, img_size=64)
@@ -79,12 +79,12 @@ def test_every_buffer_is_in_the_state_dict_and_survives_the_meta_device():
         (lambda: AnyViT(Plain(), maps, img_size=60), "multiples of the patch size 16, got 60x60"),
     ],
 )
-def test_what_does_not_fit_gets_a_sentence(build, sentence):
+def test_unsuitable_models_raise(build, sentence):
     with pytest.raises(ValueError, match=sentence):
         build()
 
 
-def test_weights_come_from_a_function_of_the_weights_name():
+def test_load_weights_calls_pretrained():
     def pretrained(weights):
         if weights != "good":
             raise ValueError(f"no weights {weights!r}")

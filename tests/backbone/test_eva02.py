@@ -4,14 +4,14 @@ import copy
 
 import pytest
 import torch
-from detectron2.config import CfgNode, LazyCall, get_cfg, instantiate
-from detectron2.modeling import build_backbone
+from detectron2.config import LazyCall, instantiate
+from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 from torch.nn import functional as F
 
 from recyclelora import adapt
 from recyclelora.adapters import adapter_parameters, merged
-from recyclelora.backbone import Eva02VisionTransformer, eva02_vitb, eva02_vitl, load_weights
+from recyclelora.backbone import Eva02VisionTransformer, load_weights, presets
 from recyclelora.backbone.rotary import rotate, rotations
 
 SIZE = {"embed_dim": 48, "depth": 4, "num_heads": 3}
@@ -101,7 +101,7 @@ def official(model: Eva02VisionTransformer) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("wrap", [dict, lambda s: {"model": s}, lambda s: {"module": s}])
-def test_an_official_file_gives_what_the_formulas_say(tmp_path, wrap):
+def test_official_file_gives_the_formulas_tokens(tmp_path, wrap):
     state = official(tiny())
     torch.save(wrap(state), tmp_path / "eva02.pt")
     ours = load_weights(tiny(), tmp_path / "eva02.pt").double()
@@ -134,7 +134,7 @@ def timm_eva02(**overrides) -> nn.Module:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(56, 56), (112, 84), (28, 70)])
-def test_every_block_as_in_timm(tmp_path, size):
+def test_every_block_agrees_with_timm(tmp_path, size):
     """At the grid of the position embedding, and resampled to a larger and to a smaller one."""
     theirs = timm_eva02()
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_every_block_as_in_timm(tmp_path, size):
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_from_patch_14_to_16_as_in_timm(tmp_path):
+def test_patch_14_file_at_patch_16_agrees_with_timm(tmp_path):
     """Resampled by our loader, the weights mean to a patch-16 timm model what they mean to ours."""
     patch_14, patch_16 = timm_eva02(), timm_eva02(patch_size=16, img_size=(96, 64))
     torch.save(patch_14.state_dict(), tmp_path / "timm.pth")
@@ -168,11 +168,11 @@ def test_from_patch_14_to_16_as_in_timm(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_real_size_as_in_timm(tmp_path):
+def test_released_size_agrees_with_timm(tmp_path):
     timm = pytest.importorskip("timm", reason="compares with timm: pip install recyclelora[timm]")
     theirs = timm.create_model("eva02_large_patch14_224", num_classes=0).eval()
     torch.save(theirs.state_dict(), tmp_path / "timm.pth")
-    ours = load_weights(eva02_vitl(), tmp_path / "timm.pth").eval()
+    ours = load_weights(Eva02VisionTransformer(**presets.VIT_L), tmp_path / "timm.pth").eval()
     images = torch.randn(1, 3, 224, 224)
     compared = list(zip(tokens_after_blocks(ours, images), tokens_after_blocks(theirs, images)))
     assert len(compared) == 24
@@ -180,7 +180,7 @@ def test_the_real_size_as_in_timm(tmp_path):
         torch.testing.assert_close(*pair, atol=1e-4, rtol=0)
 
 
-def test_rotations_are_by_relative_position():
+def test_rotated_products_depend_on_relative_position():
     """A query and a key meet under an angle that depends on the way from one patch to the other."""
     cos_sin = rotations((4, 5), 16, trained_side=16, like=torch.zeros(1, dtype=torch.float64))
     assert cos_sin.shape == (2, 20, 16) and cos_sin.dtype == torch.float64
@@ -193,7 +193,7 @@ def test_rotations_are_by_relative_position():
     assert not torch.isclose(products[0, 0, 1, 2], products[0, 0, 2, 1])
 
 
-def test_an_image_is_stretched_over_the_grid_of_the_pretraining():
+def test_rotations_of_any_grid_span_the_pretraining_grid():
     coarse = rotations((2, 2), 8, trained_side=16, like=torch.zeros(1))
     fine = rotations((4, 8), 8, trained_side=16, like=torch.zeros(1)).unflatten(1, (4, 8))
     torch.testing.assert_close(fine[:, ::2, ::4].flatten(1, 2), coarse)
@@ -201,7 +201,7 @@ def test_an_image_is_stretched_over_the_grid_of_the_pretraining():
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 112), (176, 48)])
 @torch.no_grad()
-def test_any_size_and_aspect_ratio(size):
+def test_pyramid_of_any_image_size_has_scaled_shapes(size):
     model = tiny(patch_size=16)
     shapes = [tuple(level.shape) for level in model(torch.randn(1, 3, *size)).values()]
     rows, columns = size[0] // 16, size[1] // 16
@@ -209,7 +209,7 @@ def test_any_size_and_aspect_ratio(size):
 
 
 @torch.no_grad()
-def test_built_on_meta_and_given_memory_it_computes_the_same():
+def test_model_from_meta_device_computes_the_same():
     """As a resumed run builds its model; rotary positions must not stay behind on meta."""
     model, images = tiny(patch_size=16, img_size=64), torch.randn(1, 3, 64, 96)
     with torch.device("meta"):
@@ -220,7 +220,7 @@ def test_built_on_meta_and_given_memory_it_computes_the_same():
         assert torch.equal(again(images)[level], feature)
 
 
-def test_adapters_reach_every_matrix_and_begin_as_the_pretrained_network():
+def test_adapters_reach_every_linear_and_keep_the_output():
     model, images = tiny(patch_size=16, img_size=64), torch.randn(1, 3, 64, 96)
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     kinds = {name.split(".", 2)[2] for name in linears}
@@ -248,10 +248,12 @@ def test_adapters_reach_every_matrix_and_begin_as_the_pretrained_network():
                 torch.testing.assert_close(feature, unmerged[level], atol=1e-4, rtol=1e-4)
 
 
-def test_parameters_at_the_released_size():
+def test_parameter_counts_of_released_sizes():
     """304 M as the authors count; adapters of rank 32 + 4 on seven matrices in each block."""
     with torch.device("meta"):
-        base, large = eva02_vitb(), adapt(eva02_vitl(patch_size=16, img_size=512))
+        base = Eva02VisionTransformer(**presets.VIT_B)
+        large = Eva02VisionTransformer(**presets.VIT_L, patch_size=16, img_size=512)
+        large = adapt(large)
     assert sum(p.numel() for p in base.parameters()) / 1e6 == pytest.approx(85.8, abs=0.1)
     assert large.out_indices == (7, 11, 15, 23)
     dim, hidden = 1024, 2730
@@ -277,7 +279,7 @@ def test_checkpointing_gives_identical_gradients():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_is_near_float32(dtype):
+def test_autocast_output_is_near_float32(dtype):
     model, images = tiny(patch_size=16), torch.randn(1, 3, 64, 64)
     exact = model(images)
     with torch.autocast("cpu", dtype=dtype):
@@ -289,24 +291,20 @@ def test_autocast_is_near_float32(dtype):
 
 
 @pytest.mark.slow
-def test_compiles_into_one_graph():
+def test_compile_gives_one_graph():
     model, images = tiny(patch_size=16), torch.randn(1, 3, 64, 96)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for level, feature in compiled(images).items():
         torch.testing.assert_close(feature, model(images)[level])
 
 
-def test_from_lazy_config_and_from_yacs():
+def test_lazy_config_and_registry_build_equal_models():
     arguments = {"img_size": 64, "patch_size": 16, **SIZE}
     lazy = instantiate(LazyCall(Eva02VisionTransformer)(**arguments))
-    cfg = get_cfg()
-    cfg.MODEL.EVA02 = CfgNode({name.upper(): value for name, value in arguments.items()})
-    cfg.MODEL.BACKBONE.NAME = "Eva02VisionTransformer"
-    cfg.MODEL.DEVICE = "cpu"
-    yacs = build_backbone(cfg)
-    assert lazy.out_indices == yacs.out_indices == (1, 1, 2, 3)
-    assert lazy.state_dict().keys() == yacs.state_dict().keys()
-    assert yacs.size_divisibility == 32
+    registered = BACKBONE_REGISTRY.get("Eva02VisionTransformer")(**arguments)
+    assert lazy.out_indices == registered.out_indices == (1, 1, 2, 3)
+    assert lazy.state_dict().keys() == registered.state_dict().keys()
+    assert registered.size_divisibility == 32
 
 
 def without(state: dict, name: str) -> dict:
@@ -323,7 +321,7 @@ def without(state: dict, name: str) -> dict:
         (lambda s: {f"{k}.{n}": t for k in "ab" for n, t in s.items()}, "weights of one ViT"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_changes_nothing(tmp_path, spoil, sentence):
+def test_mismatched_checkpoint_raises_and_changes_nothing(tmp_path, spoil, sentence):
     model = tiny()
     before = copy.deepcopy(model.state_dict())
     torch.save(spoil(official(tiny())), tmp_path / "wrong.pt")
@@ -342,12 +340,12 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(tmp_path, spoil, sentenc
         ({"img_size": 8}, "smaller than one patch"),
     ],
 )
-def test_arguments_that_do_not_fit(arguments, sentence):
+def test_invalid_arguments_raise(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         tiny(**arguments)
 
 
-def test_images_that_do_not_fit():
+def test_invalid_images_raise():
     with pytest.raises(ValueError, match="multiples of the patch size 14, got 56x60"):
         tiny()(torch.zeros(1, 3, 56, 60))
     with pytest.raises(ValueError, match="needs patch_size=16, this backbone has 14"):

@@ -51,7 +51,7 @@ def saved(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
-def test_maps_are_those_of_the_blocks_and_all_adapters_learn(saved, name):
+def test_maps_are_block_outputs_and_adapters_get_gradients(saved, name):
     folder = saved(name)
     settings = {"img_size": 64, "out_indices": [0, 1, 2, 3]}
     backbone = load_weights(hugging_face_vit(folder, **settings), "pretrained").eval()
@@ -78,7 +78,7 @@ def test_maps_are_those_of_the_blocks_and_all_adapters_learn(saved, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["DINOv3ViT", "SiglipVision"])
-def test_fewer_blocks_and_checkpointing_changes_no_gradient(saved, name):
+def test_later_blocks_are_removed_and_checkpointing_is_exact(saved, name):
     folder, images = saved(name), torch.randn(1, 3, 64, 64)
 
     def gradients(checkpointing: bool) -> dict[str, torch.Tensor]:
@@ -101,7 +101,7 @@ def test_fewer_blocks_and_checkpointing_changes_no_gradient(saved, name):
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_gets_a_sentence(saved, tmp_path):
+def test_unsuitable_models_raise(saved, tmp_path):
     with pytest.raises(ValueError, match="its patches have 14 pixels, expected 16"):
         hugging_face_vit(saved("Dinov2", patch_size=14), img_size=64, out_indices=[0, 1, 2, 3])
     with pytest.raises(ValueError, match=r"cannot build the vision model of .*nowhere"):
@@ -111,7 +111,7 @@ def test_what_does_not_fit_gets_a_sentence(saved, tmp_path):
         load_weights(backbone, tmp_path / "nowhere")
 
 
-def test_without_transformers_a_sentence_says_what_to_install(monkeypatch):
+def test_missing_transformers_raises_with_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ValueError, match="not installed: pip install transformers"):
         hugging_face_vit("some/vit")

@@ -123,7 +123,7 @@ def test_every_layout_gives_the_same_features(
     torch.testing.assert_close(features(target), features(source), atol=1e-5, rtol=1e-5)
 
 
-def test_a_truncated_onnx_file(tiny, tmp_path):
+def test_truncated_onnx_file_raises(tiny, tmp_path):
     path = save_onnx(tiny().state_dict(), tmp_path / "cut.onnx")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match="damaged"):

@@ -15,7 +15,7 @@ from recyclelora.backbone import (
 )
 
 
-def test_none_and_the_meta_device_read_nothing(tiny, features):
+def test_load_weights_none_or_meta_reads_nothing(tiny, features):
     model = tiny()
     before = features(model)
     assert torch.equal(features(load_weights(model, None)), before)
@@ -24,7 +24,7 @@ def test_none_and_the_meta_device_read_nothing(tiny, features):
     assert on_meta.cls_token.is_meta
 
 
-def test_what_was_done_is_one_log_line(tiny, tmp_path, save, caplog):
+def test_load_weights_logs_one_line(tiny, tmp_path, save, caplog):
     state = {"head.weight": torch.zeros(2, 2)}
     state |= {f"backbone.{n}": t for n, t in tiny().state_dict().items() if n != "mask_token"}
     path = save(state, tmp_path / "weights.pth")
@@ -35,7 +35,7 @@ def test_what_was_done_is_one_log_line(tiny, tmp_path, save, caplog):
         assert part in record.getMessage()
 
 
-def test_resampling_as_published(golden):
+def test_resampling_agrees_with_published(golden):
     part = golden("dinov2_small.pt")["conversion"]
     given, wanted = part["input"], part["output_16_512x512"]
     name = "patch_embed.proj.weight"
@@ -51,7 +51,7 @@ def test_resampling_as_published(golden):
 
 
 @pytest.mark.parametrize("img_size", [512, (320, 448)])
-def test_loader_resamples_as_published(golden, tiny, tmp_path, save, img_size):
+def test_load_weights_resamples_as_published(golden, tiny, tmp_path, save, img_size):
     """What Rein's conversion script makes of a checkpoint, the loader makes of it."""
     part = golden("dinov2_small.pt")["conversion"]
     size = {"embed_dim": 48, "num_heads": 3}
@@ -86,7 +86,7 @@ def without(state: dict, name: str) -> dict:
         (lambda s: {"model": torch.nn.Linear(1, 1)}, "hold?s Python objects, .* could run code"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_changes_nothing(
+def test_mismatched_checkpoint_raises_and_changes_nothing(
     tiny, tmp_path, features, save, spoil, sentence
 ):
     model = tiny()
@@ -109,7 +109,7 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(
         ({}, {"img_size": (28, 112)}, "may be a grid of 4x4 or of 2x8"),
     ],
 )
-def test_a_checkpoint_of_another_model(tiny, tmp_path, save, source, target, sentence):
+def test_checkpoint_of_another_model_raises(tiny, tmp_path, save, source, target, sentence):
     path = save(tiny(**source).state_dict(), tmp_path / "other.pth")
     with pytest.raises(ValueError, match=sentence):
         load_weights(tiny(**target), path)
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_another_model(tiny, tmp_path, save, source, target, sen
         (b"\x08\x07\x12\xff\xff", "not an ONNX file, or is damaged"),
     ],
 )
-def test_a_file_that_is_no_checkpoint(tiny, tmp_path, content, sentence):
+def test_file_of_another_kind_raises(tiny, tmp_path, content, sentence):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=sentence):
@@ -135,7 +135,7 @@ def test_a_file_that_is_no_checkpoint(tiny, tmp_path, content, sentence):
 
 
 @pytest.mark.parametrize("file", ["cut.pth", "cut.safetensors"])
-def test_a_truncated_file(tiny, tmp_path, save, file):
+def test_truncated_file_raises(tiny, tmp_path, save, file):
     path = save(tiny().state_dict(), tmp_path / file)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match="damaged") as caught:
@@ -143,7 +143,7 @@ def test_a_truncated_file(tiny, tmp_path, save, file):
     assert str(path) in str(caught.value)
 
 
-def test_a_file_that_would_run_code_is_refused(tiny, tmp_path, save):
+def test_file_that_runs_code_raises(tiny, tmp_path, save):
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "was_run"),)
@@ -155,7 +155,7 @@ def test_a_file_that_would_run_code_is_refused(tiny, tmp_path, save):
     assert not (tmp_path / "was_run").exists()
 
 
-def test_a_folder_and_a_missing_file(tiny, tmp_path):
+def test_folder_or_missing_file_raises(tiny, tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a file"):
         load_weights(tiny(), tmp_path)
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none.pth"))):

@@ -25,7 +25,7 @@ def assert_last_block_agrees(ours, images, theirs) -> None:
 
 @pytest.mark.parametrize("swiglu", [False, True])
 @pytest.mark.parametrize("registers", [0, 4])
-def test_transformers(tiny, tmp_path, registers, swiglu):
+def test_last_block_agrees_with_transformers(tiny, tmp_path, registers, swiglu):
     transformers = pytest.importorskip("transformers", reason=NOT_INSTALLED)
     kind = "Dinov2WithRegisters" if registers else "Dinov2"
     config = getattr(transformers, f"{kind}Config")(
@@ -64,7 +64,7 @@ def test_transformers(tiny, tmp_path, registers, swiglu):
 
 @pytest.mark.parametrize("swiglu", [False, True])
 @pytest.mark.parametrize("registers", [0, 4])
-def test_timm(tiny, tmp_path, registers, swiglu):
+def test_last_block_agrees_with_timm(tiny, tmp_path, registers, swiglu):
     timm = pytest.importorskip("timm", reason=NOT_INSTALLED)
     hidden = {"mlp_ratio": 2.0}
     if swiglu:  # what timm's ViT-g says: twice our two thirds of the nominal width, 24 * 2 * 2 / 3

@@ -44,7 +44,7 @@ def tiny(name: str, **overrides) -> AnyViT:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
-def test_adapters_change_nothing_at_first_and_all_of_them_learn(timm, name):
+def test_adapters_keep_the_output_and_get_gradients(timm, name):
     backbone, images = tiny(name), torch.randn(1, 3, 64, 64)
     before = {level: feature.detach() for level, feature in backbone(images).items()}
     linears = sum(isinstance(m, nn.Linear) for m in backbone.modules())
@@ -57,7 +57,7 @@ def test_adapters_change_nothing_at_first_and_all_of_them_learn(timm, name):
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_maps_are_those_of_timm_s_blocks_without_prefix_tokens(timm):
+def test_maps_are_block_outputs_without_prefix_tokens(timm):
     backbone, images = tiny("vit_small_patch16_dinov3"), torch.randn(2, 3, 64, 96)
     tokens: list[torch.Tensor] = []
     for block in backbone.vit.blocks:
@@ -69,7 +69,7 @@ def test_maps_are_those_of_timm_s_blocks_without_prefix_tokens(timm):
 
 
 @pytest.mark.slow
-def test_a_file_is_loaded_and_resampled_by_timm(timm, tmp_path):
+def test_file_is_loaded_and_resampled_by_timm(timm, tmp_path):
     """From patch 14 on 56 pixels, with a classifier, to patch 16 on 64 pixels, without."""
     name = "vit_small_patch14_dinov2"
     theirs = timm.create_model(name, img_size=56, **SIZE)
@@ -89,7 +89,7 @@ def test_a_file_is_loaded_and_resampled_by_timm(timm, tmp_path):
 
 
 @pytest.mark.slow
-def test_blocks_after_the_last_wanted_are_removed_and_checkpointing_changes_no_gradient(timm):
+def test_later_blocks_are_removed_and_checkpointing_is_exact(timm):
     backbone = tiny("vit_small_patch16_dinov3", out_indices=[0, 0, 1, 2])
     assert len(backbone.vit.blocks) == 3
     assert all(p.requires_grad for p in backbone.parameters())
@@ -107,7 +107,7 @@ def test_blocks_after_the_last_wanted_are_removed_and_checkpointing_changes_no_g
 
 
 @pytest.mark.slow
-def test_a_fused_qkv_that_is_read_is_found(timm):
+def test_fused_qkv_is_reported_as_unreached(timm):
     """EVA's attention as timm builds it; timm_vit has it call its projections."""
     theirs = timm.create_model("beit_base_patch16_224", num_classes=0, img_size=64, **SIZE)
     unreached = unreached_linears(theirs, torch.zeros(1, 3, 64, 64))
@@ -126,12 +126,12 @@ def test_a_fused_qkv_that_is_read_is_found(timm):
         (3, {}, "must be that of a model in timm, got 3"),
     ],
 )
-def test_models_that_do_not_fit_get_a_sentence(timm, name, options, sentence):
+def test_unsuitable_models_raise(timm, name, options, sentence):
     with pytest.raises(ValueError, match=sentence), torch.device("meta"):
         timm_vit(name, **options)
 
 
-def test_without_timm_a_sentence_says_what_to_install(monkeypatch):
+def test_missing_timm_raises_with_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match=r"not installed: pip install 'recyclelora\[timm\]'"):
         timm_vit("vit_small_patch16_dinov3")

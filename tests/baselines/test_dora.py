@@ -17,7 +17,7 @@ def moved(layer):
     return layer
 
 
-def test_the_output_stays_and_only_magnitudes_and_factors_train(vit):
+def test_dora_keeps_the_output_and_trains_its_parameters(vit):
     module, images = vit(), torch.randn(2, 3, 64, 64)
     before = module(images)
     assert dora(module, rank=3, alpha=3.0) is module
@@ -30,7 +30,7 @@ def test_the_output_stays_and_only_magnitudes_and_factors_train(vit):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_forward_and_gradients_are_those_of_the_equation(bias):
+def test_dora_forward_and_gradients_follow_the_equation(bias):
     layer = moved(DoRALinear(nn.Linear(7, 5, bias=bias).double(), rank=3, alpha=6.0))
     x, g = torch.randn(4, 7, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
     A, B, m = (
@@ -47,7 +47,7 @@ def test_forward_and_gradients_are_those_of_the_equation(bias):
         torch.testing.assert_close(own.grad, other.grad)
 
 
-def test_merged_is_unmerged_and_unmerging_is_exact(vit):
+def test_dora_merged_agrees_and_unmerging_is_exact(vit):
     module, images = moved(dora(vit(), rank=3, alpha=3.0)), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         plain = module(images)["res4"]
@@ -63,14 +63,14 @@ def test_merged_is_unmerged_and_unmerging_is_exact(vit):
     assert all(torch.equal(module.state_dict()[name], value) for name, value in state.items())
 
 
-def test_under_autocast_the_lengths_stay_exact():
+def test_dora_norms_under_autocast_are_exact():
     linear, x = nn.Linear(64, 48, bias=False), torch.randn(8, 64)
     layer = DoRALinear(linear, rank=4, alpha=4.0)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer(x), linear(x))  # m / norm is 1, to the bit
 
 
-def test_a_row_of_zeros_stays_finite():
+def test_dora_row_of_zeros_has_finite_gradients():
     linear = nn.Linear(4, 3)
     nn.init.zeros_(linear.weight)
     layer = DoRALinear(linear, rank=2, alpha=2.0)
@@ -78,7 +78,7 @@ def test_a_row_of_zeros_stays_finite():
     assert all(p.grad.isfinite().all() for p in layer.parameters() if p.requires_grad)
 
 
-def test_on_the_meta_device_shapes_alone(vit):
+def test_dora_on_meta_device_gives_the_same_shapes(vit):
     with torch.device("meta"):
         shapes = dora(vit(), rank=3, alpha=3.0)
     module = dora(vit(), rank=3, alpha=3.0)
@@ -92,7 +92,7 @@ def test_on_the_meta_device_shapes_alone(vit):
     assert torch.equal(shapes(images)["res5"], module(images)["res5"])
 
 
-def test_mistakes_change_nothing():
+def test_dora_invalid_arguments_raise_and_change_nothing():
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
     for settings, words in (
         ({"rank": 5}, "rank=5 is above min"),
@@ -108,7 +108,7 @@ def test_mistakes_change_nothing():
 
 
 @pytest.mark.slow
-def test_it_is_pefts_layer():
+def test_dora_agrees_with_peft():
     peft = pytest.importorskip("peft")
     theirs = nn.Sequential(nn.Linear(12, 9)).double()
     layer = moved(DoRALinear(theirs[0], rank=4, alpha=6.0))

@@ -17,7 +17,7 @@ def vit(**settings):
     "settings",
     [{}, {"num_register_tokens": 3, "ffn_layer": "swiglu"}, {"checkpointing": True}],
 )
-def test_exactly_what_the_features_depend_on_trains(settings):
+def test_fine_tune_trains_what_has_a_gradient(settings):
     module = vit(**settings)
     before = {name: p.clone() for name, p in module.named_parameters()}
     assert fine_tune(module) is module
@@ -32,14 +32,14 @@ def test_exactly_what_the_features_depend_on_trains(settings):
     assert all(p.requires_grad for p in module.blocks[:4].parameters())
 
 
-def test_on_the_meta_device_as_off_it():
+def test_fine_tune_on_meta_device_trains_the_same():
     with torch.device("meta"):
         shapes = fine_tune(vit())
     trains = {name: p.requires_grad for name, p in fine_tune(vit()).named_parameters()}
     assert {name: p.requires_grad for name, p in shapes.named_parameters()} == trains
 
 
-def test_a_frozen_model_is_woken_and_one_without_parameters_refused():
+def test_fine_tune_frozen_trains_and_empty_raises():
     module = fine_tune(vit().requires_grad_(False))
     assert module.cls_token.requires_grad and module.blocks[0].attn.qkv.weight.requires_grad
     with pytest.raises(ValueError, match="depends on no parameter"):

@@ -11,7 +11,7 @@ from recyclelora import adapt
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(24, 16), (16, 24)])
-def test_it_starts_as_pefts(shape):
+def test_pissa_starts_as_in_peft(shape):
     peft = pytest.importorskip("peft")
     base = nn.Sequential(nn.Linear(*shape))
     x = torch.randn(3, shape[0])

@@ -15,7 +15,7 @@ HEAD = {"hidden_dim": 32, "nheads": 2, "enc_layers": 1, "enc_dim_feedforward": 6
 HEAD |= {"dec_layers": 2, "dec_dim_feedforward": 64, "num_queries": 6}
 
 
-def test_a_patch_is_refined_as_defined(vit):
+def test_rein_refines_a_patch_as_defined(vit):
     backbone = Rein(vit(), **SIZES).double()
     with torch.no_grad():
         backbone.scale.fill_(0.7)
@@ -33,7 +33,7 @@ def test_a_patch_is_refined_as_defined(vit):
             torch.testing.assert_close(out[image, n], f + 0.7 * backbone.change(total))
 
 
-def test_queries_are_merged_from_all_blocks(vit):
+def test_rein_queries_merge_all_blocks(vit):
     backbone = Rein(vit(), **SIZES)
     each = [backbone.token_to_query(a @ b) for a, b in zip(backbone.tokens_a, backbone.tokens_b)]
     largest, mean = torch.stack(each).max(dim=0).values, sum(each) / 4
@@ -42,7 +42,7 @@ def test_queries_are_merged_from_all_blocks(vit):
     torch.testing.assert_close(backbone.queries(), expected + bias)
 
 
-def test_it_acts_after_every_block_and_hardly_at_first(vit):
+def test_rein_starts_near_the_pretrained_features(vit):
     module = vit()
     plain = module(IMAGES)
     backbone = Rein(module, **SIZES)
@@ -58,7 +58,7 @@ def test_it_acts_after_every_block_and_hardly_at_first(vit):
     assert backbone.output_shape() == module.output_shape()
 
 
-def test_registers_are_left_alone_and_copies_are_their_own(vit):
+def test_rein_keeps_registers_and_copies_are_independent(vit):
     module = DinoVisionTransformer(
         img_size=64, patch_size=16, embed_dim=32, depth=4, num_heads=2, num_register_tokens=3
     )
@@ -74,7 +74,7 @@ def test_registers_are_left_alone_and_copies_are_their_own(vit):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_decoder_takes_its_queries_and_all_of_it_learns(vit, checkpointing):
+def test_rein_in_a_segmentor_trains_all_its_parameters(vit, checkpointing):
     module = vit()
     module.checkpointing = checkpointing
     model = build_segmentor(Rein(module, **SIZES), learned_queries=False, **HEAD).train()
@@ -87,7 +87,7 @@ def test_the_decoder_takes_its_queries_and_all_of_it_learns(vit, checkpointing):
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
-def test_queries_that_no_one_expects_or_gives(vit):
+def test_unexpected_or_missing_queries_raise(vit):
     given = build_segmentor(Rein(vit(), **SIZES), **HEAD).eval()
     missing = build_segmentor(vit(), learned_queries=False, **HEAD).eval()
     for model, words in ((given, "expects none, it learns its own"), (missing, "expects queries")):

@@ -16,7 +16,7 @@ def maps(features):
     return torch.cat([f.flatten() for f in features.values()])
 
 
-def test_the_output_stays_and_only_the_later_blocks_train(vit):
+def test_soma_keeps_the_output_and_trains_later_blocks(vit):
     module = vit()
     before = maps(module(IMAGES)).detach()
     assert soma(module, rank=3, first_block=2) is module
@@ -31,7 +31,7 @@ def test_the_output_stays_and_only_the_later_blocks_train(vit):
     assert not any(isinstance(m, nn.Linear) for m in module.blocks[2:].modules())
 
 
-def test_each_adapter_is_the_smallest_part_of_its_own_matrix(vit):
+def test_soma_adapters_are_smallest_singular_parts(vit):
     whole, module = vit(), vit()
     module.load_state_dict(whole.state_dict())
     soma(module, rank=3, first_block=3)
@@ -51,7 +51,7 @@ def test_each_adapter_is_the_smallest_part_of_its_own_matrix(vit):
             torch.testing.assert_close(norm.double(), s[-3:], atol=1e-5, rtol=1e-3)
 
 
-def test_it_merges_and_keeps_the_digest_of_its_base(vit):
+def test_soma_merges_and_keeps_the_base_digest(vit):
     module = vit()
     digest = base_digest(module.requires_grad_(False))
     soma(module, rank=2, first_block=1)
@@ -66,12 +66,12 @@ def test_it_merges_and_keeps_the_digest_of_its_base(vit):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_split_projection_is_the_fused_one(bias):
+def test_split_projection_agrees_with_the_fused(bias):
     fused, x = nn.Linear(6, 18, bias=bias), torch.randn(2, 5, 6)
     torch.testing.assert_close(SplitProjection(fused)(x), fused(x))
 
 
-def test_mistakes_change_nothing(vit):
+def test_soma_invalid_arguments_raise_and_change_nothing(vit):
     module = vit()
     keys = module.state_dict().keys()
     for settings, words in (

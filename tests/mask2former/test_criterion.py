@@ -39,7 +39,7 @@ def part(outputs, images):
     return piece
 
 
-def test_an_image_with_a_seed_is_independent_of_its_batch():
+def test_seeded_image_loss_is_independent_of_the_batch():
     outputs, wanted, criterion = predictions(), targets(), build()
     whole = criterion(outputs, wanted)
     first = criterion(part(outputs, slice(0, 1)), wanted[:1])
@@ -48,7 +48,7 @@ def test_an_image_with_a_seed_is_independent_of_its_batch():
         torch.testing.assert_close(whole[name], first[name] * 4 / 9 + rest[name] * 5 / 9)
 
 
-def test_seeds_leave_the_global_generator_alone():
+def test_seeds_do_not_change_the_global_generator():
     outputs, wanted, criterion = predictions(), targets(), build()
     before = torch.get_rng_state()
     losses = criterion(outputs, wanted)
@@ -59,14 +59,14 @@ def test_seeds_leave_the_global_generator_alone():
     assert not torch.equal(criterion(outputs, wanted)["loss_mask"], losses["loss_mask"])
 
 
-def test_seeds_in_some_targets_only():
+def test_seeds_in_some_targets_raise():
     wanted = targets()
     del wanted[1]["seed"]
     with pytest.raises(ValueError, match=r'"seed" in every target .* \[100, None, 102\]'):
         build()(predictions(), wanted)
 
 
-def test_more_targets_than_queries():
+def test_more_targets_than_queries_are_matched():
     wanted = targets(counts=(9, 0, 3))
     losses = build()(predictions(), wanted)
     assert all(loss.isfinite() for loss in losses.values())
@@ -74,7 +74,7 @@ def test_more_targets_than_queries():
     assert [len(i) for i, _ in indices] == [6, 0, 3]
 
 
-def test_perfect_predictions_are_matched_and_cost_little():
+def test_perfect_predictions_have_small_losses():
     labels, masks = torch.tensor([3, 7]), torch.zeros(2, 32, 40, dtype=torch.bool)
     masks[0, :16], masks[1, 16:] = True, True
     logits = torch.full((1, 4, 20), -20.0)
@@ -92,7 +92,7 @@ def test_perfect_predictions_are_matched_and_cost_little():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_predictions_are_matched_in_float32(dtype):
+def test_half_precision_losses_are_float32(dtype):
     outputs = predictions()
     half = {k: outputs[k].to(dtype) for k in ("pred_logits", "pred_masks")}
     rounded = {k: v.float() for k, v in half.items()}
@@ -106,7 +106,7 @@ def test_half_precision_predictions_are_matched_in_float32(dtype):
 
 
 @pytest.mark.parametrize("key", ["pred_logits", "pred_masks"])
-def test_predictions_that_are_not_finite(key):
+def test_nonfinite_predictions_raise(key):
     outputs, wanted = predictions(), targets()
     outputs[key][1, 2] = float("nan")
     wanted[1]["file_name"] = "aachen_17.png"
@@ -116,7 +116,7 @@ def test_predictions_that_are_not_finite(key):
         build()(outputs, wanted)
 
 
-def test_wrong_arguments():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match='"labels" and "masks"'):
         build(losses=["labels", "boxes"])
     with pytest.raises(ValueError, match="importance_sample_ratio within"):
@@ -125,5 +125,5 @@ def test_wrong_arguments():
         HungarianMatcher(0, 0, 0)
 
 
-def test_state_is_the_published_one():
+def test_state_dict_has_the_published_keys():
     assert list(build().state_dict()) == ["empty_weight"]

@@ -13,7 +13,7 @@ def run(processes):
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_would(tmp_path):
+def test_two_processes_give_the_gradient_of_one(tmp_path):
     """Halves of a batch on two gloo ranks give, after DDP's averaging, the whole's gradient."""
     runs = [(0, 1), (0, 2), (1, 2)]
     outputs = [tmp_path / f"{rank}_of_{world}.pt" for rank, world in runs]
@@ -31,7 +31,7 @@ def test_two_processes_train_what_one_would(tmp_path):
 
 
 @pytest.mark.slow
-def test_predictions_that_are_not_finite_in_one_process_are_an_error_in_both(tmp_path):
+def test_nonfinite_predictions_raise_in_all_processes(tmp_path):
     outputs = [tmp_path / f"{rank}.pt" for rank in range(2)]
     run([(rank, 2, tmp_path / "store", outputs[rank], 1) for rank in range(2)])
     first, second = (torch.load(path, weights_only=True) for path in outputs)

@@ -100,7 +100,7 @@ def predictions(outputs):
     return [outputs, *outputs["aux_outputs"]]
 
 
-def test_head_outputs(reference, head):
+def test_head_outputs_agree_with_published(reference, head):
     case = reference["hetero"]
     mask_features, encoded, multi_scale = head.pixel_decoder.forward_features(case["inputs"])
     close = {"atol": 5e-5, "rtol": 0}
@@ -114,7 +114,7 @@ def test_head_outputs(reference, head):
         torch.testing.assert_close(ours["pred_masks"], theirs["pred_masks"], **close)
 
 
-def test_attention_masks_are_exact(reference, head, monkeypatch):
+def test_attention_masks_equal_published(reference, head, monkeypatch):
     case = reference["hetero"]
     heads, blocked = head.predictor.forward_prediction_heads, []
 
@@ -132,7 +132,7 @@ def test_attention_masks_are_exact(reference, head, monkeypatch):
         assert torch.equal(ours, theirs)
 
 
-def test_head_gradients(reference, head):
+def test_head_gradients_agree_with_published(reference, head):
     case = reference["hetero"]
     inputs = {k: v.clone().requires_grad_() for k, v in case["inputs"].items()}
     head.zero_grad()
@@ -156,7 +156,7 @@ def test_head_gradients(reference, head):
         assert_gradient(actual, expected, name)
 
 
-def test_criterion_with_recorded_points(reference, monkeypatch):
+def test_criterion_at_recorded_points_agrees(reference, monkeypatch):
     case = reference["hetero"]
     recorded = case["criterion"]
     remaining = list(recorded["rand_points"])
@@ -195,7 +195,7 @@ def test_criterion_with_recorded_points(reference, monkeypatch):
             assert_gradient(aux[key].grad, expected[key], key)
 
 
-def test_criterion_draws_in_the_published_order(reference):
+def test_criterion_draws_points_in_the_published_order(reference):
     """The seed alone gives the recorded losses: same calls of the global generator."""
     recorded = reference["hetero"]["criterion"]
     torch.manual_seed(recorded["seed"])
@@ -204,7 +204,7 @@ def test_criterion_draws_in_the_published_order(reference):
         torch.testing.assert_close(losses[name], expected, rtol=1e-5, atol=0)
 
 
-def test_uncertain_points(reference, monkeypatch):
+def test_uncertain_points_equal_published(reference, monkeypatch):
     recorded = reference["hetero"]["criterion"]
     drawn = []
     criterion = build_criterion(reference["config"])
@@ -221,7 +221,7 @@ def test_uncertain_points(reference, monkeypatch):
 
 
 @pytest.mark.parametrize("layer", ["final", "aux_0"])
-def test_matcher_costs(reference, layer):
+def test_matcher_costs_agree_with_published(reference, layer):
     case = reference["hetero"]
     prediction = case if layer == "final" else case["aux_outputs"][0]
     order = case["criterion"]["rand_call_order"]
@@ -236,7 +236,7 @@ def test_matcher_costs(reference, layer):
 
 
 @pytest.mark.parametrize("which", ["empty_second_image", "all_images_empty"])
-def test_images_without_targets(reference, which):
+def test_losses_without_targets_agree_with_published(reference, which):
     recorded = reference["hetero"]["criterion"][which]
     empty = {"labels": torch.zeros(0, dtype=torch.int64), "masks": torch.zeros(0, 128, 160) > 0}
     first = empty if which == "all_images_empty" else reference["targets"][0]
@@ -257,7 +257,7 @@ def pixel_centres(h, w):
 
 @pytest.mark.parametrize("assignment", ["given", "matched"])
 @pytest.mark.parametrize("kind", ["grid_lowres", "grid_highres", "interp_highres"])
-def test_losses_on_every_pixel(reference, assignment, kind):
+def test_losses_on_every_pixel_agree_with_published(reference, assignment, kind):
     case = reference["hetero"]
     recorded = case["full_pixel"][f"{assignment}_{kind}"]
     indices = (
@@ -312,7 +312,7 @@ class Recorded(torch.nn.Module):
 
 @pytest.mark.parametrize("padding", ["nopad", "pad"])
 @pytest.mark.parametrize("order", ["after", "before"])
-def test_semantic_inference(golden, padding, order):
+def test_semantic_inference_agrees_with_published(golden, padding, order):
     case = golden("semantic_inference.pt")["hetero"]
     model = MaskFormer(
         backbone=torch.nn.Identity(),
@@ -333,7 +333,7 @@ def test_semantic_inference(golden, padding, order):
     assert (scores.argmax(1) != argmax).float().mean() <= 5e-4
 
 
-def test_semantic_logits(golden):
+def test_semantic_logits_agree_with_published(golden):
     case = golden("semantic_inference.pt")["hetero"]
     model = MaskFormer(
         backbone=torch.nn.Identity(),

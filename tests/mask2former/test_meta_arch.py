@@ -31,7 +31,7 @@ def as_instances(batch_item):
     return {**rest, "instances": instances}
 
 
-def test_a_training_step(model, sample):
+def test_training_step_gives_every_parameter_a_gradient(model, sample):
     losses = model([sample(0), sample(1, 64, 64)])
     assert set(losses) == set(loss_weights(aux_layers=2))
     sum(losses.values()).backward()
@@ -40,7 +40,7 @@ def test_a_training_step(model, sample):
         assert parameter.grad.isfinite().all(), name
 
 
-def test_losses_are_weighted(model, sample):
+def test_losses_are_weighted_by_name(model, sample):
     weighted = model([sample()])
     model.criterion.weight_dict = {"loss_ce": 1.0, "loss_mask": 1.0}
     plain = model([sample()])
@@ -49,13 +49,13 @@ def test_losses_are_weighted(model, sample):
     torch.testing.assert_close(weighted["loss_mask"], 5 * plain["loss_mask"])
 
 
-def test_instances_are_the_same_as_labels(model, sample):
+def test_instances_give_the_losses_of_labels(model, sample):
     batch = [sample(0), sample(1)]
     losses, again = model(batch), model([as_instances(x) for x in batch])
     assert all(torch.equal(losses[k], again[k]) for k in losses)
 
 
-def test_an_image_that_is_all_ignored(model, sample):
+def test_image_with_only_ignored_pixels_is_finite(model, sample):
     empty = sample(1)
     empty["sem_seg"][:] = 255
     for batch in ([sample(0), empty], [empty]):
@@ -64,7 +64,7 @@ def test_an_image_that_is_all_ignored(model, sample):
         assert all(loss.isfinite() for loss in losses.values())
 
 
-def test_images_are_padded_with_the_mean_colour(model, sample):
+def test_padding_is_the_mean_colour(model, sample):
     """An image of 60 x 90 is the same as one filled up to 64 x 96 by hand."""
     model.eval()
     image = sample(h=60, w=90)["image"].float()
@@ -76,7 +76,7 @@ def test_images_are_padded_with_the_mean_colour(model, sample):
     torch.testing.assert_close(padded, whole[:, :60, :90])
 
 
-def test_semantic_logits_are_the_inference(model, sample):
+def test_semantic_logits_equal_inference(model, sample):
     model.eval()
     images = torch.stack([sample(i, h=60, w=90)["image"] for i in range(2)])
     scores = model.semantic_logits(images)
@@ -86,13 +86,13 @@ def test_semantic_logits_are_the_inference(model, sample):
     torch.testing.assert_close(scores, torch.stack([r["sem_seg"] for r in results]))
 
 
-def test_output_has_the_size_asked_for(model, sample):
+def test_output_has_the_requested_size(model, sample):
     result = model.eval()([{**sample(), "height": 100, "width": 140}])
     assert result[0]["sem_seg"].shape == (19, 100, 140)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast(model, sample, dtype):
+def test_autocast_losses_are_near_float32(model, sample, dtype):
     batch = [sample(0), sample(1)]
     full = model(batch)
     with torch.amp.autocast("cpu", dtype):
@@ -106,7 +106,7 @@ def test_autocast(model, sample, dtype):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, None])
-def test_cuda(model, sample, dtype):
+def test_cuda_losses_and_scores_are_finite(model, sample, dtype):
     model = model.cuda()
     with torch.amp.autocast("cuda", dtype, enabled=dtype is not None):
         losses = model([sample(0), sample(1)])
@@ -118,7 +118,7 @@ def test_cuda(model, sample, dtype):
     assert scores.dtype == torch.float32
 
 
-def test_state_is_the_published_one(model):
+def test_state_dict_has_the_published_keys(model):
     state = model.state_dict()
     allowed = ("backbone.", "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor.")
     others = [name for name in state if not name.startswith(allowed)]
@@ -131,7 +131,7 @@ def test_state_is_the_published_one(model):
     assert {"adapter_1", "layer_1", "mask_features", "input_proj", "transformer"} == fpn
 
 
-def test_inputs_that_do_not_fit(model, sample):
+def test_invalid_inputs_raise(model, sample):
     with pytest.raises(ValueError, match=r"street_0.png: expected \"image\" \(3, H, W\)"):
         model([{**sample(), "image": torch.zeros(1, 64, 96)}])
     with pytest.raises(ValueError, match=r"street_0.png: the label's size \(64, 80\) is not"):
@@ -146,7 +146,7 @@ def test_inputs_that_do_not_fit(model, sample):
         model.semantic_logits(sample()["image"])
 
 
-def test_a_diverged_model_names_image_and_iteration(model, sample):
+def test_diverged_model_raises_with_image_and_iteration(model, sample):
     with torch.no_grad():
         model.sem_seg_head.predictor.class_embed.bias[0] = float("inf")
     message = r"image 0 of the batch \(street_5.png\) at iteration 42 are not finite"
@@ -157,12 +157,12 @@ def test_a_diverged_model_names_image_and_iteration(model, sample):
 
 
 @pytest.mark.parametrize("choice", [{"panoptic_on": True}, {"instance_on": True}])
-def test_only_semantic_inference(backbone, small, choice):
+def test_panoptic_or_instance_inference_raises(backbone, small, choice):
     with pytest.raises(NotImplementedError, match="only semantic inference"):
         build_segmentor(backbone, **small, **choice)
 
 
-def test_unsupported_choices(backbone):
+def test_unsupported_arguments_raise(backbone):
     shapes = backbone.output_shape()
     with pytest.raises(NotImplementedError, match="pre_norm"):
         MultiScaleMaskedTransformerDecoder(32, num_classes=19, pre_norm=True)
@@ -256,7 +256,7 @@ def model_config():
     )
 
 
-def test_lazy_config(backbone, sample):
+def test_lazy_config_builds_a_working_model(backbone, sample):
     config = OmegaConf.create({"model": model_config()}, flags={"allow_objects": True})
     LazyConfig.apply_overrides(config, ["model.sem_seg_head.transformer_predictor.dec_layers=1"])
     config.model.backbone = backbone
@@ -266,13 +266,13 @@ def test_lazy_config(backbone, sample):
     assert model.eval()([sample()])[0]["sem_seg"].shape == (19, 64, 96)
 
 
-def test_registries():
+def test_classes_are_registered():
     assert META_ARCH_REGISTRY.get("MaskFormer") is MaskFormer
     assert SEM_SEG_HEADS_REGISTRY.get("MaskFormerHead") is MaskFormerHead
     assert SEM_SEG_HEADS_REGISTRY.get("MSDeformAttnPixelDecoder") is MSDeformAttnPixelDecoder
 
 
-def test_other_pyramids(sample, backbone):
+def test_pixel_decoder_of_two_levels_gives_three_scales(sample, backbone):
     """Two FPN levels above an encoder of two levels still give the decoder its three scales."""
     shapes = backbone.output_shape()
     decoder = MSDeformAttnPixelDecoder(
@@ -291,7 +291,7 @@ def test_other_pyramids(sample, backbone):
     assert decoder.adapter_1.bias is not None
 
 
-def test_the_papers_head_on_the_meta_device(backbone):
+def test_paper_head_has_the_published_parameter_count(backbone):
     """Counts of the paper's head on 1024 channels: shapes only, no memory."""
     with torch.device("meta"):
         model = build_segmentor(type(backbone)(channels=1024))
@@ -300,7 +300,7 @@ def test_the_papers_head_on_the_meta_device(backbone):
     assert head == 20_565_204
 
 
-def test_a_head_seed_makes_heads_equal_whatever_was_drawn_before(backbone, small):
+def test_head_seed_alone_determines_the_head(backbone, small):
     def head(seed, drawn):
         torch.manual_seed(0)
         torch.rand(drawn)

@@ -25,7 +25,7 @@ def bilinear(level, x, y):
     return out
 
 
-def test_equals_the_definition():
+def test_ms_deform_attn_equals_the_definition():
     value, locations, weights = inputs()
     n, q, heads, levels, points, _ = locations.shape
     out = ms_deform_attn(value, SHAPES, locations, weights).view(n, q, heads, -1)
@@ -43,12 +43,12 @@ def test_equals_the_definition():
         torch.testing.assert_close(out[b, i, m], expected)
 
 
-def test_gradients():
+def test_ms_deform_attn_gradients_pass_gradcheck():
     tensors = [t.requires_grad_() for t in inputs(n=1, q=2, points=2)]
     assert torch.autograd.gradcheck(lambda v, x, w: ms_deform_attn(v, SHAPES, x, w), tensors)
 
 
-def test_shapes_that_do_not_fit():
+def test_mismatched_shapes_raise():
     value, locations, weights = inputs()
     with pytest.raises(ValueError, match="expected value of 28 positions"):
         ms_deform_attn(value, [(4, 6), (2, 2)], locations, weights)
@@ -56,7 +56,7 @@ def test_shapes_that_do_not_fit():
         MSDeformAttn(d_model=30, n_heads=8)
 
 
-def test_heads_start_in_spread_directions():
+def test_initial_offsets_spread_over_directions():
     attention = MSDeformAttn(d_model=32, n_levels=3, n_heads=8, n_points=4)
     offsets = attention.sampling_offsets.bias.view(8, 3, 4, 2)
     reach = offsets.abs().amax(dim=-1)

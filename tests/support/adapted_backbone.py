@@ -1,4 +1,4 @@
-"""What every ViT of another library has to do once it is a backbone."""
+"""The check that adapters work on a backbone made of another library's ViT."""
 
 import torch
 from torch import nn
@@ -13,14 +13,19 @@ def assert_adapts(
     before: dict[str, torch.Tensor],
     images: torch.Tensor,
 ) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    """A meta twin restores it to the bit; adapters change nothing at first, and all of them learn.
+    """Restore a copy from the meta device exactly, then adapt; every adapter gets a gradient.
 
-    Args:
-        again: the twin, which gets the backbone's state.
-        before: the backbone's features of ``images``.
+    Parameters
+    ----------
+    again : nn.Module
+        The same model built on the meta device; it gets the backbone's state.
+    before : dict[str, torch.Tensor]
+        The backbone's features of ``images``.
 
-    Returns:
-        The main and the sub adapters' parameters.
+    Returns
+    -------
+    main, sub : dict[str, nn.Parameter]
+        Parameters of the main and the sub adapters.
     """
     again.load_state_dict(backbone.state_dict(), assign=True)
     for level, feature in before.items():

@@ -4,7 +4,7 @@ from .any_vit import AnyViT
 from .eva02 import Eva02VisionTransformer
 from .hugging_face_vit import hugging_face_vit
 from .load import load_weights
-from .presets import dinov2_vitb, dinov2_vitg, dinov2_vitl, dinov2_vits, eva02_vitb, eva02_vitl
+from .presets import dinov2_vit
 from .pyramid import feature_pyramid
 from .resample import resample_patch_kernel, resample_position_embedding
 from .timm_vit import timm_vit
@@ -16,12 +16,7 @@ __all__ = [
     "AnyViT",
     "DinoVisionTransformer",
     "Eva02VisionTransformer",
-    "dinov2_vitb",
-    "dinov2_vitg",
-    "dinov2_vitl",
-    "dinov2_vits",
-    "eva02_vitb",
-    "eva02_vitl",
+    "dinov2_vit",
     "feature_pyramid",
     "hugging_face_vit",
     "load_weights",

@@ -7,35 +7,44 @@ import torch
 from torch import nn
 
 from recyclelora.adapters.dependencies import call_on_meta, unreached_linears
+from recyclelora.common.state_dicts import join_names
 
-from .files import some_of
-from .plain_vit import patch_grid
 from .pyramid import PATCH_SIZE, PyramidBackbone, feature_pyramid
+from .vision_transformer import patch_grid
 
 
 class AnyViT(PyramidBackbone):
     """A vision transformer of another library, with a pyramid ``res2`` .. ``res5`` of its maps.
 
-    :func:`timm_vit` and :func:`hugging_face_vit` make one by name. With a model of your own, say
-    how it gives the four maps. The pyramid is as in :class:`DinoVisionTransformer`: the maps
+    :func:`timm_vit` and :func:`hugging_face_vit` make one by name. A model of your own needs the
+    function ``feature_maps``. The pyramid is as in :class:`DinoVisionTransformer`: the maps are
     resized by 4, 2, 1 and 1/2, so patches must have 16 pixels.
 
-    What goes wrong in silence elsewhere is an error here: a pass over shapes (on the meta device,
-    when the backbone is built) finds maps of other sizes, and linear layers in which
-    ``recyclelora.adapt`` would put adapters that do nothing. Buffers that the model would not save
-    are made to be saved, so that a run resumed from a checkpoint has them again.
+    A forward pass on the meta device, when the backbone is built, detects maps of other sizes, and
+    linear layers whose adapters would have no effect. Non-persistent buffers become persistent, so
+    that a resumed run restores them from its checkpoint.
 
-    Args:
-        vit: the model; it is changed in place by ``adapt`` and lies at ``vit`` in the state dict.
-        feature_maps: ``feature_maps(vit, images)`` gives four maps (B, dim, H / 16, W / 16), made
-            of the patch tokens alone, for images (B, 3, H, W).
-        img_size: pixels of the image that is tried, one number or (height, width).
-        pretrained: ``pretrained(weights)`` makes ``vit`` anew with these weights; without it
-            ``load_weights`` refuses, and ``vit`` has to come with its weights.
+    Parameters
+    ----------
+    vit : nn.Module
+        The model, which ``adapt`` changes in place. Its keys in the state dict begin with
+        ``vit.``.
+    feature_maps : Callable[[nn.Module, torch.Tensor], Sequence[torch.Tensor]]
+        ``feature_maps(vit, images)`` gives four maps (B, dim, H / 16, W / 16), made of the patch
+        tokens alone, for images (B, 3, H, W).
+    img_size : int | Sequence[int]
+        Pixels of the image of that pass, one number or (height, width).
+    pretrained : Callable[[str | os.PathLike], nn.Module] | None
+        ``pretrained(weights)`` builds ``vit`` again with these weights. Without it
+        ``load_weights`` raises, and ``vit`` must have its weights already.
 
-    Raises:
-        ValueError: the maps do not fit, or linear layers are out of reach, in one sentence.
+    Raises
+    ------
+    ValueError
+        If the maps do not fit, or adapters would have no effect on some linear layers.
 
+    Examples
+    --------
     >>> class TwoBlocks(nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
@@ -81,7 +90,7 @@ class AnyViT(PyramidBackbone):
         return feature_pyramid(maps)
 
     def load_pretrained(self, weights: str | os.PathLike) -> None:
-        """For :func:`load_weights`: put the model with these weights in the place of this one."""
+        """Replace ``vit`` by the same model with these weights; called by :func:`load_weights`."""
         if self.pretrained is None:
             raise TypeError(
                 f"this AnyViT cannot load weights by itself: load {os.fspath(weights)!r} into its "
@@ -97,7 +106,7 @@ def _refuse_unreached(backbone: AnyViT, image: torch.Tensor) -> None:
     if unreached:
         raise ValueError(
             f"adapters could not act on {len(unreached)} linear layers of "
-            f"{type(backbone.vit).__name__} ({some_of(unreached, 3)}): its forward reads their "
+            f"{type(backbone.vit).__name__} ({join_names(unreached, 3)}): its forward reads their "
             "weights without calling them, or computes nothing of the maps from them; choose a "
             "model that calls them, and remove heads and blocks that the maps do not need"
         )

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from .any_vit import AnyViT
-from .plain_vit import patch_map, pyramid_blocks
 from .pyramid import PATCH_SIZE
+from .vision_transformer import patch_map, pyramid_blocks
 
 
 def hugging_face_vit(
@@ -30,25 +30,33 @@ def hugging_face_vit(
     random until :func:`load_weights`: "pretrained" are those of ``name``, a path is another folder
     of the same model. Needs ``pip install transformers``.
 
-    Args:
-        name: of a repository on the Hugging Face hub, or a folder with ``config.json``.
-        img_size: pixels of the image that is tried, one number or (height, width); the maps are of
-            any image's size where the model interpolates its positions.
-        out_indices: the four blocks that become res2 .. res5, counted from 0; by default those
-            after 1/3, 1/2, 2/3 and all of the depth.
-        checkpointing: recompute each block in the backward pass to save memory.
-        **settings: of the model's configuration that are to differ, as ``num_hidden_layers``, or
-            ``pos_embed_rescale=None`` for DINOv3, which else rescales positions while it trains.
+    Parameters
+    ----------
+    name : str | os.PathLike
+        Name of a repository on the Hugging Face hub, or a folder with ``config.json``.
+    img_size : int | Sequence[int]
+        Pixels of the image of the check on the meta device, one number or (height, width). Models
+        that interpolate their positions accept images of any size.
+    out_indices : Sequence[int] | None
+        The four blocks that become res2 .. res5, counted from 0; by default those after 1/3, 1/2,
+        2/3 and all of the depth.
+    checkpointing : bool
+        Recompute each block in the backward pass to save memory.
+    **settings
+        Changes of the model's configuration, such as ``num_hidden_layers``, or
+        ``pos_embed_rescale=None`` for DINOv3, which otherwise rescales positions in training.
 
-    Raises:
-        ValueError: transformers is not installed, cannot build this model, or it is no plain ViT
-            with patches of 16 pixels.
+    Raises
+    ------
+    ValueError
+        If transformers is not installed, cannot build this model, or it is no plain ViT with
+        patches of 16 pixels.
     """
     vit, indices = _create(name, out_indices, settings)
 
     def prepared(vit: nn.Module) -> nn.Module:
         if getattr(vit, "pooler", None) is not None:
-            vit.pooler = None  # every model that has one goes without where it is None
+            vit.pooler = None  # models skip a pooler that is None
         if checkpointing:
             vit.gradient_checkpointing_enable({"use_reentrant": False})
         return vit
@@ -71,7 +79,7 @@ def _create(
     settings: dict[str, Any],
     source: str | os.PathLike | None = None,
 ) -> tuple[nn.Module, Sequence[int]]:
-    """The model of ``name`` with the weights of ``source``, and the blocks that are wanted."""
+    """The model of ``name`` with the weights of ``source``, and the blocks of the pyramid."""
     try:
         from transformers import AutoConfig, AutoModel
     except ImportError as error:

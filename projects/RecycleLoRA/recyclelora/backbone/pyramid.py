@@ -7,7 +7,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch.nn import functional as F
 
-# Level -> by how much its map is resized. With a patch of 16 pixels these are strides 4, 8, 16, 32.
+# Level -> factor by which its map is resized: strides 4, 8, 16, 32 with a patch of 16 pixels.
 SCALES = {"res2": 4.0, "res3": 2.0, "res4": 1.0, "res5": 0.5}
 PATCH_SIZE = 16
 STRIDES = {level: int(PATCH_SIZE / scale) for level, scale in SCALES.items()}
@@ -16,11 +16,16 @@ STRIDES = {level: int(PATCH_SIZE / scale) for level, scale in SCALES.items()}
 def feature_pyramid(maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Resize four maps (B, C, h, w) by 4, 2, 1 and 1/2 into ``res2`` .. ``res5``.
 
-    Bilinear, corners not aligned; an odd side is halved downwards, sampled with step 2 exactly.
+    Bilinear without aligned corners. An odd side is rounded down when halved, and every second
+    position is sampled exactly.
 
-    Raises:
-        ValueError: for other than four maps, or a side below 2 patches, which cannot be halved.
+    Raises
+    ------
+    ValueError
+        For other than four maps, or a side below 2 patches, which cannot be halved.
 
+    Examples
+    --------
     >>> levels = feature_pyramid([torch.zeros(1, 8, 5, 6)] * 4)
     >>> {level: tuple(feature.shape[2:]) for level, feature in levels.items()}
     {'res2': (20, 24), 'res3': (10, 12), 'res4': (5, 6), 'res5': (2, 3)}
@@ -34,7 +39,7 @@ def feature_pyramid(maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
             f"use a larger image"
         )
     return {
-        # By factor, not by size: for an odd side the two sample at different places.
+        # By factor, not by size: for odd sides the two sample at different positions.
         level: feature
         if scale == 1
         else F.interpolate(feature, scale_factor=scale, mode="bilinear", align_corners=False)
@@ -42,23 +47,15 @@ def feature_pyramid(maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def pyramid_shape(channels: int, patch_size: int) -> dict[str, ShapeSpec]:
-    """Channels and strides (4, 8, 16, 32) of such a pyramid; refused for a patch other than 16."""
-    if patch_size != PATCH_SIZE:
-        raise ValueError(
-            f"a pyramid of strides {', '.join(map(str, STRIDES.values()))} needs "
-            f"patch_size={PATCH_SIZE}, this backbone has {patch_size}: build it with "
-            f"patch_size={PATCH_SIZE}, load_weights resamples the pretrained patch kernel"
-        )
-    return {level: ShapeSpec(channels=channels, stride=stride) for level, stride in STRIDES.items()}
-
-
 class PyramidBackbone(Backbone):
-    """What every backbone tells Detectron2 of the pyramid it gives.
+    """A Detectron2 backbone whose output is such a pyramid.
 
-    Attributes:
-        embed_dim: the channels of each map.
-        patch_size: pixels of a patch.
+    Attributes
+    ----------
+    embed_dim : int
+        Channels of each map.
+    patch_size : int
+        Pixels of a patch.
     """
 
     embed_dim: int
@@ -66,9 +63,18 @@ class PyramidBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Sides to pad images to, so that res5 is exactly half of res4; for patch 16 only."""
+        """Images are padded to multiples of it, so that res5 is exactly half of res4."""
         return self.output_shape()["res5"].stride
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and strides (4, 8, 16, 32) of the pyramid; refused for a patch other than 16."""
-        return pyramid_shape(self.embed_dim, self.patch_size)
+        """Channels and strides (4, 8, 16, 32) of the pyramid; patches other than 16 raise."""
+        if self.patch_size != PATCH_SIZE:
+            raise ValueError(
+                f"a pyramid of strides {', '.join(map(str, STRIDES.values()))} needs "
+                f"patch_size={PATCH_SIZE}, this backbone has {self.patch_size}: build it with "
+                f"patch_size={PATCH_SIZE}, load_weights resamples the pretrained patch kernel"
+            )
+        return {
+            level: ShapeSpec(channels=self.embed_dim, stride=stride)
+            for level, stride in STRIDES.items()
+        }

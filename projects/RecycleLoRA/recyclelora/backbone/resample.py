@@ -10,6 +10,8 @@ def resample_patch_kernel(kernel: torch.Tensor, patch_size: int) -> torch.Tensor
     Bicubic in float32, without antialiasing, result in the kernel's dtype. The values are not
     rescaled by (p / patch_size)^2: this is how the published ViT/16 models were made of DINOv2.
 
+    Examples
+    --------
     >>> resample_patch_kernel(torch.zeros(8, 3, 14, 14), 16).shape
     torch.Size([8, 3, 16, 16])
     """
@@ -31,20 +33,30 @@ def resample_position_embedding(
 ) -> torch.Tensor:
     """Resample the position embedding of a grid of patches to another grid.
 
-    Args:
-        pos_embed: (1, 1 + source rows * source columns, dim), the cls token's position first,
-            which is left as it is.
-        source: rows and columns of the grid that ``pos_embed`` belongs to.
-        target: rows and columns wanted. Equal to ``source``, ``pos_embed`` comes back itself.
-        offset: 0 resizes to the exact size. Otherwise positions are sampled with the factor
-            (target + offset) / source, so at slightly other places: 0.1 in the DINOv2 models
-            without registers, in Rein and in what came after it.
-        antialias: whether to smooth when shrinking (the DINOv2 models with registers do).
+    Parameters
+    ----------
+    pos_embed : torch.Tensor
+        (1, 1 + source rows * source columns, dim), the cls token's position first, which is not
+        resampled.
+    source : tuple[int, int]
+        Rows and columns of the grid that ``pos_embed`` belongs to.
+    target : tuple[int, int]
+        Rows and columns of the result. If equal to ``source``, ``pos_embed`` is returned.
+    offset : float
+        0 resizes to the exact size. Otherwise positions are sampled with the factor (target +
+        offset) / source, so at slightly other positions: 0.1 in the DINOv2 models without
+        registers, in Rein and in what came after it.
+    antialias : bool
+        Whether to smooth when shrinking (the DINOv2 models with registers do).
 
-    Returns:
-        (1, 1 + target rows * target columns, dim) in the dtype of ``pos_embed``; bicubic in
-        float32 whatever that dtype.
+    Returns
+    -------
+    torch.Tensor
+        (1, 1 + target rows * target columns, dim) in the dtype of ``pos_embed``; bicubic in float32
+        whatever that dtype.
 
+    Examples
+    --------
     >>> resample_position_embedding(torch.zeros(1, 1 + 37 * 37, 8), (37, 37), (20, 28)).shape
     torch.Size([1, 561, 8])
     """

@@ -1,4 +1,4 @@
-"""Rotary positions of patches in two dimensions, as EVA-02 has them."""
+"""Rotary positions of patches in two dimensions, as in EVA-02."""
 
 import torch
 
@@ -18,12 +18,18 @@ def rotations(
     in the j-th plane of its half, d = head_dim / 2. Positions run from 0 to ``trained_side``
     (exclusive) whatever the grid's size, so an image is stretched over the grid of the pretraining.
 
-    Args:
-        grid: rows and columns of patches.
-        head_dim: channels of a head, a multiple of 4.
-        trained_side: rows, and columns, of the grid in pretraining.
-        like: gives the device, and float64 if it is that; otherwise the result is float32.
-        theta: how much slower the last plane turns than the first, nearly.
+    Parameters
+    ----------
+    grid : tuple[int, int]
+        Rows and columns of patches.
+    head_dim : int
+        Channels of a head, a multiple of 4.
+    trained_side : int
+        Rows, and columns, of the grid in pretraining.
+    like : torch.Tensor
+        Tensor of the result's device; the result is float64 if this is, otherwise float32.
+    theta : float
+        Approximate ratio of the first plane's angle to the last one's.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
     exponents = torch.arange(0, head_dim // 2, 2, device=like.device, dtype=dtype)
@@ -39,10 +45,10 @@ def rotations(
 
 
 def rotate(heads: torch.Tensor, cos_sin: torch.Tensor) -> torch.Tensor:
-    """Turn the last tokens of ``heads`` (..., N, head_dim), those that ``cos_sin`` has angles for.
+    """Rotate the last tokens of ``heads`` (..., N, head_dim) by the angles of ``cos_sin``.
 
-    Tokens before them (cls) have no position and stay. Computed in the precision of ``cos_sin``,
-    returned in that of ``heads``.
+    Tokens before them (cls) have no position and are unchanged. The rotation is computed in the
+    dtype of ``cos_sin``, the result has that of ``heads``.
     """
     prefix, patches = heads.tensor_split([heads.shape[-2] - cos_sin.shape[-2]], dim=-2)
     even, odd = patches.unflatten(-1, (-1, 2)).unbind(-1)

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from .any_vit import AnyViT
-from .files import read_checkpoint
-from .plain_vit import pyramid_blocks
 from .pyramid import PATCH_SIZE
+from .vision_transformer import pyramid_blocks
+from .weight_files import read_weight_file
 from .weights import locate_weights
 
 logger = logging.getLogger(__name__)
@@ -35,18 +35,26 @@ def timm_vit(
     timm resamples patch kernels and position embeddings to 16 pixels and ``img_size``.
     Needs ``pip install 'recyclelora[timm]'``.
 
-    Args:
-        name: of a model in timm, as "vit_large_patch16_dinov3.lvd1689m".
-        img_size: pixels that position embeddings are made for, one number or (height, width).
-            Images of other sizes are taken where timm's model can.
-        out_indices: the four blocks that become res2 .. res5, counted from 0; by default those
-            after 1/3, 1/2, 2/3 and all of the depth.
-        checkpointing: recompute each block in the backward pass to save memory.
-        **options: further arguments of ``timm.create_model``, as ``depth`` or ``drop_path_rate``.
+    Parameters
+    ----------
+    name : str
+        Name of a model in timm, such as "vit_large_patch16_dinov3.lvd1689m".
+    img_size : int | Sequence[int]
+        Pixels that position embeddings are made for, one number or (height, width). Images of other
+        sizes work if timm's model supports them.
+    out_indices : Sequence[int] | None
+        The four blocks that become res2 .. res5, counted from 0; by default those after 1/3, 1/2,
+        2/3 and all of the depth.
+    checkpointing : bool
+        Recompute each block in the backward pass to save memory.
+    **options
+        Further arguments of ``timm.create_model``, such as ``depth`` or ``drop_path_rate``.
 
-    Raises:
-        ValueError: timm is not installed, has no such model, or cannot build it at this size; or
-            the model is no plain ViT, or adapters could not reach all of its linear layers.
+    Raises
+    ------
+    ValueError
+        If timm is not installed, has no such model, or cannot build it at this size; or the model
+        is no plain ViT, or adapters could not reach all of its linear layers.
     """
     options |= {"img_size": img_size, "patch_size": PATCH_SIZE}
     vit = _create(name, options)
@@ -101,7 +109,7 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
 def _create_pretrained(name: str, options: dict[str, Any], weights: str | os.PathLike) -> nn.Module:
     options = options | {"pretrained": True}
     if weights != "pretrained":
-        tensors = read_checkpoint(locate_weights(weights))
+        tensors = read_weight_file(locate_weights(weights))
         options["pretrained_cfg_overlay"] = {"state_dict": tensors}
     vit = _create(name, options)
     vit.pretrained_cfg.pop("state_dict", None)  # else the file's tensors stay in memory
@@ -110,9 +118,9 @@ def _create_pretrained(name: str, options: dict[str, Any], weights: str | os.Pat
 
 
 def _call_projections(vit: nn.Module) -> None:
-    """Where timm offers it, have attention call its ``qkv`` and add the biases afterwards.
+    """Let attention call ``qkv`` as a module and add the biases afterwards, where timm can.
 
-    Otherwise EVA and BEiT multiply by ``qkv.weight`` directly, and adapters would be ignored.
+    Otherwise EVA and BEiT multiply by ``qkv.weight`` without calling the adapted layer.
     """
     for module in vit.modules():
         if hasattr(module, "qkv_bias_separate"):

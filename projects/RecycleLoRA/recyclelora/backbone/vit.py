@@ -1,72 +1,78 @@
 """The DINOv2 vision transformer as a Detectron2 backbone."""
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from detectron2.config import configurable
-from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from torch import nn
 
+from recyclelora.common.validation import check_integer
+
 from .block import Block
-from .layouts import to_official
-from .plain_vit import (
-    PatchEmbed,
-    block_outputs,
-    check_sizes,
-    init_linears,
-    patch_grid,
-    patch_map,
-    pyramid_blocks,
-)
-from .pyramid import PyramidBackbone, feature_pyramid
-from .resample import resample_position_embedding
+from .rename_keys import rename_dinov2
+from .vision_transformer import VisionTransformer, init_linears, patch_grid, patch_map
 
 
 @BACKBONE_REGISTRY.register()
-class DinoVisionTransformer(PyramidBackbone):
-    """DINOv2, from the outputs of chosen blocks a pyramid ``res2`` .. ``res5``.
+class DinoVisionTransformer(VisionTransformer):
+    """DINOv2 with a pyramid ``res2`` .. ``res5`` of the outputs of four blocks.
 
-    State-dict keys are those of facebookresearch/dinov2. Called with normalised images
-    (B, 3, H, W), it takes the outputs of the blocks ``out_indices`` (as they are: the final norm is
-    not applied) as maps (B, embed_dim, H / patch, W / patch), and resizes them by 4, 2, 1 and 1/2.
-    H and W are any multiples of the patch, at least two patches; the grid of position embeddings is
-    resampled to them. Every matrix product with a weight is an ``nn.Linear`` called as a module, so
-    ``recyclelora.adapt`` reaches all of them. Works under autocast (the residual stream stays in
-    the parameters' dtype), on the meta device, and in ``torch.compile``.
+    State-dict keys are those of facebookresearch/dinov2. The input is normalised images
+    (B, 3, H, W). The outputs of the blocks ``out_indices``, without the final norm, become maps
+    (B, embed_dim, H / patch, W / patch), which are resized by 4, 2, 1 and 1/2. H and W are
+    multiples of the patch, at least two patches; position embeddings are resampled to the grid of
+    the image. Every matrix product with a weight is an ``nn.Linear`` that is called as a module, so
+    ``recyclelora.adapt`` reaches all of them. Autocast (the residual stream keeps the dtype of the
+    parameters), the meta device and ``torch.compile`` are supported.
 
-    Args:
-        img_size: pixels of the image that ``pos_embed`` covers, one number or (height, width).
-        patch_size: pixels of a patch. A pyramid with strides 4, 8, 16, 32 needs 16.
-        embed_dim, depth, num_heads, mlp_ratio: the transformer's size.
-        qkv_bias, proj_bias, ffn_bias: whether those linear layers have a bias.
-        ffn_layer: "mlp", or "swiglu" (also spelled "swiglufused") as in ViT-g.
-        init_values: initial LayerScale factor; None leaves LayerScale out.
-        block_chunks: only 0; checkpoints of chunked models are read by ``load_weights``.
-        num_register_tokens: tokens between cls and patches that have no position.
-        interpolate_offset, interpolate_antialias: how position embeddings are resampled to an
-            image's size, see :func:`resample_position_embedding`. 0.1 and False as DINOv2 without
-            registers, Rein, SoMA and RecycleLoRA do; 0.0 and True as DINOv2 with registers.
-        layer_norm_eps: of every LayerNorm.
-        out_indices: the four blocks that become res2 .. res5, counted from 0. By default those
-            after 1/3, 1/2, 2/3 and all of the depth: 7, 11, 15, 23 in ViT-L.
-        checkpointing: recompute each block in the backward pass instead of keeping its
-            activations: the same gradients for less memory and about a third more time.
+    Parameters
+    ----------
+    img_size : int or (int, int)
+        Pixels of the image that ``pos_embed`` covers: one side, or height and width.
+    patch_size : int
+        Pixels of a patch. A pyramid with strides 4, 8, 16, 32 needs 16.
+    embed_dim, depth, num_heads : int
+        Width, number of blocks, number of heads.
+    mlp_ratio : float
+        Width of the feed-forward relative to ``embed_dim``.
+    qkv_bias, proj_bias, ffn_bias : bool
+        Whether these linear layers have a bias.
+    ffn_layer : str
+        "mlp", or "swiglu" (also "swiglufused") as in ViT-g.
+    init_values : float or None
+        Initial LayerScale factor; None omits LayerScale.
+    block_chunks : int
+        Only 0; ``load_weights`` reads checkpoints of chunked models.
+    num_register_tokens : int
+        Number of tokens between cls and patches that have no position.
+    interpolate_offset, interpolate_antialias : float, bool
+        Resampling of position embeddings to the size of an image, see
+        :func:`resample_position_embedding`. DINOv2 without registers, Rein, SoMA and RecycleLoRA
+        have 0.1 and False; DINOv2 with registers has 0.0 and True.
+    layer_norm_eps : float
+        Epsilon of every LayerNorm.
+    out_indices : sequence of 4 ints, or None
+        Blocks of res2 .. res5, counted from 0. By default those after 1/3, 1/2, 2/3 and all of the
+        depth: 7, 11, 15, 23 in ViT-L.
+    checkpointing : bool
+        Recompute each block in the backward pass instead of keeping its activations: the same
+        gradients with less memory and about a third more time.
 
-    Raises:
-        ValueError: on sizes that do not fit, in one sentence.
+    Raises
+    ------
+    ValueError
+        If sizes do not fit.
 
+    Examples
+    --------
     >>> model = DinoVisionTransformer(img_size=64, patch_size=16, embed_dim=24, num_heads=2)
     >>> {level: tuple(f.shape[1:]) for level, f in model(torch.zeros(1, 3, 64, 96)).items()}
     {'res2': (24, 16, 24), 'res3': (24, 8, 12), 'res4': (24, 4, 6), 'res5': (24, 2, 3)}
     """
 
-    # Used in DINOv2's pretraining only, so timm and ONNX files lack it.
+    # DINOv2's pretraining alone uses it, so timm and ONNX files lack it.
     optional_weights = frozenset({"mask_token"})
 
-    @configurable
     def __init__(
         self,
         *,
@@ -89,21 +95,21 @@ class DinoVisionTransformer(PyramidBackbone):
         out_indices: Sequence[int] | None = None,
         checkpointing: bool = False,
     ):
-        super().__init__()
+        super().__init__(
+            img_size=img_size,
+            patch_size=patch_size,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            mlp_ratio=mlp_ratio,
+            interpolate_offset=interpolate_offset,
+            interpolate_antialias=interpolate_antialias,
+            out_indices=out_indices,
+            checkpointing=checkpointing,
+        )
         if block_chunks:
             raise ValueError(f"block_chunks must be 0, got {block_chunks}: chunks change no output")
-        check_sizes(patch_size, embed_dim, depth, num_heads, mlp_ratio, num_register_tokens)
-        self.patch_size = patch_size
-        self.embed_dim = embed_dim
-        self.out_indices = pyramid_blocks(out_indices, depth)
-        self.interpolate_offset = interpolate_offset
-        self.interpolate_antialias = interpolate_antialias
-        self.checkpointing = checkpointing
-
-        self.patch_embed = PatchEmbed(img_size, patch_size, embed_dim)
-        positions = 1 + math.prod(self.patch_embed.grid)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
+        check_integer("num_register_tokens", num_register_tokens, most=10_000)
         self.register_tokens = (
             nn.Parameter(torch.zeros(1, num_register_tokens, embed_dim))
             if num_register_tokens
@@ -128,16 +134,11 @@ class DinoVisionTransformer(PyramidBackbone):
         self.norm = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
         self._init_weights()
 
-    def read_layout(
+    def rename_keys(
         self, tensors: dict[str, torch.Tensor]
     ) -> tuple[dict[str, torch.Tensor], str, list[str]]:
-        """For :func:`load_weights`: a checkpoint's tensors under this class's names."""
-        return to_official(tensors)
-
-    @classmethod
-    def from_config(cls, cfg: Any, input_shape: ShapeSpec | None = None) -> dict[str, Any]:
-        """For yacs users: ``cfg.MODEL.DINOV2`` holds the constructor's arguments in capitals."""
-        return {name.lower(): value for name, value in cfg.MODEL.DINOV2.items()}
+        """Rename a checkpoint's tensors to the official keys, see :func:`rename_dinov2`."""
+        return rename_dinov2(tensors)
 
     def _init_weights(self) -> None:
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -146,31 +147,13 @@ class DinoVisionTransformer(PyramidBackbone):
             nn.init.normal_(self.register_tokens, std=1e-6)
         init_linears(self.blocks)
 
-    def position_embedding(self, rows: int, columns: int) -> torch.Tensor:
-        """``pos_embed`` for a grid of patches: (1, 1 + rows * columns, embed_dim), cls first."""
-        return resample_position_embedding(
-            self.pos_embed,
-            self.patch_embed.grid,
-            (rows, columns),
-            offset=self.interpolate_offset,
-            antialias=self.interpolate_antialias,
-        )
-
     def prepare_tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, H, W) -> what the first block sees: cls, registers, patches (B, N, dim)."""
-        rows, columns = patch_grid(images, self.patch_size)
-        # Under autocast the patches come in a half precision; the residual stream goes on in full.
-        patches = self.patch_embed(images).to(self.pos_embed.dtype)
-        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)
-        tokens = tokens + self.position_embedding(rows, columns)
+        """Images (B, 3, H, W) to the first block's input: cls, registers, patches (B, N, dim)."""
+        tokens = super().prepare_tokens(images)
         if self.register_tokens is None:
             return tokens
         registers = self.register_tokens.expand(len(images), -1, -1)
         return torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
-
-    def _block_outputs(self, images: torch.Tensor, indices: Sequence[int]) -> list[torch.Tensor]:
-        tokens = self.prepare_tokens(images)
-        return block_outputs(self.blocks, tokens, indices=indices, checkpointing=self.checkpointing)
 
     def get_intermediate_layers(
         self,
@@ -180,11 +163,14 @@ class DinoVisionTransformer(PyramidBackbone):
         return_class_token: bool = False,
         norm: bool = True,
     ) -> tuple:
-        """Outputs of the last ``n`` blocks, or of the blocks ``n``, as the official method gives.
+        """Outputs of the last ``n`` blocks, or of the blocks ``n``; the official method.
 
-        Each is the patch tokens (B, rows * columns, embed_dim), with ``reshape`` the map
-        (B, embed_dim, rows, columns); with ``return_class_token`` a pair of these and the cls
-        token (B, embed_dim). ``norm`` applies the final LayerNorm.
+        Returns
+        -------
+        tuple of Tensor, or of (Tensor, Tensor)
+            For each block the patch tokens (B, rows * columns, embed_dim), with ``reshape`` the map
+            (B, embed_dim, rows, columns); with ``return_class_token`` a pair of these and the cls
+            token (B, embed_dim). ``norm`` applies the final LayerNorm.
         """
         depth = len(self.blocks)
         indices = list(range(depth - n, depth)) if isinstance(n, int) else list(n)
@@ -201,8 +187,3 @@ class DinoVisionTransformer(PyramidBackbone):
         if return_class_token:
             return tuple(zip(features, (tokens[:, 0] for tokens in outputs)))
         return tuple(features)
-
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        grid = patch_grid(images, self.patch_size)
-        outputs = self._block_outputs(images, self.out_indices)
-        return feature_pyramid([patch_map(tokens, grid) for tokens in outputs])

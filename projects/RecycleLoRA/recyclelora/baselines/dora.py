@@ -1,4 +1,4 @@
-"""DoRA (Liu et al., ICML 2024): a weight's rows learn their lengths and directions apart."""
+"""DoRA (Liu et al., ICML 2024): separate training of a weight's row lengths and directions."""
 
 import math
 
@@ -15,12 +15,12 @@ from .checks import check_module
 
 
 class DoRALinear(MergeableLinear, nn.Linear):
-    r"""A linear layer whose weight is a magnitude times a direction that LoRA moves.
+    r"""A linear layer whose weight is a magnitude times a direction that LoRA changes.
 
     .. math:: W = m \frac{W_0 + s B A}{\|W_0 + s B A\|_c}, \quad s = \alpha / r
 
-    with the norm of each output's weights (DoRA, eq. 5). In the backward the norm is a constant, as
-    in DoRA's section 4.3. Initially B = 0 and m is the norm of W0, so W = W0.
+    with the norm of each output's weights (DoRA, eq. 5). The backward pass treats the norm as a
+    constant (DoRA, section 4.3). Initially B = 0 and m is the norm of W0, so W = W0.
 
     Attributes
     ----------
@@ -84,31 +84,39 @@ class DoRALinear(MergeableLinear, nn.Linear):
 
 
 def _row_norms(weight: Tensor) -> Tensor:
-    # A row of zeros keeps its direction, which is none: 0 / tiny is 0, where 0 / 0 is NaN.
+    # The direction of a row of zeros is zero: 0 / tiny is 0, while 0 / 0 is NaN.
     return torch.linalg.vector_norm(weight, dim=1).clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 def dora(module: nn.Module, rank: int = 36, alpha: float = 36.0) -> nn.Module:
     """Give every ``nn.Linear`` inside ``module`` a magnitude and a LoRA, and freeze the rest.
 
-    The layers are replaced in place by :class:`DoRALinear`; the output stays as it was.
+    The layers are replaced in place by :class:`DoRALinear`; the output does not change.
 
-    Args:
-        module: a backbone, or any module; not adapted yet.
-        rank: of every adapter, at most the smaller side of its weight.
-        alpha: the adapters are scaled by alpha / rank.
+    Parameters
+    ----------
+    module : nn.Module
+        A backbone, or any module; not adapted yet.
+    rank : int
+        Rank of every adapter, at most the smaller side of its weight.
+    alpha : float
+        The adapters are scaled by alpha / rank.
 
-    Returns:
+    Returns
+    -------
+    nn.Module
         ``module``; if it is itself an ``nn.Linear``, the layer that replaces it.
 
-    Raises:
-        TypeError, ValueError: one sentence, naming the layer that does not fit; then nothing is
-            changed.
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument or a layer does not fit; the message names it, and nothing is changed.
 
-    Example:
-        >>> model = dora(nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 16)), rank=4, alpha=4.0)
-        >>> [name for name, p in model.named_parameters() if p.requires_grad][:3]
-        ['0.lora_A', '0.lora_B', '0.magnitude']
+    Examples
+    --------
+    >>> model = dora(nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 16)), rank=4, alpha=4.0)
+    >>> [name for name, p in model.named_parameters() if p.requires_grad][:3]
+    ['0.lora_A', '0.lora_B', '0.magnitude']
     """
     check_module(module)
     check_integer("rank", rank, least=1, most=65_536)

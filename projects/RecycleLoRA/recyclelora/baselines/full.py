@@ -1,4 +1,4 @@
-"""Full fine-tuning: the backbone itself learns."""
+"""Full fine-tuning of the backbone's own parameters."""
 
 import torch
 from torch import nn
@@ -7,31 +7,38 @@ from recyclelora.adapters.dependencies import parameters_in_use
 
 from .checks import check_module
 
-IMAGE_SIZE = 512  # of the pass of shapes; nothing is computed
+IMAGE_SIZE = 512  # of the pass on the meta device
 
 
 def fine_tune(module: nn.Module) -> nn.Module:
-    """Let every parameter of a backbone train that its features depend on, and freeze the others.
+    """Train the parameters of a backbone that its features depend on, and freeze the others.
 
-    The others (of DINOv2 the final norm and the mask token) would never get a gradient; frozen,
-    they make neither the optimiser nor DDP wait for one. Which they are is found by a run on the
-    meta device, so it holds for any backbone.
+    The others (of DINOv2 the final norm and the mask token) would never receive a gradient, for
+    which DDP would wait. A forward pass on the meta device finds them, for any backbone.
 
-    Args:
-        module: called with images (B, 3, H, W), it returns a tensor or features by name.
+    Parameters
+    ----------
+    module : nn.Module
+        A backbone that maps images (B, 3, H, W) to a tensor, or to a dict of features.
 
-    Returns:
+    Returns
+    -------
+    nn.Module
         ``module``, its weights and output unchanged.
 
-    Raises:
-        TypeError: ``module`` is no module.
-        ValueError: the output depends on no parameter, or ``module`` is adapted already.
+    Raises
+    ------
+    TypeError
+        If ``module`` is no module.
+    ValueError
+        If the output depends on no parameter, or ``module`` is adapted already.
 
-    Example:
-        >>> from recyclelora.backbone import dinov2_vits
-        >>> backbone = fine_tune(dinov2_vits(patch_size=16, img_size=512))
-        >>> [name for name, p in backbone.named_parameters() if not p.requires_grad]
-        ['mask_token', 'norm.weight', 'norm.bias']
+    Examples
+    --------
+    >>> from recyclelora.backbone import dinov2_vit
+    >>> backbone = fine_tune(dinov2_vit("s", patch_size=16, img_size=512))
+    >>> [name for name, p in backbone.named_parameters() if not p.requires_grad]
+    ['mask_token', 'norm.weight', 'norm.bias']
     """
     check_module(module)
     used = parameters_in_use(module, torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE, device="meta"))

@@ -21,33 +21,43 @@ class Rein(Backbone):
     .. math:: f + \sigma\,L_f\big(f + S_{2..m}\,L_T(T_i)_{2..m}\big), \quad
               S = \mathrm{softmax}(f T_i^T / \sqrt{d})
 
-    where the first token takes attention that nothing is added for, and the
-    linears L and the scale :math:`\sigma` are those of all blocks. The queries are made of the
-    tokens: each through one linear, then its maximum and mean over the blocks and its last through
-    another. They stand among the features as ``queries`` (tokens, query_dim).
+    where attention to the first token adds nothing, and all blocks share the linears L and the
+    scale :math:`\sigma`. The queries are computed from the tokens: one linear layer is applied to
+    each, and another to its maximum and mean over the blocks and its last value. They are returned
+    among the features as ``queries`` (tokens, query_dim).
 
-    As published the refinement does not begin at zero: with :math:`\sigma` = 0.001 the features
-    are nearly, not exactly, the pretrained ones. It cannot be merged into the ViT.
+    As published, the refinement does not start at zero: with :math:`\sigma` = 0.001 the features
+    are close to the pretrained ones, but not equal. It cannot be merged into the ViT.
 
-    Args:
-        module: a ViT with ``blocks``, ``embed_dim`` and ``patch_size``; it is frozen.
-        num_tokens: m, tokens of each block, and so queries.
-        rank: of their product.
-        query_dim: width of the decoder.
-        prefix_tokens: tokens before the patches (cls, registers), which are left as they are.
+    Parameters
+    ----------
+    module : nn.Module
+        A ViT with ``blocks``, ``embed_dim`` and ``patch_size``; it is frozen.
+    num_tokens : int
+        Number m of tokens of each block, and of queries.
+    rank : int
+        Rank of a block's tokens.
+    query_dim : int
+        Width of the decoder.
+    prefix_tokens : int
+        Number of tokens before the patches (cls, registers), which are not refined.
 
-    Raises:
-        TypeError: ``module`` is no ViT.
-        ValueError: a number is out of range, or ``module`` is adapted already.
+    Raises
+    ------
+    TypeError
+        If ``module`` is no ViT.
+    ValueError
+        If a number is out of range, or ``module`` is adapted already.
 
-    Example:
-        >>> from recyclelora.backbone import DinoVisionTransformer
-        >>> vit = DinoVisionTransformer(
-        ...     img_size=64, patch_size=16, embed_dim=24, depth=4, num_heads=2
-        ... )
-        >>> features = Rein(vit, num_tokens=10, rank=4, query_dim=32)(torch.zeros(1, 3, 64, 64))
-        >>> features["queries"].shape
-        torch.Size([10, 32])
+    Examples
+    --------
+    >>> from recyclelora.backbone import DinoVisionTransformer
+    >>> vit = DinoVisionTransformer(
+    ...     img_size=64, patch_size=16, embed_dim=24, depth=4, num_heads=2
+    ... )
+    >>> features = Rein(vit, num_tokens=10, rank=4, query_dim=32)(torch.zeros(1, 3, 64, 64))
+    >>> features["queries"].shape
+    torch.Size([10, 32])
     """
 
     def __init__(
@@ -77,7 +87,7 @@ class Rein(Backbone):
         bound = math.sqrt(6.0 / (3 * module.patch_size**2 + math.sqrt(dim * rank)))
         nn.init.uniform_(self.tokens_a, -bound, bound)
         nn.init.uniform_(self.tokens_b, -bound, bound)
-        # Hooks, so that any ViT will do, its weights keep their names, and a block that is
+        # With hooks any ViT can be refined, its weights keep their names, and a block that is
         # recomputed in the backward pass is refined again.
         for index, block in enumerate(module.blocks):
             block.register_forward_hook(functools.partial(self._after_block, index))
@@ -87,7 +97,7 @@ class Rein(Backbone):
         return {**self.module(images), "queries": self.queries()}
 
     def refined(self, tokens: Tensor, index: int) -> Tensor:
-        """Tokens (B, N, dim) as block ``index`` hands them on, refined."""
+        """Refine the output (B, N, dim) of block ``index``."""
         prefix, patches = tokens[:, : self.prefix_tokens], tokens[:, self.prefix_tokens :]
         learned = self.tokens_a[index] @ self.tokens_b[index]
         similarity = patches @ learned.T / math.sqrt(learned.shape[1])
@@ -98,7 +108,7 @@ class Rein(Backbone):
     def queries(self) -> Tensor:
         """Queries (num_tokens, query_dim) of the decoder."""
         each = self.token_to_query(self.tokens_a @ self.tokens_b)  # (depth, tokens, query_dim)
-        # Maximum, mean and last of one channel lie side by side, as in the published weights.
+        # Maximum, mean and last value of a channel are adjacent, as in the published weights.
         merged = torch.stack([each.amax(dim=0), each.mean(dim=0), each[-1]], dim=-1)
         return self.merge_queries(merged.flatten(1))
 
@@ -108,7 +118,7 @@ class Rein(Backbone):
         return self.module.size_divisibility
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """The pyramid of the ViT; the queries are no map and not among them."""
+        """The pyramid of the ViT, without the queries, which are no map."""
         return self.module.output_shape()
 
     def _after_block(self, index: int, block: nn.Module, inputs: tuple, tokens: Tensor) -> Tensor:

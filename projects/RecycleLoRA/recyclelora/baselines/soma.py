@@ -1,4 +1,4 @@
-"""SoMA (Yun et al., CVPR 2025): the minor singular components of the later blocks learn."""
+"""SoMA (Yun et al., CVPR 2025): training of the later blocks' minor singular components."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from .checks import check_module
 
 
 class SplitProjection(nn.Module):
-    """A fused projection as three linears of their own: (..., dim) -> (..., 3 dim), q, k, v.
+    """A fused projection split into three linears: (..., dim) -> (..., 3 dim), q, k, v.
 
     ``q``, ``k`` and ``v`` are (dim, dim), copies of the thirds of the fused weight and bias.
     """
@@ -33,33 +33,43 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def soma(module: nn.Module, rank: int = 16, first_block: int = 8) -> nn.Module:
-    """Let the ``rank`` smallest singular components of the linears in the later blocks train.
+    """Train the ``rank`` smallest singular components of the linears in the later blocks.
 
     W0 = W_res + B A with B = U sqrt(S) and A = sqrt(S) V' of the smallest singular values, so the
     scaling is 1 (alpha = rank); W_res is frozen. A fused ``attn.qkv`` is first split into three
-    linears. The biases of the adapted linears train too; all else, and every block before
-    ``first_block``, is frozen. The output stays as it was.
+    linears. The biases of the adapted linears train too. Everything else is frozen, and so is
+    every block before ``first_block``. The output does not change.
 
-    Args:
-        module: a ViT with ``blocks`` and ``embed_dim``; not adapted yet.
-        rank: of every adapter.
-        first_block: the first block that is adapted, counted from 0.
+    Parameters
+    ----------
+    module : nn.Module
+        A ViT with ``blocks`` and ``embed_dim``; not adapted yet.
+    rank : int
+        Rank of every adapter.
+    first_block : int
+        The first block that is adapted, counted from 0.
 
-    Returns:
+    Returns
+    -------
+    nn.Module
         ``module``.
 
-    Raises:
-        TypeError: ``module`` is no ViT.
-        ValueError: a number is out of range, or ``module`` is adapted already; nothing is changed.
+    Raises
+    ------
+    TypeError
+        If ``module`` is no ViT.
+    ValueError
+        If a number is out of range, or ``module`` is adapted already; nothing is changed.
 
-    Example:
-        >>> from recyclelora.backbone import DinoVisionTransformer
-        >>> vit = DinoVisionTransformer(
-        ...     img_size=64, patch_size=16, embed_dim=24, depth=4, num_heads=2
-        ... )
-        >>> vit = soma(vit, rank=2, first_block=3)
-        >>> [name for name, p in vit.named_parameters() if p.requires_grad][0]
-        'blocks.3.attn.qkv.q.lora_A_main'
+    Examples
+    --------
+    >>> from recyclelora.backbone import DinoVisionTransformer
+    >>> vit = DinoVisionTransformer(
+    ...     img_size=64, patch_size=16, embed_dim=24, depth=4, num_heads=2
+    ... )
+    >>> vit = soma(vit, rank=2, first_block=3)
+    >>> [name for name, p in vit.named_parameters() if p.requires_grad][0]
+    'blocks.3.attn.qkv.q.lora_A_main'
     """
     check_module(module, "blocks", "embed_dim")
     check_integer("rank", rank, least=1, most=module.embed_dim)

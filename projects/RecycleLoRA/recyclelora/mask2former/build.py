@@ -50,16 +50,28 @@ def build_segmentor(
     head_seed: int | None = None,
     **meta_arch,
 ) -> MaskFormer:
-    """`MaskFormer` with the paper's head and losses on any Detectron2 backbone with res2..res5.
+    """Build `MaskFormer` with the paper's head and losses on a Detectron2 backbone with res2..res5.
 
-    One width for both decoders; the loss weights are also the matcher's; `dropout` is the pixel
-    decoder's. `learned_queries=False` takes the queries from the backbone, as Rein gives them.
-    `meta_arch` are arguments of `MaskFormer`, such as `pixel_mean`. With a `head_seed` the head's
-    initial weights depend on it alone, not on what was drawn for the backbone; None draws them from
-    torch's global generator.
+    The defaults are the paper's sizes.
+
+    Parameters
+    ----------
+    hidden_dim : int
+        Width of both decoders.
+    dropout : float
+        Dropout of the pixel decoder.
+    class_weight, mask_weight, dice_weight : float
+        Weights of the losses, and of the matcher's costs.
+    learned_queries : bool
+        False if the backbone has "queries" among its features, as Rein's has.
+    head_seed : int or None
+        With a seed the initial weights of the head depend on it alone. None draws them from torch's
+        global generator.
+    **meta_arch
+        Arguments of `MaskFormer`, such as `pixel_mean`.
     """
     shape = _output_shape(backbone)
-    with _drawn_by(head_seed):
+    with _seeded(head_seed):
         pixel_decoder = MSDeformAttnPixelDecoder(
             shape,
             transformer_dropout=dropout,
@@ -96,8 +108,8 @@ def build_segmentor(
 
 
 @contextmanager
-def _drawn_by(seed: int | None) -> Iterator[None]:
-    """Random numbers of the CPU by this seed, and afterwards as if none had been drawn."""
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Seed torch's CPU generator, and restore its state afterwards."""
     if seed is None:
         yield
         return

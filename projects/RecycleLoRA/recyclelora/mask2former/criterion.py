@@ -18,14 +18,20 @@ Indices = Sequence[tuple[Tensor, Tensor]]
 class SetCriterion(nn.Module):
     """Cross-entropy of classes, and cross-entropy and dice loss of masks at sampled points.
 
-    Args:
-        num_classes: classes without the no-object class.
-        matcher: assigns predictions to targets, see `HungarianMatcher`.
-        weight_dict: weight by loss name, see `loss_weights`; applied by the meta-architecture.
-        eos_coef: weight of the no-object class; the paper has 0.1.
-        losses: which of "labels" and "masks" to compute.
-        num_points, oversample_ratio, importance_sample_ratio: the points of the mask losses; the
-            paper has 12,544, 3.0, 0.75.
+    Parameters
+    ----------
+    num_classes : int
+        Classes without the no-object class.
+    matcher : nn.Module
+        Assigns predictions to targets, see `HungarianMatcher`.
+    weight_dict : Mapping[str, float]
+        Weight by loss name, see `loss_weights`; applied by the meta-architecture.
+    eos_coef : float
+        Weight of the no-object class; the paper has 0.1.
+    losses : Sequence[str]
+        Which of "labels" and "masks" to compute.
+    num_points, oversample_ratio, importance_sample_ratio : int, float
+        The points of the mask losses; the paper has 12,544, 3.0, 0.75.
     """
 
     def __init__(
@@ -64,21 +70,29 @@ class SetCriterion(nn.Module):
         self.register_buffer("empty_weight", empty_weight)
 
     def forward(self, outputs: dict, targets: Sequence[dict]) -> dict[str, Tensor]:
-        """
-        Args:
-            outputs: "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits, and
-                optionally "aux_outputs", a list of the same.
-            targets: per image "labels" (K,) int64 and "masks" (K, H', W'), all of one size.
-                Optionally "seed": then the image's random points depend on it alone; otherwise
-                they come from torch's global generator in the published code's order.
+        """The losses of all predictions, unweighted.
 
-        Returns:
-            Unweighted "loss_ce", "loss_mask", "loss_dice", and the same with suffix _i of the
-            i-th auxiliary output. Averaging the ranks' gradients (as DDP does) gives the gradient
-            of the whole batch in one process.
+        Parameters
+        ----------
+        outputs : dict
+            "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits, and optionally
+            "aux_outputs", a list of the same.
+        targets : Sequence[dict]
+            Per image "labels" (K,) int64 and "masks" (K, H', W'), all of one size. Optionally
+            "seed": then the image's random points depend on it alone; otherwise they come from
+            torch's global generator in the published code's order.
 
-        Raises:
-            FloatingPointError: predictions that are not finite, in every process if in one.
+        Returns
+        -------
+        dict[str, Tensor]
+            Unweighted "loss_ce", "loss_mask", "loss_dice", and the same with suffix _i of the i-th
+            auxiliary output. Averaging the ranks' gradients (as DDP does) gives the gradient of the
+            whole batch in one process.
+
+        Raises
+        ------
+        FloatingPointError
+            If predictions are not finite; in all processes if in one of them.
         """
         generators = image_generators(targets, outputs["pred_masks"].device)
         num_masks = outputs["pred_masks"].new_tensor(
@@ -110,7 +124,7 @@ class SetCriterion(nn.Module):
     ) -> None:
         """Raise in all processes if the predictions of one are not finite.
 
-        The matcher alone would raise in that one, and leave the others waiting for its sums.
+        The matcher alone would raise in that process only, and the others would wait for its sums.
         """
         broken = [
             prediction
@@ -130,8 +144,8 @@ class SetCriterion(nn.Module):
         """Cross-entropy of all queries, the unmatched ones against no-object, as weighted mean.
 
         Deviation: the sum of weights is averaged over ranks. The published code divides each
-        rank's loss by its own sum, so that N processes train something else than one with the
-        whole batch. In one process the two are the same.
+        rank's loss by its own sum, so N processes do not train what one process with the whole
+        batch trains. In one process the two are the same.
         """
         logits = outputs["pred_logits"].float()
         classes = logits.new_full(logits.shape[:2], self.num_classes, dtype=torch.int64)

@@ -13,18 +13,28 @@ from .pixel_decoder import by_stride
 class MaskFormerHead(nn.Module):
     """Backbone features -> class and mask predictions.
 
-    Args:
-        input_shape: the backbone's `output_shape()`, or `{"channels": ..., "stride": ...}` each.
-        num_classes: classes without the no-object class.
-        pixel_decoder: e.g. `MSDeformAttnPixelDecoder`.
-        loss_weight: 1.0; losses are weighted by the criterion's `weight_dict`.
-        ignore_value: label of pixels that belong to no class. Deviation: 255, where the published
-            class has -1 (and its configurations 255).
-        transformer_predictor: e.g. `MultiScaleMaskedTransformerDecoder`.
-        transformer_in_feature: "multi_scale_pixel_decoder", the only one that decoder can read.
+    Parameters
+    ----------
+    input_shape : Mapping[str, ShapeSpec | Mapping[str, int]]
+        The backbone's `output_shape()`, or `{"channels": ..., "stride": ...}` each.
+    num_classes : int
+        Classes without the no-object class.
+    pixel_decoder : nn.Module
+        For example `MSDeformAttnPixelDecoder`.
+    loss_weight : float
+        1.0; losses are weighted by the criterion's `weight_dict`.
+    ignore_value : int
+        Label of pixels that belong to no class. Deviation: 255, where the published class has -1
+        (and its configurations 255).
+    transformer_predictor : nn.Module
+        For example `MultiScaleMaskedTransformerDecoder`.
+    transformer_in_feature : str
+        "multi_scale_pixel_decoder" is the only one that the decoder can read.
 
-    Raises:
-        NotImplementedError: another `loss_weight` or `transformer_in_feature`.
+    Raises
+    ------
+    NotImplementedError
+        For another `loss_weight` or `transformer_in_feature`.
     """
 
     def __init__(

@@ -15,6 +15,8 @@ def semantic_inference(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
 
     (Q, num_classes + 1), (Q, H, W) -> (num_classes, H, W) scores, float32 under autocast too.
 
+    Examples
+    --------
     >>> semantic_inference(torch.zeros(5, 4), torch.zeros(5, 2, 2)).shape
     torch.Size([3, 2, 2])
     """

@@ -50,6 +50,8 @@ def loss_weights(
 
     `aux_layers` is the decoder's number of layers (0: no deep supervision).
 
+    Examples
+    --------
     >>> sorted(loss_weights(aux_layers=1))
     ['loss_ce', 'loss_ce_0', 'loss_dice', 'loss_dice_0', 'loss_mask', 'loss_mask_0']
     """

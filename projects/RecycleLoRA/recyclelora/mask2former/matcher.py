@@ -21,9 +21,12 @@ class HungarianMatcher(nn.Module):
     the masks compared at `num_points` random points shared by all pairs of an image. Everything
     is computed in float32, under autocast too.
 
-    Args:
-        cost_class, cost_mask, cost_dice: weights of the costs; the paper has 2, 5, 5.
-        num_points: the paper has 12,544 (112 x 112).
+    Parameters
+    ----------
+    cost_class, cost_mask, cost_dice : float
+        Weights of the costs; the paper has 2, 5, 5.
+    num_points : int
+        Number of points; the paper has 12,544 (112 x 112).
     """
 
     def __init__(
@@ -51,19 +54,28 @@ class HungarianMatcher(nn.Module):
         targets: Sequence[dict],
         generators: Sequence[torch.Generator | None] | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
-        """
-        Args:
-            outputs: "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits.
-            targets: per image "labels" (K,) int64 and "masks" (K, H', W'); optionally "seed",
-                and "file_name" for error messages.
-            generators: those of the images; made from the seeds unless given.
+        """Match the predictions of each image to its targets.
 
-        Returns:
+        Parameters
+        ----------
+        outputs : dict[str, Tensor]
+            "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits.
+        targets : Sequence[dict]
+            Per image "labels" (K,) int64 and "masks" (K, H', W'); optionally "seed", and
+            "file_name" for error messages.
+        generators : Sequence[torch.Generator | None] | None
+            One per image; by default made from the seeds.
+
+        Returns
+        -------
+        list[tuple[Tensor, Tensor]]
             Per image the matched predictions, ascending, and their targets, int64 on the CPU.
 
-        Raises:
-            FloatingPointError: a cost is NaN or infinite; names the image, its file where the
-                target has it, and the iteration inside a detectron2 training loop.
+        Raises
+        ------
+        FloatingPointError
+            If a cost is NaN or infinite. The message names the image, its file if the target has
+            it, and the iteration of a detectron2 training loop.
         """
         logits, masks = outputs["pred_logits"], outputs["pred_masks"]
         if generators is None:

@@ -16,21 +16,32 @@ from .targets import padded_target, targets_from_instances, targets_from_sem_seg
 class MaskFormer(nn.Module):
     """Backbone, head and loss (Cheng et al., Mask2Former).
 
-    Args:
-        backbone: a Detectron2 `Backbone`.
-        sem_seg_head: see `MaskFormerHead`.
-        criterion: see `SetCriterion`.
-        size_divisibility: batches are padded to a multiple of it; -1: what the backbone needs.
-        sem_seg_postprocess_before_inference: resize the masks instead of the class scores to the
-            output's size; exact where they overlap, slower, and needs more memory.
-        pixel_mean, pixel_std: per channel, in 0..255, RGB.
-        metadata: of the data set, kept as an attribute.
-        num_queries, object_mask_threshold, overlap_threshold, test_topk_per_image: accepted as in
-            the published class, whose panoptic and instance inference alone read them.
-        semantic_on, panoptic_on, instance_on: semantic inference is the one supported.
+    Parameters
+    ----------
+    backbone : nn.Module
+        A Detectron2 `Backbone`.
+    sem_seg_head : nn.Module
+        See `MaskFormerHead`.
+    criterion : nn.Module
+        See `SetCriterion`.
+    size_divisibility : int
+        Batches are padded to a multiple of it; -1 stands for that of the backbone.
+    sem_seg_postprocess_before_inference : bool
+        Resize the masks instead of the class scores to the output's size; exact where they overlap,
+        slower, and needs more memory.
+    pixel_mean, pixel_std : Sequence[float]
+        Per channel, in 0..255, RGB.
+    metadata : object
+        Metadata of the dataset, kept as an attribute.
+    num_queries, object_mask_threshold, overlap_threshold, test_topk_per_image : optional
+        Accepted and ignored; the published class uses them in panoptic and instance inference.
+    semantic_on, panoptic_on, instance_on : bool
+        Only semantic inference is supported.
 
-    Raises:
-        NotImplementedError: any other choice of the three.
+    Raises
+    ------
+    NotImplementedError
+        If `semantic_on` is False, or one of the other two is True.
     """
 
     def __init__(
@@ -74,20 +85,28 @@ class MaskFormer(nn.Module):
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: Sequence[dict]) -> dict[str, Tensor] | list[dict]:
-        """
-        Args:
-            batched_inputs: per image "image" (3, H, W), RGB 0..255. For training "sem_seg"
-                (H, W), class ids with the head's `ignore_value` (255), or "instances"
-                with gt_classes and gt_masks; optionally "seed" (see `SetCriterion`) and
-                "file_name". For inference optionally "height" and "width" of the output.
+        """Losses in training, class scores otherwise.
 
-        Returns:
+        Parameters
+        ----------
+        batched_inputs : Sequence[dict]
+            Per image "image" (3, H, W), RGB 0..255. For training "sem_seg" (H, W), class ids with
+            the head's `ignore_value` (255), or "instances" with gt_classes and gt_masks; optionally
+            "seed" (see `SetCriterion`) and "file_name". For inference optionally "height" and
+            "width" of the output.
+
+        Returns
+        -------
+        dict[str, Tensor] | list[dict]
             In training the weighted losses by name, those in the criterion's `weight_dict`.
             Otherwise per image {"sem_seg": (num_classes, height, width)} scores.
 
-        Raises:
-            ValueError: an image or label of the wrong shape, or an unknown class id.
-            FloatingPointError: predictions that are not finite (`HungarianMatcher`).
+        Raises
+        ------
+        ValueError
+            If an image or label has the wrong shape, or a class id is unknown.
+        FloatingPointError
+            If predictions are not finite, see `HungarianMatcher`.
         """
         images = [self._normalised(x["image"], _name(i, x)) for i, x in enumerate(batched_inputs)]
         batch = ImageList.from_tensors(images, self.size_divisibility)
@@ -115,7 +134,7 @@ class MaskFormer(nn.Module):
         return self.sem_seg_head(self.backbone(batch.tensor))
 
     def _sem_seg(self, batch: ImageList, sizes: Sequence[tuple[int, int]]):
-        """Yields the scores of one image at a time: full-size masks are what needs the memory."""
+        """Yield the scores of one image at a time, because full-size masks need much memory."""
         outputs = self._predict(batch)
         padded = tuple(batch.tensor.shape[-2:])
         for logits, masks, image_size, (h, w) in zip(

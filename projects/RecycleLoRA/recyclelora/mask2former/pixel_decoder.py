@@ -19,8 +19,10 @@ NUM_SCALES = 3  # the transformer decoder reads three scales
 
 
 def by_stride(input_shape: Mapping[str, ShapeSpec | Mapping[str, int]]) -> dict[str, ShapeSpec]:
-    """`Backbone.output_shape()`, finest first. A plain `{"channels": c, "stride": s}` will do too.
+    """Sort `Backbone.output_shape()` by stride; `{"channels": c, "stride": s}` is accepted too.
 
+    Examples
+    --------
     >>> list(by_stride({"res3": {"channels": 8, "stride": 8}, "res2": ShapeSpec(4, stride=4)}))
     ['res2', 'res3']
     """
@@ -88,7 +90,7 @@ class DeformableEncoder(nn.Module):
         self.encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
         self.level_embed = nn.Parameter(torch.empty(n_levels, d_model))
         nn.init.normal_(self.level_embed)
-        self.position = PositionEmbeddingSine(d_model // 2, normalize=True)
+        self.position = PositionEmbeddingSine(d_model // 2)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps (N, d_model, H_l, W_l) -> maps of the same shapes."""
@@ -120,15 +122,24 @@ def _pixel_centres(h: int, w: int, device: torch.device) -> Tensor:
 class MSDeformAttnPixelDecoder(nn.Module):
     """Multi-scale deformable attention pixel decoder (Cheng et al., Mask2Former, section 3.2.2).
 
-    Args:
-        input_shape: the backbone's `output_shape()`, or `{"channels": ..., "stride": ...}` each.
-        transformer_dropout, transformer_nheads, transformer_dim_feedforward,
-            transformer_enc_layers: the deformable encoder; the paper has 0.0, 8, 1024, 6.
-        conv_dim: channels of every map inside, a multiple of 32 (GroupNorm).
-        mask_dim: channels of the mask features.
-        norm: norm of the FPN's convolutions, as detectron2's `get_norm` takes it; "" for none.
-        transformer_in_features: which maps the encoder reads.
-        common_stride: stride of the mask features; finer maps than the encoder's join by an FPN.
+    Parameters
+    ----------
+    input_shape : Mapping[str, ShapeSpec | Mapping[str, int]]
+        The backbone's `output_shape()`, or `{"channels": ..., "stride": ...}` each.
+    transformer_dropout : float
+        Dropout of the deformable encoder; the paper has 0.0.
+    transformer_nheads, transformer_dim_feedforward, transformer_enc_layers : int
+        Sizes of the deformable encoder; the paper has 8, 1024, 6.
+    conv_dim : int
+        Channels of every map inside, a multiple of 32 (GroupNorm).
+    mask_dim : int
+        Channels of the mask features.
+    norm : str | Callable | None
+        Norm of the FPN's convolutions, as detectron2's `get_norm` takes it; "" for none.
+    transformer_in_features : Sequence[str]
+        Names of the maps that the encoder reads.
+    common_stride : int
+        Stride of the mask features; finer maps than the encoder's join by an FPN.
     """
 
     def __init__(
@@ -190,7 +201,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         """Maps (N, C, H, W) by name -> mask features (N, mask_dim, H/4, W/4), the encoder's
         coarsest map, and the three coarsest maps (N, conv_dim, ...), stride 32 first.
 
-        Runs in float32 under autocast too: the sampling positions need it.
+        Computed in float32 under autocast too: the sampling positions need that precision.
         """
         device_type = features[self.in_features[0]].device.type
         with torch.amp.autocast(device_type, enabled=False):

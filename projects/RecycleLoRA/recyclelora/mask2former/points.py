@@ -10,13 +10,20 @@ from torch.nn import functional as F
 def point_sample(maps: Tensor, coords: Tensor) -> Tensor:
     """Bilinear values of maps at points; beyond the edge the maps are zero.
 
-    Args:
-        maps: (N, C, H, W).
-        coords: (N, P, 2) as (x, y), 0..1 from edge to edge of the map.
+    Parameters
+    ----------
+    maps : Tensor
+        (N, C, H, W).
+    coords : Tensor
+        (N, P, 2) as (x, y), 0..1 from edge to edge of the map.
 
-    Returns:
+    Returns
+    -------
+    Tensor
         (N, C, P).
 
+    Examples
+    --------
     >>> point_sample(torch.ones(1, 3, 4, 4), torch.full((1, 5, 2), 0.5)).shape
     torch.Size([1, 3, 5])
     """
@@ -32,8 +39,10 @@ def image_generators(
     An image's random points then depend on its own seed alone, so the loss of an image is the
     same however the batch is split over ranks.
 
-    Raises:
-        ValueError: some targets have a "seed" and others not.
+    Raises
+    ------
+    ValueError
+        If some targets have a "seed" and others do not.
     """
     seeds = [target.get("seed") for target in targets]
     if all(seed is None for seed in seeds):
@@ -76,12 +85,18 @@ def uncertain_points(
     Of `num_points * oversample_ratio` uniform points those `num_points * importance_sample_ratio`
     with the smallest |logit| are kept; the rest of `num_points` are drawn anew.
 
-    Args:
-        logits: (N, H, W), mask logits, those of image 0 first.
-        counts: how many of the N masks belong to each image.
-        generators: one per image, from `image_generators`.
+    Parameters
+    ----------
+    logits : Tensor
+        (N, H, W), mask logits, those of image 0 first.
+    counts : Sequence[int]
+        How many of the N masks belong to each image.
+    generators : Sequence[torch.Generator | None]
+        One per image, from `image_generators`.
 
-    Returns:
+    Returns
+    -------
+    Tensor
         (N, num_points, 2) as (x, y) in 0..1.
     """
     num_uncertain = int(importance_sample_ratio * num_points)

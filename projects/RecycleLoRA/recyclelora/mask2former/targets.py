@@ -11,9 +11,13 @@ def targets_from_sem_seg(sem_seg: Tensor, num_classes: int, ignore_value: int, n
 
     An image whose pixels are all ignored gives K = 0.
 
-    Raises:
-        ValueError: an id is neither below `num_classes` nor `ignore_value`; `name` says where.
+    Raises
+    ------
+    ValueError
+        If an id is neither below `num_classes` nor `ignore_value`; the message begins with `name`.
 
+    Examples
+    --------
     >>> targets_from_sem_seg(torch.tensor([[3, 255], [3, 0]]), 19, 255, "a.png")["labels"]
     tensor([0, 3])
     """

@@ -18,8 +18,8 @@ from .position_encoding import PositionEmbeddingSine
 class MultiHeadAttention(nn.Module):
     """softmax(M + Q K' / sqrt(d)) V with `nn.MultiheadAttention`'s parameters, batch first.
 
-    Its own class because `nn.MultiheadAttention` wants the mask copied for every head, and
-    averages weights that nobody reads.
+    It replaces `nn.MultiheadAttention`, which needs the mask copied for every head, and averages
+    attention weights that are not used here.
     """
 
     def __init__(self, d_model: int, n_heads: int):
@@ -121,27 +121,37 @@ def _check_supported(mask_classification: bool, pre_norm: bool) -> None:
 
 
 class MultiScaleMaskedTransformerDecoder(nn.Module):
-    """Learned queries read the three scales in turn, each inside the mask it last predicted.
+    """Queries attend to the three scales in turn, each inside the mask it predicted last.
 
-    Every layer is cross-attention, self-attention, feed-forward, with norms after each; a
-    prediction is made from the queries before the first layer and after every layer.
+    A layer consists of cross-attention, self-attention and feed-forward, each followed by a norm.
+    Predictions are made from the queries before the first layer and after every layer.
 
-    Args:
-        in_channels: channels of the three maps.
-        mask_classification: True; per-pixel classification is not supported.
-        num_classes: classes without the no-object class, which is the last logit.
-        hidden_dim, nheads, dim_feedforward, dec_layers, num_queries: the paper has 256, 8, 2048,
-            9, 100. `dec_layers` counts the layers built: the published configuration's
-            DEC_LAYERS counts predictions, one more.
-        pre_norm: False; norms before the layers are not supported.
-        mask_dim: channels of the mask features.
-        enforce_input_project: project the maps even where they are `hidden_dim` wide.
-        learned_queries: the queries are parameters of the decoder, as published. If False they are
-            given to `forward`: as they are, the queries' positions, and through one linear layer
-            their features (Rein's decoder).
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the three maps.
+    mask_classification : bool
+        True; per-pixel classification is not supported.
+    num_classes : int
+        Classes without the no-object class, which is the last logit.
+    hidden_dim, nheads, dim_feedforward, dec_layers, num_queries : int
+        The paper has 256, 8, 2048, 9, 100. `dec_layers` counts the layers built: the published
+        configuration's DEC_LAYERS counts predictions, one more.
+    pre_norm : bool
+        False; norms before the layers are not supported.
+    mask_dim : int
+        Channels of the mask features.
+    enforce_input_project : bool
+        Project the maps even where they are `hidden_dim` wide.
+    learned_queries : bool
+        Whether the queries are parameters of the decoder, as published. If False they are an
+        argument of `forward`: unchanged they are the queries' positions, after one linear layer
+        their features (Rein's decoder).
 
-    Raises:
-        NotImplementedError: for the two unsupported choices.
+    Raises
+    ------
+    NotImplementedError
+        If `mask_classification` is False or `pre_norm` is True.
     """
 
     def __init__(
@@ -173,7 +183,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
                 f"hidden_dim: expected an even multiple of nheads, got {hidden_dim} and {nheads}."
             )
         self.num_queries = num_queries
-        self.pe_layer = PositionEmbeddingSine(hidden_dim // 2, normalize=True)
+        self.pe_layer = PositionEmbeddingSine(hidden_dim // 2)
         self.transformer_self_attention_layers = nn.ModuleList(
             SelfAttentionLayer(hidden_dim, nheads) for _ in range(dec_layers)
         )
@@ -208,14 +218,22 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         mask: Tensor | None = None,
         queries: Tensor | None = None,
     ) -> dict[str, Tensor | list[dict[str, Tensor]]]:
-        """
-        Args:
-            x: three maps (N, in_channels, H_l, W_l), stride 32 first.
-            mask_features: (N, mask_dim, H, W).
-            mask: padding; not looked at, as in the published code.
-            queries: (Q, hidden_dim), only for a decoder that does not learn its own.
+        """Predict classes and masks from the queries.
 
-        Returns:
+        Parameters
+        ----------
+        x : Sequence[Tensor]
+            Three maps (N, in_channels, H_l, W_l), stride 32 first.
+        mask_features : Tensor
+            (N, mask_dim, H, W).
+        mask : Tensor | None
+            Padding; ignored, as in the published code.
+        queries : Tensor | None
+            (Q, hidden_dim), only for a decoder that does not learn its own.
+
+        Returns
+        -------
+        dict[str, Tensor | list[dict[str, Tensor]]]
             "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits, and
             "aux_outputs", the same two of every earlier prediction.
         """
@@ -243,7 +261,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         )
         for i, (cross_attention, self_attention, ffn) in enumerate(layers):
             level = i % NUM_SCALES
-            # A query whose mask is empty at this scale reads everything.
+            # A query whose mask is empty at this scale attends to all positions.
             allowed = ~blocked | blocked.all(dim=-1, keepdim=True)
             queries = cross_attention(
                 queries, query_position, memory[level], position[level], allowed

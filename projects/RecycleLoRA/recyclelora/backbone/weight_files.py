@@ -1,4 +1,4 @@
-"""Tensors out of checkpoint files, whatever their format, without running code from them."""
+"""Tensors of checkpoint files in several formats, without running code from the files."""
 
 from pathlib import Path
 
@@ -6,19 +6,22 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from recyclelora.common.state_dicts import join_names
 from recyclelora.common.tensor_file import read_tensor_file
 
 from .onnx_file import read_onnx
 
 
-def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
-    """Name -> tensor of a ``.pth``, safetensors or ONNX file, told apart by their content.
+def read_weight_file(path: str | Path) -> dict[str, torch.Tensor]:
+    """Name -> tensor of a ``.pth``, safetensors or ONNX file, recognised by their content.
 
     PyTorch files are read with ``weights_only=True``; a state dict kept under "state_dict",
     "model", "module" or "teacher" is taken out of its wrapping.
 
-    Raises:
-        FileNotFoundError, ValueError: one sentence that says what the file is instead.
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it is not in one of these formats.
     """
     path = Path(path)
     if not path.is_file():
@@ -29,7 +32,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` for it")
     if head.lstrip().startswith(b"<"):
         raise ValueError(f"{path} is a web page, not weights: download the file itself")
-    # First safetensors: its file begins with a length, which may look like another format's mark.
+    # safetensors first: its files begin with a length, which may equal another format's signature.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
         tensors = _read_safetensors(path)
     elif head.startswith((b"PK\x03\x04", b"\x80")):
@@ -60,7 +63,7 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     ]
     if other:
         raise ValueError(
-            f"{path} holds no plain state dict: {some_of(other)} are no named tensors; "
+            f"{path} holds no plain state dict: {join_names(other)} are no named tensors; "
             f"save only the state dict, alone or as 'state_dict', 'model' or 'teacher'"
         )
     return content
@@ -72,9 +75,3 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     except SafetensorError as error:
         reason = str(error)[:200]
         raise ValueError(f"{path} is a damaged or cut off safetensors file ({reason})") from error
-
-
-def some_of(names: list[str], limit: int = 6) -> str:
-    """The first few of a long list of names."""
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest
