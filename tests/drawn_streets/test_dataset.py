@@ -30,6 +30,7 @@ def test_write_streets_files_equal_draw_street(tmp_path):
     assert np.array_equal(np.asarray(Image.open(root / "images/000001.png")), image)
     assert np.array_equal(np.asarray(Image.open(root / "labels/000001.png")), label)
     about = json.loads((root / "dataset.json").read_text())
+    assert about["generator"] == "recyclelora.data.streets"  # existing datasets resume
     assert about["domain"] == "fog" and about["count"] == 2 and about["complete"]
     assert sum(about["pixel_share"].values()) == pytest.approx(1, abs=1e-4)
 

@@ -115,8 +115,8 @@ def _add_traffic_lights(scene: Scene, rng: np.random.Generator) -> None:
         tall = bool(rng.random() < 0.3)
         for side in street.sides:
             x = side.sign * (street.half_width + 0.5)
-            ours = side.sign == street.driving_side
-            kind = "gantry" if tall and ours else "lights"
+            own_direction = side.sign == street.driving_side
+            kind = "gantry" if tall and own_direction else "lights"
             height = 5.6 if kind == "gantry" else rng.uniform(2.9, 3.6)
             _add_post(
                 scene,
@@ -126,7 +126,7 @@ def _add_traffic_lights(scene: Scene, rng: np.random.Generator) -> None:
                     stop - 3.0,
                     -side.sign,
                     height,
-                    np.pi if ours else rng.choice((0.0, np.pi)),
+                    np.pi if own_direction else rng.choice((0.0, np.pi)),
                     state=state,
                 ),
             )
