@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the tables of README.md and projects/DrawnStreets/README.md anew from the JSON of runs under results/.
+"""Update the tables of README.md and projects/DrawnStreets/README.md from results/*.json.
 
 python tools/update_readme.py           rewrite them
 python tools/update_readme.py --check   exit 1 if one is not what the JSON says
