@@ -14,6 +14,7 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 try:
     import torch
@@ -125,6 +126,21 @@ def run_path() -> list[str]:
     return [f"{root}/{folder}" for root in ("$ORIGIN/..", PACKAGES) for folder in folders]
 
 
+class BuildWithConfigs(build_py):
+    """Adds configs/ to a wheel as recyclelora/configs, where recyclelora.config looks for it."""
+
+    def run(self) -> None:
+        """Build the packages, then copy the configs."""
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(
+                ROOT / "configs",
+                Path(self.build_lib, "recyclelora", "configs"),
+                ignore=shutil.ignore_patterns("__pycache__"),
+                dirs_exist_ok=True,
+            )
+
+
 def main() -> None:
     """Say what is built, then build it: all of csrc/, but csrc/cuda only where CUDA is."""
     home, version = find_cuda()
@@ -164,7 +180,7 @@ def main() -> None:
         library.include_dirs += cuda_headers_of_torch(home)
     setup(
         ext_modules=[library],
-        cmdclass={"build_ext": cpp_extension.BuildExtension},
+        cmdclass={"build_ext": cpp_extension.BuildExtension, "build_py": BuildWithConfigs},
         options={"bdist_wheel": {"py_limited_api": "cp310"}},
     )
 

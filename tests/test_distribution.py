@@ -63,6 +63,8 @@ def test_wheel_holds_the_library_types_and_package_data(built):
         "recyclelora/include/recyclelora/rrqr.h",
         "recyclelora/cmake/RecycleLoRAConfig.cmake",
         "recyclelora/reproduce/published.json",
+        "recyclelora/configs/demo.py",
+        "recyclelora/configs/common/train.py",
         "drawn_streets/py.typed",
     }
     assert expected <= names
@@ -76,6 +78,29 @@ def test_sdist_holds_the_sources_of_the_library(built):
         names = {name.partition("/")[2] for name in archive.getnames()}
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.*")}
     assert sources <= names
+
+
+@pytest.mark.slow
+def test_wheel_with_detectron2_gives_shipped_configs(built, tmp_path):
+    (wheel,) = built.glob("*.whl")
+    installed = tmp_path / "installed"
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(installed)]
+    subprocess.run([sys.executable, *install, str(wheel)], check=True)
+    code = (
+        "import recyclelora; from recyclelora.config import config_names, get_config;"
+        "print(recyclelora.__file__, len(config_names()), get_config('demo').train.max_iter)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    file, count, iterations = done.stdout.split()
+    assert file.startswith(str(installed)) and int(iterations) > 0
+    assert int(count) == len(list((ROOT / "configs").glob("*.py")))
 
 
 @pytest.mark.slow

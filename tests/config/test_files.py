@@ -1,0 +1,78 @@
+"""Shipped configs by name, configs of one's own in any folder, and what is refused."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from recyclelora.config import config_names, get_config
+from recyclelora.config.files import read_config
+from recyclelora.engine.train import load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+OWN = """
+from recyclelora.config import get_config
+
+cfg = get_config("demo")
+train, model, optimizer = cfg.train, cfg.model, cfg.optimizer
+schedule, dataloader, evaluation = cfg.schedule, cfg.dataloader, cfg.evaluation
+train.update(output_dir="output/mine", max_iter=7, seed=3)
+"""
+
+
+def load(file, *overrides):
+    return load_config(Namespace(config_file=str(file), opts=list(overrides)))
+
+
+def test_config_names_are_the_files_of_the_folder():
+    assert config_names() == sorted(path.stem for path in CONFIGS.glob("*.py"))
+
+
+def test_get_config_equals_the_config_file():
+    assert get_config("demo") == read_config(str(CONFIGS / "demo.py"))
+
+
+def test_get_config_changed_copy_leaves_the_next_unchanged():
+    first = get_config("demo")
+    before = OmegaConf.to_yaml(first.train)
+    first.train.max_iter = 1
+    first.optimizer.params.rules.clear()
+    second = get_config("demo")
+    assert OmegaConf.to_yaml(second.train) == before and second.optimizer.params.rules
+
+
+def test_get_config_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="got 'streets_to_reel': the nearest are streets_to_real"):
+        get_config("streets_to_reel")
+
+
+def test_read_config_accepts_a_shipped_name_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load("demo", "train.seed=5").train.seed == 5
+
+
+def test_read_config_existing_file_takes_precedence_over_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("demo").write_text("not a config")
+    with pytest.raises(ValueError, match=r"a config is a Python file \(\.py\), got demo"):
+        read_config("demo")
+
+
+def test_own_config_elsewhere_resolves_across_sections(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    cfg = load(file, "train.max_iter=9", f"dataloader.streets={tmp_path}", "optimizer.lr=1e-3")
+    assert cfg.dataloader.train.seed == 3
+    assert cfg.schedule.iterations == 9
+    assert cfg.optimizer.params.lr == 1e-3
+    assert cfg.dataloader.train.dataset[0].images == f"{tmp_path}/day/images"
+
+
+def test_relative_import_beyond_the_folder_names_get_config(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from .common.train import train\n")
+    with pytest.raises(
+        ValueError, match=r"'\.common\.train' reaches only files beside"
+    ):
+        read_config(str(file))
