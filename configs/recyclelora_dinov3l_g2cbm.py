@@ -10,6 +10,7 @@ train.output_dir = "output/recyclelora_dinov3l_g2cbm"
 model.backbone.module.module = L(timm_vit)(
     name="vit_large_patch16_dinov3.lvd1689m",
     img_size=512,
+    checkpointing="${train.checkpointing}",
     **presets.VIT_L,
     out_indices=[7, 11, 15, 23],
 )

@@ -5,5 +5,10 @@ from detectron2.config import LazyCall as L
 from recyclelora.backbone import Eva02VisionTransformer, presets
 
 eva02_l = L(Eva02VisionTransformer)(
-    img_size=512, patch_size=16, **presets.VIT_L, mlp_ratio=8 / 3, out_indices=[7, 11, 15, 23]
+    img_size=512,
+    patch_size=16,
+    checkpointing="${train.checkpointing}",
+    **presets.VIT_L,
+    mlp_ratio=8 / 3,
+    out_indices=[7, 11, 15, 23],
 )

@@ -6,6 +6,7 @@ train = dict(
     max_iter=40_000,
     device="auto",  # auto, cpu or cuda
     amp=dict(dtype="float32"),  # float32 (as published), bfloat16, float16, auto
+    checkpointing=False,  # recompute the backbone's blocks in the backward pass: less memory
     accumulate=1,  # split every batch into that many parts
     # Evaluate an average of the weights: its decay, as 0.999, or dict(decay=0.999, start=2_000).
     ema=None,

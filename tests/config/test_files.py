@@ -76,3 +76,20 @@ def test_relative_import_beyond_the_folder_names_get_config(tmp_path):
         ValueError, match=r"'\.common\.train' reaches only files beside"
     ):
         read_config(str(file))
+
+
+def values_of(key: str, node: object) -> list[object]:
+    """The values that a nest of dictionaries and lists holds under this key."""
+    if isinstance(node, list):
+        return [value for item in node for value in values_of(key, item)]
+    if not isinstance(node, dict):
+        return []
+    inner = [value for item in node.values() for value in values_of(key, item)]
+    return [*inner, *([node[key]] if key in node else [])]
+
+
+@pytest.mark.parametrize("name", config_names())
+@pytest.mark.parametrize("wanted", [False, True])
+def test_checkpointing_key_reaches_the_backbone_of(name, wanted):
+    cfg = load(name, f"train.checkpointing={wanted}")
+    assert values_of("checkpointing", OmegaConf.to_container(cfg.model, resolve=True)) == [wanted]

@@ -17,7 +17,7 @@ from recyclelora.engine.launch import launch_processes
 from recyclelora.engine.run import train
 
 TINY = Path(__file__).with_name("tiny_config.py")
-RECOMPUTE = "model.backbone.module.module.checkpointing=true"
+RECOMPUTE = "train.checkpointing=true"
 KINDS = {
     "adapters": [],
     "main": ["model.backbone.r_sub=0"],

@@ -24,6 +24,7 @@ _TRAIN: dict[str, Any] = {
     "max_iter": (1, 10**9),
     "device": str,
     "amp": Mapping,
+    "checkpointing": bool,
     "accumulate": (1, 10**4),
     "ema": float | Mapping | None,
     "skip_bad_batches": (0, 10**9),
