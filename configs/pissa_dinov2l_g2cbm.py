@@ -4,9 +4,9 @@ The paper gives no rank: 36 has as many parameters as RecycleLoRA's 32 + 4 (14,1
 adapter is our sub adapter alone, but it learns at the main rate, 1e-4, as every single adapter.
 """
 
-from .common.optimizer import adapter_rate
 from .recyclelora_dinov2l_g2cbm import dataloader, evaluation, model, optimizer, schedule, train
 
 train.output_dir = "output/pissa_dinov2l_g2cbm"
 model.backbone.update(r_main=0, r_sub=36, alpha=36.0, init="svd")
-adapter_rate(optimizer, "sub", 1.0)
+for factor in ("lora_A_sub", "lora_B_sub"):
+    optimizer.params.rules[factor].lr_mult = 1.0

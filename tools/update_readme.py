@@ -2,10 +2,30 @@
 """Update the tables of README.md and projects/DrawnStreets/README.md from results/*.json.
 
 python tools/update_readme.py           rewrite them
-python tools/update_readme.py --check   exit 1 if one is not what the JSON says
+python tools/update_readme.py --check   exit 1 if one differs from the JSON
 """
 
-from recyclelora.reproduce.readme import main
+import argparse
+import sys
+from pathlib import Path
+
+from recyclelora.reproduce.checkout import find_checkout
+from recyclelora.reproduce.readme import update_pages
+
+
+def main() -> None:
+    """Rewrite or check the pages."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    parser.add_argument("--root", type=Path, help="the checkout (default: where you are)")
+    args = parser.parse_args()
+    try:
+        update_pages(args.root or find_checkout(), check=args.check)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
 
 if __name__ == "__main__":
     main()

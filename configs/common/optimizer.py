@@ -18,9 +18,3 @@ optimizer = L(torch.optim.AdamW)(
 )
 
 schedule = L(PolyWithAnnealedDecay)(iterations="${train.max_iter}", power=0.9, decay_end=1e-5)
-
-
-def adapter_rate(optimizer, adapter, lr_mult):
-    """Let an adapter, "main" or "sub", learn at ``lr_mult`` times the learning rate."""
-    for factor in ("A", "B"):
-        optimizer.params.rules[f"lora_{factor}_{adapter}"].lr_mult = lr_mult

@@ -13,11 +13,21 @@ import torch
 
 from recyclelora.ops import library
 
-ROOT = Path(__file__).resolve().parents[4]
+from .checkout import find_checkout
+
+_SOURCES = ("csrc", "projects", "tools", "benchmark", "configs")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """The machine, the versions, how the extension was built, and the commit."""
+def environment(device: torch.device, root: Path | None = None) -> dict[str, Any]:
+    """Return the machine, the versions, how the extension was built, and the commit of ``root``.
+
+    Parameters
+    ----------
+    device : torch.device
+        What the result was computed on.
+    root : Path, optional
+        The checkout; by default that of the working directory.
+    """
     names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     key = "CUDA" if device.type == "cuda" else "CPU"
@@ -25,7 +35,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     cpu = names[0] if names else platform.machine()
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
-        "machine": gpu or f"{_several(cores, 'CPU core')} ({cpu}), {_several(threads, 'thread')}",
+        "machine": gpu or f"{_plural(cores, 'CPU core')} ({cpu}), {_plural(threads, 'thread')}",
         "gpu": gpu,
         "cpu": cpu,
         "cores": cores,
@@ -35,32 +45,30 @@ def environment(device: torch.device) -> dict[str, Any]:
         "recyclelora": _version("recyclelora"),
         "extension": library.build_info(),
         "rrqr": "compiled" if has_kernel("recyclelora::rrqr", key) else "SciPy reference",
-        "commit": _commit(),
+        "commit": _commit(root or find_checkout()),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-def _several(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _version(package: str) -> str | None:
     if package == "torch":
-        return torch.__version__  # says which build, too
+        return torch.__version__  # with the build, as in +cu130
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _commit() -> str:
+def _commit(root: Path) -> str:
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
         return result.stdout.strip()
 
     commit = git("rev-parse", "--short", "HEAD") or "unknown"
-    changed = git(
-        "status", "--porcelain", "-uno", "--", "csrc", "projects", "tools", "benchmark", "configs"
-    )
+    changed = git("status", "--porcelain", "-uno", "--", *_SOURCES)
     return f"{commit} with local changes" if changed else commit

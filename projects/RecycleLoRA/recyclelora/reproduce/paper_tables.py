@@ -1,33 +1,33 @@
-"""Tables of runs, the paper's with our numbers beside the published ones: text, Markdown, CSV."""
+"""Tables of runs, the paper's with our scores beside the published ones: text, Markdown, CSV."""
 
 import csv
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
-from tabulate import tabulate
 
 from recyclelora.common.atomic_write import atomic_write
 
-from .published import HYPERPARAMETERS, PAPER_TABLES, SOURCE, TARGETS, PaperTable, PrintedRow
+from .formatting import markdown_table, mean_std, plain_table
+from .published import TARGETS, PaperTable, PrintedRow
 from .readme import runs_table
-from .runs import Place, missing
-from .tables import ROOT, Run, runs_of
+from .tables import Run, runs_of
+from .workspace import Workspace, missing_inputs
 
 AVERAGE = "average"
 
 
-def results_of(row: PrintedRow, place: Place, seeds: Sequence[int] | None) -> list[dict]:
-    """What came of a row's runs, by seed: of these seeds, or of all that were run."""
-    if row.config is None:
+def results_of(row: PrintedRow, workspace: Workspace, seeds: Sequence[int] | None) -> list[dict]:
+    """The results of a row's runs, by seed: of these seeds, or of all that were run."""
+    if row.name is None:
         return []
     if seeds is None:
-        stem = f"{row.config}_seed"
-        found = (place.results / "paper").glob(f"{stem}*.json")
+        stem = f"{row.name}_seed"
+        found = (workspace.results / "paper").glob(f"{stem}*.json")
         seeds = sorted(int(file.stem.removeprefix(stem)) for file in found)
-    results = [place.finished(Run("paper", row.config, seed)) for seed in seeds]
+    results = [workspace.result_of(Run("paper", row.name, seed)) for seed in seeds]
     return [result for result in results if result]
 
 
@@ -35,111 +35,103 @@ def scores_of(results: Sequence[dict], targets: Sequence[str]) -> dict[str, list
     """Target -> mIoU of every run, and their average over the targets where all were evaluated."""
     domains = [result["result"]["domains"] for result in results]
     scores = {t: [found[t]["mIoU"] for found in domains if t in found] for t in targets}
-    whole = [found for found in domains if targets and all(t in found for t in targets)]
-    scores[AVERAGE] = [statistics.mean(found[t]["mIoU"] for t in targets) for found in whole]
+    complete = [found for found in domains if targets and all(t in found for t in targets)]
+    scores[AVERAGE] = [statistics.mean(found[t]["mIoU"] for t in targets) for found in complete]
     return scores
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and, from two on, standard deviation, to the two decimals of the paper."""
-    if not values:
-        return ""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
-
-
-def printed(row: PrintedRow, target: str) -> str:
-    """The published number."""
+def published_score(row: PrintedRow, target: str) -> str:
+    """The published score as text."""
     value = row.average if target == AVERAGE else row.mIoU.get(target)
     return "" if value is None else f"{value:.2f}"
 
 
-def own_targets(table: PaperTable, row: PrintedRow, found: Sequence[dict]) -> list[str]:
-    """A row's targets: those that the paper prints, or else those that were evaluated."""
-    evaluated = {target for result in found for target in result["result"]["domains"]}
+def targets_of(table: PaperTable, row: PrintedRow, results: Sequence[dict]) -> list[str]:
+    """The targets of a row: those that the paper prints, or else those that were evaluated."""
+    evaluated = {target for result in results for target in result["result"]["domains"]}
     return [target for target in table.targets if target in (row.mIoU or evaluated)]
 
 
-def write_table(name: str, place: Place, seeds: Sequence[int] | None = None) -> str:
-    """Write ``table_NAME.md`` and ``.csv`` below the results; returns the table for a terminal."""
-    table = PAPER_TABLES[name]
-    results = [results_of(row, place, seeds) for row in table.rows]
-    done = [result for found in results for result in found]
-    own = [own_targets(table, row, found) for row, found in zip(table.rows, results, strict=True)]
+def write_table(name: str, workspace: Workspace, seeds: Sequence[int] | None = None) -> str:
+    """Write ``table_NAME.md`` and ``.csv`` in the results; return the table for a terminal."""
+    table = workspace.published.tables[name]
+    results = [results_of(row, workspace, seeds) for row in table.rows]
+    own = [targets_of(table, row, found) for row, found in zip(table.rows, results, strict=True)]
     targets = [*(t for t in table.targets if any(t in some for some in own)), AVERAGE]
-    keys = list(table.rows[0].cells)
     lines, records = [], []
     for row, found, mine in zip(table.rows, results, own, strict=True):
         scores = scores_of(found, mine)
-        cells = [cell for t in targets for cell in (printed(row, t), spread(scores.get(t, [])))]
+        pairs = [(published_score(row, t), mean_std(scores.get(t, []), 2)) for t in targets]
+        cells = [cell for pair in pairs for cell in pair]
         lines.append([row.row, *row.cells.values(), *cells, len(found) or ""])
-        records.append(record_of(name, row, found, scores, targets))
+        records.append(_record(name, row, found, scores, targets))
     heads = [head for t in targets for head in (TARGETS.get(t, "Avg."), "ours")]
-    headers = ["", *keys, *heads, "runs"]
-    notes = [f"Row {row.row}: {row.note}." for row in table.rows if row.note]
-    text = "\n\n".join([*([" ".join(notes)] if notes else []), *conditions(done)])
-    body = tabulate(lines, headers, tablefmt="github", disable_numparse=True)
-    write(place, f"table_{name}", f"# {table.title}\n\n{body}\n\n{text}\n\n{SOURCE}\n", records)
-    plain = tabulate(lines, headers, disable_numparse=True)
-    return f"{table.title}\n\n{plain}\n\n{text}\n{place.results / 'tables' / f'table_{name}.md'}"
+    headers = ["", *table.rows[0].cells, *heads, "runs"]
+    notes = " ".join(f"Row {row.row}: {row.note}." for row in table.rows if row.note)
+    done = [result for found in results for result in found]
+    text = "\n\n".join(filter(None, [notes, *_conditions(done)]))
+    body, source = markdown_table(lines, headers), workspace.published.source
+    markdown = f"# {table.title}\n\n{body}\n\n{text}\n\n{source}\n"
+    _write_files(workspace, f"table_{name}", markdown, records)
+    file = workspace.results / "tables" / f"table_{name}.md"
+    return f"{table.title}\n\n{plain_table(lines, headers)}\n\n{text}\n{file}"
 
 
-def record_of(
+def _record(
     name: str,
     row: PrintedRow,
     found: Sequence[dict],
-    scores: dict[str, list[float]],
+    scores: Mapping[str, list[float]],
     targets: Sequence[str],
 ) -> dict:
-    """A line of the CSV: numbers without rounding."""
-    record = {"table": name, "row": row.row, **row.cells, "config": row.config or ""}
+    """A line of the CSV file: scores without rounding."""
+    record = {"table": name, "row": row.row, **row.cells, "config": row.name or ""}
     for target in targets:
         values = scores.get(target, [])
-        record[f"{target} published"] = printed(row, target)
+        record[f"{target} published"] = published_score(row, target)
         record[f"{target} ours"] = statistics.mean(values) if values else ""
         record[f"{target} deviation"] = statistics.stdev(values) if len(values) > 1 else ""
     record["seeds"] = " ".join(str(result["seed"]) for result in found)
-    record["protocol"] = " ".join(
-        sorted({result["result"]["protocol"]["name"] for result in found})
-    )
-    record["ran on"] = "; ".join(sorted({result["environment"]["machine"] for result in found}))
-    return record
+    protocols = {result["result"]["protocol"]["name"] for result in found}
+    machines = {result["environment"]["machine"] for result in found}
+    return record | {"protocol": " ".join(sorted(protocols)), "ran on": "; ".join(sorted(machines))}
 
 
-def conditions(done: Sequence[dict]) -> list[str]:
-    """Under which protocols the runs were scored, how long they trained, and on what."""
+def _conditions(done: Sequence[dict]) -> list[str]:
+    """The protocols of the scores, the length of the training, and what the runs ran on."""
     if not done:
         return ["None of its rows was run yet."]
-    protocols = {
-        json.dumps({k: v for k, v in result["result"]["protocol"].items() if v not in (None, {})})
-        for result in done
-    }
-    scored = "; ".join(sorted(protocols))
-    budgets = sorted({f"{r['iterations']} iterations of batch {r['batch']}" for r in done})
+
+    def each(values) -> list[str]:
+        return sorted(set(values))
+
+    protocols = [r["result"]["protocol"].items() for r in done]
+    scored = each(json.dumps({k: v for k, v in p if v not in (None, {})}) for p in protocols)
+    budgets = each(f"{r['iterations']} iterations of batch {r['batch']}" for r in done)
     hours = statistics.median(result["seconds"] for result in done) / 3600
-    machines = sorted(
-        {
-            f"{r['num_gpus']} x {r['environment']['machine']}"
-            if r["environment"]["gpu"]
-            else r["environment"]["machine"]
-            for r in done
-        }
+    machines = each(
+        f"{r['num_gpus']} x " * bool(r["environment"]["gpu"]) + r["environment"]["machine"]
+        for r in done
     )
-    versions = sorted({f"torch {r['environment']['versions']['torch']}" for r in done})
-    commits = sorted({r["environment"]["commit"] for r in done})
-    parts = [f"mIoU in percent, ± standard deviation over seeds. Protocol: {scored}."]
-    parts.append(
+    versions = each(f"torch {r['environment']['versions']['torch']}" for r in done)
+    commits = each(r["environment"]["commit"] for r in done)
+    parts = [
+        f"mIoU in percent, ± standard deviation over seeds. Protocol: {'; '.join(scored)}.",
         f"Ours: {' or '.join(budgets)}, {hours:.1f} hours a run; on {'; '.join(machines)}; "
-        f"{', '.join(versions)}, commit {', '.join(commits)}."
-    )
-    if overrides := sorted({" ".join(r["overrides"][1:]) for r in done} - {""}):
+        f"{', '.join(versions)}, commit {', '.join(commits)}.",
+    ]
+    # The seed comes between the overrides of the row and those of the command line.
+    given = [" ".join(r["overrides"]).partition(f"train.seed={r['seed']}")[2] for r in done]
+    if overrides := each(text.strip() for text in given if text):
         parts.append(f"Not the table's own settings: {'; '.join(overrides)}.")
     return parts
 
 
-def write(place: Place, stem: str, markdown: str, records: Sequence[dict]) -> None:
-    """A table's two files, each whole or not at all."""
-    folder = place.results / "tables"
+def _write_files(
+    workspace: Workspace, stem: str, markdown: str, records: Sequence[Mapping]
+) -> None:
+    """Write the two files of a table, each by an atomic write."""
+    folder = workspace.results / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / f"{stem}.md") as file:
         file.write_text(markdown, encoding="utf-8")
@@ -149,62 +141,72 @@ def write(place: Place, stem: str, markdown: str, records: Sequence[dict]) -> No
         writer.writerows(records)
 
 
-def write_small(name: str, place: Place) -> str:
-    """A table that is not the paper's, as the README has it, and its runs, a line of CSV each."""
+def write_small_table(name: str, workspace: Workspace) -> str:
+    """Write a small table as the README shows it, and as CSV with one line for each run."""
     records = []
-    for run in runs_of(name):
-        if result := place.finished(run):
+    for run in runs_of(name, workspace.tables[name]):
+        if result := workspace.result_of(run):
             domains = result["result"]["domains"]
             scores = {domain: found["mIoU"] for domain, found in domains.items()}
             record = {"table": name, "row": run.row, "seed": run.seed, **scores}
             records.append(record | {"mean": result["result"]["mean_mIoU"]})
-    text = runs_table(name, place.results)
+    text = runs_table(name, workspace.results)
     if records:
-        write(place, name, f"# {name}\n\n{text}\n", records)
+        _write_files(workspace, name, f"# {name}\n\n{text}\n", records)
     return f"{name}\n\n{text}"
 
 
-def write_hyperparameters(place: Place) -> str:
-    """Table 8: the paper's settings beside those of the two configs that stand for them."""
+def write_hyperparameters(workspace: Workspace) -> str:
+    """Write Table 8: the paper's settings beside those of the two configs that stand for them."""
     names = ("recyclelora_dinov2l_g2cbm", "recyclelora_dinov2l_c2bm")
-    configs = [LazyConfig.load(str(ROOT / "configs" / f"{name}.py")) for name in names]
+    configs = [LazyConfig.load(str(workspace.root / "configs" / f"{name}.py")) for name in names]
     settings = ("synthetic to real", "real to real")
     records = []
-    for row in HYPERPARAMETERS:
+    for row in workspace.published.hyperparameters:
         record = {"hyperparameter": row["name"], "key": row["key"]}
         for setting, value, cfg in zip(settings, row["printed"], configs, strict=True):
             ours = OmegaConf.select(cfg, row["key"])
             record[f"{setting} published"] = value
             record[f"{setting} ours"] = getattr(ours, "__name__", ours)
         records.append(record)
-    title = "Table 8: hyper-parameters"
-    body = tabulate(records, headers="keys", tablefmt="github", disable_numparse=True)
-    write(place, "table_8", f"# {title}\n\n{body}\n\n{SOURCE}\n", records)
-    return f"{title}\n\n{tabulate(records, headers='keys', disable_numparse=True)}"
+    title, source = "Table 8: hyper-parameters", workspace.published.source
+    markdown = f"# {title}\n\n{markdown_table(records, 'keys')}\n\n{source}\n"
+    _write_files(workspace, "table_8", markdown, records)
+    return f"{title}\n\n{plain_table(records, 'keys')}"
 
 
-def listing(name: str, place: Place, seeds: Sequence[int] | None = None) -> str:
-    """A line for every row: what is published, and whether it is finished or can run here."""
-    table, lines = PAPER_TABLES[name], []
+def list_table(name: str, workspace: Workspace, seeds: Sequence[int] | None = None) -> str:
+    """A line for every row: the published average, and whether the row is finished or can run."""
+    table, lines = workspace.published.tables[name], []
     for row in table.rows:
-        found = results_of(row, place, seeds)
-        average = scores_of(found, own_targets(table, row, found))[AVERAGE]
-        what = ", ".join(row.cells.values())
-        state = state_of(row, place, found)
-        lines.append([row.row, what, printed(row, AVERAGE), spread(average), row.config, state])
+        found = results_of(row, workspace, seeds)
+        average = scores_of(found, targets_of(table, row, found))[AVERAGE]
+        scores = [published_score(row, AVERAGE), mean_std(average, 2)]
+        state = _state(row, workspace, found)
+        lines.append([row.row, ", ".join(row.cells.values()), *scores, row.name, state])
     headers = ["row", ", ".join(table.rows[0].cells), "published", "ours", "config", "here"]
-    body = tabulate(lines, headers, disable_numparse=True, missingval="")
-    return f"{table.title}\n{body}"
+    return f"{table.title}\n{plain_table(lines, headers)}"
 
 
-def state_of(row: PrintedRow, place: Place, found: Sequence[dict]) -> str:
+def _state(row: PrintedRow, workspace: Workspace, found: Sequence[dict]) -> str:
     """Finished, begun, runnable, what it lacks, or quoted."""
-    if row.config is None:
+    if row.name is None:
         return "quoted from the paper"
     if found:
         seeds = " ".join(str(result["seed"]) for result in found)
         return f"finished, seeds {seeds}"
-    run = Run("paper", row.config, 0)
-    lacking = missing(place.config_of(run))
-    begun = "begun" if any((place.output / "paper").glob(f"{row.config}_seed*")) else "runnable"
-    return f"needs {', '.join(lacking)}" if lacking else begun
+    if lacking := missing_inputs(workspace.config_of(Run("paper", row.name, 0))):
+        return f"needs {', '.join(lacking)}"
+    began = any((workspace.output / "paper").glob(f"{row.name}_seed*"))
+    return "begun" if began else "runnable"
+
+
+def list_runs(runs: Sequence[Run], workspace: Workspace) -> str:
+    """A line for every run of the small tables: its state and score."""
+    lines = []
+    for run in runs:
+        cells = ["begun" if workspace.folder(run).is_dir() else "to do", "", ""]
+        if result := workspace.result_of(run):
+            cells = ["finished", f"{result['result']['mean_mIoU']:.1f}", f"{result['seconds']:.0f}"]
+        lines.append([run.table, run.row, run.seed, *cells])
+    return plain_table(lines, ["table", "row", "seed", "state", "mean mIoU", "seconds"])

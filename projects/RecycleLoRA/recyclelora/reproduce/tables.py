@@ -1,28 +1,28 @@
-"""Which runs make which table: a config, a row for each method, seeds. Data only.
-
-``tools/reproduce.py`` runs them, ``tools/update_readme.py`` writes what came of the small ones and
-``tools/paper_tables.py`` what came of the paper's, whose rows stand in ``tools/published.py``.
-"""
+"""Which runs make a table: a config, a row for each method, seeds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .published import runnable
-
-ROOT = Path(__file__).resolve().parents[4]
+from .published import read_published
 
 
 @dataclass(frozen=True)
 class Row:
     """One method of a table.
 
-    Args:
-        label: as the table shows it.
-        overrides: ``key=value`` of the table's config; all that sets the method apart.
-        seeds: one run for each.
-        trains: False for the majority class, which only counts the source's labels.
-        config: another than the table's.
+    Attributes
+    ----------
+    label : str
+        As the table shows it.
+    overrides : tuple of str
+        ``key=value`` of the config: everything that distinguishes the method.
+    seeds : tuple of int
+        One run for each.
+    trains : bool
+        False for the majority class, which only counts the labels of the source.
+    config : str or None
+        Another config than the table's.
     """
 
     label: str
@@ -34,13 +34,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Runs whose results are looked at together.
+    """Runs whose results are compared.
 
-    Args:
-        config: below the repository's root.
-        rows: by the name that ``--row`` and the files of results have.
-        streets: domain -> how many streets to draw below the config's ``dataloader.streets``.
-        published: the results stand beside published ones, so the datasets have to be whole.
+    Attributes
+    ----------
+    config : str
+        A path relative to the checkout.
+    rows : Mapping[str, Row]
+        By the name that ``--row`` and the result files use.
+    streets : Mapping[str, int]
+        Domain -> number of streets to draw in the config's ``dataloader.streets``.
+    published : bool
+        Whether the results are compared with published ones, which requires complete datasets.
     """
 
     config: str
@@ -59,69 +64,79 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What its folder and its JSON are called."""
+        """The name of its folder and of its result file."""
         return f"{self.row}_seed{self.seed}"
 
-    def result(self, results: Path = ROOT / "results") -> Path:
-        """The JSON that is there once the run has ended."""
+    def result_file(self, results: Path) -> Path:
+        """The JSON file in ``results`` that exists once the run has ended."""
         return results / self.table / f"{self.name}.json"
 
 
-def overrides(r_main: int, r_sub: int, init: str = "rrqr") -> tuple[str, ...]:
-    """Those that say which adapters the backbone gets."""
+def adapter_overrides(r_main: int, r_sub: int, init: str = "rrqr") -> tuple[str, ...]:
+    """Overrides that set the ranks and the initialisation of the adapters."""
     adapters = {"r_main": r_main, "r_sub": r_sub, "init": init}
     return tuple(f"model.backbone.{key}={value}" for key, value in adapters.items())
 
 
-# LoRA is one adapter of the summed rank, A Kaiming-uniform and B zero, at main's learning rate:
-# the one that the paper's Table 6 found best for it. Sub alone keeps its halved one, also best
-# there. Scaling, head, data, order and augmentation are the same in every row.
-THREE = (0, 1, 2)
+# LoRA is one adapter of the summed rank, A Kaiming-uniform and B zero, at the learning rate of the
+# main adapter, which the paper's Table 6 found best for it. The sub adapter alone keeps its halved
+# rate, also the best in Table 6. Scaling, head, data, order and augmentation are the same in every
+# row.
+_SEEDS = (0, 1, 2)
 MAJORITY = Row("majority class of the source", trains=False)
-FROZEN = Row("frozen backbone", overrides(0, 0))
-STREETS_TO_REAL = Table(
-    config="configs/streets_to_real.py",
-    rows={
-        "majority": MAJORITY,
-        "frozen": FROZEN,
-        "lora": Row("LoRA, rank 36", overrides(36, 0, "kaiming"), THREE),
-        "main": Row("main adapter only, 32", overrides(32, 0)),
-        "sub": Row("sub adapter only, 4", overrides(0, 4)),
-        "recyclelora": Row("RecycleLoRA, 32 + 4", overrides(32, 4), THREE),
-    },
-    streets={
-        "day": 500,
-        "textures": 150,
-        "dusk": 150,
-        "rain": 150,
-        "night": 100,
-        "fog": 75,
-        "snow": 75,
-    },
-)
-CAMVID_TO_REAL = Table(
-    config="configs/camvid_to_real.py",
-    rows={
-        "majority": MAJORITY,
-        "frozen": FROZEN,
-        "lora": Row("LoRA, rank 34", overrides(34, 0, "kaiming"), THREE),
-        "recyclelora": Row("RecycleLoRA, 32 + 2", overrides(32, 2), THREE),
-    },
-)
-
-# All tables of the paper draw on one set of runs, a row for each config, so that a run that stands
-# in several of them is done once.
-PAPER = Table(
-    config="configs/recyclelora_dinov2l_g2cbm.py",
-    rows={name: Row(name, config=f"configs/{name}.py") for name in runnable()},
-    published=True,
-)
-TABLES = {"streets_to_real": STREETS_TO_REAL, "camvid_to_real": CAMVID_TO_REAL, "paper": PAPER}
+FROZEN = Row("frozen backbone", adapter_overrides(0, 0))
+SMALL_TABLES = {
+    "streets_to_real": Table(
+        config="configs/streets_to_real.py",
+        rows={
+            "majority": MAJORITY,
+            "frozen": FROZEN,
+            "lora": Row("LoRA, rank 36", adapter_overrides(36, 0, "kaiming"), _SEEDS),
+            "main": Row("main adapter only, 32", adapter_overrides(32, 0)),
+            "sub": Row("sub adapter only, 4", adapter_overrides(0, 4)),
+            "recyclelora": Row("RecycleLoRA, 32 + 4", adapter_overrides(32, 4), _SEEDS),
+        },
+        streets={
+            "day": 500,
+            "textures": 150,
+            "dusk": 150,
+            "rain": 150,
+            "night": 100,
+            "fog": 75,
+            "snow": 75,
+        },
+    ),
+    "camvid_to_real": Table(
+        config="configs/camvid_to_real.py",
+        rows={
+            "majority": MAJORITY,
+            "frozen": FROZEN,
+            "lora": Row("LoRA, rank 34", adapter_overrides(34, 0, "kaiming"), _SEEDS),
+            "recyclelora": Row("RecycleLoRA, 32 + 2", adapter_overrides(32, 2), _SEEDS),
+        },
+    ),
+}
+"""The tables that are not the paper's, on images that anyone can have."""
 
 
-def runs_of(table: str) -> Iterator[Run]:
+def all_tables(root: Path) -> dict[str, Table]:
+    """Return the small tables and ``paper``, the runs of all tables of the paper.
+
+    A run that several tables of the paper have in common is one row of ``paper``.
+    """
+    rows = {
+        row.name: Row(row.name, tuple(row.overrides), config=f"configs/{row.config}.py")
+        for table in read_published(root).tables.values()
+        for row in table.rows
+        if row.name
+    }
+    paper = Table("configs/recyclelora_dinov2l_g2cbm.py", rows, published=True)
+    return {**SMALL_TABLES, "paper": paper}
+
+
+def runs_of(name: str, table: Table) -> Iterator[Run]:
     """All runs of a table: first every row once, then the further seeds."""
-    rows = TABLES[table].rows
-    pairs = [(i, name, seed) for name, row in rows.items() for i, seed in enumerate(row.seeds)]
-    for _, name, seed in sorted(pairs, key=lambda pair: pair[0]):  # stable: rows keep their order
-        yield Run(table, name, seed)
+    rows = table.rows.items()
+    pairs = [(i, row, seed) for row, method in rows for i, seed in enumerate(method.seeds)]
+    for _, row, seed in sorted(pairs, key=lambda pair: pair[0]):  # stable: rows keep their order
+        yield Run(name, row, seed)
