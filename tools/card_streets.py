@@ -39,7 +39,7 @@ def main() -> None:
         count=args.count,
         seed=args.seed,
         workers=args.workers,
-        environment=environment(torch.device("cpu")),
+        environment=environment(torch.device("cpu"), ROOT),
     )
 
 

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/streets.md, from the JSON files of runs in results/."""
+"""The tables of README.md and of the card of drawn_streets, from the JSON files in results/."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -123,7 +123,7 @@ PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
         **{name: partial(runs_table, name) for name in SMALL_TABLES},
         **{name: partial(benchmark_table, name) for name in BENCHMARKS},
     },
-    "docs/streets.md": {"streets": streets_table},
+    "projects/DrawnStreets/README.md": {"streets": streets_table},
 }
 """Page -> name of a table -> the function that makes it from the folder of results."""
 

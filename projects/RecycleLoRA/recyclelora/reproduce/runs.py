@@ -8,7 +8,6 @@ its lock daemon, Lustre mounted with ``flock``. Where it does not, give every ma
 
 import contextlib
 import functools
-import json
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from recyclelora.evaluation import constant_prediction, evaluate_domains, majori
 from recyclelora.evaluation.domains import write_json
 
 from .environment import environment
+from .formatting import read_json
 from .tables import Run, Table
 from .workspace import Workspace, datasets_of
 
@@ -164,8 +164,8 @@ def finish_run(run: Run, workspace: Workspace) -> dict:
             "seconds": round(seconds, 1),
             "streets": streets,
             "environment": environment(pick_device(cfg.train.device), workspace.root),
-            "result": json.loads((folder / "domains.json").read_text()),
-            "one_class": json.loads((folder / "one_class.json").read_text()),
+            "result": read_json(folder / "domains.json"),
+            "one_class": read_json(folder / "one_class.json"),
         }
         write_json(run.result_file(workspace.results), result)
     return result

@@ -1,6 +1,5 @@
 """Where the runs of one command write, and the config, command and result of each run."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from recyclelora.backbone.weights import weights_are_here
 from recyclelora.config.overrides import apply_overrides
 from recyclelora.data.datasets import folder_of
 
+from .formatting import read_json
 from .published import Published, read_published
 from .tables import Row, Run, Table, all_tables
 
@@ -110,7 +110,7 @@ class Workspace:
         file = run.result_file(self.results)
         if not file.is_file():
             return None
-        result = json.loads(file.read_text())
+        result = read_json(file)
         if result["overrides"] != self.overrides_of(run):
             raise ValueError(
                 f"{file} is of a run with {' '.join(result['overrides'])}, not with "

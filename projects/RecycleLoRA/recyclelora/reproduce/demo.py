@@ -1,0 +1,75 @@
+"""The demo: draw streets, train on those by day, evaluate on other domains."""
+
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from drawn_streets import write_streets
+from recyclelora.backbone.weights import locate_weights
+from recyclelora.common.devices import pick_device
+from recyclelora.evaluation.domains import write_json
+
+from .environment import environment
+from .formatting import read_json
+from .workspace import TRAIN
+
+# Folder, number of pictures, domain, seed. One seed for all held-out sets: the same streets, and
+# only weather and light differ.
+STREETS = [
+    ("day", 320, "day", 0),
+    ("day_val", 20, "day", 1),
+    ("night", 20, "night", 1),
+    ("fog", 20, "fog", 1),
+    ("rain", 20, "rain", 1),
+]
+
+
+def run_demo(root: Path) -> None:
+    """Fetch weights, draw, train and evaluate in ``output/demo`` of the checkout ``root``.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the weights or the streets cannot be had, or the training stopped.
+    """
+    output = root / "output" / "demo"
+    print("== Pretrained weights: DINOv2 ViT-S", flush=True)
+    print(locate_weights("dinov2_vits14_focus"))
+    print("\n== Streets", flush=True)
+    start = time.perf_counter()
+    for name, count, domain, seed in STREETS:
+        folder = output / "streets" / name
+        options = f"{folder.relative_to(root)} --count {count} --domain {domain} --seed {seed}"
+        print(f"$ python tools/draw_streets.py {options}", flush=True)
+        write_streets(folder, domain=domain, count=count, seed=seed)
+    drawn = time.perf_counter()
+    print("\n== Train on the streets by day, evaluate everywhere", flush=True)
+    command = [*TRAIN, "--config-file", "configs/demo.py", "--resume"]
+    print(f"$ {shlex.join(command)}", flush=True)
+    if subprocess.run([sys.executable, *command[1:]], cwd=root, check=False).returncode:
+        raise ValueError("the demo stopped in the training above; run it again to go on")
+    seconds = {"draw": drawn - start, "train and evaluate": time.perf_counter() - drawn}
+    peak = write_summary(root, output, seconds)["peak_memory_gb"]
+    spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+    picture = output.relative_to(root) / "run" / "domains.png"
+    print(f"\n{spent}; at most {peak} GB in one process")
+    print(f"A row per domain (input, prediction, truth): {picture}")
+
+
+def write_summary(root: Path, output: Path, seconds: dict[str, float]) -> dict:
+    """Write times, machine and scores to ``output/demo.json``; return them."""
+    record = environment(pick_device("auto"), root)
+    summary = {
+        "machine": record["machine"],
+        "torch": record["versions"]["torch"],
+        "commit": record["commit"],
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2),
+        "result": read_json(output / "run" / "domains.json"),
+        "one_class": read_json(output / "run" / "one_class.json"),
+    }
+    write_json(output / "demo.json", summary)
+    return summary
