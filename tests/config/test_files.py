@@ -72,9 +72,7 @@ def test_own_config_elsewhere_resolves_across_sections(tmp_path):
 def test_relative_import_beyond_the_folder_names_get_config(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from .common.train import train\n")
-    with pytest.raises(
-        ValueError, match=r"'\.common\.train' reaches only files beside"
-    ):
+    with pytest.raises(ValueError, match=r"'\.common\.train' reaches only files beside"):
         read_config(str(file))
 
 

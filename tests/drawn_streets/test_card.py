@@ -50,8 +50,7 @@ def test_card_table_of_a_record_shows_its_numbers(small, tmp_path, monkeypatch):
     }
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "streets.json").write_text(json.dumps(record))
-    monkeypatch.setattr(readme, "ROOT", tmp_path)
-    table = readme.streets_table()
+    table = readme.streets_table(tmp_path / "results")
     rows = {line.split("|")[1].strip(): line for line in table.splitlines() if line[:1] == "|"}
     for name in CLASSES:
         assert f"| {100 * record['classes'][name]['pixel_share']:.2f} " in rows[name]

@@ -1,18 +1,3 @@
-"""The modules of recyclelora.reproduce, and its command line."""
-
-import importlib
-
-import pytest
+"""Fixtures of the benchmarks, whose results the README's tables show."""
 
 from ..support.benchmark_runs import benchmark_module, run_benchmark  # noqa: F401
-
-
-@pytest.fixture
-def tool_module():
-    """``tool_module("runs")``: the module."""
-
-    def load(name):
-        package = "tools" if name == "reproduce" else "recyclelora.reproduce"
-        return importlib.import_module(f"{package}.{name}")
-
-    return load

@@ -7,7 +7,12 @@ import pytest
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+from recyclelora.reproduce.published import read_published
+from recyclelora.reproduce.tables import Run, all_tables
+from recyclelora.reproduce.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
 SMALL = {"demo", "streets_to_real", "camvid_to_real"}
 
 # Where the paper does not print the mean of a row's targets to two decimals.
@@ -19,30 +24,30 @@ A_RANK = 393_216  # parameters of one rank in all linear layers of ViT-L's block
 
 
 @pytest.fixture
-def published(tool_module):
-    return tool_module("published")
+def published():
+    return read_published(ROOT)
 
 
 def rows(published):
-    for name, table in published.PAPER_TABLES.items():
+    for name, table in published.tables.items():
         for row in table.rows:
             yield name, table, row
 
 
-def test_all_rows_are_there(published):
-    counts = {name: len(table.rows) for name, table in published.PAPER_TABLES.items()}
+def test_published_json_has_every_row(published):
+    counts = {name: len(table.rows) for name, table in published.tables.items()}
     del counts["beyond"]
     assert counts == {
         **{"3": 23, "4": 13, "5": 3, "6": 6, "7": 5, "9": 9, "10": 2, "11": 3, "12": 3},
     }
-    for table in published.PAPER_TABLES.values():
+    for table in published.tables.values():
         assert [row.row for row in table.rows] == list(range(1, len(table.rows) + 1))
         assert len({tuple(row.cells) for row in table.rows}) == 1
         assert len({tuple(row.cells.values()) for row in table.rows}) == len(table.rows)
-    assert "arXiv:2603.28142" in published.SOURCE
+    assert "arXiv:2603.28142" in published.source
 
 
-def test_every_printed_average_is_the_mean_of_its_targets_but_for_the_known_slips(published):
+def test_average_is_the_mean_of_the_targets_but_for_known_slips(published):
     for name, table, row in rows(published):
         if name == "beyond":
             assert row.average is None and not row.mIoU
@@ -58,28 +63,30 @@ def test_every_printed_average_is_the_mean_of_its_targets_but_for_the_known_slip
             assert away <= Decimal("0.005"), (name, row)
 
 
-def test_a_run_in_several_tables_has_the_same_numbers_in_all(published):
+def test_run_in_several_tables_has_the_same_scores(published):
     first = {}
     for name, _, row in rows(published):
-        if row.config and row.mIoU:
-            numbers = first.setdefault(row.config, (row.mIoU, row.average))
+        if row.name and row.mIoU:
+            numbers = first.setdefault(row.name, (row.mIoU, row.average))
             same = numbers == (row.mIoU, row.average)
             assert same == ((name, row.row) not in PRINTED_TWICE), (name, row)
             assert same or row.note
     assert len(first) > 15
 
 
-def test_the_rows_that_we_run_are_all_configs_but_the_small_ones(published):
+def test_rows_of_runs_use_all_configs_but_the_small_ones():
     configs = {file.stem for file in CONFIGS.glob("*.py")} - SMALL
-    assert set(published.runnable()) == configs
+    rows = all_tables(ROOT)["paper"].rows
+    assert {Path(row.config).stem for row in rows.values()} == configs
+    assert {name for name, row in rows.items() if not row.overrides} == configs
 
 
-def test_configs_have_the_ranks_rates_and_sizes_of_their_rows(published):
+def test_configs_have_ranks_rates_and_sizes_of_their_rows(published):
     checked = 0
     for name, _, row in rows(published):
         if name not in ("5", "9", "10", "11"):
             continue
-        cfg = LazyConfig.load(str(CONFIGS / f"{row.config}.py"))
+        cfg = Workspace(ROOT).config_of(Run("paper", row.name, 0))
         ranks = cfg.model.backbone.r_main, cfg.model.backbone.r_sub
         assert row.cells["parameters"] == f"{A_RANK * sum(ranks) / 1e6:.1f}M"
         if name != "5":
@@ -91,9 +98,59 @@ def test_configs_have_the_ranks_rates_and_sizes_of_their_rows(published):
     assert checked == 17
 
 
-def test_the_configs_have_the_hyper_parameters_of_table_8(published):
+def test_configs_have_the_hyperparameters_of_table_8(published):
     for name, side in (("recyclelora_dinov2l_g2cbm", 0), ("recyclelora_dinov2l_c2bm", 1)):
         cfg = LazyConfig.load(str(CONFIGS / f"{name}.py"))
-        for row in published.HYPERPARAMETERS:
+        for row in published.hyperparameters:
             ours = OmegaConf.select(cfg, row["key"])
             assert getattr(ours, "__name__", ours) == row.get("ours", row["printed"][side])
+
+
+# The rows without a config of their own: their config, r_main, r_sub, init, and the rates of main
+# and sub relative to the head's.
+ROWS_WITH_OVERRIDES = {
+    **{
+        f"recyclelora_dinov2l_g2cbm_r{main}_{sub}": (
+            "recyclelora_dinov2l_g2cbm", main, sub, "rrqr", 1.0, 0.5,
+        )
+        for main, sub in ((16, 2), (16, 4), (16, 8), (16, 16), (32, 2), (32, 8), (32, 16), (32, 32))
+    },
+    "recyclelora_dinov2l_g2cbm_kaiming": (
+        "recyclelora_dinov2l_g2cbm", 32, 4, "kaiming", 1.0, 0.5,
+    ),
+    "recyclelora_dinov2l_g2cbm_svd": ("recyclelora_dinov2l_g2cbm", 32, 4, "svd", 1.0, 0.5),
+    "recyclelora_dinov2l_g2cbm_sublr1em4": ("recyclelora_dinov2l_g2cbm", 32, 4, "rrqr", 1.0, 1.0),
+    "recyclelora_dinov2l_g2cbm_sublr1em5": ("recyclelora_dinov2l_g2cbm", 32, 4, "rrqr", 1.0, 0.1),
+    "recyclelora_dinov2l_c2bm_r32_4": ("recyclelora_dinov2l_c2bm", 32, 4, "rrqr", 1.0, 0.5),
+    "lora_dinov2l_g2cbm_lr5em5": ("lora_dinov2l_g2cbm", 36, 0, "kaiming", 0.5, 0.5),
+    "main_dinov2l_g2cbm_lr5em5": ("main_dinov2l_g2cbm", 32, 0, "rrqr", 0.5, 0.5),
+    "sub_dinov2l_g2cbm_sublr1em4": ("sub_dinov2l_g2cbm", 0, 4, "rrqr", 1.0, 1.0),
+}  # fmt: skip
+
+
+def test_rows_with_overrides_are_those_without_a_config():
+    rows = all_tables(ROOT)["paper"].rows
+    assert {name for name, row in rows.items() if row.overrides} == set(ROWS_WITH_OVERRIDES)
+
+
+@pytest.mark.parametrize("name", ROWS_WITH_OVERRIDES)
+def test_row_with_overrides_changes_only_what_its_name_says(name):
+    """The values of the row, and the base config in everything else."""
+    base, r_main, r_sub, init, *rates = ROWS_WITH_OVERRIDES[name]
+    workspace, run = Workspace(ROOT), Run("paper", name, 0)
+    cfg = workspace.config_of(run)
+    backbone, rules = cfg.model.backbone, cfg.optimizer.params.rules
+    assert (backbone.r_main, backbone.r_sub, backbone.init) == (r_main, r_sub, init)
+    for adapter, rate in zip(("main", "sub"), rates, strict=True):
+        assert rules[f"lora_A_{adapter}"].lr_mult == rules[f"lora_B_{adapter}"].lr_mult == rate
+    command = workspace.command(run)
+    assert f"configs/{base}.py" in command
+    assert f"train.output_dir=output/paper/{name}_seed0" in command
+    assert workspace.folder(run) == ROOT / "output" / "paper" / f"{name}_seed0"
+    expected = LazyConfig.load(str(CONFIGS / f"{base}.py"))
+    expected.model.backbone.update(r_main=r_main, r_sub=r_sub, init=init)
+    for adapter, rate in zip(("main", "sub"), rates, strict=True):
+        for factor in "AB":
+            expected.optimizer.params.rules[f"lora_{factor}_{adapter}"].lr_mult = rate
+    sections = ("train", "model", "optimizer", "schedule", "dataloader", "evaluation")
+    assert all(cfg[section] == expected[section] for section in sections)

@@ -1,9 +1,12 @@
 """The README's benchmark tables say what the JSON says."""
 
-import importlib
 import json
 
 import pytest
+from benchmark import hours
+
+from recyclelora.reproduce.formatting import NOT_RUN
+from recyclelora.reproduce.readme import benchmark_table, runs_table
 
 TINY = {
     "rrqr": ["--models", "tiny:40x2", "--sizes", "16", "--rounds", "1", "--threads", "1"],
@@ -12,12 +15,7 @@ TINY = {
 
 
 @pytest.fixture
-def tool(tool_module):
-    return tool_module("readme")
-
-
-@pytest.fixture
-def table(tool, run_benchmark, monkeypatch, tmp_path):
+def table(run_benchmark, tmp_path):
     """``table("rrqr")`` -> the JSON of a tiny run and the table made from it."""
 
     def make(name):
@@ -25,13 +23,12 @@ def table(tool, run_benchmark, monkeypatch, tmp_path):
         folder = tmp_path / "results" / "benchmark"
         folder.mkdir(parents=True)
         (folder / f"{name}.json").write_text(json.dumps(result))
-        monkeypatch.setattr(tool, "ROOT", tmp_path)
-        return result, tool.TABLES[name]()
+        return result, benchmark_table(name, tmp_path / "results")
 
     return make
 
 
-def test_rrqr_table(table):
+def test_rrqr_table_has_the_measured_values(table):
     result, text = table("rrqr")
     ours = result["model"]["systems"]["rrqr"]
     (row,) = (line for line in text.splitlines() if line.startswith("| `recyclelora.rrqr`"))
@@ -40,7 +37,7 @@ def test_rrqr_table(table):
     assert result["environment"]["machine"] in text and result["environment"]["commit"] in text
 
 
-def test_adapter_table(table):
+def test_adapter_table_has_the_measured_values(table):
     result, text = table("adapter")
     (run,) = result["runs"]
     (row,) = (line for line in text.splitlines() if line.startswith("| float32"))
@@ -63,18 +60,15 @@ def run_json(mious, seed, **more):
     }
 
 
-def test_runs_table_has_mean_and_spread_and_is_empty_where_runs_are_missing(
-    tool, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(tool, "ROOT", tmp_path)
-    assert tool.runs_table("streets_to_real") == "*Not run yet.*"
+def test_runs_table_has_mean_and_std_or_empty_cells(tmp_path):
+    assert runs_table("streets_to_real", tmp_path / "results") == NOT_RUN == "*Not run yet.*"
     folder = tmp_path / "results" / "streets_to_real"
     folder.mkdir(parents=True)
     for seed, miou in enumerate((30.0, 32.0, 37.0)):
         content = run_json({"dusk": miou, "usa": miou + 10}, seed)
         (folder / f"lora_seed{seed}.json").write_text(json.dumps(content))
     (folder / "sub_seed0.json").write_text(json.dumps(run_json({"dusk": 20.0, "usa": 21.0}, 0)))
-    lines = tool.runs_table("streets_to_real").splitlines()
+    lines = runs_table("streets_to_real", tmp_path / "results").splitlines()
     cells = {
         line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]]
         for line in lines
@@ -88,9 +82,8 @@ def test_runs_table_has_mean_and_spread_and_is_empty_where_runs_are_missing(
         assert part in said
 
 
-def test_memory_table_has_a_row_for_each_backbone_and_batch(tool, monkeypatch, tmp_path):
-    monkeypatch.setattr(tool, "ROOT", tmp_path)
-    assert tool.memory_table() == tool.NOT_RUN
+def test_memory_table_has_a_row_for_each_backbone_and_batch(tmp_path):
+    assert benchmark_table("memory", tmp_path / "results") == NOT_RUN
     found = {"peak_bytes": 6.5e9, "step_bytes": 4e9, "model_bytes": 1.4e9}
     variants = {"dense": found, "sparse, checkpointing": {**found, "peak_bytes": 2.5e9}}
     settings = {"head": "full", "precision": "float32", "crop": 512}
@@ -104,7 +97,7 @@ def test_memory_table_has_a_row_for_each_backbone_and_batch(tool, monkeypatch, t
     (tmp_path / "results" / "benchmark").mkdir(parents=True)
     file = tmp_path / "results" / "benchmark" / "memory.json"
     file.write_text(json.dumps({"runs": runs, "settings": settings}))
-    lines = tool.memory_table().splitlines()
+    lines = benchmark_table("memory", tmp_path / "results").splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (lines[0], *lines[2:4])]
     assert cells[0] == ["backbone", "batch", "model", "dense", "sparse, checkpointing"]
     assert cells[1] == ["dinov2_l", "1", "1.4 GB", "6.5 GB", "2.5 GB"]
@@ -112,15 +105,13 @@ def test_memory_table_has_a_row_for_each_backbone_and_batch(tool, monkeypatch, t
     assert lines[-1].endswith("On 1 CPU core (a chip), 1 thread; torch 2.11, commit abc, def.")
     runs[1]["variants"] = {name: {"expected_bytes": 17.3e9} for name in variants}
     file.write_text(json.dumps({"runs": runs, "settings": settings}))
-    lines = tool.memory_table().splitlines()
+    lines = benchmark_table("memory", tmp_path / "results").splitlines()
     assert "| 1.4 GB  | (17 GB) | (17 GB)" in lines[3] and "In brackets: not run" in lines[-1]
     assert lines[-1].endswith("commit abc.")
 
 
-def test_hours_table_says_that_it_is_an_estimate(tool, monkeypatch, tmp_path):
-    hours = importlib.import_module("benchmark.hours")
-    monkeypatch.setattr(tool, "ROOT", tmp_path)
-    assert tool.hours_table() == tool.NOT_RUN
+def test_hours_table_is_marked_as_an_estimate(tmp_path):
+    assert benchmark_table("hours", tmp_path / "results") == NOT_RUN
     counted = {
         "dense": {"operations": 2 * 10**12, "calls": 10_000},
         "dense, checkpointing": {"operations": 3 * 10**12, "calls": 12_000},
@@ -137,7 +128,7 @@ def test_hours_table_says_that_it_is_an_estimate(tool, monkeypatch, tmp_path):
     }
     (tmp_path / "results" / "benchmark").mkdir(parents=True)
     (tmp_path / "results" / "benchmark" / "hours.json").write_text(json.dumps(result))
-    lines = tool.hours_table().splitlines()
+    lines = benchmark_table("hours", tmp_path / "results").splitlines()
     cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
     # 8e12 operations at 60 %, or at 30 % and 0.15 s of calls, 40,000 times.
     assert cells[:2] == ["RTX A6000", "3.8 to 9.3 h"]

@@ -10,8 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from tools import reproduce, update_readme
 
 from drawn_streets import write_streets
+from recyclelora.reproduce import runs
+from recyclelora.reproduce.checkout import find_checkout
+from recyclelora.reproduce.tables import Run
+from recyclelora.reproduce.workspace import Workspace
 
 from ..support.forked_runs import different, state
 from ..support.released_datasets import write_all
@@ -20,38 +25,39 @@ from ..support.tiny_overrides import TINY, folder
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def tool(tool_module):
-    return tool_module("reproduce")
+def commands(capsys, *arguments):
+    """The rows and seeds that a dry run names."""
+    reproduce.main([*arguments, "--dry-run"])
+    found = []
+    for line in capsys.readouterr().out.splitlines():
+        words = line.split()
+        assert words[:4] == ["python", "-m", "recyclelora.engine.train", "--config-file"]
+        (output,) = (word for word in words if word.startswith("train.output_dir="))
+        row, _, seed = output.rpartition("/")[2].rpartition("_seed")
+        assert words[-1] == f"train.seed={seed}" and row.startswith(Path(words[4]).stem)
+        found.append((row, int(seed)))
+    return found
 
 
-def commands(tool, capsys, *arguments):
-    """The configs and seeds that a dry run names."""
-    tool.main([*arguments, "--dry-run"])
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    return [
-        (Path(words[words.index("--config-file") + 1]).stem, int(words[-1].split("=")[1]))
-        for words in lines
-    ]
-
-
-def test_rows_by_number_and_by_name(tool, capsys, tmp_path):
+def test_rows_are_selected_by_number_or_name(capsys, tmp_path):
     base = "recyclelora_dinov2l_g2cbm"
     where = ("--scratch", str(tmp_path))
-    assert commands(tool, capsys, "--table", "9", "--row", "2", *where) == [(base, 0)]
-    assert commands(tool, capsys, "--table", "9", "--row", base, *where) == [(base, 0)]
-    given = commands(tool, capsys, "--table", "10", "--seeds", "4", "7", *where)
+    assert commands(capsys, "--table", "9", "--row", "2", *where) == [(base, 0)]
+    assert commands(capsys, "--table", "9", "--row", base, *where) == [(base, 0)]
+    svd = f"{base}_svd"
+    assert commands(capsys, "--table", "12", "--row", svd, *where) == [(svd, 0)]
+    given = commands(capsys, "--table", "10", "--seeds", "4", "7", *where)
     ranks = ["recyclelora_dinov2l_c2bm", "recyclelora_dinov2l_c2bm_r32_4"]
     assert given == [(name, seed) for seed in (4, 7) for name in ranks]
 
 
-def test_a_run_of_several_tables_is_done_once(tool, capsys, tmp_path):
-    given = commands(tool, capsys, "--table", "5", "9", "11", "12", "--scratch", str(tmp_path))
+def test_run_of_several_tables_is_selected_once(capsys, tmp_path):
+    given = commands(capsys, "--table", "5", "9", "11", "12", "--scratch", str(tmp_path))
     assert len(given) == len(set(given)) == 3 + 8 + 2 + 2
 
 
-def test_the_number_of_gpus_goes_to_the_training_tool(tool, capsys, tmp_path):
-    tool.main(["--table", "10", "--num-gpus", "4", "--dry-run", "--scratch", str(tmp_path)])
+def test_num_gpus_is_an_option_of_the_training(capsys, tmp_path):
+    reproduce.main(["--table", "10", "--num-gpus", "4", "--dry-run", "--scratch", str(tmp_path)])
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 2 and all(
         "--resume --num-gpus 4 train.output_dir=" in line for line in said
@@ -74,21 +80,41 @@ def test_the_number_of_gpus_goes_to_the_training_tool(tool, capsys, tmp_path):
         ("--row 2", "which tables"),
     ],
 )
-def test_mistakes_end_in_one_sentence(tool, given, sentence):
+def test_invalid_arguments_end_in_one_sentence(given, sentence):
     with pytest.raises(SystemExit, match=sentence) as stopped:
-        tool.main(given.split())
+        reproduce.main(given.split())
     assert len(str(stopped.value).splitlines()) == 1
 
 
-def test_half_a_dataset_is_refused_beside_published_numbers(tool_module, tmp_path, monkeypatch):
+def test_incomplete_dataset_is_refused_for_published_tables(tmp_path, monkeypatch):
     write_all(tmp_path)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    runs, tables = tool_module("runs"), tool_module("tables")
-    monkeypatch.setattr(runs, "held", lambda *_: pytest.fail("the run has begun"))
-    run = tables.Run("paper", "recyclelora_dinov2l_c2bm", 0)
+    monkeypatch.setattr(runs, "folder_lock", lambda *_, **__: pytest.fail("the run has begun"))
+    run = Run("paper", "recyclelora_dinov2l_c2bm", 0)
     refused = r"cityscapes_train.*expected 2975 pairs, found 3 .*give --scratch FOLDER"
     with pytest.raises(ValueError, match=refused):
-        runs.complete(run, runs.Place(None, []))
+        runs.finish_run(run, Workspace(ROOT))
+
+
+def test_tools_run_in_any_folder_of_the_checkout(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(ROOT / "tests" / "reproduce")
+    assert find_checkout() == find_checkout(ROOT) == ROOT
+    given = ("--table", "5", "--row", "1", "--scratch", str(tmp_path / "x"))
+    inside = commands(capsys, *given)
+    monkeypatch.chdir(tmp_path)
+    assert commands(capsys, *given, "--root", str(ROOT)) == inside == [("sub_dinov2l_g2cbm", 0)]
+
+
+def test_tools_outside_a_checkout_end_in_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()  # and no results
+    with pytest.raises(SystemExit, match=f"expected to be in a checkout .*{tmp_path}.*--root"):
+        reproduce.main(["--list"])
+    monkeypatch.setattr(sys, "argv", ["update_readme.py", "--check"])
+    with pytest.raises(SystemExit, match="expected to be in a checkout"):
+        update_readme.main()
+    monkeypatch.setattr(sys, "argv", ["update_readme.py", "--check", "--root", str(ROOT)])
+    update_readme.main()
 
 
 def start(scratch, overrides):
@@ -117,7 +143,7 @@ def kill_with_children(process):
 
 
 @pytest.mark.slow
-def test_a_whole_table_stopped_killed_and_shared_by_two_ends_complete_and_correct(tmp_path):
+def test_interrupted_table_in_two_processes_equals_a_whole_run(tmp_path):
     """Table 5 of a tiny model on drawn streets: SIGTERM, SIGKILL, then two processes to the end."""
     overrides = [*TINY, "train.max_iter=4", "train.checkpoint_period=1", "optimizer.lr=0.01"]
     overrides.append("train.checkpoints_kept=4")  # so that none is gone before it is seen

@@ -12,34 +12,29 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+from tools import reproduce
+
+from recyclelora.common.folder_lock import folder_lock
+from recyclelora.reproduce import queue, runs, tables
+from recyclelora.reproduce.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 SLEEP = ["python", "-c", "import time; print('up', flush=True); time.sleep(60)"]
 
 
 @pytest.fixture
-def tables(tool_module):
-    return tool_module("tables")
-
-
-@pytest.fixture
-def runs(tool_module):
-    return tool_module("runs")
-
-
-@pytest.fixture
-def tool(tool_module, runs, tables, monkeypatch):
-    """``reproduce`` with a table of tiny runs; streets "day" and "night" are coloured blocks."""
+def tiny(monkeypatch):
+    """A table of tiny runs, "tiny"; streets "day" and "night" are coloured blocks."""
     rows = {
         "majority": tables.MAJORITY,
-        "frozen": tables.Row("frozen", tables.overrides(0, 0)),
-        "lora": tables.Row("LoRA", tables.overrides(10, 0, "kaiming"), (0, 1)),
+        "frozen": tables.Row("frozen", tables.adapter_overrides(0, 0)),
+        "lora": tables.Row("LoRA", tables.adapter_overrides(10, 0, "kaiming"), (0, 1)),
     }
-    tiny = tables.Table("tests/support/tiny_config.py", rows, streets={"day": 3, "night": 2})
-    monkeypatch.setitem(tables.TABLES, "tiny", tiny)
+    table = tables.Table("tests/support/tiny_config.py", rows, streets={"day": 3, "night": 2})
+    monkeypatch.setitem(tables.SMALL_TABLES, "tiny", table)
+    monkeypatch.setattr(reproduce, "TABLE_NAMES", (*queue.TABLE_NAMES, "tiny"))
     monkeypatch.setattr(runs, "write_streets", write_blocks)
-    return tool_module("reproduce")
+    return table
 
 
 def write_blocks(root, *, domain, count, seed):
@@ -63,12 +58,12 @@ def result(folder: Path, name: str) -> dict:
     return json.loads((folder / "results" / "tiny" / f"{name}.json").read_text())
 
 
-def test_every_row_of_a_small_table_is_a_config_that_differs_in_its_adapters_alone(runs, tables):
-    place = runs.Place(None, [])
+def test_rows_of_a_small_table_differ_only_in_their_adapters():
+    workspace = Workspace(ROOT)
     for name in ("streets_to_real", "camvid_to_real"):
         sizes, common = {}, None
-        for run in tables.runs_of(name):
-            cfg = place.config_of(run)
+        for run in tables.runs_of(name, tables.SMALL_TABLES[name]):
+            cfg = workspace.config_of(run)
             adapters = dict(cfg.model.backbone)
             del adapters["module"], adapters["_target_"]
             sizes[run.row] = adapters.pop("r_main") + adapters.pop("r_sub")
@@ -81,24 +76,26 @@ def test_every_row_of_a_small_table_is_a_config_that_differs_in_its_adapters_alo
         assert sizes["lora"] == sizes["recyclelora"] and sizes["frozen"] == 0
 
 
-def test_every_row_of_the_paper_is_its_config_with_its_seed(runs, tables):
-    place = runs.Place(None, [])
-    for run in tables.runs_of("paper"):
-        cfg = place.config_of(run)
-        assert cfg.train.output_dir == f"output/{run.row}" and cfg.train.seed == run.seed
-        assert f"configs/{run.row}.py" in place.command(run)
-        assert f"train.output_dir=output/paper/{run.row}_seed0" in place.command(run)
+def test_row_of_the_paper_is_its_config_with_its_seed():
+    workspace = Workspace(ROOT)
+    for run in tables.runs_of("paper", workspace.tables["paper"]):
+        cfg, base = workspace.config_of(run), Path(workspace.config_file(run)).stem
+        assert cfg.train.output_dir == f"output/{base}" and cfg.train.seed == run.seed
+        assert base == run.row or workspace.row_of(run).overrides
+        assert f"configs/{base}.py" in workspace.command(run)
+        assert f"train.output_dir=output/paper/{run.row}_seed0" in workspace.command(run)
 
 
-def test_seeds_come_after_every_row_ran_once(tables):
-    names = [run.name for run in tables.runs_of("streets_to_real")]
+def test_further_seeds_come_after_every_row():
+    table = tables.SMALL_TABLES["streets_to_real"]
+    names = [run.name for run in tables.runs_of("streets_to_real", table)]
     assert names[0] == "majority_seed0" and len(names) == len(set(names)) == 10
     assert all(name.endswith("seed0") for name in names[:6])
     assert sum(name.startswith("recyclelora") for name in names) == 3
 
 
-def test_the_majority_is_counted_from_the_source_and_scored_on_every_target(tool, tmp_path, capsys):
-    tool.main(arguments(tmp_path, "--row", "majority"))
+def test_majority_class_is_evaluated_on_every_target_once(tiny, tmp_path, capsys):
+    reproduce.main(arguments(tmp_path, "--row", "majority"))
     done = result(tmp_path, "majority_seed0")
     domains = done["result"]["domains"]
     # Building is the most frequent; what is never predicted counts as 0 in the mean.
@@ -113,62 +110,53 @@ def test_the_majority_is_counted_from_the_source_and_scored_on_every_target(tool
     assert head == "table,row,seed,day,night,mean" and line.startswith("tiny,majority,0,")
     assert "majority class" in (tmp_path / "results" / "tables" / "tiny.md").read_text()
     before = (tmp_path / "results" / "tiny" / "majority_seed0.json").stat().st_mtime_ns
-    tool.main(arguments(tmp_path, "--row", "majority"))
+    reproduce.main(arguments(tmp_path, "--row", "majority"))
     assert (tmp_path / "results" / "tiny" / "majority_seed0.json").stat().st_mtime_ns == before
     assert "finished before" in capsys.readouterr().out
 
 
-def test_a_result_of_other_overrides_is_not_taken_for_this_run(tool, tmp_path):
-    tool.main(arguments(tmp_path, "--row", "majority"))
+def test_result_of_other_overrides_is_refused(tiny, tmp_path):
+    reproduce.main(arguments(tmp_path, "--row", "majority"))
     with pytest.raises(SystemExit, match=r"delete it or choose another --scratch"):
-        tool.main([*arguments(tmp_path, "--row", "majority"), "train.log_period=7"])
+        reproduce.main([*arguments(tmp_path, "--row", "majority"), "train.log_period=7"])
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(tool, runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runs.Place, "command", lambda *_: ["python", "-c", "raise SystemExit(3)"])
+def test_failed_run_is_named_and_the_others_continue(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Workspace, "command", lambda *_: ["python", "-c", "raise SystemExit(3)"])
     with pytest.raises(SystemExit, match="without a result: frozen_seed0, lora_seed0"):
-        tool.main(arguments(tmp_path, "--seeds", "0"))
+        reproduce.main(arguments(tmp_path, "--seeds", "0"))
     assert "status 3" in capsys.readouterr().err
     assert result(tmp_path, "majority_seed0")
     assert not (tmp_path / "results" / "tiny" / "lora_seed0.json").exists()
 
 
-def test_listing_and_dry_run_change_nothing(tool, tmp_path, capsys):
-    tool.main(arguments(tmp_path, "--list"))
-    tool.main(arguments(tmp_path, "--dry-run"))
+def test_list_and_dry_run_write_nothing(tiny, tmp_path, capsys):
+    reproduce.main(arguments(tmp_path, "--list"))
+    reproduce.main(arguments(tmp_path, "--dry-run"))
     said = capsys.readouterr().out
     assert "to do" in said and "model.backbone.init=kaiming train.seed=1" in said
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_is_written_by_one_process_also_when_only_the_child_is_left(runs, tmp_path):
-    with runs.held(tmp_path) as lock:
-        child = subprocess.Popen([sys.executable, *SLEEP[1:]], pass_fds=[lock])
-    try:
-        with pytest.raises(runs.Busy, match=f"process {os.getpid()} on "), runs.held(tmp_path):
-            pass
-    finally:
-        child.kill()
-        child.wait()
-    with runs.held(tmp_path):
-        pass
-
-
-def test_what_another_process_does_is_left_and_taken_over_when_it_dies(
-    tool, runs, tmp_path, monkeypatch, capsys
-):
+def test_run_of_another_process_is_run_when_that_dies(tiny, tmp_path, monkeypatch, capsys):
     """Another holds the frozen row: the others are done first, then it dies, then it is done."""
     folder = tmp_path / "tiny" / "frozen_seed0"
-    with runs.held(folder) as lock:
+    with folder_lock(folder, inheritable=True) as lock:
         other = subprocess.Popen([sys.executable, *SLEEP[1:]], pass_fds=[lock])
 
     def wait(_seconds: float) -> None:
         other.kill()
         other.wait()
 
-    monkeypatch.setattr(tool.time, "sleep", wait)
-    monkeypatch.setattr(runs, "train", lambda run, place, lock: runs.count_majority(run, place))
-    tool.main(arguments(tmp_path, "--seeds", "0"))
+    monkeypatch.setattr(queue.time, "sleep", wait)
+    monkeypatch.setattr(
+        runs,
+        "train",
+        lambda run, workspace, lock: runs.evaluate_majority(
+            workspace.config_of(run), workspace.folder(run)
+        ),
+    )
+    reproduce.main(arguments(tmp_path, "--seeds", "0"))
     said = capsys.readouterr().out
     order = [
         said.index(text)
@@ -178,44 +166,41 @@ def test_what_another_process_does_is_left_and_taken_over_when_it_dies(
     assert result(tmp_path, "frozen_seed0")["row"] == "frozen"
 
 
-def test_what_another_process_has_finished_meanwhile_is_not_done_again(
-    tool, runs, tmp_path, monkeypatch
-):
-    tool.main(arguments(tmp_path, "--row", "majority"))
-    monkeypatch.setattr(runs, "count_majority", lambda *_: pytest.fail("done twice"))
-    place = runs.Place(tmp_path, arguments(tmp_path)[-2:])
-    (run,) = (run for run in tool.runs_of("tiny") if run.row == "majority")
-    assert runs.complete(run, place) == result(tmp_path, "majority_seed0")
+def test_run_that_another_process_finished_is_not_repeated(tiny, tmp_path, monkeypatch):
+    reproduce.main(arguments(tmp_path, "--row", "majority"))
+    monkeypatch.setattr(runs, "evaluate_majority", lambda *_: pytest.fail("done twice"))
+    workspace = Workspace(ROOT, scratch=tmp_path, overrides=arguments(tmp_path)[-2:])
+    (run,) = (run for run in tables.runs_of("tiny", tiny) if run.row == "majority")
+    assert runs.finish_run(run, workspace) == result(tmp_path, "majority_seed0")
 
 
-def test_sigterm_ends_the_child_and_then_the_runner(runs, tmp_path, capsys):
+def test_sigterm_ends_the_child_and_then_the_runner(tmp_path, capsys):
     """The signal arrives while the child runs: sent by the child itself."""
     code = f"import os, signal, time; os.kill({os.getpid()}, signal.SIGTERM); time.sleep(60)"
     start, before = time.monotonic(), signal.getsignal(signal.SIGTERM)
     with (tmp_path / "lock").open("w") as lock, pytest.raises(SystemExit) as ended:
-        runs.call(["python", "-c", code], lock.fileno())
+        runs.run_command(["python", "-c", code], ROOT, lock.fileno())
     assert ended.value.code == 0 and "goes on from here" in capsys.readouterr().out
     assert time.monotonic() - start < 30 and signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_folder_that_holds_no_streets_is_named(runs, tables, tmp_path):
-    cfg = OmegaConf.create({"dataloader": {"streets": str(tmp_path)}})
-    table = tables.TABLES["streets_to_real"]
+def test_folder_without_streets_is_named(tmp_path):
+    table = tables.SMALL_TABLES["streets_to_real"]
     folder = tmp_path / next(iter(table.streets))
     folder.mkdir()
     (folder / "dataset.json").write_text("[]")
     with pytest.raises(ValueError, match=f"{folder} is not empty and has no readable dataset.json"):
-        runs.draw(table, cfg)
+        runs.draw_missing_streets(table, tmp_path)
 
 
-def test_attempts_that_were_killed_count_until_they_last_wrote(runs, tmp_path):
-    with runs.timed(tmp_path):
+def test_killed_attempt_counts_until_its_last_log_line(tmp_path):
+    with runs.record_seconds(tmp_path):
         pass
     (tmp_path / "began").touch()  # and then the process was killed, 30 seconds after
     (tmp_path / "log.txt").touch()
     began = (tmp_path / "began").stat().st_mtime
     os.utime(tmp_path / "log.txt", (began + 30, began + 30))
-    with pytest.raises(SystemExit), runs.timed(tmp_path):
+    with pytest.raises(SystemExit), runs.record_seconds(tmp_path):
         raise SystemExit(0)
     seconds = [float(line) for line in (tmp_path / "seconds.txt").read_text().split()]
     assert seconds == [pytest.approx(expected, abs=5) for expected in (0, 30, 0)]
@@ -223,19 +208,19 @@ def test_attempts_that_were_killed_count_until_they_last_wrote(runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_table_that_was_cut_off_ends_complete_and_equal(tool, tmp_path, monkeypatch, capfd):
+def test_interrupted_table_ends_equal_to_a_whole_run(tiny, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     streets = f"dataloader.streets={tmp_path / 'streets'}"
-    tool.main([*arguments(whole), streets])
+    reproduce.main([*arguments(whole), streets])
     # What a run that was killed after two of its four iterations would have left.
     (stopped / "tiny" / "lora_seed0").mkdir(parents=True)
     for file in ("iter_0000002.pth", "lock"):
         shutil.copy(whole / "tiny" / "lora_seed0" / file, stopped / "tiny" / "lora_seed0")
     capfd.readouterr()
-    tool.main([*arguments(stopped, "--row", "lora"), streets])
+    reproduce.main([*arguments(stopped, "--row", "lora"), streets])
     assert "iterations 2 to 4" in "".join(capfd.readouterr())
-    for run in tool.runs_of("tiny"):
+    for run in tables.runs_of("tiny", tiny):
         first = result(whole, run.name)
         assert first["iterations"] == (run.row != "majority") * 4
         assert first["seconds"] > 0 and set(first["result"]["domains"]) == {"day", "night"}
