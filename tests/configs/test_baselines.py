@@ -1,14 +1,12 @@
 """The baselines' configs: counts and groups at full size, a gradient for all that trains."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 
+from ..support.paper_configs import CONFIG_NAMES, load, output_dir
 from ..support.tiny_overrides import tiny
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 R32_4 = 14_155_776  # what RecycleLoRA trains in the backbone
 # Of DINOv2-L, without the final norm and the mask token: tokens, patch kernel, blocks.
 BLOCK = 12 * 1024**2 + 15 * 1024  # weights; biases 9, norms 4, layer scales 2
@@ -41,14 +39,12 @@ SETTINGS = {
 }
 
 
-def load(name):
-    return LazyConfig.load(str(CONFIGS / f"{name}.py"))
-
-
 @pytest.mark.parametrize(("name", "parameters", "groups"), [(n, *t) for n, t in TRAINED.items()])
-def test_what_trains_in_the_backbone(name, parameters, groups):
+def test_backbone_trains_the_expected_parameters(name, parameters, groups):
     cfg = load(name)
-    assert cfg.train.output_dir == f"output/{name}"
+    assert output_dir(name) == (
+        f"output/{name}" if name in CONFIG_NAMES else f"output/paper/{name}_seed0"
+    )
     with torch.device("meta"):
         model = instantiate(cfg.model)
     trained = [p for p in model.backbone.parameters() if p.requires_grad and p.numel()]
@@ -63,7 +59,7 @@ def test_what_trains_in_the_backbone(name, parameters, groups):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_all_that_trains_gets_a_gradient(name):
+def test_trainable_parameter_gets_a_gradient(name):
     """So DDP need not look for parameters that a step left out."""
     cfg = tiny(load(name))
     model = instantiate(cfg.model).train()
@@ -75,14 +71,14 @@ def test_all_that_trains_gets_a_gradient(name):
 
 
 @pytest.mark.parametrize(("name", "settings"), SETTINGS.items())
-def test_in_another_setting_model_and_optimiser_are_the_same(name, settings):
+def test_other_setting_has_the_same_model_and_optimizer(name, settings):
     base = load(name)
     for other in map(load, settings):
         assert other.model == base.model and other.optimizer == base.optimizer
         assert other.dataloader != base.dataloader
 
 
-def test_soma_is_published_with_averaging_and_warm_up_in_some_settings():
+def test_soma_averages_and_warms_up_in_some_settings():
     settings = {s: load(f"soma_dinov2l_{s}") for s in ("g2cbm", "gs2cbm", "gsu2cbm", "c2bm")}
     starts = {s: cfg.train.ema and cfg.train.ema.start for s, cfg in settings.items()}
     assert starts == {"g2cbm": 12_000, "gs2cbm": None, "gsu2cbm": None, "c2bm": 20_000}

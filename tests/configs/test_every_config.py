@@ -1,18 +1,15 @@
-"""Every config of the paper at full size, on the meta device: names, counts, groups, settings."""
+"""Every config and row of the paper at full size, on the meta device: names, counts, groups."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 
 from recyclelora.adapters import adapter_parameters
 from recyclelora.config.validation import check_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-SMALL = {"demo", "streets_to_real", "camvid_to_real"}  # on pictures that anyone can have
-NAMES = sorted(file.stem for file in CONFIGS.glob("*.py") if file.stem not in SMALL)
+from ..support.paper_configs import CONFIG_NAMES, NAMES, load, output_dir
 
 METHODS = "recyclelora|main|sub|frozen|full|lora|dora|pissa|soma|rein"
 PATTERN = rf"({METHODS})_(dinov2l|dinov3l|eva02l)_(g2cbm|gs2cbm|gsu2cbm|c2bm|c2acdc)(_\w+)?"
@@ -67,10 +64,6 @@ RATES = {  # of main and sub where they are not the paper's
 INITS = {"recyclelora_dinov2l_g2cbm_kaiming": "kaiming", "recyclelora_dinov2l_g2cbm_svd": "svd"}
 
 
-def load(name):
-    return LazyConfig.load(str(CONFIGS / f"{name}.py"))
-
-
 def on_meta(cfg):
     if "_dinov3l_" in cfg.train.output_dir:
         pytest.importorskip("timm", reason="this config's ViT is timm's: pip install it")
@@ -83,12 +76,14 @@ def count(parameters) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_can_be_guessed_from_its_name(name):
+def test_config_is_what_its_name_says(name):
     """Name, output folder, sources, targets, padding, protocol and Table 8 belong together."""
     cfg, parts = load(name), re.fullmatch(PATTERN, name)
     assert parts, f"{name} is not METHOD_BACKBONE_SETTING[_VARIANT]"
     check_config(cfg)
-    assert cfg.train.output_dir == f"output/{name}"
+    assert output_dir(name) == (
+        f"output/{name}" if name in CONFIG_NAMES else f"output/paper/{name}_seed0"
+    )
     sources, targets, padded = SETTINGS[parts[3]]
     assert list(cfg.dataloader.train.dataset) == sources
     assert {loader.dataset for loader in cfg.dataloader.test.values()} == targets
@@ -110,7 +105,7 @@ def test_it_can_be_guessed_from_its_name(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_at_full_size_each_parameter_that_trains_is_in_one_group(name):
+def test_trainable_parameter_is_in_one_group(name):
     cfg = load(name)
     model = on_meta(cfg)
     cfg.optimizer.params.model = model
@@ -146,7 +141,7 @@ def test_adapters_are_those_of_the_paper(name):
     assert all(g["weight_decay"] == 0 for g in groups)
 
 
-def test_all_recyclelora_configs_have_their_ranks_checked():
+def test_all_recyclelora_configs_have_checked_ranks():
     ours = {name for name in NAMES if re.match("(recyclelora|main|sub)_", name)}
     assert ours == set(ADAPTERS)
 

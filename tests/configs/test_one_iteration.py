@@ -6,16 +6,15 @@ import math
 from pathlib import Path
 
 import pytest
-from detectron2.config import LazyConfig
 
 from recyclelora.config.overrides import apply_overrides
 from recyclelora.config.validation import check_config
 from recyclelora.data.datasets import folder_of
 from recyclelora.engine.run import train
 
+from ..support.paper_configs import NAMES, load
 from ..support.released_datasets import write_all
 from ..support.tiny_overrides import tiny
-from .test_every_config import CONFIGS, NAMES
 
 pytestmark = pytest.mark.slow
 
@@ -37,9 +36,9 @@ def no_stale_handlers():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_trains_and_evaluates(name, originals, tmp_path, monkeypatch):
+def test_tiny_config_trains_and_evaluates(name, originals, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(originals))
-    cfg = tiny(LazyConfig.load(str(CONFIGS / f"{name}.py")))
+    cfg = tiny(load(name))
     targets = dict(cfg.dataloader.test)
     overrides = [f"dataloader.test.{target}.num_workers=0" for target in targets]
     # At the paper's sizes one image would be 18 windows of 512: the protocols have their own tests.

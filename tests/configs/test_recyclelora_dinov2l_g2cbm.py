@@ -46,7 +46,7 @@ def count(parameters) -> int:
         (32, 32, 25_165_824),
     ],
 )
-def test_trainable_parameters_are_those_of_the_paper(cfg, r_main, r_sub, parameters):
+def test_number_of_trained_parameters_is_the_papers(cfg, r_main, r_sub, parameters):
     cfg.model.backbone.update(r_main=r_main, r_sub=r_sub)
     model = on_meta(cfg)
     main, sub = adapter_parameters(model)
@@ -54,7 +54,7 @@ def test_trainable_parameters_are_those_of_the_paper(cfg, r_main, r_sub, paramet
     assert count(p for p in model.backbone.parameters() if p.requires_grad) == parameters
 
 
-def test_the_optimiser_has_the_published_groups(cfg):
+def test_optimizer_has_the_published_groups(cfg):
     cfg.optimizer.params.model = on_meta(cfg)
     groups = {g["name"]: g for g in instantiate(cfg.optimizer).param_groups}
     assert groups.pop("head")["weight_decay"] == 0.05
@@ -64,7 +64,7 @@ def test_the_optimiser_has_the_published_groups(cfg):
     assert count(groups["main adapter"]["params"]) == 12_582_912
 
 
-def test_table_8(cfg):
+def test_settings_are_those_of_table_8(cfg):
     assert cfg.train.max_iter == 40_000 and cfg.train.amp.dtype == "float32"
     assert cfg.train.accumulate == 1 and cfg.dataloader.train.total_batch_size == 4
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (1e-4, 0.05)
