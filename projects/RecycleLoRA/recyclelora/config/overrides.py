@@ -1,40 +1,49 @@
-"""Command-line overrides ``key=value`` of a LazyConfig, refusing keys that do not exist."""
+"""Command-line overrides ``key=value`` of a LazyConfig; keys that do not exist are refused."""
 
 import difflib
-import inspect
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.config import LazyCall, LazyConfig
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from recyclelora.common.validation import short_repr
 from recyclelora.evaluation import multi_scale, native, paper, rein
 
-# Where a name will do for a call without arguments; those can be given by further overrides.
+from .walk import find_parameters, find_target, is_call, walk
+
+# Keys whose value may be the name of a function that is called without arguments.
 _NAMED = {
     "evaluation.protocol": {call.__name__: call for call in (paper, rein, multi_scale, native)}
 }
-# Of one override, in characters: the parser's time grows faster than the text.
+# Of one override, in characters: the parser's time grows faster than the length.
 _LONGEST = 5_000
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Apply ``key=value`` strings to ``cfg``; a key stands there or is an argument of its target.
+    """Apply ``key=value`` strings to ``cfg``, in place.
 
-    Of several overrides of one key the last counts. ``evaluation.protocol`` may be a name:
+    A key exists if it is in the config or is an argument of the target above it. If a key occurs
+    several times, the last value counts. The value of ``evaluation.protocol`` may be a name:
     ``evaluation.protocol=rein``, then ``evaluation.protocol.flip=True``.
 
-    Raises:
-        ValueError: an override without ``=``, with a value that cannot be read, longer than 5,000
-            characters, or of an unknown key; the message names the nearest known key.
+    Returns
+    -------
+    DictConfig
+        ``cfg``.
+
+    Raises
+    ------
+    ValueError
+        If an override has no ``=``, a value that cannot be parsed, more than 5,000 characters, or
+        an unknown key; the message names the nearest known key.
     """
     for override in overrides:
         key, equals, _ = override.partition("=")
         if len(override) > _LONGEST:
             raise ValueError(
                 f"expected overrides of at most {_LONGEST:,} characters, got {len(override):,} in "
-                f"{short_repr(override)}: put what is long into a config file"
+                f"{short_repr(override)}: write long values into a config file"
             )
         if override.startswith("-"):
             raise ValueError(
@@ -46,7 +55,8 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             )
         _check_known(cfg, key)
         try:
-            # Interpolations are resolved when built, so overrides reach what refers to them.
+            # Interpolations are resolved when objects are built, so they follow an override of
+            # the key that they refer to.
             cfg = LazyConfig.apply_overrides(cfg, [override])
         except Exception as error:  # the parser, OmegaConf and Detectron2 raise many types
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -69,66 +79,41 @@ def _call_by_name(cfg: DictConfig, key: str) -> None:
 
 
 def _check_known(cfg: DictConfig, key: str) -> None:
-    node, walked = cfg, []
+    node, parents = cfg, []
     for part in key.split("."):
-        known = _children(node)
+        known = _names_below(node)
         if part not in known:
-            where = ".".join(walked)
+            parent = ".".join(parents)
             raise ValueError(
-                f"unknown key {short_repr(key)} in the config" + _nearest(cfg, key, known, where)
+                f"unknown key {short_repr(key)} in the config" + _nearest(cfg, key, known, parent)
             )
-        walked.append(part)
-        node = _child(node, part)
+        parents.append(part)
+        # An interpolation may refer to a key that only a later override sets.
+        node = OmegaConf.select(node, part, throw_on_resolution_failure=False)
 
 
-def _children(node) -> list[str]:
-    """The keys below ``node``: those that stand there and the arguments of its target."""
-    if isinstance(node, ListConfig):
+def _names_below(node: Any) -> list[str]:
+    """The keys of ``node`` and the arguments of its target; none for a value."""
+    if isinstance(node, list | ListConfig):
         return [str(i) for i in range(len(node))]
-    if not isinstance(node, DictConfig):
+    if not isinstance(node, dict | DictConfig):
         return []
-    return [str(k) for k in node if k != "_target_"] + _arguments(node.get("_target_"))
+    names = [str(name) for name in node if name != "_target_"]
+    if is_call(node):
+        try:
+            parameters = find_parameters(find_target(node, "")) or {}
+        except ValueError:  # check_config reports the target
+            return names
+        names += [name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD]
+    return names
 
 
-def _child(node, part: str):
-    # Raw values: an interpolation may refer to something that only an override will set.
-    if isinstance(node, ListConfig):
-        return node._get_node(int(part))
-    child = node._get_node(part) if part in node else None
-    if child is not None and OmegaConf.is_interpolation(node, part):
-        return node[part]
-    return child
-
-
-def _arguments(target) -> list[str]:
-    if target is None:
-        return []
-    try:
-        callable_ = locate(target) if isinstance(target, str) else target
-        parameters = inspect.signature(callable_).parameters.values()
-    except (
-        ImportError,
-        TypeError,
-        ValueError,
-    ):  # no signature: only what the config spells out
-        return []
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in parameters if p.kind in kinds]
-
-
-def _nearest(cfg: DictConfig, key: str, siblings: list[str], where: str) -> str:
-    prefix = f"{where}." if where else ""
-    candidates = {prefix + name for name in siblings} | set(_all_keys(cfg))
-    match = difflib.get_close_matches(key, sorted(candidates), n=1, cutoff=0.5)
+def _nearest(cfg: DictConfig, key: str, siblings: list[str], parent: str) -> str:
+    # Unresolved, so that an interpolation that leads nowhere does not hide the unknown key.
+    nodes = walk(OmegaConf.to_container(cfg, resolve=False))
+    known = [f"{above}.{name}".lstrip(".") for above, node in nodes for name in _names_below(node)]
+    match = difflib.get_close_matches(key, sorted(set(known)), n=1, cutoff=0.5)
     if match:
         return f"; the nearest known key is {match[0]!r}"
     names = ", ".join(sorted(siblings)) or "nothing"
-    return f"; known under {where or 'the top level'!r}: {names}"
-
-
-def _all_keys(node, prefix: str = ""):
-    for name in _children(node):
-        yield prefix + name
-        child = _child(node, name)
-        if isinstance(child, (DictConfig, ListConfig)):
-            yield from _all_keys(child, f"{prefix}{name}.")
+    return f"; known under {parent or 'the top level'!r}: {names}"

@@ -1,19 +1,20 @@
-"""A config checked as a whole before anything is built: what is missing, unknown, or no number."""
+"""Validation of a whole config before anything is built: names, arguments and types."""
 
 import inspect
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from detectron2.utils.registry import locate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recyclelora.common.validation import check_integer, short_repr
 from recyclelora.data import CLASSES
 from recyclelora.evaluation.predictions import check_format
+
+from .walk import find_parameters, find_target, is_call, is_list, walk
 
 SECTIONS = ("train", "model", "optimizer", "schedule", "dataloader", "evaluation")
 
@@ -24,8 +25,8 @@ _TRAIN: dict[str, Any] = {
     "max_iter": (1, 10**9),
     "device": str,
     "amp": Mapping,
-    "checkpointing": bool,
     "accumulate": (1, 10**4),
+    "checkpointing": bool,
     "ema": float | Mapping | None,
     "skip_bad_batches": (0, 10**9),
     "init_checkpoint": str | None,
@@ -40,25 +41,27 @@ _GIVEN_BY_THE_RUN = ("optimizer.params.model",)
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Raise one sentence for the first thing in ``cfg`` that no run could use.
+    """Raise one sentence for the first value in ``cfg`` that no run can use.
 
-    Every ``_target_`` has to exist, and its arguments have to be there, known, and of the types
-    that its annotations ask for. Whether a number makes sense is left to whoever takes it.
+    Every ``_target_`` has to exist. Its arguments have to be complete, known, and of the types of
+    its annotations. Ranges of numbers are checked by the callables themselves.
 
-    Raises:
-        ValueError: it names the key.
+    Raises
+    ------
+    ValueError
+        With the dotted key of the value.
     """
     try:
         _check_train(cfg.train)
         for key in ("model", "optimizer", "schedule"):
-            _check_call(key, cfg[key])
+            _check_calls(key, cfg[key])
         if (classes := cfg.model.get("num_classes", len(CLASSES))) != len(CLASSES):
             raise ValueError(
                 f"model.num_classes must be {len(CLASSES)}, the classes of every dataset here, got "
-                f"{short_repr(classes)}; a set that labels fewer has a folding"
+                f"{short_repr(classes)}; a dataset that labels fewer classes has a folding"
             )
         for section, key in (("dataloader", "train"), ("evaluation", "protocol")):
-            _check_call(f"{section}.{key}", _inside(cfg, section, key))
+            _check_calls(f"{section}.{key}", _inside(cfg, section, key))
         _check_evaluation(cfg.evaluation)
         if cfg.dataloader.train.get("iterations") is not None:
             raise ValueError(
@@ -72,11 +75,11 @@ def check_config(cfg: DictConfig) -> None:
             )
         for name, loader in domains.items():
             if loader is not None:
-                _check_call(f"dataloader.test.{name}", loader)
+                _check_calls(f"dataloader.test.{name}", loader)
     except OmegaConfBaseException as error:
         raise ValueError(
-            f"the config cannot be resolved ({str(error).splitlines()[0]}); correct what refers "
-            "there"
+            f"the config cannot be resolved ({str(error).splitlines()[0]}); correct the "
+            "interpolation"
         ) from error
 
 
@@ -94,13 +97,13 @@ def _check_train(train: Any) -> None:
         raise ValueError(
             f"train must be a section, got {short_repr(train)}: see configs/common/train.py"
         )
-    for key, wanted in _TRAIN.items():
+    for key, expected in _TRAIN.items():
         if key not in train:
             raise ValueError(f"the config lacks train.{key}: see configs/common/train.py")
-        if isinstance(wanted, tuple):
-            check_integer(f"train.{key}", train[key], least=wanted[0], most=wanted[1])
+        if isinstance(expected, tuple):
+            check_integer(f"train.{key}", train[key], least=expected[0], most=expected[1])
         else:
-            _check_value(f"train.{key}", train[key], wanted)
+            _check_value(f"train.{key}", train[key], expected)
     if not train.output_dir.strip():
         raise ValueError("train.output_dir must name a folder, got nothing: give it a name")
     _check_value("train.amp.dtype", train.amp.get("dtype"), str)
@@ -115,83 +118,61 @@ def _check_evaluation(evaluation: DictConfig) -> None:
     check_format("evaluation.save_predictions", evaluation.get("save_predictions"))
 
 
-def _check_call(key: str, node: Any) -> None:
-    """``node`` has to be a call whose arguments fit."""
-    if not _is_call(node):
+def _check_calls(key: str, node: Any) -> None:
+    """Check that ``node`` is a call, and the arguments of every call in it."""
+    if not is_call(node):
         raise ValueError(
             f"{key} must say what to build (a LazyCall), got {short_repr(node)}: see "
             "configs/demo.py"
         )
-    target = node["_target_"]
-    if isinstance(target, str):
-        target = _located(key, target)
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # something in C: it checks its arguments itself
+    for name, below in walk(node, key):
+        if is_call(below):
+            _check_arguments(name, below)
+
+
+def _check_arguments(key: str, call: Mapping) -> None:
+    target = find_target(call, key)
+    parameters = find_parameters(target)
+    if parameters is None:  # it checks its arguments itself
         return
-    given = [str(name) for name in node if name != "_target_"]
+    given = {str(name): value for name, value in call.items() if name != "_target_"}
     free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [name for name in given if name not in parameters and not free]
-    required = [
-        p.name
-        for p in parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    missing = [
+        name
+        for name, p in parameters.items()
+        if p.default is p.empty and p.kind is not p.VAR_KEYWORD and name not in given
     ]
-    missing = [name for name in required if name not in given]
     if unknown or missing:
         problem = f"has no argument {unknown[0]!r}" if unknown else f"needs {missing[0]!r} too"
         raise ValueError(f"{key}: {target.__name__} {problem}; correct the config")
     annotations = _annotations(target)
-    for name in given:
+    for name, value in given.items():
         if f"{key}.{name}" not in _GIVEN_BY_THE_RUN:
-            _check_value(f"{key}.{name}", node[name], annotations.get(name, Any))
+            _check_value(f"{key}.{name}", value, annotations.get(name, Any))
 
 
-def _located(key: str, name: str) -> Any:
-    try:
-        target = locate(name)
-    except Exception as error:  # it raises a plain Exception, or what importing raises
-        raise ValueError(f"{key}: there is no {name!r} to call; correct its _target_") from error
-    if not callable(target):
-        raise ValueError(f"{key}: {name!r} cannot be called; correct its _target_")
-    return target
-
-
-def _annotations(target: Any) -> dict[str, Any]:
+def _annotations(target: Callable) -> dict[str, Any]:
     try:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except (NameError, TypeError, AttributeError):  # names that only a type checker sees
+    except (NameError, TypeError, AttributeError):  # names that only a type checker resolves
         return {}
 
 
 def _check_value(key: str, value: Any, annotation: Any) -> None:
-    if _is_call(value):
-        _check_call(key, value)
-        return
-    if isinstance(value, list | tuple | ListConfig):
-        for i, item in enumerate(value):
-            if _is_call(item):
-                _check_call(f"{key}.{i}", item)
     if not _fits(value, annotation):
-        raise ValueError(f"{key} must be {_words(annotation)}, got {short_repr(_plain(value))}")
-
-
-def _is_call(node: Any) -> bool:
-    return isinstance(node, Mapping) and "_target_" in node
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        raise ValueError(f"{key} must be {_words(annotation)}, got {short_repr(plain)}")
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a value of a config may be given where ``annotation`` stands."""
+    """Whether ``annotation`` allows a value of a config; a call may return anything."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
     if isinstance(annotation, typing.TypeVar):
         return _fits(value, annotation.__bound__ or Any)
-    if _is_call(value) or annotation is Any:
+    if is_call(value) or annotation is Any:
         return True
     if value is None or annotation is type(None):
         return value is None and annotation is type(None)
@@ -203,7 +184,7 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, annotation)
     kind = origin or annotation
     if inspect.isclass(kind) and issubclass(kind, Sequence):
-        if not isinstance(value, list | tuple | ListConfig):
+        if not is_list(value):
             return False
         if kind is tuple and Ellipsis not in parts and len(value) != len(parts):
             return False
@@ -211,11 +192,11 @@ def _fits(value: Any, annotation: Any) -> bool:
         return all(any(_fits(item, part) for part in items) for item in value)
     if inspect.isclass(kind) and issubclass(kind, Mapping):
         return isinstance(value, Mapping)
-    return not isinstance(value, int | float | str)  # an object, which only its taker knows
+    return not isinstance(value, int | float | str)  # an object, which its receiver checks
 
 
 def _words(annotation: Any) -> str:
-    """An annotation as a user would say it."""
+    """An annotation in words for users."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(_words(part) for part in parts))
