@@ -45,7 +45,7 @@ def training_commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", training_commands(), ids=" ".join)
-def test_options_and_overrides_of_training_commands_exist(words, monkeypatch):
+def test_readme_training_command_is_valid(words, monkeypatch):
     monkeypatch.chdir(ROOT)
     if words[0] == "torchrun":
         launcher = importlib.import_module("torch.distributed.run").get_args_parser()
@@ -56,7 +56,7 @@ def test_options_and_overrides_of_training_commands_exist(words, monkeypatch):
     check_config(train.load_config(args))
 
 
-def test_training_commands_are_found():
+def test_readme_training_commands_are_found():
     commands = training_commands()
     assert len(commands) > 5 and {words[0] for words in commands} == {"python", "torchrun"}
 

@@ -1,5 +1,8 @@
 """Shipped configs by name, configs of one's own in any folder, and what is refused."""
 
+import builtins
+import json
+import logging
 from argparse import Namespace
 from pathlib import Path
 
@@ -8,7 +11,10 @@ from omegaconf import OmegaConf
 
 from recyclelora.config import config_names, get_config
 from recyclelora.config.files import read_config
+from recyclelora.engine import train as training
 from recyclelora.engine.train import load_config
+
+from ..support.training_runs import write_blocks
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 OWN = """
@@ -18,6 +24,26 @@ cfg = get_config("demo")
 train, model, optimizer = cfg.train, cfg.model, cfg.optimizer
 schedule, dataloader, evaluation = cfg.schedule, cfg.dataloader, cfg.evaluation
 train.update(output_dir="output/mine", max_iter=7, seed=3)
+"""
+# A dataset of one's own and a model for one step.
+SMALL = """
+from detectron2.config import LazyCall as L
+
+from recyclelora.data import build_test_loader, register_folder
+
+city = L(register_folder)(name="city", images="city/images", labels="city/labels")
+train.update(device="cpu", picture_period=0)
+backbone = model.backbone.module
+backbone.weights = None
+backbone.module.update(
+    img_size=64, embed_dim=64, depth=4, num_heads=2, out_indices=[0, 1, 2, 3]
+)
+model.backbone.update(r_main=8, r_sub=2)
+model.update(hidden_dim=32, nheads=2, enc_layers=1, enc_dim_feedforward=64, dec_layers=2)
+model.update(dec_dim_feedforward=64, num_queries=20, num_points=128)
+dataloader.train.update(dataset=[city], total_batch_size=2, num_workers=0)
+dataloader.train.mapper.crop = 64
+dataloader.test = dict(city=L(build_test_loader)(dataset=city, num_workers=0))
 """
 
 
@@ -91,3 +117,27 @@ def values_of(key: str, node: object) -> list[object]:
 def test_checkpointing_key_reaches_the_backbone_of(name, wanted):
     cfg = load(name, f"train.checkpointing={wanted}")
     assert values_of("checkpointing", OmegaConf.to_container(cfg.model, resolve=True)) == [wanted]
+
+
+def test_config_that_raises_leaves_the_import_function(tmp_path):
+    before = builtins.__import__
+    file = tmp_path / "mine.py"
+    file.write_text('from recyclelora.config import get_config\n\nget_config("nowhere")\n')
+    with pytest.raises(ValueError, match=r"mine\.py, line 3: .*name of a shipped config"):
+        read_config(str(file))
+    assert builtins.__import__ is before
+
+
+@pytest.mark.slow
+def test_own_config_elsewhere_trains_and_resumes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_blocks(tmp_path / "city", 4)
+    Path("mine.py").write_text(OWN + SMALL)
+    for options in (["train.max_iter=1"], ["--resume", "train.max_iter=2"]):
+        arguments = ["--config-file=mine.py", *options]
+        training.run(training.argument_parser().parse_args(arguments))
+    assert Path("output", "mine", "iter_0000002.pth").is_file()
+    domains = json.loads(Path("output", "mine", "domains.json").read_text())["domains"]
+    assert domains["city"]["images"] == 4
+    for name in ("recyclelora", "detectron2", "fvcore"):  # they log to this test's terminal
+        logging.getLogger(name).handlers.clear()

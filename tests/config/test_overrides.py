@@ -22,7 +22,7 @@ def config():
     )
 
 
-def test_known_keys_are_set(config):
+def test_override_known_key_sets_value(config):
     overrides = [
         "train.max_iter=3",
         "train.amp.dtype=bfloat16",
@@ -36,11 +36,11 @@ def test_known_keys_are_set(config):
     assert changed.layers[1].size == 9
 
 
-def test_an_argument_of_the_target_may_be_added(config):
+def test_override_argument_of_target_is_added(config):
     assert apply_overrides(config, ["model.bias=False"]).model.bias is False
 
 
-def test_a_protocol_goes_by_its_name_and_takes_arguments():
+def test_override_protocol_by_name_takes_arguments():
     config = OmegaConf.create(
         {"evaluation": {"protocol": L(native)(long_side=96), "save_predictions": None}},
         flags={"allow_objects": True},
@@ -61,15 +61,22 @@ def test_a_protocol_goes_by_its_name_and_takes_arguments():
         ("model.in_feature=4", "model.in_features"),
     ],
 )
-def test_unknown_keys_name_the_nearest(config, override, nearest):
+def test_override_unknown_key_names_the_nearest(config, override, nearest):
     with pytest.raises(ValueError, match=f"unknown key .*nearest known key is '{nearest}'"):
         apply_overrides(config, [override])
 
 
-def test_below_a_leaf_and_without_equals(config):
+def test_override_malformed_is_refused(config):
     with pytest.raises(ValueError, match=r"unknown key 'train\.max_iter\.x'"):
         apply_overrides(config, ["train.max_iter.x=1"])
     with pytest.raises(ValueError, match="form key=value"):
         apply_overrides(config, ["train.max_iter"])
     with pytest.raises(ValueError, match="cannot apply"):
         apply_overrides(config, ["train.max_iter=[1"])
+
+
+def test_override_after_unresolvable_interpolation_is_applied(config):
+    overrides = ["train.max_iter=${train.nowhere}", "model.bias=False", "train.max_iter=3"]
+    assert apply_overrides(config, overrides).model.out_features == 3
+    with pytest.raises(ValueError, match=r"nearest known key is 'train\.max_iter'"):
+        apply_overrides(config, ["train.max_iter=${train.nowhere}", "train.max_iters=3"])

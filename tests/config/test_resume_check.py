@@ -45,6 +45,7 @@ FREE = [
     "dataloader.test.night=null",
     "evaluation.protocol.long_side=32",
     "model.backbone.module.weights=elsewhere.pth",
+    "train.checkpointing=true",
     "model.backbone.module.module.checkpointing=true",
 ]
 
@@ -60,29 +61,29 @@ def before(tmp_path):
     return torch.load(tmp_path / "settings.pth", weights_only=True)
 
 
-def test_the_same_config_is_the_same_run(before):
+def test_resume_same_config_has_no_changes(before):
     assert check_same_run(before, tiny(), source="a.pth") == []
     assert check_same_run(None, tiny("optimizer.lr=1"), source="a.pth") == []
 
 
 @pytest.mark.parametrize(("override", "words"), REFUSED)
-def test_what_makes_it_another_run_is_refused(override, words, before):
+def test_resume_other_setting_is_refused(override, words, before):
     with pytest.raises(ValueError, match=r"^a.pth cannot be resumed with ") as refusal:
         check_same_run(before, tiny(override), source="a.pth")
     assert words in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(("override", "changes"), MAY_CHANGE)
-def test_what_may_change_is_told(override, changes, before):
+def test_resume_permitted_change_is_returned(override, changes, before):
     assert check_same_run(before, tiny(override), source="a.pth") == changes
 
 
 @pytest.mark.parametrize("override", FREE)
-def test_what_changes_nothing_is_free(override, before):
+def test_resume_setting_without_effect_is_ignored(override, before):
     assert check_same_run(before, tiny(override), source="a.pth") == []
 
 
-def test_a_default_that_is_spelled_out_is_no_change(before):
+def test_resume_explicit_default_is_no_change(before):
     spelled = {**before, "model.dropout": 0.0}
     assert check_same_run(spelled, tiny(), source="a.pth") == []
     assert check_same_run(before, tiny("model.dropout=0.0"), source="a.pth") == []
@@ -90,7 +91,7 @@ def test_a_default_that_is_spelled_out_is_no_change(before):
         check_same_run({**before, "model.dropout": 0.5}, tiny(), source="a.pth")
 
 
-def test_another_target_is_another_run(before):
+def test_resume_other_target_is_refused(before):
     cfg = tiny()
     options = {key: cfg.optimizer[key] for key in ("params", "lr", "betas", "weight_decay")}
     cfg.optimizer = L(torch.optim.Adam)(**options)
@@ -99,7 +100,7 @@ def test_another_target_is_another_run(before):
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_every_shipped_config_can_be_kept_and_compared(file, tmp_path):
+def test_settings_of_shipped_config_are_comparable(file, tmp_path):
     cfg = LazyConfig.load(str(file))
     torch.save(run_settings(cfg), tmp_path / "settings.pth")
     kept = torch.load(tmp_path / "settings.pth", weights_only=True)

@@ -183,15 +183,15 @@ OVERRIDES = [
 
 
 @pytest.mark.parametrize(("given", "words"), VALUES + OVERRIDES, ids=lambda text: text[:60])
-def test_one_sentence_for(given, words, refusal):
+def test_override_invalid_gives_one_sentence(given, words, refusal):
     assert words in refusal(given)
 
 
-def test_of_two_overrides_of_one_key_the_last_counts(refusal):
+def test_override_repeated_key_last_counts(refusal):
     assert "got 'last'" in refusal("train.max_iter=3", "train.max_iter=last")
 
 
-def test_options_stand_before_overrides(refusal):
+def test_option_after_override_is_refused(refusal):
     # As argparse hands them over: whatever follows the first override is an override.
     assert "'-r' forward" in refusal("train.max_iter=3", "-r")
 
@@ -210,7 +210,7 @@ FILES = [
 
 
 @pytest.mark.parametrize(("content", "words"), FILES, ids=lambda text: repr(text)[:40])
-def test_one_sentence_for_a_config_file_of(content, words, refusal, tmp_path):
+def test_config_file_invalid_gives_one_sentence(content, words, refusal, tmp_path):
     file = tmp_path / "config.py"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     said = refusal(f"--config-file={file}")
@@ -218,7 +218,7 @@ def test_one_sentence_for_a_config_file_of(content, words, refusal, tmp_path):
     assert re.search(words, said), said
 
 
-def test_a_config_that_is_missing_or_no_python_is_refused(refusal, tmp_path):
+def test_config_file_missing_or_not_python_is_refused(refusal, tmp_path):
     assert "no config at nowhere.py" in refusal("--config-file=nowhere.py")
     assert "no config: give --config-file" in refusal("--config-file=")
     assert f"no config at {tmp_path}" in refusal(f"--config-file={tmp_path}")
@@ -230,5 +230,5 @@ def test_a_config_that_is_missing_or_no_python_is_refused(refusal, tmp_path):
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.py")), ids=lambda f: f.name)
-def test_every_config_that_we_ship_is_accepted(file):
+def test_config_shipped_is_accepted(file):
     check_config(read_config(str(file)))

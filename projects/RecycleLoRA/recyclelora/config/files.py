@@ -1,6 +1,7 @@
 """Config files: Python programs whose sections define a run, shipped or of one's own."""
 
 import ast
+import builtins
 import difflib
 import traceback
 from pathlib import Path
@@ -94,9 +95,10 @@ def read_config(file: str) -> DictConfig:
         )
     if not file.endswith(".py"):  # Detectron2 would read YAML and execute what its tags name
         raise ValueError(f"a config is a Python file (.py), got {file}: see configs/")
+    import_function = builtins.__import__
     try:
         loaded = LazyConfig.load(file)
-    except Exception as error:  # a program in which anything may be wrong
+    except Exception as error:  # a config is a program and can raise anything
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
         where = f"{file}, line {lines[-1]}" if lines else file
         if isinstance(error, ImportError) and (module := _missing_relative_import(file)):
@@ -108,11 +110,13 @@ def read_config(file: str) -> DictConfig:
         raise ValueError(
             f"{where}: the config does not load ({type(error).__name__}: {error}); correct it"
         ) from error
+    finally:  # LazyConfig.load leaves its own function there if the config raises
+        builtins.__import__ = import_function
     missing = [section for section in SECTIONS if section not in loaded]
     if missing:
         raise ValueError(f"{file} lacks {', '.join(missing)}: see configs/demo.py")
-    # What a config imported to build its sections is not part of the run: an override of it would
-    # have no effect, so its keys are unknown.
+    # Other names of the file, such as imports, are not part of the run: an override of them would
+    # have no effect, so their keys are unknown.
     return OmegaConf.create({s: loaded[s] for s in SECTIONS}, flags={"allow_objects": True})
 
 

@@ -165,6 +165,9 @@ def _check_value(key: str, value: Any, annotation: Any) -> None:
         raise ValueError(f"{key} must be {_words(annotation)}, got {short_repr(plain)}")
 
 
+# Not pydantic: it refuses a list where a tuple is annotated and a LazyCall where its result is, so
+# both would need own code again, and its messages ("Input should be a valid number", one for each
+# part of a union) would need _words.
 def _fits(value: Any, annotation: Any) -> bool:
     """Whether ``annotation`` allows a value of a config; a call may return anything."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
