@@ -191,6 +191,11 @@ def test_override_repeated_key_last_counts(refusal):
     assert "got 'last'" in refusal("train.max_iter=3", "train.max_iter=last")
 
 
+def test_checkpointing_that_reaches_no_backbone_is_refused(refusal):
+    given = ("train.checkpointing=true", f"{BACKBONE}.checkpointing=false")
+    assert "train.checkpointing must be False for a backbone without" in refusal(*given)
+
+
 def test_option_after_override_is_refused(refusal):
     # As argparse hands them over: whatever follows the first override is an override.
     assert "'-r' forward" in refusal("train.max_iter=3", "-r")

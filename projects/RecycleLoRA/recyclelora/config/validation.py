@@ -60,6 +60,14 @@ def check_config(cfg: DictConfig) -> None:
                 f"model.num_classes must be {len(CLASSES)}, the classes of every dataset here, got "
                 f"{short_repr(classes)}; a dataset that labels fewer classes has a folding"
             )
+        nodes = walk(cfg.model, "model")
+        if cfg.train.checkpointing and not any(
+            value and key.endswith(".checkpointing") for key, value in nodes
+        ):
+            raise ValueError(
+                "train.checkpointing must be False for a backbone without checkpointing, got True: "
+                'give the ViT checkpointing="${train.checkpointing}" if it has this argument'
+            )
         for section, key in (("dataloader", "train"), ("evaluation", "protocol")):
             _check_calls(f"{section}.{key}", _inside(cfg, section, key))
         _check_evaluation(cfg.evaluation)
