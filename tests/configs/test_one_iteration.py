@@ -10,7 +10,7 @@ import pytest
 from recyclelora.config.overrides import apply_overrides
 from recyclelora.config.validation import check_config
 from recyclelora.data.datasets import folder_of
-from recyclelora.engine.run import train
+from recyclelora.engine.training import train
 
 from ..support.paper_configs import NAMES, load
 from ..support.released_datasets import write_all

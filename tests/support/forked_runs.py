@@ -41,7 +41,7 @@ class ForkedRuns:
         # and every run would begin by importing them.
         forkserver._forkserver._stop()
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["torch", "recyclelora.engine.run"])
+        self.context.set_forkserver_preload(["torch", "recyclelora.engine.training"])
 
     def start(self, output: Path, *options: str, limit: int = -1) -> multiprocessing.Process:
         """A run into ``output``, which resumes where there is something to resume.

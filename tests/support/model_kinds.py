@@ -14,7 +14,7 @@ from detectron2.config import LazyConfig
 from recyclelora.baselines import fine_tune
 from recyclelora.config.overrides import apply_overrides
 from recyclelora.engine.launch import launch_processes
-from recyclelora.engine.run import train
+from recyclelora.engine.training import train
 
 TINY = Path(__file__).with_name("tiny_config.py")
 RECOMPUTE = "train.checkpointing=true"

@@ -68,7 +68,7 @@ def test_after_a_failure_the_model_goes_and_the_group_is_left_to_the_exit(run):
 def test_so_it_does_when_the_tool_says_what_failed(run, monkeypatch):
     tool, training = train, Training("the loss is not finite")
     cfg = SimpleNamespace(train=SimpleNamespace(output_dir="no folder"))
-    monkeypatch.setattr(tool, "load_config", lambda args: cfg)
+    monkeypatch.setattr(tool, "load_config", lambda config_file, overrides: cfg)
     monkeypatch.setattr(tool, "train", training)
     with pytest.raises(SystemExit, match="error: the loss is not finite"):
         run(tool.run, training)

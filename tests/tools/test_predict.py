@@ -12,7 +12,7 @@ from PIL import Image
 
 from recyclelora.data import COLORS, read_image
 from recyclelora.engine import read_checkpoint, save_checkpoint, train
-from recyclelora.engine.run import build_model
+from recyclelora.engine.build import build_model
 
 from ..support.training_runs import ROOT, TINY
 
@@ -69,7 +69,7 @@ def test_exported_and_whole_checkpoint_predict_the_same(
     weights, checkpoint = run
     assert read_checkpoint(exported)["iteration"] == 9
     assert exported.stat().st_size < checkpoint.stat().st_size
-    tool = tool_module("predict")
+    tool = predict_tool
     whole = predict(tool, checkpoint, weights, tmp_path / "whole", photos)
     small = predict(tool, exported, weights, tmp_path / "small", photos / "a.jpg", photos / "b.png")
     kinds = ("ids.png", "color.png", "overlay.jpg")
@@ -82,7 +82,7 @@ def test_exported_and_whole_checkpoint_predict_the_same(
 
 def test_class_maps_for_a_test_server(tool_module, run, photos, tmp_path):
     weights, checkpoint = run
-    tool = tool_module("predict")
+    tool = predict_tool
     (photos / "city").mkdir()
     (photos / "b.png").rename(photos / "city" / "b_rgb_anon.png")
     whole = predict(tool, checkpoint, weights, tmp_path / "whole", photos)
@@ -127,7 +127,7 @@ def test_evaluation_takes_an_exported_file(run, exported, tiny_set, tmp_path):
     ],
 )
 def test_mistakes_end_in_one_sentence(tool_module, photo, sentence, tmp_path):
-    tool = tool_module("predict")
+    tool = predict_tool
     given = ["--config-file", CONFIG, "--checkpoint", "none.pth", "--out", str(tmp_path / "o")]
     with pytest.raises(SystemExit, match=sentence) as stopped:
         tool.main([*given, photo])
@@ -140,7 +140,7 @@ def test_every_kind_of_picture_that_is_read_is_found(tool_module, tmp_path):
     for kind in kinds:
         Image.new("RGB", (8, 8)).save(tmp_path / f"{kind}.{kind}")
     (tmp_path / "notes.txt").write_text("not a picture")
-    found = tool_module("predict").photographs([tmp_path])
+    found = predict_tool.photographs([tmp_path])
     assert sorted(map(str, found)) == sorted(kinds)
     assert all(read_image(file).shape == (8, 8, 3) for file in found.values())
 
@@ -148,4 +148,4 @@ def test_every_kind_of_picture_that_is_read_is_found(tool_module, tmp_path):
 def test_two_photographs_of_one_name_are_refused(tool_module, photos):
     (photos / "a.png").write_bytes((photos / "b.png").read_bytes())
     with pytest.raises(ValueError, match="two photographs are called a"):
-        tool_module("predict").photographs([photos])
+        predict_tool.photographs([photos])

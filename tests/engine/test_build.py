@@ -8,7 +8,7 @@ from detectron2.config import LazyConfig
 
 from recyclelora import rrqr
 from recyclelora.common.devices import pick_device
-from recyclelora.engine.run import build_model
+from recyclelora.engine.build import build_model
 
 CPU = torch.device("cpu")
 TINY = Path(__file__).parents[1] / "support" / "tiny_config.py"
