@@ -41,12 +41,14 @@ def run(monkeypatch):
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
 
+    options = Namespace(config_file="", opts=[], eval_only=False, resume=False)
+
     def run(main, training):
         monkeypatch.setattr(launch.dist, "init_process_group", lambda backend: None)
         monkeypatch.setattr(launch, "_create_local_group", lambda: None)
         monkeypatch.setattr(launch.dist, "is_initialized", lambda: True)
         monkeypatch.setattr(launch.dist, "destroy_process_group", training.end_group)
-        launch.launch_processes(main, Namespace(eval_only=False, resume=False))
+        launch.launch_processes(main, options)
 
     return run
 

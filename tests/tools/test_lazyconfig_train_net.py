@@ -1,7 +1,6 @@
 """The training tool as a user runs it: train, evaluate, resume, every mistake one sentence."""
 
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -14,13 +13,7 @@ import torch
 
 from ..support.training_runs import ROOT, TINY, TOOL, refusal, run_tool, write_blocks
 
-
-@pytest.fixture(autouse=True)
-def no_stale_handlers():
-    """A run logs to the terminal it began with, which pytest takes away after each test."""
-    yield
-    for name in ("recyclelora", "detectron2", "fvcore"):
-        logging.getLogger(name).handlers.clear()
+pytestmark = pytest.mark.usefixtures("closed_logs")
 
 
 @pytest.fixture(scope="module")
