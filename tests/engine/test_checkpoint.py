@@ -107,8 +107,6 @@ def test_another_model_is_refused_and_nothing_is_loaded(tmp_path):
     before = {k: v.clone() for k, v in target.state_dict().items()}
     shapes = r"another model: wrong shape: 0.weight \(5, 2\) for \(3, 2\)"
     with pytest.raises(ValueError, match=shapes):
-        ValueError, match=r"another model: wrong shape: 0.weight \(5, 2\) for \(3, 2\)"
-    ):
         load_model(target, model(5).state_dict(), source="c.pth")
     with pytest.raises(ValueError, match=r"missing: 1.weight, 1.bias; unexpected: 2.weight"):
         state = model(3).state_dict()
