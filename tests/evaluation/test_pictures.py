@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from recyclelora.data import CLASSES, COLORS
-from recyclelora.evaluation import Row, draw_rows, save_rows
+from recyclelora.evaluation.pictures import Row, draw_rows, save_rows
 
 RNG = np.random.default_rng(0)
 

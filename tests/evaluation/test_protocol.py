@@ -42,7 +42,7 @@ def test_input_sizes(protocol, benchmark, size, expected):
 
 
 def test_a_published_protocol_invents_no_size():
-    with pytest.raises(ValueError, match=r"'paper' says nothing about 'streets' .*cityscapes"):
+    with pytest.raises(ValueError, match=r"'paper' does not list 'streets' .*cityscapes"):
         paper().input_size(10, 10, "streets")
 
 

@@ -96,7 +96,7 @@ def parameter_groups(
         if not (parameter.requires_grad and parameter.numel()):
             continue
         key = _longest_match(name, rules)
-        rule = rules.get(key, {})
+        rule = {} if key is None else rules[key]
         decay_mult = rule.get("decay_mult", 1.0)
         if key is None and isinstance(_owner(model, name), NORM_LAYERS):
             decay_mult = norm_decay_mult
