@@ -1,6 +1,5 @@
 """Shipped configs by name, configs of one's own in any folder, and what is refused."""
 
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ from omegaconf import OmegaConf
 
 from recyclelora.config import config_names, get_config
 from recyclelora.config.files import read_config
-from recyclelora.engine.train import load_config
+from recyclelora.engine.build import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 OWN = """
@@ -22,7 +21,7 @@ train.update(output_dir="output/mine", max_iter=7, seed=3)
 
 
 def load(file, *overrides):
-    return load_config(Namespace(config_file=str(file), opts=list(overrides)))
+    return load_config(str(file), list(overrides))
 
 
 def test_config_names_are_the_files_of_the_folder():
