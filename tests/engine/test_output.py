@@ -1,4 +1,4 @@
-"""One training a folder: who comes second is told, and a training that died holds nothing."""
+"""The lock of an output folder: a second training raises, a killed one releases it."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def other(tmp_path):
     process.wait()
 
 
-def test_a_second_training_is_refused_until_the_first_one_is_gone(other, tmp_path):
+def test_lock_output_held_by_other_process_raises(other, tmp_path):
     said = f"another training writes to {tmp_path / 'run'} .process {other.pid} on .*: wait for it"
     for _ in range(2):
         with pytest.raises(ValueError, match=said), lock_output(tmp_path / "run"):
@@ -46,7 +46,7 @@ def test_a_second_training_is_refused_until_the_first_one_is_gone(other, tmp_pat
         pass
 
 
-def test_a_file_system_without_locks_is_no_obstacle(monkeypatch, tmp_path):
+def test_lock_output_without_file_locks_succeeds(monkeypatch, tmp_path):
     def refuse(*_):
         raise OSError(37, "No locks available")
 
@@ -55,7 +55,7 @@ def test_a_file_system_without_locks_is_no_obstacle(monkeypatch, tmp_path):
         pass
 
 
-def test_where_nothing_can_be_written_is_one_sentence(tmp_path):
+def test_lock_output_unwritable_folder_raises(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(ValueError, match="must be a folder to write to"),

@@ -50,7 +50,7 @@ def run(tiny_set):
 
 
 @pytest.mark.parametrize(("config", "options"), CONFIGS.items(), ids=CONFIGS)
-def test_it_trains_resumes_bit_for_bit_and_evaluates(config, options, run, tmp_path):
+def test_baseline_trains_resumes_and_evaluates(config, options, run, tmp_path):
     whole, resumed, again = (tmp_path / name for name in ("whole", "resumed", "again"))
     run(config, [f"train.output_dir={whole}", *options])
     resumed.mkdir()

@@ -65,7 +65,7 @@ def segment(checkpoint, weights, out, *photos, options=()):
     return {file.relative_to(out).as_posix(): file.read_bytes() for file in files}
 
 
-def test_exported_and_whole_checkpoint_predict_the_same(run, exported, photos, tmp_path):
+def test_exported_file_predicts_like_checkpoint(run, exported, photos, tmp_path):
     weights, checkpoint = run
     assert read_checkpoint(exported)["iteration"] == 9
     assert exported.stat().st_size < checkpoint.stat().st_size
@@ -79,7 +79,7 @@ def test_exported_and_whole_checkpoint_predict_the_same(run, exported, photos, t
     assert ids.shape == (60, 90) and np.array_equal(np.array(COLORS)[ids], colors)
 
 
-def test_class_maps_for_a_test_server(run, photos, tmp_path):
+def test_save_option_writes_class_maps_only(run, photos, tmp_path):
     weights, checkpoint = run
     (photos / "city").mkdir()
     (photos / "b.png").rename(photos / "city" / "b_rgb_anon.png")
@@ -95,7 +95,7 @@ def test_class_maps_for_a_test_server(run, photos, tmp_path):
         assert ids.size == (50, 70) and ids.mode == "L"
 
 
-def test_evaluation_takes_an_exported_file(run, exported, tiny_set, tmp_path):
+def test_eval_only_with_exported_file_matches_checkpoint(run, exported, tiny_set, tmp_path):
     scores = []
     for i, checkpoint in enumerate((run[1], exported)):
         tiny_set(f"{i}_day")
@@ -124,7 +124,7 @@ def test_evaluation_takes_an_exported_file(run, exported, tiny_set, tmp_path):
         (str(Path(CONFIG).parent), "expected a picture"),
     ],
 )
-def test_mistakes_end_in_one_sentence(photo, sentence, tmp_path):
+def test_invalid_photograph_exits_with_one_sentence(photo, sentence, tmp_path):
     given = ["--config-file", CONFIG, "--checkpoint", "none.pth", "--out", str(tmp_path / "o")]
     with pytest.raises(SystemExit, match=sentence) as stopped:
         predict.main([*given, photo])
@@ -132,7 +132,7 @@ def test_mistakes_end_in_one_sentence(photo, sentence, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_every_kind_of_picture_that_is_read_is_found(tmp_path):
+def test_find_photographs_finds_all_formats(tmp_path):
     kinds = ("png", "jpeg", "tiff", "bmp", "gif", "webp", "ppm")
     for kind in kinds:
         Image.new("RGB", (8, 8)).save(tmp_path / f"{kind}.{kind}")
@@ -142,7 +142,7 @@ def test_every_kind_of_picture_that_is_read_is_found(tmp_path):
     assert all(read_image(file).shape == (8, 8, 3) for file in found.values())
 
 
-def test_two_photographs_of_one_name_are_refused(photos):
+def test_find_photographs_equal_names_raise(photos):
     (photos / "a.png").write_bytes((photos / "b.png").read_bytes())
     with pytest.raises(ValueError, match="two photographs are called a"):
         find_photographs([photos])

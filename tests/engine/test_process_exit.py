@@ -1,4 +1,4 @@
-"""The end of a process that torchrun started: DDP's reducer must not be the last in the group."""
+"""Exit of a process of torchrun: DDP's reducer must be freed before the process group."""
 
 import weakref
 from argparse import Namespace
@@ -53,13 +53,13 @@ def run(monkeypatch):
     return run
 
 
-def test_the_model_goes_before_the_group_of_processes(run):
+def test_model_is_freed_before_process_group(run):
     training = Training()
     run(training, training)
     assert training.at_the_end == [False] and training.model() is None
 
 
-def test_after_a_failure_the_model_goes_and_the_group_is_left_to_the_exit(run):
+def test_failure_frees_model_and_keeps_group(run):
     training = Training("the loss is not finite")
     with pytest.raises(FloatingPointError) as raised:  # and kept, with its traceback
         run(training, training)
@@ -67,7 +67,7 @@ def test_after_a_failure_the_model_goes_and_the_group_is_left_to_the_exit(run):
     assert str(raised.value) == "the loss is not finite"
 
 
-def test_so_it_does_when_the_tool_says_what_failed(run, monkeypatch):
+def test_failure_in_training_command_frees_model(run, monkeypatch):
     tool, training = train, Training("the loss is not finite")
     cfg = SimpleNamespace(train=SimpleNamespace(output_dir="no folder"))
     monkeypatch.setattr(tool, "load_config", lambda config_file, overrides: cfg)
