@@ -31,9 +31,7 @@ def cut(logits, lengths):
 @pytest.mark.parametrize("lengths", [(1,), (3, 1, 7), (1000,)])
 @pytest.mark.parametrize(("size", "wanted"), SIZES)
 @pytest.mark.parametrize("at_once", [1, 500, 2**24])
-def test_resized_rows_match_full_interpolation(
-    size, wanted, lengths, at_once, monkeypatch
-):
+def test_resized_rows_match_full_interpolation(size, wanted, lengths, at_once, monkeypatch):
     monkeypatch.setattr(module, "_AT_ONCE", at_once)
     logits = torch.randn(5, *size)
     found = list(resized_rows(cut(logits, lengths), size, wanted))

@@ -17,11 +17,7 @@ from .bad_batches import BadBatches
 from .ema import WeightAverage
 from .metrics import recent_history, restore_history
 
-AMP_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+AMP_DTYPES = ("bfloat16", "float16", "float32")
 
 
 def amp_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -41,10 +37,8 @@ def amp_dtype(name: str, device: torch.device) -> torch.dtype:
             native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if native else torch.float32
     if name not in AMP_DTYPES:
-        raise ValueError(
-            f"train.amp.dtype must be auto or one of {sorted(AMP_DTYPES)}, got {name!r}"
-        )
-    return AMP_DTYPES[name]
+        raise ValueError(f"train.amp.dtype must be auto or one of {list(AMP_DTYPES)}, got {name!r}")
+    return getattr(torch, name)
 
 
 class Trainer(TrainerBase):

@@ -43,7 +43,6 @@ def evaluate_domains(
     protocol: Protocol,
     output_dir: str | Path,
     pictures: int = 3,
-    seed: int = 0,
     save_predictions: str | None = None,
 ) -> dict:
     """Evaluate ``predict`` on every domain, each process on its share of the images.
@@ -64,9 +63,7 @@ def evaluate_domains(
     protocol : Protocol
     output_dir : str or Path
     pictures : int
-        Images per domain to draw; 0 draws none.
-    seed : int
-        Selects the images to draw.
+        Number of randomly chosen images per domain to draw; 0 draws none.
     save_predictions : str, optional
         "train_ids", "label_ids" (Cityscapes' own) or "color"; see
         :mod:`recyclelora.evaluation.predictions`.
@@ -89,7 +86,7 @@ def evaluate_domains(
     result = {"protocol": protocol.as_dict(), "domains": {}, "mean_mIoU": 0.0}
     constant, images, overview, extremes = {}, {}, [], []
     for name, loader in domains.items():
-        chosen = _chosen(len(loader.dataset), pictures, seed)
+        chosen = _chosen(len(loader.dataset), pictures)
         maps = Path(output_dir, "predictions", name)
         save = partial(save_prediction, maps, save_predictions) if save_predictions else None
         confusion, rows, images[name], ends = _evaluate(
@@ -124,16 +121,14 @@ def preview_domains(
     domains: Mapping[str, TestLoader],
     protocol: Protocol,
     path: str | Path,
-    per_domain: int = 1,
-    seed: int = 0,
 ) -> Path:
-    """Draw randomly chosen images of every domain into one picture file.
+    """Draw the first chosen image of every domain into one picture file.
 
     It needs no other process, so the main process may call it alone.
     """
     rows = []
     for name, loader in domains.items():
-        for index in sorted(_chosen(len(loader.dataset), per_domain, seed)):
+        for index in _chosen(len(loader.dataset), 1):
             sample = loader.dataset[index]
             segmented = protocol.segment(predict, sample, loader.metadata.benchmark)
             rows.append(_row(name, sample, *segmented))
@@ -249,7 +244,7 @@ def _scores(name: str, confusion: ConfusionMatrix, images: int) -> dict:
     return {"mIoU": 100 * confusion.mean_iou(), "IoU": per_class, "images": images}
 
 
-def _chosen(total: int, count: int, seed: int) -> set[int]:
+def _chosen(total: int, count: int) -> set[int]:
     """Return the numbers of the images to draw, equal in all processes."""
-    order = np.random.default_rng(seed).permutation(total)
+    order = np.random.default_rng(0).permutation(total)
     return {int(index) for index in order[: max(count, 0)]}
