@@ -1,6 +1,7 @@
 """What every test may ask for: reference outputs, real images, fixed seeds, a GPU."""
 
 import importlib.util
+import logging
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -51,6 +52,14 @@ def datasets_of_one_test() -> Iterator[None]:
     for name in set(DatasetCatalog) - before:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name, None)
+
+
+@pytest.fixture
+def closed_logs() -> Iterator[None]:
+    """Remove the log handlers of a run: they hold the terminal, which pytest closes."""
+    yield
+    for name in ("recyclelora", "detectron2", "fvcore"):
+        logging.getLogger(name).handlers.clear()
 
 
 @pytest.fixture(scope="session")

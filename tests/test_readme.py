@@ -9,6 +9,7 @@ import pytest
 
 from recyclelora.config.validation import check_config
 from recyclelora.engine import train
+from recyclelora.engine.build import load_config
 from recyclelora.reproduce import readme
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +54,7 @@ def test_readme_training_command_is_valid(words, monkeypatch):
         words = ["python", started.training_script, *started.training_script_args]
     assert words[:2] == ["python", "tools/lazyconfig_train_net.py"]
     args = train.argument_parser().parse_args(words[2:])
-    check_config(train.load_config(args))
+    check_config(load_config(args.config_file, args.opts))
 
 
 def test_readme_training_commands_are_found():

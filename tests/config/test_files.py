@@ -3,7 +3,6 @@
 import builtins
 import json
 import logging
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from omegaconf import OmegaConf
 from recyclelora.config import config_names, get_config
 from recyclelora.config.files import read_config
 from recyclelora.engine import train as training
-from recyclelora.engine.train import load_config
+from recyclelora.engine.build import load_config
 
 from ..support.training_runs import write_blocks
 
@@ -48,7 +47,7 @@ dataloader.test = dict(city=L(build_test_loader)(dataset=city, num_workers=0))
 
 
 def load(file, *overrides):
-    return load_config(Namespace(config_file=str(file), opts=list(overrides)))
+    return load_config(str(file), list(overrides))
 
 
 def test_config_names_are_the_files_of_the_folder():

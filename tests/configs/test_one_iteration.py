@@ -1,7 +1,6 @@
 """Every config made tiny: one iteration and an evaluation, on sets in their owners' formats."""
 
 import json
-import logging
 import math
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import pytest
 from recyclelora.config.overrides import apply_overrides
 from recyclelora.config.validation import check_config
 from recyclelora.data.datasets import folder_of
-from recyclelora.engine.run import train
+from recyclelora.engine.training import train
 
 from ..support.paper_configs import NAMES, load
 from ..support.released_datasets import write_all
 from ..support.tiny_overrides import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("closed_logs")]
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +24,6 @@ def originals(tmp_path_factory):
     root = tmp_path_factory.mktemp("originals")
     write_all(root)
     return root
-
-
-@pytest.fixture(autouse=True)
-def no_stale_handlers():
-    """A run logs to the terminal it began with, which pytest takes away after each test."""
-    yield
-    for name in ("recyclelora", "detectron2", "fvcore"):
-        logging.getLogger(name).handlers.clear()
 
 
 @pytest.mark.parametrize("name", NAMES)

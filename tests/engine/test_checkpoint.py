@@ -1,4 +1,4 @@
-"""Checkpoints are whole, safe to read, and refuse another model."""
+"""Checkpoints are written atomically, safe to read, and compared with the model."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ def model(width: int = 3) -> nn.Module:
     return nn.Sequential(nn.Linear(2, width), nn.Linear(width, 1))
 
 
-def test_what_is_saved_comes_back(tmp_path):
+def test_save_checkpoint_round_trip_restores_state(tmp_path):
     saved = model()
     optimizer = torch.optim.AdamW(saved.parameters(), lr=0.1)
     saved(torch.ones(1, 2)).sum().backward()
@@ -39,7 +39,7 @@ def test_what_is_saved_comes_back(tmp_path):
     assert fresh.param_groups[0]["lr"] == 0.1
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_save_checkpoint_failure_keeps_old_file(tmp_path, monkeypatch):
     path = tmp_path / "c.pth"
     save_checkpoint(path, model=model(), iteration=1)
     before = path.read_bytes()
@@ -68,7 +68,7 @@ class Malicious:
         return os.mkdir, ("executed",)
 
 
-def test_a_flipped_bit_is_found_before_it_is_loaded(tmp_path):
+def test_read_checkpoint_with_flipped_bit_raises(tmp_path):
     path = tmp_path / "c.pth"
     save_checkpoint(path, model=model(), iteration=1)
     whole = path.read_bytes()
@@ -80,13 +80,13 @@ def test_a_flipped_bit_is_found_before_it_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
-def test_damaged_files_are_one_sentence(tmp_path, content):
+def test_read_checkpoint_damaged_file_raises(tmp_path, content):
     (tmp_path / "c.pth").write_bytes(content)
     with pytest.raises(ValueError, match=r"c.pth cannot be read as tensors only: it is damaged"):
         read_checkpoint(tmp_path / "c.pth")
 
 
-def test_files_from_strangers_execute_nothing(tmp_path, monkeypatch):
+def test_read_checkpoint_malicious_file_executes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.pth").write_bytes(pickle.dumps(Malicious()))
     with pytest.raises(ValueError, match="holds Python objects, which are not loaded"):
@@ -94,7 +94,7 @@ def test_files_from_strangers_execute_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "executed").exists()
 
 
-def test_missing_and_foreign_files(tmp_path):
+def test_read_checkpoint_missing_or_other_format_raises(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         read_checkpoint(tmp_path / "none.pth")
     torch.save(model().state_dict(), tmp_path / "weights.pth")
@@ -102,12 +102,13 @@ def test_missing_and_foreign_files(tmp_path):
         read_checkpoint(tmp_path / "weights.pth")
 
 
-def test_another_model_is_refused_and_nothing_is_loaded(tmp_path):
+def test_load_model_other_model_raises_unchanged(tmp_path):
     target = model(3)
     before = {k: v.clone() for k, v in target.state_dict().items()}
-    with pytest.raises(ValueError, match=r"another model: 0.weight is \(5, 2\) there and \(3, 2\)"):
+    shapes = r"another model: wrong shape: 0.weight \(5, 2\) for \(3, 2\)"
+    with pytest.raises(ValueError, match=shapes):
         load_model(target, model(5).state_dict(), source="c.pth")
-    with pytest.raises(ValueError, match=r"missing 1.bias and 1 more; unexpected 2.weight"):
+    with pytest.raises(ValueError, match=r"missing: 1.weight, 1.bias; unexpected: 2.weight"):
         state = model(3).state_dict()
         state["2.weight"] = state.pop("1.weight")
         del state["1.bias"]
@@ -115,7 +116,7 @@ def test_another_model_is_refused_and_nothing_is_loaded(tmp_path):
     torch.testing.assert_close(dict(target.state_dict()), before, rtol=0, atol=0)
 
 
-def test_the_newest_whole_checkpoint_is_found(tmp_path):
+def test_latest_skips_damaged_checkpoints(tmp_path):
     checkpoints = Checkpoints(tmp_path / "run", keep=2)
     assert checkpoints.latest() is None
     net = model()

@@ -1,4 +1,4 @@
-"""The average is the textbook's, and leaves the model's own weights alone."""
+"""Moving averages of the weights."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def model() -> nn.Module:
     return net
 
 
-def test_it_is_a_weighted_sum_of_all_weights_so_far():
+def test_update_matches_definition_with_warmup():
     net, seen = model(), []
     average = WeightAverage(net, decay=0.5)
     expected = net[1].weight.detach().double()
@@ -31,7 +31,7 @@ def test_it_is_a_weighted_sum_of_all_weights_so_far():
     assert set(average.averages) == {"0.weight", "1.weight", "1.bias"}
 
 
-def test_before_its_start_it_is_the_weights_and_then_decays_evenly():
+def test_update_before_start_copies_weights():
     net = model()
     average = WeightAverage(net, decay=0.75, start=2)
     for iteration in range(4):
@@ -43,7 +43,7 @@ def test_before_its_start_it_is_the_weights_and_then_decays_evenly():
         assert average.averages["1.bias"].tolist() == [expected] * 2
 
 
-def test_what_the_config_may_ask_for():
+def test_weight_average_from_config_values():
     assert weight_average(model(), None) is None
     assert weight_average(model(), 0.9).start is None
     asked = weight_average(model(), {"decay": 0.9998, "start": 12_000})
@@ -55,7 +55,7 @@ def test_what_the_config_may_ask_for():
         WeightAverage(model(), decay=0.9, start=-1)
 
 
-def test_applied_inside_the_block_and_every_bit_back_after_an_error():
+def test_applied_restores_weights_after_error():
     net = model()
     average = WeightAverage(net, decay=0.9)
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_applied_inside_the_block_and_every_bit_back_after_an_error():
     torch.testing.assert_close(dict(net.state_dict()), own, rtol=0, atol=0)
 
 
-def test_the_state_goes_on_exactly():
+def test_state_dict_round_trip_continues_exactly():
     net, other = model(), model()
     first = WeightAverage(net, decay=0.9)
     with torch.no_grad():
@@ -83,9 +83,9 @@ def test_the_state_goes_on_exactly():
     torch.testing.assert_close(first.averages, second.averages, rtol=0, atol=0)
 
 
-def test_mistakes():
+def test_invalid_decay_or_state_raises():
     for decay in (0.0, 1.0, -1, 999):
         with pytest.raises(ValueError, match="between 0 and 1"):
             WeightAverage(model(), decay=decay)
-    with pytest.raises(ValueError, match=r"other parameters than train here: 0.weight"):
+    with pytest.raises(ValueError, match=r"other parameters than train here: missing: 0.weight,"):
         WeightAverage(model(), decay=0.9).load_state_dict({"1.weight": torch.zeros(2, 4)})

@@ -1,4 +1,4 @@
-"""What is asked of the launcher, before it starts anything."""
+"""Validation of the launcher's options."""
 
 from argparse import Namespace
 from types import SimpleNamespace
@@ -35,13 +35,13 @@ def ask(monkeypatch):
         (1, {"num_machines": 2}, "give all of them --dist-url tcp://FIRST_MACHINE:PORT"),
     ],
 )
-def test_what_no_launcher_could_start_is_one_sentence(ask, gpus, options, words):
+def test_launch_invalid_options_raise(ask, gpus, options, words):
     with pytest.raises(ValueError, match=words) as refusal:
         ask(gpus, **options)
     assert "\n" not in str(refusal.value)
 
 
-def test_the_rest_is_detectron2s(ask):
+def test_launch_passes_options_to_detectron2(ask):
     options = {"num_gpus": 2, "num_machines": 3, "machine_rank": 1, "dist_url": "tcp://first:1"}
     given = ask(2, **options)
     assert given.pop("num_gpus_per_machine") == 2

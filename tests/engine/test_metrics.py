@@ -1,4 +1,4 @@
-"""The loss curve has one line per logged iteration, whatever happened to the run."""
+"""The loss curve has one line per logged iteration, also of resumed runs."""
 
 import json
 
@@ -27,7 +27,7 @@ def run(path, start, stop, history, every=1):
 
 @pytest.mark.parametrize("every", [1, 7])
 @pytest.mark.parametrize("stop", [1, 19, 30, 41])
-def test_the_curve_of_a_stopped_run_is_that_of_one_that_was_not(tmp_path, stop, every):
+def test_metrics_of_resumed_run_equal_uninterrupted(tmp_path, stop, every):
     run(tmp_path / "whole.json", 0, 60, {}, every)
     history = run(tmp_path / "stopped.json", 0, stop, {}, every)
     run(tmp_path / "stopped.json", stop, min(stop + 11, 60), history, every)  # lost again
@@ -42,7 +42,7 @@ def test_the_curve_of_a_stopped_run_is_that_of_one_that_was_not(tmp_path, stop, 
     assert len(history["total_loss"]) == min(stop, WINDOW) and "lr" not in history
 
 
-def test_a_new_run_begins_a_new_curve(tmp_path):
+def test_metrics_of_new_run_replace_old_lines(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_bytes(b'{"iteration": 3, "total_loss": 1.0}\n[]\n"text"\n\xff\xfe\n{"loss": 1}\n')
     run(path, 0, 2, {})
@@ -50,7 +50,7 @@ def test_a_new_run_begins_a_new_curve(tmp_path):
     assert [line["iteration"] for line in lines] == [0, 1]
 
 
-def test_an_iteration_without_a_loss_has_no_line(tmp_path):
+def test_metrics_without_loss_write_no_line(tmp_path):
     file = MetricsFile(tmp_path / "metrics.json", start=5)
     with EventStorage(5) as storage:
         restore_history(storage, {"total_loss": [[1.0, 3], [2.0, 4]]})

@@ -1,4 +1,4 @@
-"""One training a folder: who comes second is told, and a training that died holds nothing."""
+"""The lock of an output folder: a second training raises, a killed one releases it."""
 
 import os
 import signal
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from recyclelora.engine.output import only_training
+from recyclelora.engine.output import lock_output
 
 HOLD = """
 import os, signal, sys, time
-from recyclelora.engine.output import only_training
-with only_training(sys.argv[1]):
+from recyclelora.engine.output import lock_output
+with lock_output(sys.argv[1]):
     if os.fork() == 0:  # as a data worker, which may outlive a killed run for a while
         time.sleep(60)
     print("held", flush=True)
@@ -33,32 +33,32 @@ def other(tmp_path):
     process.wait()
 
 
-def test_a_second_training_is_refused_until_the_first_one_is_gone(other, tmp_path):
+def test_lock_output_held_by_other_process_raises(other, tmp_path):
     said = f"another training writes to {tmp_path / 'run'} .process {other.pid} on .*: wait for it"
     for _ in range(2):
-        with pytest.raises(ValueError, match=said), only_training(tmp_path / "run"):
+        with pytest.raises(ValueError, match=said), lock_output(tmp_path / "run"):
             pytest.fail("it was let in")
     other.kill()
     other.wait()
-    with only_training(tmp_path / "run"):  # though its worker still lives
+    with lock_output(tmp_path / "run"):  # though its worker still lives
         assert Path(tmp_path, "run", "training.lock").read_text().count("\n") == 1
-    with only_training(tmp_path / "run"):
+    with lock_output(tmp_path / "run"):
         pass
 
 
-def test_a_file_system_without_locks_is_no_obstacle(monkeypatch, tmp_path):
+def test_lock_output_without_file_locks_succeeds(monkeypatch, tmp_path):
     def refuse(*_):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("fcntl.lockf", refuse)
-    with only_training(tmp_path):
+    with lock_output(tmp_path):
         pass
 
 
-def test_where_nothing_can_be_written_is_one_sentence(tmp_path):
+def test_lock_output_unwritable_folder_raises(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(ValueError, match="must be a folder to write to"),
-        only_training(tmp_path / "file"),
+        lock_output(tmp_path / "file"),
     ):
         pass

@@ -31,7 +31,7 @@ def tree(names: list[str]) -> nn.Module:
     return root
 
 
-def test_groups_are_the_published_ones(golden):
+def test_parameter_groups_match_golden(golden):
     reference = golden("schedules.npz")
     names = [str(name) for name in reference["group_names"]]
     model = tree(names)
@@ -42,7 +42,7 @@ def test_groups_are_the_published_ones(golden):
         assert found[id(parameter)] == pytest.approx(values, abs=1e-12), name
 
 
-def test_frozen_parameters_are_left_out_and_shared_ones_count_once():
+def test_parameter_groups_skip_frozen_and_duplicates():
     model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "a": nn.Linear(2, 2)})
     model["b"] = model["a"]
     model["backbone"].requires_grad_(False)
@@ -50,14 +50,14 @@ def test_frozen_parameters_are_left_out_and_shared_ones_count_once():
     assert sum(p.numel() for g in groups for p in g["params"]) == 6
 
 
-def test_an_adapter_of_rank_0_makes_no_group():
+def test_parameter_groups_skip_rank_0_adapters():
     model = adapt(nn.Sequential(nn.Linear(8, 8)), r_main=2, r_sub=0)
     groups = parameter_groups(model=model, lr=1e-4, weight_decay=0.05)
     assert [group["name"] for group in groups] == ["main adapter"]
     assert sum(p.numel() for p in groups[0]["params"]) == 2 * (8 + 8)
 
 
-def test_every_kind_of_group_stands_in_the_table():
+def test_groups_table_lists_every_group():
     model = tree(["backbone.blocks.0.lora_A_main", "backbone.blocks.0.lora_B_sub", "head.weight"])
     groups = parameter_groups(model=model, lr=1e-4, weight_decay=0.05)
     table = groups_table(torch.optim.AdamW(groups))
@@ -66,7 +66,7 @@ def test_every_kind_of_group_stands_in_the_table():
     assert np.isclose(sum(g["lr"] for g in groups), 2.5e-4)
 
 
-def test_bad_rules_and_frozen_models_are_refused():
+def test_parameter_groups_invalid_input_raises():
     with pytest.raises(ValueError, match="lr_mult and decay_mult"):
         parameter_groups(model=nn.Linear(1, 1), lr=1, weight_decay=0, rules={"x": {"lr": 1}})
     with pytest.raises(ValueError, match="no trainable parameter"):

@@ -16,7 +16,7 @@ def optimizer_of(lrs, decays):
     return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, foreach=False)
 
 
-def test_every_group_at_the_golden_iterations(golden):
+def test_schedule_matches_golden_for_every_group(golden):
     reference = golden("schedules.npz")
     optimizer = optimizer_of(
         reference["initial_lr"].tolist(), reference["initial_weight_decay"].tolist()
@@ -30,7 +30,7 @@ def test_every_group_at_the_golden_iterations(golden):
         np.testing.assert_allclose(decays, reference["weight_decay"][row], rtol=0, atol=1e-10)
 
 
-def test_dense_curves(golden):
+def test_schedule_matches_golden_at_every_iteration(golden):
     reference = golden("schedules.npz")
     optimizer = optimizer_of([1e-4, 1e-4], [0.05, 0.0])
     schedule = PolyWithAnnealedDecay(iterations=40_000)
@@ -47,7 +47,7 @@ def test_dense_curves(golden):
         np.testing.assert_allclose(curves[:, column], reference[name], rtol=0, atol=1e-10)
 
 
-def test_adamw_follows_the_published_trajectory(golden):
+def test_adamw_steps_match_published_trajectory(golden):
     reference = golden("schedules.npz")
     names = [k.removeprefix("traj0/grad/") for k in reference if k.startswith("traj0/grad/")]
     index = {str(name): i for i, name in enumerate(reference["group_names"])}
@@ -76,25 +76,25 @@ def test_adamw_follows_the_published_trajectory(golden):
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 7])
-def test_short_runs_have_finite_schedules(iterations):
+def test_schedule_of_short_runs_stays_in_range(iterations):
     for iteration in range(iterations + 2):
         assert 0.0 <= poly(iteration, iterations=iterations) <= 1.0
         assert 0.0 <= cosine(iteration, iterations=iterations) <= 1.0
 
 
-def test_a_run_of_no_iteration_is_refused():
+def test_schedule_without_iterations_raises():
     with pytest.raises(ValueError, match="iterations must be a whole number from 1"):
         PolyWithAnnealedDecay(iterations=0)
 
 
-def test_the_decay_stays_where_only_the_rate_is_scheduled():
+def test_poly_keeps_weight_decay():
     optimizer = optimizer_of([1e-4, 5e-5], [0.05, 0.0])
     Poly(iterations=11, power=1.0)(optimizer, 5)
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([5e-5, 2.5e-5])
     assert [g["weight_decay"] for g in optimizer.param_groups] == [0.05, 0.0]
 
 
-def test_warming_up_rises_to_the_whole_rate_and_the_rest_falls():
+def test_poly_with_warmup_increases_then_decreases():
     factors = [poly(t, iterations=12, power=1.0, warmup=4) for t in range(12)]
     assert factors[:4] == pytest.approx([0.01, 0.34, 0.67, 1.0])
     assert factors[4:] == [poly(t, iterations=8, power=1.0) for t in range(8)]

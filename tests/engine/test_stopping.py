@@ -1,4 +1,4 @@
-"""The first signal asks, a duplicate of it is ignored, a later one kills."""
+"""The first signal requests a stop, a duplicate is ignored, a later one kills."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ with StopRequest() as request:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_only_asks(number, capfd):
+def test_first_signal_sets_request(number, capfd):
     before = signal.getsignal(number)
     with StopRequest() as request:
         request.check()
@@ -38,7 +38,7 @@ def test_a_signal_only_asks(number, capfd):
     assert f"{number.name}: stopping soon; once more to stop at once" in capfd.readouterr().err
 
 
-def test_a_duplicate_is_ignored_and_a_second_signal_kills():
+def test_duplicate_signal_ignored_second_kills():
     done = subprocess.run(
         [sys.executable, "-c", TWICE], capture_output=True, text=True, check=False
     )
@@ -46,7 +46,7 @@ def test_a_duplicate_is_ignored_and_a_second_signal_kills():
     assert done.stdout == "asked True\n"
 
 
-def test_the_command_that_resumes(monkeypatch):
+def test_resume_command_of_each_launcher(monkeypatch):
     for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     tool = ["tools/lazyconfig_train_net.py", "--config-file", "my configs/a.py", "train.seed=1"]

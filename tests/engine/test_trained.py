@@ -47,7 +47,7 @@ ADAPTERS = {
 
 
 @pytest.mark.parametrize("adapters", ADAPTERS.values(), ids=ADAPTERS)
-def test_on_the_same_base_it_predicts_the_same_bit_for_bit(adapters, tmp_path):
+def test_load_trained_adapters_restores_predictions(adapters, tmp_path):
     model = trained(segmentor(base_weights(), 1, **adapters))
     save_trained(tmp_path / "new" / "t.pth", model=model, iteration=7)
     content = read_checkpoint(tmp_path / "new" / "t.pth")
@@ -70,7 +70,7 @@ BASELINES = {
 
 
 @pytest.mark.parametrize("method", BASELINES.values(), ids=BASELINES)
-def test_a_baseline_on_the_same_base_predicts_the_same_bit_for_bit(method, tmp_path):
+def test_load_trained_baseline_restores_predictions(method, tmp_path):
     model = trained(segmentor(base_weights(), 1, **method), size=0.01)
     save_trained(tmp_path / "t.pth", model=model, iteration=7)
     content = read_checkpoint(tmp_path / "t.pth")
@@ -83,7 +83,7 @@ def test_a_baseline_on_the_same_base_predicts_the_same_bit_for_bit(method, tmp_p
             load_trained(other, content, source="t.pth")
 
 
-def test_float16_is_half_the_size_and_predicts_nearly_the_same(tmp_path):
+def test_save_trained_float16_halves_size(tmp_path):
     model = trained(segmentor(base_weights(), 1, r_main=6, r_sub=2))
     for name, dtype in (("full", None), ("half", torch.float16)):
         save_trained(tmp_path / name, model=model, iteration=7, dtype=dtype)
@@ -105,7 +105,7 @@ def test_float16_is_half_the_size_and_predicts_nearly_the_same(tmp_path):
         (base_weights(), {"r_main": 0, "r_sub": 0}, "belongs to another model: .*lora_A_main"),
     ],
 )
-def test_another_base_or_model_is_refused_and_nothing_changes(base, adapters, sentence, tmp_path):
+def test_load_trained_other_model_raises_unchanged(base, adapters, sentence, tmp_path):
     model = trained(segmentor(base_weights(), 1, r_main=6, r_sub=2))
     save_trained(tmp_path / "t.pth", model=model, iteration=7)
     other = segmentor(base, 2, **adapters)

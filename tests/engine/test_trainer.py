@@ -1,4 +1,4 @@
-"""No step of a training is of numbers that are not finite."""
+"""Steps that are not finite never change the state."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def bits(run):
 
 
 @pytest.mark.parametrize(("kind", "problem"), [("nan", "loss is nan"), ("gradient", "norm of")])
-def test_a_bad_batch_ends_the_run_and_touches_nothing(tmp_path, kind, problem):
+def test_bad_batch_raises_and_keeps_state(tmp_path, kind, problem):
     run, good = (trainer(tmp_path, ["good", "good", kind, "good"]) for _ in range(2))
     good.train(0, 2)
     sentence = rf"{problem}.* at iteration 2: .*iteration 2 \(2.png\) is saved in .*skip_bad_batch"
@@ -66,7 +66,7 @@ def test_a_bad_batch_ends_the_run_and_touches_nothing(tmp_path, kind, problem):
     assert torch.equal(saved["samples"][0]["image"], torch.full((2,), 3.0))
 
 
-def test_so_many_as_allowed_are_left_out_and_resuming_counts_on(tmp_path):
+def test_allowed_bad_batches_skipped_across_resume(tmp_path):
     kinds = ["nan", "good", "gradient", "good", "good", "nan"]
     run = trainer(tmp_path, kinds, allowed=2)
     with pytest.raises(FloatingPointError, match="skip_bad_batches=3"):
@@ -88,7 +88,7 @@ def test_so_many_as_allowed_are_left_out_and_resuming_counts_on(tmp_path):
     }
 
 
-def test_what_others_draw_between_steps_changes_nothing(tmp_path):
+def test_step_ignores_global_generator_state(tmp_path):
     plain, disturbed = (trainer(tmp_path, ["good"] * 4) for _ in range(2))
     plain.train(0, 4)
     disturbed.train(0, 2)

@@ -31,9 +31,7 @@ def cut(logits, lengths):
 @pytest.mark.parametrize("lengths", [(1,), (3, 1, 7), (1000,)])
 @pytest.mark.parametrize(("size", "wanted"), SIZES)
 @pytest.mark.parametrize("at_once", [1, 500, 2**24])
-def test_rows_that_come_in_parts_are_resized_as_a_whole(
-    size, wanted, lengths, at_once, monkeypatch
-):
+def test_resized_rows_match_full_interpolation(size, wanted, lengths, at_once, monkeypatch):
     monkeypatch.setattr(module, "_AT_ONCE", at_once)
     logits = torch.randn(5, *size)
     found = list(resized_rows(cut(logits, lengths), size, wanted))
@@ -44,7 +42,7 @@ def test_rows_that_come_in_parts_are_resized_as_a_whole(
     torch.testing.assert_close(joined, resized(logits, wanted), atol=1e-5, rtol=0)
 
 
-def test_in_parts_leaves_nothing_out(monkeypatch):
+def test_in_parts_covers_all_rows(monkeypatch):
     monkeypatch.setattr(module, "_AT_ONCE", 1000)
     logits = torch.randn(3, 50, 20)
     parts = list(in_parts(logits))
@@ -52,7 +50,7 @@ def test_in_parts_leaves_nothing_out(monkeypatch):
     assert torch.equal(torch.cat(parts, 1), logits)
 
 
-def test_one_view_is_the_argmax_of_its_logits():
+def test_one_view_gives_argmax_of_logits():
     logits = torch.randn(19, 20, 30)
     expected = resized(logits, (50, 41)).argmax(0)
     assert torch.equal(best_class(logits, (50, 41)).long(), expected)
@@ -61,7 +59,7 @@ def test_one_view_is_the_argmax_of_its_logits():
     assert (found == expected).float().mean() > 0.999
 
 
-def test_several_views_are_the_argmax_of_their_mean_softmax():
+def test_several_views_give_argmax_of_mean_softmax():
     # One is sure where the other is not: the mean of logits would decide otherwise.
     sure, unsure = torch.tensor([9.0, 0.0]), torch.tensor([-30.0, 1.0])
     views = [View((1, 1), [logits[:, None, None]]) for logits in (sure, sure, unsure)]
@@ -73,7 +71,7 @@ def test_several_views_are_the_argmax_of_their_mean_softmax():
     assert torch.equal(class_map(views, 2, (10, 11)).long(), mean.argmax(0))
 
 
-def test_the_lowest_class_wins_a_tie():
+def test_tie_gives_lowest_class():
     logits = torch.zeros(4, 3, 3)
     logits[[1, 2]] = 5
     assert best_class(logits, (6, 6)).unique().tolist() == [1]

@@ -15,7 +15,7 @@ def scored(prediction, truth, **options):
     return confusion
 
 
-def test_iou_agrees_with_the_published_metrics(golden):
+def test_iou_matches_golden_metrics(golden):
     reference = golden("miou.npz")
     cases = {key.split("/")[0] for key in reference if "/" in key}
     assert cases
@@ -42,7 +42,7 @@ def test_iou_agrees_with_the_published_metrics(golden):
         assert confusion.pixel_accuracy() == pytest.approx(float(known["aAcc"]), abs=1e-6)
 
 
-def test_a_class_absent_everywhere_is_left_out_and_one_only_predicted_counts_as_zero():
+def test_iou_absent_class_is_nan_false_positive_zero():
     confusion = scored([[0, 0, 1, 2]], [[0, 0, 1, 1]])
     iou = confusion.iou()
     assert iou[:3].tolist() == [1.0, 0.5, 0.0]
@@ -50,12 +50,12 @@ def test_a_class_absent_everywhere_is_left_out_and_one_only_predicted_counts_as_
     assert confusion.mean_iou() == pytest.approx(0.5)
 
 
-def test_ignored_pixels_do_not_count_whatever_is_predicted_there():
+def test_update_ignores_ignored_pixels():
     confusion = scored([[0, 3]], [[0, 255]])
     assert confusion.counts.sum() == 1 and confusion.mean_iou() == 1.0
 
 
-def test_predictions_are_folded_onto_the_labels_that_hold_them():
+def test_folding_maps_predictions_to_labels():
     confusion = scored([[WALL, BUS, ROAD, ROAD]], [[BUILDING, CAR, ROAD, PERSON]], folding=CAMVID)
     iou = confusion.iou()
     assert (iou[BUILDING], iou[CAR], iou[ROAD], iou[PERSON]) == (1, 1, 0.5, 0)
@@ -63,7 +63,7 @@ def test_predictions_are_folded_onto_the_labels_that_hold_them():
     assert confusion.mean_iou() == pytest.approx(2.5 / 4)
 
 
-def test_what_has_no_home_is_wrong_where_truth_is_labelled_and_enters_no_mean():
+def test_folding_unmapped_prediction_counts_as_wrong():
     confusion = scored([[PERSON, CAR, PERSON]], [[CAR, CAR, 255]], folding=LABELMEFACADE)
     iou = confusion.iou()
     assert iou[CAR] == 0.5 and np.isnan(iou[PERSON])
@@ -71,42 +71,42 @@ def test_what_has_no_home_is_wrong_where_truth_is_labelled_and_enters_no_mean():
     assert confusion.pixel_accuracy() == 0.5
 
 
-def test_a_predicted_label_that_the_truth_lacks_counts_as_zero_under_a_folding_too():
+def test_folding_false_positive_label_has_iou_zero():
     confusion = scored([[CAR, BUS]], [[CAR, BUILDING]], folding=LABELMEFACADE)
     assert confusion.iou()[BUILDING] == 0
     confusion = scored([[CAR, BUILDING]], [[CAR, CAR]], folding=LABELMEFACADE)
     assert confusion.iou()[BUILDING] == 0 and confusion.mean_iou() == 0.25
 
 
-def test_truth_that_the_folding_does_not_label_is_an_error():
+def test_folding_unlabelled_truth_raises():
     with pytest.raises(ValueError, match=r"truth has class 11, .* \(it labels \[0, 1, 2, 8"):
         scored([[0]], [[PERSON]], folding=LABELMEFACADE)
 
 
 @pytest.mark.parametrize(("prediction", "truth"), [([[19]], [[0]]), ([[0]], [[19]])])
-def test_ids_that_are_no_class_are_errors(prediction, truth):
+def test_update_invalid_ids_raise(prediction, truth):
     with pytest.raises(ValueError, match=r"ids 0\.\.18, got 19\.\.19"):
         scored(prediction, truth)
 
 
-def test_sizes_must_agree():
+def test_update_size_mismatch_raises():
     with pytest.raises(ValueError, match=r"truth's size \(1, 2\), got \(1, 1\)"):
         scored([[0]], [[0, 0]])
 
 
-def test_a_folding_goes_with_19_classes():
+def test_folding_with_other_class_count_raises():
     with pytest.raises(ValueError, match="folds 19 classes, the model has 5"):
         ConfusionMatrix(5, folding=CAMVID)
 
 
-def test_without_labelled_pixels_there_is_no_score():
+def test_scores_without_labelled_pixels_are_nan():
     confusion = scored([[0]], [[255]])
     assert np.isnan(confusion.mean_iou()) and np.isnan(confusion.pixel_accuracy())
     assert np.isnan(confusion.constant_class_miou())
 
 
 @pytest.mark.parametrize("folding", [None, LABELMEFACADE])
-def test_the_best_constant_class_is_what_trying_them_all_gives(folding):
+def test_constant_class_miou_matches_exhaustive_search(folding):
     rng = np.random.default_rng(0)
     truth = rng.choice([0, 2, 2, 2, 8, 255], (20, 20))
     tried = [scored(np.full((20, 20), c), truth, folding=folding).mean_iou() for c in range(19)]
@@ -114,7 +114,7 @@ def test_the_best_constant_class_is_what_trying_them_all_gives(folding):
     assert confusion.constant_class_miou() == pytest.approx(max(tried))
 
 
-def test_counts_do_not_lose_pixels_beyond_float32():
+def test_counts_exceed_float32_precision():
     confusion = scored([[0]], [[0]])
     confusion.counts[0, 0] = 2**24
     confusion.update(np.zeros((1, 1), np.int64), np.zeros((1, 1), np.int64))

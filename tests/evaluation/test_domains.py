@@ -38,7 +38,7 @@ def expected_iou(loader):
     return ious
 
 
-def test_domains_json_holds_every_domain_in_percent(tiny_set, tmp_path):
+def test_domains_json_has_scores_in_percent(tiny_set, tmp_path):
     domains = loaders(tiny_set, day={"count": 3}, night={"count": 2, "classes": (2, 8, 255)})
     protocol = native(mode="slide", crop=32, stride=20)
     result = evaluate_domains(predict, domains, protocol, tmp_path / "out")
@@ -57,7 +57,7 @@ def test_domains_json_holds_every_domain_in_percent(tiny_set, tmp_path):
     assert result["mean_mIoU"] == pytest.approx(np.mean(means))
 
 
-def test_classes_that_a_set_does_not_label_are_null(tiny_set, tmp_path):
+def test_unlabelled_classes_are_null(tiny_set, tmp_path):
     domains = loaders(tiny_set, facades={"folding": LABELMEFACADE})
     scores = evaluate_domains(predict, domains, native(), tmp_path)["domains"]["facades"]
     nulls = {name for name, value in scores["IoU"].items() if value is None}
@@ -65,7 +65,7 @@ def test_classes_that_a_set_does_not_label_are_null(tiny_set, tmp_path):
     assert nulls == set(CLASSES) - {"road", "building", "sky"}
 
 
-def test_the_table_names_domains_classes_and_the_constant_baseline(tiny_set, tmp_path, caplog):
+def test_log_table_lists_domains_and_classes(tiny_set, tmp_path, caplog):
     domains = loaders(tiny_set, day={}, cambridge={"folding": CAMVID})
     with caplog.at_level(logging.INFO):
         result = evaluate_domains(predict, domains, native(), tmp_path)
@@ -76,7 +76,7 @@ def test_the_table_names_domains_classes_and_the_constant_baseline(tiny_set, tmp
     assert "one class" in caplog.text and any(line.startswith("bicycle") for line in lines)
 
 
-def test_pictures_are_written_with_a_row_per_domain(tiny_set, tmp_path):
+def test_pictures_have_one_row_per_domain(tiny_set, tmp_path):
     domains = loaders(tiny_set, day={}, night={})
     evaluate_domains(predict, domains, native(), tmp_path, pictures=2)
     files = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.png")}
@@ -88,13 +88,13 @@ def test_pictures_are_written_with_a_row_per_domain(tiny_set, tmp_path):
         assert preview.size == overview.size
 
 
-def test_no_pictures_no_files(tiny_set, tmp_path):
+def test_zero_pictures_writes_json_only(tiny_set, tmp_path):
     evaluate_domains(predict, loaders(tiny_set, day={}), native(), tmp_path / "o", pictures=0)
     files = sorted(file.name for file in (tmp_path / "o").iterdir())
     assert files == ["domains.json", "images.json", "one_class.json"]
 
 
-def test_best_and_worst_are_those_of_the_images_own_scores(tiny_set, tmp_path, monkeypatch):
+def test_best_and_worst_match_image_scores(tiny_set, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
         "recyclelora.evaluation.domains.save_rows",
@@ -114,19 +114,19 @@ def test_best_and_worst_are_those_of_the_images_own_scores(tiny_set, tmp_path, m
         assert worst.startswith("worst") and min(scores, key=scores.get) in worst
 
 
-def test_a_domain_without_a_labelled_pixel_leaves_no_file(tiny_set, tmp_path):
+def test_domain_without_labels_raises_and_writes_nothing(tiny_set, tmp_path):
     domains = loaders(tiny_set, blank={"classes": (255,)})
     with pytest.raises(ValueError, match="domain 'blank': expected labelled pixels"):
         evaluate_domains(predict, domains, native(), tmp_path / "out")
     assert not (tmp_path / "out" / "domains.json").exists()
 
 
-def test_no_domain_is_refused(tmp_path):
+def test_no_domain_raises(tmp_path):
     with pytest.raises(ValueError, match="at least one domain"):
         evaluate_domains(predict, {}, native(), tmp_path)
 
 
-def test_real_streets_score_as_their_labels_say(real_data, tmp_path):
+def test_real_images_with_label_predictions_score_100(real_data, tmp_path):
     """Predicting the truth scores 100 on every set, folded or not."""
     domains = {name: build_test_loader(name, subset=2, num_workers=0) for name in real_sets()}
     for name, loader in domains.items():
@@ -156,7 +156,7 @@ def evaluate_with_everything(name, folder):
 
 
 @pytest.mark.slow
-def test_two_processes_give_what_one_does(tiny_set, tmp_path):
+def test_two_processes_match_one(tiny_set, tmp_path):
     name = tiny_set("tiny_two", count=5)
     alone = evaluate_with_everything(name, tmp_path / "one")
     # Forked, so that the registered dataset is there.

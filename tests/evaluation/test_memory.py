@@ -34,7 +34,7 @@ print(kilobytes("VmHWM") - before, ids.size)
         ("multi_scale", "scales=(1.75,)", 1 + 2.7),
     ],
 )
-def test_no_map_of_all_logits_of_a_view_is_made(maker, options, limit):
+def test_segment_large_image_stays_below_memory_limit(maker, options, limit):
     program = PROGRAM.format(maker=maker, options=options)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

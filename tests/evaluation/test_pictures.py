@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from recyclelora.data import CLASSES, COLORS
-from recyclelora.evaluation import Row, draw_rows, save_rows
+from recyclelora.evaluation.pictures import Row, draw_rows, save_rows
 
 RNG = np.random.default_rng(0)
 
@@ -15,7 +15,7 @@ def row(title="a", size=(40, 60)):
     return Row(title, RNG.integers(0, 256, (*size, 3), dtype=np.uint8), ids, truth, "note")
 
 
-def test_the_columns_hold_input_prediction_and_truth_in_class_colours():
+def test_columns_are_input_prediction_and_truth():
     only = row()
     sheet = np.array(draw_rows([only], width=60))
     top = 34 + 28
@@ -25,7 +25,7 @@ def test_the_columns_hold_input_prediction_and_truth_in_class_colours():
     assert (cells[2][:, :20] == 0).all() and (cells[2][:, 20:] == COLORS[10]).all()
 
 
-def test_the_legend_names_the_classes_that_occur_and_what_is_not_labelled():
+def test_legend_lists_occurring_classes():
     below = np.array(draw_rows([row()], width=200))[34 + 28 + 133 :]
     present = {tuple(color) for color in below.reshape(-1, 3).tolist()}
     assert {COLORS[0], COLORS[10], (0, 0, 0)} <= present
@@ -34,7 +34,7 @@ def test_the_legend_names_the_classes_that_occur_and_what_is_not_labelled():
     assert not {color for color in absent if len(set(color)) > 1} & present
 
 
-def test_the_legend_wraps_instead_of_running_off_the_sheet():
+def test_legend_wraps_at_picture_width():
     ids = np.arange(19, dtype=np.uint8).repeat(10)[None].repeat(50, 0)
     many = Row("all", np.zeros((50, 190, 3), np.uint8), ids, ids)
     sheet = np.array(draw_rows([many], width=190))
@@ -42,18 +42,18 @@ def test_the_legend_wraps_instead_of_running_off_the_sheet():
     assert set(COLORS) <= swatches
 
 
-def test_rows_of_different_shapes_share_a_sheet_at_any_size_of_prediction():
+def test_rows_of_different_shapes_fit_one_picture():
     tall = Row("tall", np.zeros((80, 40, 3), np.uint8), *[np.zeros((160, 80), np.uint8)] * 2)
     assert draw_rows([row(), tall], width=60).height > 40 + 120
 
 
-def test_the_file_is_complete_and_nothing_is_left_beside_it(tmp_path):
+def test_save_rows_leaves_no_temporary_file(tmp_path):
     file = save_rows(tmp_path / "deep" / "rows.png", [row("a"), row("b")])
     with Image.open(file) as image:
         image.load()
     assert [entry.name for entry in file.parent.iterdir()] == ["rows.png"]
 
 
-def test_no_rows_are_refused():
+def test_draw_no_rows_raises():
     with pytest.raises(ValueError, match="at least one row to draw, got none"):
         draw_rows([])

@@ -28,7 +28,7 @@ def written(folder):
     }
 
 
-def test_every_class_in_every_form():
+def test_encode_every_class_in_every_format():
     ids = np.arange(19, dtype=np.uint8)[None]
     assert np.array_equal(encode(ids, "train_ids"), ids)
     assert encode(ids, "label_ids").tolist() == [LABEL_IDS]
@@ -37,7 +37,7 @@ def test_every_class_in_every_form():
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_an_evaluation_writes_what_it_scored(form, tiny_set, tmp_path):
+def test_evaluation_saves_scored_class_maps(form, tiny_set, tmp_path):
     name = tiny_set("day", count=3)
     loader = build_test_loader(name, num_workers=0)
     protocol = native(long_side=50, scales=(1, 1.5), flip=True)
@@ -49,7 +49,7 @@ def test_an_evaluation_writes_what_it_scored(form, tiny_set, tmp_path):
         assert np.array_equal(found, encode(protocol.segment(predict, sample, "day")[0], form))
 
 
-def test_scores_are_the_same_and_nothing_is_written_without(tiny_set, tmp_path):
+def test_evaluation_without_saving_has_equal_scores(tiny_set, tmp_path):
     domains = {"day": build_test_loader(tiny_set("day", folding=LABELMEFACADE), num_workers=0)}
     plain = evaluate_domains(predict, domains, native(), tmp_path / "plain", pictures=0)
     assert not (tmp_path / "plain" / "predictions").exists()
@@ -57,7 +57,7 @@ def test_scores_are_the_same_and_nothing_is_written_without(tiny_set, tmp_path):
     assert saved == plain == json.loads((tmp_path / "s" / "domains.json").read_text())
 
 
-def test_maps_of_an_earlier_evaluation_do_not_stay_among_those_of_this_one(tiny_set, tmp_path):
+def test_evaluation_removes_older_class_maps(tiny_set, tmp_path):
     name = tiny_set("day", count=3)
     for subset, count in ((3, 3), (2, 2)):
         domains = {"day": build_test_loader(name, subset=subset, num_workers=0)}
@@ -67,7 +67,7 @@ def test_maps_of_an_earlier_evaluation_do_not_stay_among_those_of_this_one(tiny_
     assert len(written(tmp_path / "predictions" / "day")) == 2
 
 
-def test_files_are_called_as_the_images_of_the_server(tmp_path):
+def test_saved_files_have_image_names(tmp_path):
     """cityscapesscripts looks for CITY_SEQUENCE_FRAME*.png, ACDC for the image's own name."""
     for image, image_id, expected in (
         (
@@ -88,7 +88,7 @@ def test_files_are_called_as_the_images_of_the_server(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(48, 64), (49, 65)])
-def test_what_was_scored_at_half_the_size_is_enlarged_to_the_image(size, tiny_set, tmp_path):
+def test_halved_class_map_is_saved_at_image_size(size, tiny_set, tmp_path):
     name = tiny_set("map", count=1, size=size)
     loader = build_test_loader(name, num_workers=0)
     protocol = Protocol("p", halve=("map",), mode="whole")
@@ -104,7 +104,7 @@ def test_what_was_scored_at_half_the_size_is_enlarged_to_the_image(size, tiny_se
         assert set(np.unique(found)) == set(np.unique(scored))
 
 
-def test_another_form_is_refused_before_anything_is_done(tiny_set, tmp_path):
+def test_unknown_format_raises_before_evaluation(tiny_set, tmp_path):
     domains = {"day": build_test_loader(tiny_set("day"), num_workers=0)}
     with pytest.raises(ValueError, match=r"save_predictions must be null, .* or color, got 'rgb'"):
         evaluate_domains(None, domains, native(), tmp_path / "o", save_predictions="rgb")

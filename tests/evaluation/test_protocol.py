@@ -37,16 +37,16 @@ TRUTH = torch.randint(0, 19, (60, 101), dtype=torch.uint8)
         (native(long_side=100), "streets", (333, 500), (67, 100)),
     ],
 )
-def test_input_sizes(protocol, benchmark, size, expected):
+def test_input_size_of_each_protocol(protocol, benchmark, size, expected):
     assert protocol.input_size(*size, benchmark) == expected
 
 
-def test_a_published_protocol_invents_no_size():
-    with pytest.raises(ValueError, match=r"'paper' says nothing about 'streets' .*cityscapes"):
+def test_paper_unlisted_set_raises():
+    with pytest.raises(ValueError, match=r"'paper' does not list 'streets' .*cityscapes"):
         paper().input_size(10, 10, "streets")
 
 
-def test_mapillary_is_halved_image_bicubic_and_label_nearest():
+def test_prepare_halves_mapillary_bicubic_and_nearest():
     protocol = Protocol("p", halve=("mapillary_vistas",))
     image, truth = protocol.prepare(IMAGE, TRUTH, "mapillary_vistas")
     assert image.shape == (3, 30, 50) and truth.shape == (30, 50)
@@ -57,7 +57,7 @@ def test_mapillary_is_halved_image_bicubic_and_label_nearest():
     assert np.array_equal(truth.numpy(), expected)
 
 
-def test_the_image_is_resized_bilinearly_in_8_bits_and_the_truth_left_alone():
+def test_prepare_resizes_image_and_keeps_truth():
     protocol = Protocol("p", sizes={"x": (80, 40)})
     image, truth = protocol.prepare(IMAGE, TRUTH, "x")
     expected = cv2.resize(IMAGE.permute(1, 2, 0).numpy(), (67, 40), interpolation=cv2.INTER_LINEAR)
@@ -66,7 +66,7 @@ def test_the_image_is_resized_bilinearly_in_8_bits_and_the_truth_left_alone():
 
 
 @pytest.mark.parametrize("mode", ["whole", "slide"])
-def test_prediction_is_the_argmax_at_the_truths_size(mode):
+def test_segment_takes_argmax_at_label_size(mode):
     protocol = native(long_side=40, mode=mode, crop=16, stride=11)
     seen = []
 
@@ -89,7 +89,7 @@ def test_prediction_is_the_argmax_at_the_truths_size(mode):
     assert {shape[2:] for shape, _, _ in seen} == ({(24, 40)} if mode == "whole" else {(16, 16)})
 
 
-def test_a_protocol_comes_from_a_lazy_config_and_goes_into_json():
+def test_protocol_from_lazy_config_serialises_to_json():
     config = LazyCall(Protocol)(name="mine", sizes={"a": [20, 10]}, halve=["b"], mode="whole")
     protocol = instantiate(config)
     assert protocol == Protocol("mine", sizes={"a": (20, 10)}, halve=("b",), mode="whole")
@@ -109,7 +109,7 @@ def test_a_protocol_comes_from_a_lazy_config_and_goes_into_json():
         (native(crop=300, stride=7), (300, 7)),
     ],
 )
-def test_windows(protocol, windows):
+def test_windows_of_published_protocols(protocol, windows):
     assert (protocol.crop, protocol.stride) == windows
 
 
@@ -130,7 +130,7 @@ def slow_class_map(predict, image, size, scales, mirrors):
 
 @pytest.mark.parametrize("mode", ["whole", "slide"])
 @pytest.mark.parametrize("flip", [False, True])
-def test_several_scales_agree_with_a_slow_implementation(mode, flip):
+def test_segment_scales_match_slow_implementation(mode, flip):
     scales = (0.75, 1, 1.25, 1.5, 1.75)
     protocol = native(mode=mode, crop=64, scales=scales, flip=flip)
     # Of one pixel alone, so that windows and borders change nothing; not the same for all colours.
@@ -151,7 +151,7 @@ def test_several_scales_agree_with_a_slow_implementation(mode, flip):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("scales", [(1,), (0.75, 1, 1.5)])
-def test_a_gpu_sees_what_a_cpu_does(scales):
+def test_segment_on_gpu_matches_cpu(scales):
     protocol = native(mode="slide", crop=48, scales=scales, flip=len(scales) > 1)
     network = torch.nn.Conv2d(3, 5, 3, padding=1)
     sample = {"image": IMAGE, "sem_seg": TRUTH}
@@ -161,7 +161,7 @@ def test_a_gpu_sees_what_a_cpu_does(scales):
     assert (here == there).mean() > 0.999
 
 
-def test_a_published_scale_is_a_multiple_of_the_published_size():
+def test_input_size_scale_multiplies_listed_size():
     protocol = paper(scales=(0.5,))
     assert protocol.input_size(2048, 1024, "cityscapes", 0.5) == (1024, 512)
     protocol = multi_scale()
@@ -169,7 +169,7 @@ def test_a_published_scale_is_a_multiple_of_the_published_size():
     assert protocol.input_size(1365, 1024, "mapillary_vistas", 1.75) == (2389, 1792)
 
 
-def test_flips_change_nothing_for_a_network_that_does_not_see_them():
+def test_segment_flip_is_mirrored_back():
     sample = {"image": IMAGE, "sem_seg": TRUTH}
     kernel = torch.randn(5, 3, 3, 3)
     kernel = (kernel + kernel.flip(3)) / 50  # equal for left and right
@@ -190,7 +190,7 @@ def test_flips_change_nothing_for_a_network_that_does_not_see_them():
     assert (native().segment(sees, sample, "x")[0][:, 51:] == 0).all()
 
 
-def test_the_argmax_can_be_taken_at_the_input_size():
+def test_segment_argmax_input_resizes_class_map():
     small = native(long_side=33, argmax="input")
     sample = {"image": IMAGE, "sem_seg": TRUTH}
 
@@ -215,7 +215,7 @@ def test_the_argmax_can_be_taken_at_the_input_size():
         native(long_side=9, mode="whole"),
     ],
 )
-def test_a_protocol_comes_back_from_its_json(protocol):
+def test_protocol_json_round_trip(protocol):
     values = json.loads(json.dumps(protocol.as_dict()))
     assert Protocol(**values) == protocol
     line = str(protocol)
@@ -224,7 +224,7 @@ def test_a_protocol_comes_back_from_its_json(protocol):
         assert benchmark in line
 
 
-def test_a_protocol_of_an_older_result_is_read():
+def test_protocol_from_older_json():
     values = rein().as_dict()
     for key in ("scales", "flip", "argmax"):
         values.pop(key)
@@ -245,12 +245,12 @@ def test_a_protocol_of_an_older_result_is_read():
         {"argmax": "image"},
     ],
 )
-def test_values_that_make_no_sense_are_refused(values):
+def test_protocol_invalid_values_raise(values):
     with pytest.raises(ValueError, match=f"protocol 'bad': .*{next(iter(values))}"):
         Protocol("bad", **values)
 
 
-def test_paper_has_two_crops():
+def test_paper_other_crop_raises():
     with pytest.raises(
         ValueError, match="'paper': crop must be 512 or 1024, as published, got 768"
     ):

@@ -1,4 +1,4 @@
-"""The evaluator against cityscapesscripts and mmsegmentation's mathematics: random label maps."""
+"""Scores of random label maps compared with cityscapesscripts and mmsegmentation's metric."""
 
 import importlib
 import json
@@ -52,7 +52,7 @@ def mmsegmentation(predictions, truths, classes=19):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_mathematics_of_mmsegmentation(case):
+def test_confusion_matches_mmsegmentation_metric(case):
     predictions, truths = random_maps(case)
     confusion = ConfusionMatrix(19)
     for prediction, truth in zip(predictions, truths, strict=True):
@@ -122,7 +122,7 @@ def files_below(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_the_files_score_with_cityscapesscripts_what_we_say(case, city, tmp_path, monkeypatch):
+def test_saved_maps_match_cityscapesscripts_scores(case, city, tmp_path, monkeypatch):
     """Its own search for the files of a submission, and its own score of them."""
     monkeypatch.syspath_prepend(ORACLES)
     name = "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling"

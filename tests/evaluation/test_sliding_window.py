@@ -15,7 +15,7 @@ def published_network(reference):
     return predict
 
 
-def test_logits_and_argmax_agree_with_mmsegmentation(golden):
+def test_logits_and_argmax_match_golden(golden):
     reference = golden("slide_inference.pt")
     cases = [case for case in reference.values() if isinstance(case, dict)]
     assert cases
@@ -39,7 +39,7 @@ def test_logits_and_argmax_agree_with_mmsegmentation(golden):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 100])
-def test_batches_of_windows_change_only_rounding(batch):
+def test_batch_size_changes_rounding_only(batch):
     network = torch.nn.Conv2d(3, 5, 3, padding=1)
     images = torch.rand(2, 3, 50, 70)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_batches_of_windows_change_only_rounding(batch):
         ((64, 151), [((0, 64), x) for x in ((0, 64), (43, 107), (86, 150), (87, 151))]),
     ],
 )
-def test_the_last_window_is_shifted_back_inside(size, windows):
+def test_last_window_is_shifted_inside(size, windows):
     rows, columns = torch.meshgrid(*map(torch.arange, size), indexing="ij")
     images = torch.stack([rows, columns, rows]).float()[None]
     seen = []
@@ -75,7 +75,7 @@ def test_the_last_window_is_shifted_back_inside(size, windows):
     torch.testing.assert_close(logits, images)
 
 
-def test_half_precision_outputs_are_summed_in_float32():
+def test_half_precision_is_summed_in_float32():
     logits = sliding_window_logits(lambda x: x.bfloat16(), torch.rand(1, 3, 40, 40), 16, 5)
     assert logits.dtype == torch.float32
 
@@ -83,13 +83,13 @@ def test_half_precision_outputs_are_summed_in_float32():
 @pytest.mark.parametrize(
     "options", [{"stride": 20}, {"stride": 0}, {"batch": 0}, {"crop": 0}, {"crop": (16, 4)}]
 )
-def test_windows_that_leave_gaps_are_refused(options):
+def test_windows_with_gaps_raise(options):
     arguments = {"crop": 16, "stride": 8, "batch": 1} | options
     with pytest.raises(ValueError, match="windows need a batch of at least 1 and 0 < stride"):
         sliding_window_logits(lambda x: x, torch.rand(1, 3, 32, 32), **arguments)
 
 
-def test_logits_of_another_size_are_refused():
+def test_logits_of_other_size_raise():
     with pytest.raises(ValueError, match=r"\(1, C, 16, 16\), got \(1, 3, 8, 8\)"):
         sliding_window_logits(lambda x: x[..., ::2, ::2], torch.rand(1, 3, 32, 32), 16, 8)
 
@@ -115,7 +115,7 @@ def slow_slide(predict, image, crop, stride):
     "size", [(50, 70), (24, 24), (10, 70), (70, 10), (9, 5), (25, 48), (23, 100)]
 )
 @pytest.mark.parametrize(("crop", "stride"), [(24, 16), (24, 24), (24, 1), (7, 5)])
-def test_windows_with_remainders_and_images_smaller_than_the_crop(size, crop, stride):
+def test_odd_sizes_match_slow_implementation(size, crop, stride):
     network = torch.nn.Conv2d(3, 5, 3, padding=1)  # sees the window's border, so places matter
     image = torch.rand(3, *size)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_windows_with_remainders_and_images_smaller_than_the_crop(size, crop, st
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 
 
-def test_finished_rows_come_in_order_and_only_a_band_is_held():
+def test_finished_rows_are_ordered_bands():
     images = torch.rand(2, 3, 100, 30)
     found = list(finished_rows(lambda crops: crops, images, 24, 16, batch=5))
     for index in (0, 1):

@@ -1,8 +1,8 @@
-"""The training tool through Detectron2's launcher where there is no GPU, for its tests.
+"""The training tool with Detectron2's launcher on a machine without GPUs, for its tests.
 
-v0.6 starts processes with NCCL on GPUs alone. Here the module that does so is told that there are
-GPUs, and gets gloo instead; all else is its own code and ours. What is patched at the top is
-patched in the processes that it starts, too: they import this file.
+v0.6 starts processes with NCCL on GPUs only. Here its module is patched to find GPUs and to use
+gloo; the rest is its own code and ours. The processes that it starts import this file, so they are
+patched as well.
 """
 
 import sys
@@ -20,7 +20,7 @@ gpus = SimpleNamespace(
 
 
 def init_process_group(backend, **options):
-    """Join by gloo, whatever was asked for."""
+    """Join the group with gloo instead of ``backend``."""
     torch.distributed.init_process_group("gloo", **options)
 
 

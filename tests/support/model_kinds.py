@@ -14,7 +14,7 @@ from detectron2.config import LazyConfig
 from recyclelora.baselines import fine_tune
 from recyclelora.config.overrides import apply_overrides
 from recyclelora.engine.launch import launch_processes
-from recyclelora.engine.run import train
+from recyclelora.engine.training import train
 
 TINY = Path(__file__).with_name("tiny_config.py")
 RECOMPUTE = "train.checkpointing=true"
@@ -30,11 +30,11 @@ KINDS = {
     "fine_tuned": ["train.ema=0.9"],
     "fine_tuned_recomputed": [RECOMPUTE],
 }
-STEPS = 3  # DDP notices at the second one that a parameter got no gradient at the first
+STEPS = 3  # DDP reports at the second step that a parameter got no gradient at the first
 
 
 def main(args: Namespace) -> None:
-    """One process of all runs."""
+    """Train every kind of model in one process."""
     common = [
         f"dataloader.streets={args.streets}",
         "dataloader.train.total_batch_size=4",
@@ -51,7 +51,7 @@ def main(args: Namespace) -> None:
         if kind.startswith("fine_tuned"):
             cfg.model.backbone = L(fine_tune)(module=cfg.model.backbone.module)
         train(cfg)
-        for name in ("recyclelora", "detectron2", "fvcore"):  # the next run has its own log
+        for name in ("recyclelora", "detectron2", "fvcore"):  # the next run opens its own log
             logging.getLogger(name).handlers.clear()
 
 

@@ -1,4 +1,4 @@
-"""The training tool on a tiny config, in this process, and blocks of colour to train on."""
+"""The training tool on a tiny config in this process, and images of coloured blocks."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ TOOL = ROOT / "tools" / "lazyconfig_train_net.py"
 
 
 def run_tool(*arguments: str) -> None:
-    """The tool in this process: a process of its own spends its time importing."""
+    """Run the tool in this process, which saves the time of importing."""
     arguments = ["--config-file", str(ROOT / TINY), *arguments]
     train.run(train.argument_parser().parse_args(arguments))
 
 
-def refusal(*arguments: str) -> str:
-    """The sentence with which the tool refuses these arguments."""
+def error_message(*arguments: str) -> str:
+    """Run the tool with invalid arguments and return its error message."""
     with pytest.raises(SystemExit) as stopped:
         run_tool(*arguments)
     assert isinstance(stopped.value.code, str)  # printed to stderr, exit code 1
@@ -28,7 +28,7 @@ def refusal(*arguments: str) -> str:
 
 
 def write_blocks(folder: Path, count: int) -> None:
-    """Images of coloured blocks, a colour per class, and their labels."""
+    """Write images of coloured blocks, a colour per class, and their labels."""
     rng = np.random.default_rng(0)
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True)

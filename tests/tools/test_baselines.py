@@ -1,7 +1,6 @@
 """Every baseline through the training tool: three iterations, resumed, evaluated."""
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -24,6 +23,7 @@ SMALL = [
     "dataloader.test.cityscapes.num_workers=0",
     "evaluation.protocol={_target_:recyclelora.evaluation.native,long_side:96}",
 ]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("closed_logs")]
 CONFIGS = {
     "frozen_dinov2l_g2cbm": [],
     "full_dinov2l_g2cbm": [],
@@ -33,14 +33,6 @@ CONFIGS = {
     "soma_dinov2l_g2cbm": ["model.backbone.first_block=2", "train.ema.start=1"],
     "rein_dinov2l_g2cbm": [],
 }
-
-
-@pytest.fixture(autouse=True)
-def no_stale_handlers():
-    """A run logs to the terminal it began with, which pytest takes away after each test."""
-    yield
-    for name in ("recyclelora", "detectron2", "fvcore"):
-        logging.getLogger(name).handlers.clear()
 
 
 @pytest.fixture
@@ -57,9 +49,8 @@ def run(tiny_set):
     return main
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("config", "options"), CONFIGS.items(), ids=CONFIGS)
-def test_it_trains_resumes_bit_for_bit_and_evaluates(config, options, run, tmp_path):
+def test_baseline_trains_resumes_and_evaluates(config, options, run, tmp_path):
     whole, resumed, again = (tmp_path / name for name in ("whole", "resumed", "again"))
     run(config, [f"train.output_dir={whole}", *options])
     resumed.mkdir()

@@ -4,22 +4,22 @@ import dataclasses
 import json
 
 import pytest
+from tools import check_datasets
 
 from ..support import released_datasets as originals
 
 
 @pytest.fixture
-def run(tool_module, tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, capsys):
     """``run("cityscapes_val")`` -> (exit code, what it printed)."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    tool = tool_module("check_datasets")
 
     def start(*arguments):
         with pytest.raises(SystemExit) as stopped:
-            tool.main([*arguments, "--workers", "1"])
+            check_datasets.main([*arguments, "--workers", "1"])
         return stopped.value.code, capsys.readouterr().out
 
-    start.tool = tool
+    start.tool = check_datasets
     return start
 
 

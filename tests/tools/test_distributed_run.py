@@ -1,4 +1,4 @@
-"""Two gloo processes, of one machine or of two, train what one trains, and stop and fail alike."""
+"""Runs of two gloo processes, on one machine or two, equal those of one, stop and fail together."""
 
 import json
 import os
@@ -79,15 +79,15 @@ class Runs:
         )
 
     def whole(self, output: Path, *options: str, how: list) -> str:
-        """A run to its end, by one command a machine; returns all that was said."""
+        """A run to its end, by one command a machine; returns all that was printed."""
         return ends([self.start(output, *options, how=one) for one in how])
 
 
 def ends(processes: list[subprocess.Popen], status: int = 0) -> str:
-    """Wait for all; returns what they said."""
-    said = "\n".join(process.communicate(timeout=600)[0] for process in processes)
-    assert [process.returncode for process in processes] == [status] * len(processes), said
-    return said
+    """Wait for all; returns what they printed."""
+    printed = "\n".join(process.communicate(timeout=600)[0] for process in processes)
+    assert [process.returncode for process in processes] == [status] * len(processes), printed
+    return printed
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None:
@@ -143,7 +143,7 @@ def two(runs, tmp_path_factory):
     return output
 
 
-def test_two_processes_train_what_one_trains(runs, two, tmp_path):
+def test_two_processes_match_one(runs, two, tmp_path):
     runs.whole(tmp_path, how=[(str(TOOL),)])
     mine, theirs = weights(two), weights(tmp_path)
     assert mine.keys() == theirs.keys()
@@ -155,7 +155,7 @@ def test_two_processes_train_what_one_trains(runs, two, tmp_path):
     np.testing.assert_allclose(*means, atol=0.5)
 
 
-def test_two_processes_train_every_kind_of_model(runs, tmp_path):
+def test_two_processes_match_one_for_every_model(runs, tmp_path):
     script = str(ROOT / "tests" / "support" / "model_kinds.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for name, how in (("one", [script]), ("two", [*TORCHRUN[:-1], script])):
@@ -177,85 +177,85 @@ def test_two_processes_train_every_kind_of_model(runs, tmp_path):
 
 
 @pytest.mark.parametrize("to", ["launcher", "one of two"])
-def test_two_processes_stop_after_the_same_step(runs, two, tmp_path, to):
+def test_two_processes_stopped_resume_exactly(runs, two, tmp_path, to):
     process = runs.start(tmp_path, how=TORCHRUN)
     wait_for(lambda: logged(tmp_path), process)
     assert len(workers(process)) == 2
     os.kill(process.pid if to == "launcher" else workers(process)[1], signal.SIGTERM)
-    said = process.communicate(timeout=600)[0]
+    printed = process.communicate(timeout=600)[0]
     (saved,) = tmp_path.glob("iter_*.pth")
     assert 0 < torch.load(saved, weights_only=True)["iteration"] < STEPS
-    assert "-m torch.distributed.run --nproc-per-node=2 --standalone" in said
-    assert said.count("to go on: ") == 1
+    assert "-m torch.distributed.run --nproc-per-node=2 --standalone" in printed
+    assert printed.count("to go on: ") == 1
     runs.whole(tmp_path, how=[TORCHRUN])
     assert_same(tmp_path, two)
 
 
-def test_two_machines_by_torchrun_stop_and_go_on(runs, two, tmp_path):
+def test_two_torchrun_machines_stopped_resume_exactly(runs, two, tmp_path):
     processes = [runs.start(tmp_path, how=one) for one in two_nodes()]
     wait_for(lambda: logged(tmp_path), processes[1])
     os.kill(workers(processes[1])[0], signal.SIGTERM)  # one machine is to be switched off
-    said = ends(processes)
-    assert said.count("to go on: ") == 1
+    printed = ends(processes)
+    assert printed.count("to go on: ") == 1
     (saved,) = tmp_path.glob("iter_*.pth")
     assert 0 < torch.load(saved, weights_only=True)["iteration"] < STEPS
     runs.whole(tmp_path, how=two_nodes())
     assert_same(tmp_path, two)
 
 
-def test_detectron2s_launcher_on_one_machine_and_on_two(runs, two, tmp_path):
+def test_detectron2_launcher_stopped_resumes_exactly(runs, two, tmp_path):
     process = runs.start(tmp_path, how=LAUNCHER)
     wait_for(lambda: logged(tmp_path), process)
     process.send_signal(signal.SIGTERM)  # its processes get it from it
-    said = ends([process])
-    assert said.count("to go on: ") == 1 and "Traceback" not in said
-    assert "--num-gpus=2" in said.partition("to go on: ")[2]
+    printed = ends([process])
+    assert printed.count("to go on: ") == 1 and "Traceback" not in printed
+    assert "--num-gpus=2" in printed.partition("to go on: ")[2]
     (saved,) = tmp_path.glob("iter_*.pth")
     assert 0 < torch.load(saved, weights_only=True)["iteration"] < STEPS
     runs.whole(tmp_path, how=two_machines())
     assert_same(tmp_path, two)
 
 
-def test_an_interrupted_evaluation_is_made_anew_and_counts_once(runs, two, tmp_path):
+def test_interrupted_evaluation_is_repeated(runs, two, tmp_path):
     shutil.copytree(two, tmp_path, dirs_exist_ok=True)
     (tmp_path / "domains.json").unlink()
     process = runs.start(tmp_path, "evaluation.protocol.long_side=1024", how=TORCHRUN)
     log = tmp_path / "log.txt"
     wait_for(lambda: log.read_text().count("Evaluating the averaged weights") == 2, process)
     os.kill(process.pid, signal.SIGTERM)
-    said = process.communicate(timeout=600)[0]
-    assert said.count("to go on: ") == 1
+    printed = process.communicate(timeout=600)[0]
+    assert printed.count("to go on: ") == 1
     assert not (tmp_path / "domains.json").exists()
     runs.whole(tmp_path, how=[TORCHRUN])
     assert_same(tmp_path, two)
 
 
-def test_machines_that_share_no_folder_cannot_resume(runs, two, tmp_path):
+def test_machines_without_shared_folder_raise(runs, two, tmp_path):
     shutil.copytree(two, tmp_path / "first")
     processes = [
         runs.start(tmp_path / name, f"train.max_iter={STEPS + 1}", how=one)
         for name, one in zip(("first", "second"), two_nodes(), strict=True)
     ]
-    said = ends(processes, status=1)
-    assert "on a file system that all machines share" in said
+    printed = ends(processes, status=1)
+    assert "on a file system that all machines share" in printed
     assert not list((tmp_path / "second").glob("iter_*.pth"))
 
 
-def test_a_folder_that_another_run_writes_to_is_refused(runs, tmp_path):
+def test_locked_output_folder_raises(runs, tmp_path):
     first = runs.start(tmp_path, "train.max_iter=100000")
     wait_for(lambda: logged(tmp_path), first)
     try:
-        said = ends([runs.start(tmp_path)], status=1)
-        assert f"error: another training writes to {tmp_path} (process {first.pid} on " in said
+        printed = ends([runs.start(tmp_path)], status=1)
+        assert f"error: another training writes to {tmp_path} (process {first.pid} on " in printed
     finally:
         first.send_signal(signal.SIGTERM)
     ends([first])
 
 
-def test_two_processes_end_together_at_a_bad_batch(runs, tmp_path):
+def test_bad_batch_ends_both_processes(runs, tmp_path):
     diverging = ("optimizer.lr=1", "optimizer.weight_decay=1000")
-    said = ends([runs.start(tmp_path, *diverging, how=TORCHRUN)], status=1)
-    assert "error: " in said and "is saved in" in said
+    printed = ends([runs.start(tmp_path, *diverging, how=TORCHRUN)], status=1)
+    assert "error: " in printed and "is saved in" in printed
     (batch,) = tmp_path.glob("bad_batch_*.pth")
     content = torch.load(batch, weights_only=True)
     assert len(content["samples"]) == 2

@@ -1,4 +1,4 @@
-"""A run that is killed, whenever and however often, is the run that never stopped."""
+"""A killed run, resumed, equals one that was never stopped."""
 
 import multiprocessing
 import random
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.forked_runs import ForkedRuns, assert_same_run, curve, said
+from ..support.forked_runs import ForkedRuns, assert_same_run, curve, printed
 from ..support.training_runs import write_blocks
 
 KILLS = 20
@@ -42,7 +42,7 @@ def kill_at(process: multiprocessing.Process, moment: float, writing: Path | Non
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_twenty_moments_is_the_run_that_never_stopped(tmp_path, monkeypatch):
+def test_killed_run_resumed_matches_uninterrupted_run(tmp_path, monkeypatch):
     for name in ("day", "night"):
         write_blocks(tmp_path / name, 4)
     runs, choose = ForkedRuns(tmp_path, OPTIONS, monkeypatch), random.Random(0)
@@ -68,5 +68,5 @@ def test_a_run_killed_at_twenty_moments_is_the_run_that_never_stopped(tmp_path, 
             in_the_middle += any(output.glob(".iter_*.tmp"))
         runs.finish(output)
         assert_same_run(output, whole)
-        resumed += said(output).count("Resuming from")
+        resumed += printed(output).count("Resuming from")
     assert kills >= KILLS and in_the_middle >= 4 and resumed >= 6

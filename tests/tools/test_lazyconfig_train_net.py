@@ -1,7 +1,6 @@
-"""The training tool as a user runs it: train, evaluate, resume, every mistake one sentence."""
+"""The training tool: training, evaluation, resuming, error messages."""
 
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -12,15 +11,9 @@ import cv2
 import pytest
 import torch
 
-from ..support.training_runs import ROOT, TINY, TOOL, refusal, run_tool, write_blocks
+from ..support.training_runs import ROOT, TINY, TOOL, error_message, run_tool, write_blocks
 
-
-@pytest.fixture(autouse=True)
-def no_stale_handlers():
-    """A run logs to the terminal it began with, which pytest takes away after each test."""
-    yield
-    for name in ("recyclelora", "detectron2", "fvcore"):
-        logging.getLogger(name).handlers.clear()
+pytestmark = pytest.mark.usefixtures("closed_logs")
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +36,8 @@ def finished(streets, tmp_path_factory) -> Path:
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    for said in ("main adapter", "sub adapter", "iteration 4/4", "left", "mIoU"):
-        assert said in done.stdout + done.stderr
+    for message in ("main adapter", "sub adapter", "iteration 4/4", "left", "mIoU"):
+        assert message in done.stdout + done.stderr
     return output
 
 
@@ -52,7 +45,7 @@ def checkpoint(folder: Path, iteration: int) -> dict:
     return torch.load(folder / f"iter_{iteration:07d}.pth", weights_only=True)
 
 
-def test_a_run_leaves_table_pictures_metrics_and_checkpoints(finished):
+def test_run_writes_all_outputs(finished):
     result = json.loads((finished / "domains.json").read_text())
     assert set(result) == {"protocol", "domains", "mean_mIoU"}
     assert result["domains"]["night"]["images"] == 2
@@ -65,7 +58,7 @@ def test_a_run_leaves_table_pictures_metrics_and_checkpoints(finished):
     assert checkpoint(finished, 4)["iteration"] == 4
 
 
-def test_only_adapters_and_head_have_moved(finished):
+def test_run_changes_adapters_and_head_only(finished):
     before, after = (checkpoint(finished, i)["model"] for i in (2, 4))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     backbone = {name for name in moved if name.startswith("backbone.")}
@@ -73,7 +66,7 @@ def test_only_adapters_and_head_have_moved(finished):
     assert any(name.startswith("sem_seg_head.") for name in moved)
 
 
-def test_resume_continues_bit_for_bit(finished, streets, tmp_path):
+def test_resume_matches_uninterrupted_run(finished, streets, tmp_path):
     arguments = [f"train.output_dir={tmp_path}", f"dataloader.streets={streets}"]
     # The copy holds what a run killed after two iterations would have left.
     torch.save(checkpoint(finished, 2), tmp_path / "iter_0000002.pth")
@@ -87,11 +80,11 @@ def test_resume_continues_bit_for_bit(finished, streets, tmp_path):
     assert all(torch.equal(a["exp_avg_sq"], b["exp_avg_sq"]) for a, b in states)
 
 
-def test_resuming_with_other_settings_is_refused_or_told(finished, streets, tmp_path, capfd):
+def test_resume_with_other_settings_raises_or_warns(finished, streets, tmp_path, capfd):
     arguments = [f"train.output_dir={tmp_path}", f"dataloader.streets={streets}"]
     torch.save(checkpoint(finished, 2), tmp_path / "iter_0000002.pth")
-    said = refusal("--resume", *arguments, "optimizer.lr=1e-3")
-    assert f"{tmp_path}/iter_0000002.pth cannot be resumed with optimizer.lr=0.001" in said
+    message = error_message("--resume", *arguments, "optimizer.lr=1e-3")
+    assert f"{tmp_path}/iter_0000002.pth cannot be resumed with optimizer.lr=0.001" in message
     assert not list(tmp_path.glob("iter_0000004.pth")) and "Traceback" not in "".join(
         capfd.readouterr()
     )
@@ -100,7 +93,7 @@ def test_resuming_with_other_settings_is_refused_or_told(finished, streets, tmp_
     assert checkpoint(tmp_path, 3)["settings"]["train.max_iter"] == 3
 
 
-def test_eval_only_repeats_the_evaluation(finished, streets, tmp_path):
+def test_eval_only_matches_evaluation_of_run(finished, streets, tmp_path):
     run_tool(
         "--eval-only",
         f"train.output_dir={tmp_path}",
@@ -111,7 +104,7 @@ def test_eval_only_repeats_the_evaluation(finished, streets, tmp_path):
     assert first == again
 
 
-def test_accumulation_and_half_precision_train(streets, tmp_path):
+def test_run_with_accumulation_and_bfloat16_finishes(streets, tmp_path):
     run_tool(
         f"train.output_dir={tmp_path}",
         f"dataloader.streets={streets}",
@@ -140,12 +133,12 @@ def test_accumulation_and_half_precision_train(streets, tmp_path):
         (["--config-file", "nowhere.py"], "no config at nowhere.py"),
     ],
 )
-def test_mistakes_end_in_one_sentence(arguments, sentence, streets, tmp_path):
+def test_invalid_arguments_exit_with_one_sentence(arguments, sentence, streets, tmp_path):
     common = [f"train.output_dir={tmp_path}", f"dataloader.streets={streets}"]
     options = [a for a in arguments if "=" not in a]
-    said = refusal(*options, *common, *[a for a in arguments if "=" in a])
-    assert said.startswith("error: ") and sentence in said
-    assert len(said.splitlines()) == 1
+    message = error_message(*options, *common, *[a for a in arguments if "=" in a])
+    assert message.startswith("error: ") and sentence in message
+    assert len(message.splitlines()) == 1
     assert not list(tmp_path.glob("*.pth"))
 
 
@@ -185,35 +178,35 @@ def damage(folder: Path, fault: str) -> str:
         "empty folder",
     ],
 )
-def test_faults_in_the_data_end_in_one_sentence(fault, workers, streets, tmp_path, capfd):
+def test_damaged_data_exits_with_one_sentence(fault, workers, streets, tmp_path, capfd):
     shutil.copytree(streets / "day", tmp_path / "data")
     file = damage(tmp_path / "data", fault)
     dataset = "dataloader.train.dataset.0"
-    said = refusal(
+    message = error_message(
         f"train.output_dir={tmp_path / 'run'}",
         f"dataloader.streets={streets}",
         f"{dataset}.name={fault.replace(' ', '_')}_{workers}",
         *(f"{dataset}.{kind}={tmp_path / 'data' / kind}" for kind in ("images", "labels")),
         f"dataloader.train.num_workers={workers}",
     )
-    assert said.startswith("error: ") and file in said
-    assert len(said.splitlines()) == 1
+    assert message.startswith("error: ") and file in message
+    assert len(message.splitlines()) == 1
     assert not list((tmp_path / "run").glob("*.pth"))
     out, err = capfd.readouterr()
     assert "Traceback" not in out + err
     assert "Traceback" in (tmp_path / "run" / "error.txt").read_text()
 
 
-def test_a_second_run_into_the_same_folder_is_refused(finished, streets):
-    said = refusal(f"train.output_dir={finished}", f"dataloader.streets={streets}")
-    assert "add --resume" in said
+def test_run_into_used_folder_raises(finished, streets):
+    message = error_message(f"train.output_dir={finished}", f"dataloader.streets={streets}")
+    assert "add --resume" in message
 
 
-def test_a_checkpoint_of_another_model_is_refused(finished, streets, tmp_path):
-    said = refusal(
+def test_init_checkpoint_of_other_model_raises(finished, streets, tmp_path):
+    message = error_message(
         f"train.output_dir={tmp_path}",
         f"dataloader.streets={streets}",
         f"train.init_checkpoint={finished / 'iter_0000004.pth'}",
         "model.hidden_dim=64",
     )
-    assert "belongs to another model" in said
+    assert "belongs to another model" in message

@@ -9,10 +9,12 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from PIL import Image
+from tools import export_trained, predict
 
 from recyclelora.data import COLORS, read_image
 from recyclelora.engine import read_checkpoint, save_checkpoint, train
-from recyclelora.engine.run import build_model
+from recyclelora.engine.build import build_model
+from recyclelora.engine.predict import find_photographs
 
 from ..support.training_runs import ROOT, TINY
 
@@ -47,31 +49,28 @@ def photos(tmp_path):
 
 
 @pytest.fixture
-def exported(tool_module, run, tmp_path):
+def exported(run, tmp_path):
     weights, checkpoint = run
     override = f"model.backbone.module.weights={weights}"
     arguments = ["--config-file", CONFIG, str(checkpoint), str(tmp_path / "t.pth"), override]
-    tool_module("export_trained").main(arguments)
+    export_trained.main(arguments)
     return tmp_path / "t.pth"
 
 
-def predict(tool, checkpoint, weights, out, *photos, options=()):
+def segment(checkpoint, weights, out, *photos, options=()):
     override = f"model.backbone.module.weights={weights}"
     given = ["--config-file", CONFIG, "--checkpoint", str(checkpoint), "--out", str(out)]
-    tool.main([*given, *options, *map(str, photos), override])
+    predict.main([*given, *options, *map(str, photos), override])
     files = [file for file in out.rglob("*") if file.is_file()]
     return {file.relative_to(out).as_posix(): file.read_bytes() for file in files}
 
 
-def test_exported_and_whole_checkpoint_predict_the_same(
-    tool_module, run, exported, photos, tmp_path
-):
+def test_exported_file_predicts_like_checkpoint(run, exported, photos, tmp_path):
     weights, checkpoint = run
     assert read_checkpoint(exported)["iteration"] == 9
     assert exported.stat().st_size < checkpoint.stat().st_size
-    tool = tool_module("predict")
-    whole = predict(tool, checkpoint, weights, tmp_path / "whole", photos)
-    small = predict(tool, exported, weights, tmp_path / "small", photos / "a.jpg", photos / "b.png")
+    whole = segment(checkpoint, weights, tmp_path / "whole", photos)
+    small = segment(exported, weights, tmp_path / "small", photos / "a.jpg", photos / "b.png")
     kinds = ("ids.png", "color.png", "overlay.jpg")
     assert set(whole) == {f"{name}_{kind}" for name in "ab" for kind in kinds}
     assert whole == small
@@ -80,15 +79,14 @@ def test_exported_and_whole_checkpoint_predict_the_same(
     assert ids.shape == (60, 90) and np.array_equal(np.array(COLORS)[ids], colors)
 
 
-def test_class_maps_for_a_test_server(tool_module, run, photos, tmp_path):
+def test_save_option_writes_class_maps_only(run, photos, tmp_path):
     weights, checkpoint = run
-    tool = tool_module("predict")
     (photos / "city").mkdir()
     (photos / "b.png").rename(photos / "city" / "b_rgb_anon.png")
-    whole = predict(tool, checkpoint, weights, tmp_path / "whole", photos)
+    whole = segment(checkpoint, weights, tmp_path / "whole", photos)
     assert "city/b_rgb_anon_overlay.jpg" in whole
     options = ("--save", "train_ids", "--benchmark", "acdc")
-    saved = predict(tool, checkpoint, weights, tmp_path / "ids", photos, options=options)
+    saved = segment(checkpoint, weights, tmp_path / "ids", photos, options=options)
     assert saved == {
         "a.png": whole["a_ids.png"],
         "city/b_rgb_anon.png": whole["city/b_rgb_anon_ids.png"],
@@ -97,7 +95,7 @@ def test_class_maps_for_a_test_server(tool_module, run, photos, tmp_path):
         assert ids.size == (50, 70) and ids.mode == "L"
 
 
-def test_evaluation_takes_an_exported_file(run, exported, tiny_set, tmp_path):
+def test_eval_only_with_exported_file_matches_checkpoint(run, exported, tiny_set, tmp_path):
     scores = []
     for i, checkpoint in enumerate((run[1], exported)):
         tiny_set(f"{i}_day")
@@ -126,26 +124,25 @@ def test_evaluation_takes_an_exported_file(run, exported, tiny_set, tmp_path):
         (str(Path(CONFIG).parent), "expected a picture"),
     ],
 )
-def test_mistakes_end_in_one_sentence(tool_module, photo, sentence, tmp_path):
-    tool = tool_module("predict")
+def test_invalid_photograph_exits_with_one_sentence(photo, sentence, tmp_path):
     given = ["--config-file", CONFIG, "--checkpoint", "none.pth", "--out", str(tmp_path / "o")]
     with pytest.raises(SystemExit, match=sentence) as stopped:
-        tool.main([*given, photo])
+        predict.main([*given, photo])
     assert len(str(stopped.value).splitlines()) == 1
     assert not (tmp_path / "o").exists()
 
 
-def test_every_kind_of_picture_that_is_read_is_found(tool_module, tmp_path):
+def test_find_photographs_finds_all_formats(tmp_path):
     kinds = ("png", "jpeg", "tiff", "bmp", "gif", "webp", "ppm")
     for kind in kinds:
         Image.new("RGB", (8, 8)).save(tmp_path / f"{kind}.{kind}")
     (tmp_path / "notes.txt").write_text("not a picture")
-    found = tool_module("predict").photographs([tmp_path])
+    found = find_photographs([tmp_path])
     assert sorted(map(str, found)) == sorted(kinds)
     assert all(read_image(file).shape == (8, 8, 3) for file in found.values())
 
 
-def test_two_photographs_of_one_name_are_refused(tool_module, photos):
+def test_find_photographs_equal_names_raise(photos):
     (photos / "a.png").write_bytes((photos / "b.png").read_bytes())
     with pytest.raises(ValueError, match="two photographs are called a"):
-        tool_module("predict").photographs([photos])
+        find_photographs([photos])

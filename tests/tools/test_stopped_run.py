@@ -1,4 +1,4 @@
-"""Whatever else stops a run: it says so in one line, and goes on as if nothing had happened."""
+"""Runs stopped by signals, full disks and errors print one line and resume exactly."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from ..support.forked_runs import (
     assert_same_run,
     children,
     curve,
-    said,
+    printed,
     state,
     wait_for,
 )
@@ -60,33 +60,33 @@ def logged(output):
 
 
 def last_line(output):
-    return said(output).splitlines()[-1]
+    return printed(output).splitlines()[-1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(runs, whole, tmp_path, number):
+def test_signal_saves_and_prints_resume_command(runs, whole, tmp_path, number):
     output = tmp_path / "run"
     process = runs.start(output)
     wait_for(lambda: logged(output), process)
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode == 0
-    assert f"{number.name}: stopping soon" in said(output)
-    assert "Traceback" not in said(output)
+    assert f"{number.name}: stopping soon" in printed(output)
+    assert "Traceback" not in printed(output)
     done = state(output)["iteration"]
     assert 0 < done < ITERATIONS and logged(output) == done
     words = shlex.split(last_line(output).partition("to go on: ")[2])
     assert words[:2] == [sys.executable, str(TOOL)]
     assert "--resume" in words and f"train.output_dir={output}" in words
     runs.finish(output)
-    assert f"Resuming from {output}/iter_{done:07d}.pth" in said(output)
+    assert f"Resuming from {output}/iter_{done:07d}.pth" in printed(output)
     assert_same_run(output, whole)
 
 
-def test_a_signal_during_the_evaluation(runs, whole, tmp_path):
+def test_signal_during_evaluation_stops_run(runs, whole, tmp_path):
     output = tmp_path / "run"
     process = runs.start(output, "evaluation.protocol.long_side=1024")  # long enough to be met
-    wait_for(lambda: logged(output) and "Evaluating" in said(output), process)
+    wait_for(lambda: logged(output) and "Evaluating" in printed(output), process)
     os.kill(process.pid, signal.SIGTERM)
     process.join()
     assert process.exitcode == 0 and "to go on:" in last_line(output)
@@ -96,17 +96,17 @@ def test_a_signal_during_the_evaluation(runs, whole, tmp_path):
     assert_same_run(output, whole)
 
 
-def test_an_evaluation_in_between_is_of_a_checkpoint(runs, tmp_path):
+def test_periodic_evaluation_saves_checkpoint_first(runs, tmp_path):
     output = tmp_path / "run"
     process = runs.start(output, "train.eval_period=4")
-    wait_for(lambda: logged(output) and "Evaluating" in said(output), process)
+    wait_for(lambda: logged(output) and "Evaluating" in printed(output), process)
     os.kill(process.pid, signal.SIGINT)
     process.join()
     assert process.exitcode == 0
     assert state(output)["iteration"] == 4  # not at 15, the period
 
 
-def test_signals_to_data_workers_are_for_the_main_process(runs, whole, tmp_path):
+def test_signal_to_data_workers_is_ignored(runs, whole, tmp_path):
     output = tmp_path / "run"
     process = runs.start(output)
     wait_for(lambda: logged(output), process)
@@ -118,7 +118,7 @@ def test_signals_to_data_workers_are_for_the_main_process(runs, whole, tmp_path)
     assert_same_run(output, whole)
 
 
-def test_a_data_worker_that_dies_is_one_sentence(runs, whole, tmp_path):
+def test_killed_data_worker_exits_with_one_sentence(runs, whole, tmp_path):
     output = tmp_path / "run"
     process = runs.start(output)
     wait_for(lambda: logged(output) and logged(output) >= 16, process)
@@ -127,25 +127,25 @@ def test_a_data_worker_that_dies_is_one_sentence(runs, whole, tmp_path):
     process.join()
     assert process.exitcode == 1
     assert re.match(r"error: a process that reads the data has died .*--resume", last_line(output))
-    assert "Traceback" not in said(output)
+    assert "Traceback" not in printed(output)
     runs.finish(output)
     assert_same_run(output, whole)
 
 
-def test_a_disk_that_takes_no_more_is_one_sentence(runs, whole, tmp_path):
+def test_full_disk_exits_with_one_sentence(runs, whole, tmp_path):
     output = tmp_path / "run"
     process = runs.start(output)
     wait_for(lambda: any(output.glob("iter_*.pth")), process)
     process.kill()
     process.join()
     before = {path: path.read_bytes() for path in output.glob("iter_*.pth")}
-    killed = said(output)
+    killed = printed(output)
     process = runs.start(output, limit=1_000_000)
     process.join()
     assert process.exitcode == 1
     sentence = f"error: cannot write to {output} (File too large): make room, then go on with"
     assert last_line(output).startswith(sentence)
-    assert "Traceback" not in said(output).removeprefix(killed)
+    assert "Traceback" not in printed(output).removeprefix(killed)
     assert {path: path.read_bytes() for path in output.glob("iter_*.pth")} == before
     assert not list(output.glob(".*.tmp"))
     runs.finish(output)
@@ -153,7 +153,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence(runs, whole, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 99, "truncated", "flipped", "other zip"])
-def test_a_damaged_checkpoint_is_set_aside(runs, whole, tmp_path, content):
+def test_damaged_checkpoint_is_renamed(runs, whole, tmp_path, content):
     output = tmp_path / "run"
     shutil.copytree(whole, output)
     newest = max(output.glob("iter_*.pth"))
@@ -168,14 +168,14 @@ def test_a_damaged_checkpoint_is_set_aside(runs, whole, tmp_path, content):
     else:
         newest.write_bytes(content)
     runs.finish(output, "train.checkpoint_period=37", "train.checkpoints_kept=2")
-    assert f"{newest}" in said(output) and "trying the one before" in said(output)
+    assert f"{newest}" in printed(output) and "trying the one before" in printed(output)
     assert (output / f"{newest.name}.damaged").exists()
     kept = sorted(path.name for path in output.glob("iter_*.pth"))
     assert kept == ["iter_0000037.pth", "iter_0000040.pth"]
     assert_same_run(output, whole)
 
 
-def test_a_step_that_is_not_finite(runs, tmp_path):
+def test_non_finite_step_saves_batch(runs, tmp_path):
     output = tmp_path / "run"
     diverging = ["optimizer.lr=1", "optimizer.weight_decay=1000"]  # a thousand times, every step
     process = runs.start(output, *diverging)
@@ -192,7 +192,7 @@ def test_a_step_that_is_not_finite(runs, tmp_path):
     process = runs.start(output, *diverging, "train.skip_bad_batches=3")
     process.join()
     assert process.exitcode == 1
-    assert "3 of at most 3" in said(output) and "train.skip_bad_batches=4" in last_line(output)
+    assert "3 of at most 3" in printed(output) and "train.skip_bad_batches=4" in last_line(output)
     assert state(output)["skipped"] == [batch["iteration"] + i for i in range(3)]
     assert all(value.isfinite().all() for value in state(output)["model"].values())
     assert len(curve(output)) == batch["iteration"]

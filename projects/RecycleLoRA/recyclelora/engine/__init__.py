@@ -1,7 +1,7 @@
-"""Runs: parameter groups, schedules, checkpoints, the training loop."""
+"""Training and evaluation runs: parameter groups, schedules, checkpoints, the training loop."""
 
-from .checkpoint import Checkpoints, load_model, read_checkpoint, save_checkpoint
-from .param_groups import PUBLISHED_RULES, groups_table, parameter_groups
+from .checkpoint import Checkpoints, read_checkpoint, save_checkpoint
+from .param_groups import PUBLISHED_RULES, parameter_groups
 from .schedules import Poly, PolyWithAnnealedDecay
 from .trained import load_trained, save_trained
 
@@ -10,8 +10,6 @@ __all__ = [
     "Checkpoints",
     "Poly",
     "PolyWithAnnealedDecay",
-    "groups_table",
-    "load_model",
     "load_trained",
     "parameter_groups",
     "read_checkpoint",

@@ -1,4 +1,4 @@
-"""Batches on which a step is not finite: kept for inspection, left out if asked, else the end."""
+"""Batches on which a step is not finite: saved for inspection, skipped if allowed."""
 
 import logging
 from pathlib import Path
@@ -12,15 +12,20 @@ logger = logging.getLogger(__name__)
 
 
 class BadBatches:
-    """What to do with them, and those that were left out so far.
+    """Save the batches on which a step is not finite and count those that are skipped.
 
-    Args:
-        folder: where ``bad_batch_ITERATION.pth`` goes: ``{"iteration": int, "problem": str,
-            "samples": [the whole global batch as the model got it]}``, tensors and plain types.
-        allowed: how many of a run are left out before one ends it (``train.skip_bad_batches``).
+    Parameters
+    ----------
+    folder : str or Path
+        Where ``bad_batch_ITERATION.pth`` is written: ``{"iteration": int, "problem": str,
+        "samples": [the global batch as the model received it]}``, tensors and plain types.
+    allowed : int
+        How many batches of a run are skipped before one ends it (``train.skip_bad_batches``).
 
-    Attributes:
-        skipped: the iterations left out, resumed ones included.
+    Attributes
+    ----------
+    skipped : list of int
+        The skipped iterations, including those before the run was resumed.
     """
 
     def __init__(self, folder: str | Path, *, allowed: int = 0):
@@ -29,33 +34,30 @@ class BadBatches:
         self.skipped: list[int] = []
 
     def put(self, share: list[dict], *, iteration: int, problem: FloatingPointError) -> None:
-        """Save the batch and count it; every process calls this with its share of the batch.
+        """Save a batch and skip it; every process calls this with its share of the batch.
 
-        Raises:
-            FloatingPointError: no more may be left out; one sentence that names the batch's files.
+        Raises
+        ------
+        FloatingPointError
+            If no more batches may be skipped; the message names the files of the batch.
         """
         samples = [sample for part in comm.all_gather(share) for sample in part]
-        said = "; ".join(dict.fromkeys(comm.all_gather(str(problem))))
+        problems = "; ".join(dict.fromkeys(comm.all_gather(str(problem))))
         files = ", ".join(str(sample.get("file_name", "?")) for sample in samples)
         path = self.folder / f"bad_batch_{iteration:07d}.pth"
-        content = {"iteration": iteration, "problem": said, "samples": samples}
         if comm.is_main_process():
+            content = {"iteration": iteration, "problem": problems, "samples": samples}
             with atomic_write(path) as temporary:
                 torch.save(content, temporary)
-        if len(self.skipped) < self.allowed:
-            self.skipped.append(iteration)
-            logger.warning(
-                "iteration %d is left out, %d of at most %d: %s (batch: %s; saved in %s)",
-                iteration,
-                len(self.skipped),
-                self.allowed,
-                said,
-                files,
-                path,
+        if len(self.skipped) >= self.allowed:
+            raise FloatingPointError(
+                f"{problems}; the batch of iteration {iteration} ({files}) is saved in {path}, the "
+                "weights are as before it, and --resume goes on from there, without this batch if "
+                f"given train.skip_bad_batches={self.allowed + 1}"
             )
-            return
-        raise FloatingPointError(
-            f"{said}; the batch of iteration {iteration} ({files}) is saved in {path}, the weights "
-            "are as before it, and --resume goes on from there, without this batch if given "
-            f"train.skip_bad_batches={self.allowed + 1}"
+        self.skipped.append(iteration)
+        count = f"{len(self.skipped)} of at most {self.allowed}"
+        logger.warning(
+            f"iteration {iteration} is skipped, {count}: {problems} (batch: {files}; saved in "
+            f"{path})"
         )

@@ -1,4 +1,9 @@
-"""Checkpoints: tensors and plain types, written whole or not at all, read with ``weights_only``."""
+"""Checkpoints of a run: tensors and plain types, written atomically, read with ``weights_only``.
+
+:func:`read_checkpoint` reads the two formats that this package writes: checkpoints, and the files
+of :func:`recyclelora.engine.trained.save_trained`. Pretrained backbone weights in the formats of
+other projects are read by :mod:`recyclelora.backbone`.
+"""
 
 import re
 import zipfile
@@ -9,6 +14,7 @@ import torch
 from torch import nn
 
 from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.state_dicts import describe_mismatch
 from recyclelora.common.tensor_file import read_tensor_file
 
 from .trained import TRAINED
@@ -24,17 +30,24 @@ def save_checkpoint(
     iteration: int,
     training: Mapping[str, object] | None = None,
 ) -> None:
-    """Write ``path`` atomically: to a temporary file beside it, synced, then renamed.
+    """Write a checkpoint atomically and sync it.
 
-    Args:
-        path: the file; its folder is made.
-        model: its state dict is stored (adapters in their unmerged form).
-        iteration: the number of finished iterations, which is the next one to run.
-        training: what resuming needs besides, tensors and plain types by name (see
-            :meth:`Trainer.state_dict`).
+    Parameters
+    ----------
+    path : str or Path
+        The file; its folder is created.
+    model : nn.Module
+        Its state dict is stored, with unmerged adapters.
+    iteration : int
+        Number of finished iterations, which is the next one to run.
+    training : Mapping, optional
+        Further state for resuming, tensors and plain types by name (see
+        :meth:`Trainer.state_dict`).
 
-    Raises:
-        OSError: the disk is full, or refuses for another reason.
+    Raises
+    ------
+    OSError
+        If the file cannot be written, for instance because the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,20 +56,23 @@ def save_checkpoint(
         try:
             torch.save(content | dict(training or {}), file)
         except RuntimeError as error:
-            # torch's writer covers what the disk said with a remark of its own.
+            # torch's writer replaces the operating system's error with one of its own.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """Read a file of :func:`save_checkpoint` or :func:`save_trained`, on the CPU.
+    """Read a file of :func:`save_checkpoint` or :func:`save_trained` to the CPU.
 
-    Nothing in it is executed.
+    Nothing in the file is executed.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or is not one of our checkpoints.
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged or has another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,67 +95,55 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def evaluated_weights(content: Mapping) -> dict[str, torch.Tensor]:
-    """The weights of a checkpoint that are evaluated: averages (``train.ema``) where it has them.
-
-    They are a state dict of the model, to be loaded by :func:`load_model`.
-    """
+    """Return the state dict of a checkpoint to evaluate, with averages (``train.ema``) if any."""
     return content["model"] | content.get("ema", {})
 
 
 def load_model(
     model: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, assign: bool = False
 ) -> None:
-    """Load a model's state completely, or raise one sentence and leave the model as it was.
+    """Load a model's complete state, or raise and leave the model unchanged.
 
-    Args:
-        model: takes the values.
-        state: of :meth:`torch.nn.Module.state_dict`.
-        source: where the state is from, for the sentence.
-        assign: let the model hold the tensors of ``state`` themselves, as one on the meta device
-            has to.
+    Parameters
+    ----------
+    model : nn.Module
+    state : Mapping[str, Tensor]
+        Of :meth:`torch.nn.Module.state_dict`.
+    source : str
+        Where the state comes from, for the error message.
+    assign : bool
+        Whether the model holds the tensors of ``state`` themselves, which a model on the meta
+        device needs.
 
-    Raises:
-        ValueError: keys or shapes differ: it is a checkpoint of another model.
+    Raises
+    ------
+    ValueError
+        If names or shapes differ: the state belongs to another model.
     """
-    expected = model.state_dict()
-    missing = sorted(expected.keys() - state.keys())
-    unexpected = sorted(state.keys() - expected.keys())
-    shapes = [k for k in expected if k in state and expected[k].shape != state[k].shape]
-    problems = []
-    for label, keys in (("missing", missing), ("unexpected", unexpected)):
-        if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            problems.append(f"{label} {keys[0]}{more}")
-    if shapes:
-        key = shapes[0]
-        problems.append(
-            f"{key} is {tuple(state[key].shape)} there and {tuple(expected[key].shape)} here"
-            + (f" ({len(shapes)} such)" if len(shapes) > 1 else "")
-        )
-    if problems:
+    if mismatch := describe_mismatch(model.state_dict(), state):
         raise ValueError(
-            f"{source} belongs to another model: {'; '.join(problems)}. Use the config (sizes, "
-            "ranks, classes) that it was trained with"
+            f"{source} belongs to another model: {mismatch}. Use the config (sizes, ranks, "
+            "classes) that it was trained with"
         )
     model.load_state_dict(state, assign=assign)
 
 
 class Checkpoints:
-    """The checkpoints of a run, ``folder/iter_XXXXXXX.pth``, of which the newest ``keep`` stay."""
+    """The checkpoints of a run, ``folder/iter_XXXXXXX.pth``; only the newest ``keep`` are kept."""
 
     def __init__(self, folder: str | Path, *, keep: int = 2):
         if keep < 1:
             raise ValueError(f"expected to keep at least one checkpoint, got keep={keep}")
         self.folder = Path(folder)
         self.keep = keep
-        self.saved: int | None = None  # the iteration saved last
+        self.saved: int | None = None  # the last saved iteration
 
     def path(self, iteration: int) -> Path:
-        """Where the checkpoint after so many finished iterations is."""
+        """Return the path of the checkpoint after ``iteration`` finished iterations."""
         return self.folder / f"iter_{iteration:07d}.pth"
 
     def paths(self) -> list[Path]:
-        """All checkpoints, oldest first."""
+        """Return all checkpoints, oldest first."""
         if not self.folder.is_dir():
             return []
         found = [p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)]
@@ -148,9 +152,9 @@ class Checkpoints:
     def save(
         self, *, model: nn.Module, iteration: int, training: Mapping[str, object] | None = None
     ) -> None:
-        """Write the checkpoint after ``iteration`` finished iterations, then drop the oldest.
+        """Write the checkpoint after ``iteration`` finished iterations and delete the oldest.
 
-        Asked to save the same iteration twice in a row, it does so once.
+        A second call for the same iteration does nothing.
         """
         if iteration == self.saved:
             return
@@ -161,10 +165,14 @@ class Checkpoints:
             old.unlink()
 
     def latest(self, log=print) -> tuple[Path, dict] | None:
-        """The newest readable checkpoint, or None; a damaged one is named and passed over.
+        """Return path and content of the newest readable checkpoint, or None if there is none.
 
-        Raises:
-            ValueError: there are checkpoints, but none that can be read.
+        Damaged checkpoints are logged and skipped.
+
+        Raises
+        ------
+        ValueError
+            If there are checkpoints but none can be read.
         """
         paths = self.paths()
         for path in reversed(paths):
@@ -182,7 +190,7 @@ class Checkpoints:
     def set_aside_after(self, path: Path) -> None:
         """Rename the checkpoints newer than ``path``, which are damaged, to ``NAME.damaged``.
 
-        So that they neither count among the newest nor are in the way.
+        They are then neither counted among the newest nor overwritten.
         """
         for newer in self.paths()[self.paths().index(path) + 1 :]:
             newer.rename(newer.with_name(f"{newer.name}.damaged"))

@@ -1,41 +1,53 @@
-"""An average of the weights over the training, which is what is evaluated."""
+"""Exponential moving averages of the weights, which are evaluated instead of the weights."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from recyclelora.common.state_dicts import describe_mismatch
 from recyclelora.common.validation import check_integer, check_number, short_repr
 
 
 class WeightAverage:
-    """The exponential moving average of a model's trainable parameters.
+    """Exponential moving average of a model's trainable parameters.
 
     After iteration t (from 0) every average becomes ``d average + (1 - d) parameter`` with
-    ``d = min(decay, (1 + t) / (10 + t))``, so that a short run forgets where it began. With a
-    ``start`` the averages are the parameters themselves before that iteration, and ``d = decay``
-    from then on. Nothing else of the model is copied: what is frozen is its own average.
+    ``d = min(decay, (1 + t) / (10 + t))``, which reduces the weight of the initial values in short
+    runs. With a ``start``, the averages equal the parameters before that iteration, and
+    ``d = decay`` from then on.
 
-    Args:
-        model: not wrapped in DDP; its parameters are the first averages.
-        decay: between 0 and 1, as 0.999.
-        start: the first iteration that is averaged; None averages from the first one, as above.
+    The update is torch's (:mod:`torch.optim.swa_utils`). Its ``AveragedModel`` is not used: it
+    copies frozen parameters as well, which are most of the model.
 
-    Raises:
-        ValueError: ``decay`` is not between 0 and 1, or ``start`` is no iteration.
+    Parameters
+    ----------
+    model : nn.Module
+        Not wrapped in DDP; its parameters are the first averages.
+    decay : float
+        Between 0 and 1, for instance 0.999.
+    start : int, optional
+        First iteration that is averaged; None averages from the first one, as above.
 
-    Example:
-        >>> model = nn.Linear(1, 1, bias=False)
-        >>> average, before = WeightAverage(model, decay=0.999), model.weight.item()
-        >>> nn.init.constant_(model.weight, before + 1.0).item() == before + 1.0
-        True
-        >>> average.update(0)  # a tenth of the old value, nine tenths of the new one
-        >>> with average.applied():
-        ...     print(round(model.weight.item() - before, 4))
-        0.9
-        >>> round(model.weight.item() - before, 4)
-        1.0
+    Raises
+    ------
+    ValueError
+        If ``decay`` is not between 0 and 1, or ``start`` is no iteration.
+
+    Examples
+    --------
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> average, before = WeightAverage(model, decay=0.999), model.weight.item()
+    >>> nn.init.constant_(model.weight, before + 1.0).item() == before + 1.0
+    True
+    >>> average.update(0)  # a tenth of the old value, nine tenths of the new one
+    >>> with average.applied():
+    ...     print(round(model.weight.item() - before, 4))
+    0.9
+    >>> round(model.weight.item() - before, 4)
+    1.0
     """
 
     def __init__(self, model: nn.Module, *, decay: float, start: int | None = None):
@@ -48,21 +60,19 @@ class WeightAverage:
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.averages = {n: p.detach().clone() for n, p in self.parameters.items()}
 
-    @torch.no_grad()
     def update(self, iteration: int) -> None:
-        """Take in the parameters as they are after ``iteration``."""
-        if self.start is not None and iteration < self.start:
-            self._copy(self.parameters, self.averages)
-            return
+        """Update the averages with the parameters after ``iteration``."""
         decay = self.decay
         if self.start is None:
             decay = min(decay, (1 + iteration) / (10 + iteration))
-        for name, average in self.averages.items():
-            average.lerp_(self.parameters[name], 1.0 - decay)
+        elif iteration < self.start:
+            decay = 0.0
+        update = get_ema_multi_avg_fn(decay)
+        update([*self.averages.values()], [*self.parameters.values()], iteration)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside the block the model has the averages; afterwards every bit of its own weights."""
+        """Give the model the averages inside the block, and its own weights back after it."""
         own = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self._copy(self.averages, self.parameters)
         try:
@@ -71,19 +81,21 @@ class WeightAverage:
             self._copy(own, self.parameters)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by the name of their parameter."""
+        """Return the averages by the names of their parameters."""
         return self.averages
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the averages of a checkpoint of the same model.
+        """Copy the averages of a checkpoint of the same model.
 
-        Raises:
-            ValueError: they are of other parameters.
+        Raises
+        ------
+        ValueError
+            If they belong to other parameters.
         """
-        if different := state.keys() ^ self.averages.keys():
+        if mismatch := describe_mismatch(self.averages, state):
             raise ValueError(
-                f"the checkpoint averages other parameters than train here: {min(different)} is "
-                "only in one of them. Use the config that it was trained with"
+                f"the checkpoint averages other parameters than train here: {mismatch}. Use the "
+                "config that it was trained with"
             )
         self._copy(state, self.averages)
 
@@ -95,10 +107,12 @@ class WeightAverage:
 
 
 def weight_average(model: nn.Module, ema: float | Mapping | None) -> WeightAverage | None:
-    """The average that ``train.ema`` asks for: null, its decay, or its decay and its start.
+    """Create the average that ``train.ema`` describes: null, a decay, or a decay and a start.
 
-    Raises:
-        ValueError: it is none of these.
+    Raises
+    ------
+    ValueError
+        If ``ema`` is none of these.
     """
     if ema is None:
         return None

@@ -1,22 +1,26 @@
-"""What happens between training steps: timing, and whatever is due every so often."""
+"""Hooks that run between training steps."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
 
 
-class Every(HookBase):
-    """Calls ``action(finished_iterations)`` every ``period`` iterations.
+class PeriodicAction(HookBase):
+    """Call ``action(finished_iterations)`` every ``period`` iterations.
 
-    The time it takes is kept out of the time left, which is that of the steps.
+    Detectron2's ``EvalHook`` and ``PeriodicCheckpointer`` are not used: their last call comes after
+    the training loop, where a request to stop no longer reaches it.
 
-    Args:
-        action: what to do; called on every rank.
-        period: iterations between two calls; 0 never calls.
-        last: also call it after the last iteration.
+    Parameters
+    ----------
+    action : Callable[[int], None]
+        Called on every rank.
+    period : int
+        Iterations between two calls; 0 disables them.
+    last : bool
+        Whether to call it after the last iteration, too.
     """
 
     def __init__(self, *, action: Callable[[int], None], period: int, last: bool = False):
@@ -32,33 +36,12 @@ class Every(HookBase):
             comm.synchronize()
 
 
-class StepTimer(HookBase):
-    """Puts the seconds of each step under ``time`` (hooks and their evaluations not counted)."""
+class WriteMetrics(PeriodicWriter):
+    """Detectron2's ``PeriodicWriter`` that does not write where a run is stopped.
 
-    def before_step(self) -> None:
-        self.start = time.perf_counter()
-
-    def after_step(self) -> None:
-        self.trainer.storage.put_scalar("time", time.perf_counter() - self.start)
-
-
-class WriteScalars(HookBase):
-    """Has the writers write every ``period`` iterations and after the last.
-
-    Unlike Detectron2's ``PeriodicWriter`` not also where a run was stopped, so that a resumed run
-    has the lines of one that never was.
+    The additional line would distinguish a resumed run from one that was never stopped.
     """
 
-    def __init__(self, *, writers: Sequence[EventWriter], period: int):
-        self.writers = writers
-        self.period = period
-
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done % self.period == 0 or done == self.trainer.max_iter:
-            for writer in self.writers:
-                writer.write()
-
     def after_train(self) -> None:
-        for writer in self.writers:
+        for writer in self._writers:
             writer.close()

@@ -1,4 +1,4 @@
-"""Start the processes of a run: one, several GPUs of one or more machines, or those of torchrun."""
+"""Launcher of a run: one process, one per GPU on one or more machines, or those of torchrun."""
 
 import contextlib
 import gc
@@ -25,11 +25,13 @@ from .stopping import SIGNALS
 def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None:
     """Call ``main(args)`` in every process.
 
-    Under ``torchrun`` (which sets RANK) the processes exist already and only join: with NCCL on
-    GPUs, with gloo on CPUs. Otherwise Detectron2's launcher starts ``args.num_gpus`` here.
+    Under ``torchrun`` (which sets RANK) the processes exist and join a group, with NCCL on GPUs
+    and gloo on CPUs. Otherwise Detectron2's launcher starts ``args.num_gpus`` processes.
 
-    Raises:
-        ValueError: more GPUs are asked for than there are, or numbers that fit no machine.
+    Raises
+    ------
+    ValueError
+        If there are fewer GPUs than requested, or a number is invalid.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         _join_torchrun(main, args)
@@ -54,7 +56,7 @@ def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None
             "them --dist-url tcp://FIRST_MACHINE:PORT"
         )
     several = args.num_gpus * args.num_machines > 1
-    with _passing_on_signals() if several else contextlib.nullcontext():
+    with _forward_signals() if several else contextlib.nullcontext():
         launch(
             _run,
             num_gpus_per_machine=args.num_gpus,
@@ -66,18 +68,18 @@ def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None
 
 
 @contextlib.contextmanager
-def _passing_on_signals() -> Iterator[None]:
-    """SIGTERM and Ctrl-C are for the processes that run meanwhile; this one ends after them."""
+def _forward_signals() -> Iterator[None]:
+    """Forward SIGTERM and Ctrl-C to the child processes; this process ends after them."""
 
-    def pass_on(number: int, _: object) -> None:
+    def forward(number: int, _: object) -> None:
         children = multiprocessing.active_children()
         for child in children:
             os.kill(child.pid, number)
-        if not children:  # none has begun
+        if not children:  # none has started
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         yield
     finally:
@@ -86,9 +88,9 @@ def _passing_on_signals() -> Iterator[None]:
 
 
 def resume_command() -> str:
-    """The shell command that goes on with the run of this process: as it was started, and resumed.
+    """Return the shell command that resumes the run of this process.
 
-    Under ``torchrun`` on several machines it has dots for where they meet, which the user knows.
+    Under ``torchrun`` on several machines, dots replace the rendezvous options.
     """
     script, *arguments = sys.argv
     as_module = Path(script) == Path(__file__).with_name("train.py")
@@ -126,31 +128,30 @@ def _join_torchrun(main: Callable[[Namespace], None], args: Namespace) -> None:
 
 
 def _run(main: Callable[[Namespace], None], args: Namespace) -> None:
-    """One process's ``main``, and the end of its part in the group of processes, if it is in one.
+    """Call ``main`` in one process, then destroy its process group, if there is one.
 
-    After a failure the group is left to the end of the process, which cuts it off: to end it here
-    could mean to wait for sums that never come.
+    After a failure the group is not destroyed, because that could wait for collectives which the
+    other processes never complete. The end of the process closes it.
     """
     try:
         main(args)
     except BaseException as raised:
         error: BaseException | None = raised
-        while error is not None:  # the frames hold the model, those of what came before it too
+        while error is not None:  # its frames and those of its context hold the model
             traceback.clear_frames(error.__traceback__)
             error = error.__context__
         raise
     finally:
-        # What main left, DistributedDataParallel in its cycles among it, must go before the group.
-        # If its reducer were the last to hold the group, it would join gloo's threads under the
-        # lock of the interpreter, which one of them may be waiting for to free a tensor: a process
-        # that never ends.
+        # DistributedDataParallel is in a reference cycle and must be freed before the group. If its
+        # reducer were the last owner of the group, it would join gloo's threads while holding the
+        # GIL. One of those threads may wait for the GIL to free a tensor: a deadlock.
         gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def _create_local_group() -> None:
-    """Tell Detectron2 which ranks share this machine (main has a function for it, v0.6 has not)."""
+    """Create Detectron2's group of the ranks on this machine; v0.6 has no function for it."""
     workers = int(os.environ["LOCAL_WORLD_SIZE"])
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(workers)

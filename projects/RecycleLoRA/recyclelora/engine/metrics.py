@@ -1,11 +1,10 @@
-"""``metrics.json``, the loss curve: one line per logged iteration, however often a run stopped."""
+"""``metrics.json``, the loss curve: one line per logged iteration, also after resuming."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
+from detectron2.utils.events import EventStorage, JSONWriter, get_event_storage
 
 from recyclelora.common.atomic_write import atomic_write
 
@@ -14,42 +13,37 @@ WINDOW = 20  # iterations whose median is logged
 History = Mapping[str, list[list[float]]]
 
 
-class MetricsFile(EventWriter):
-    """Appends the medians of the last iterations' scalars, a JSON object a line.
+class MetricsFile(JSONWriter):
+    """Append the medians of the last iterations' scalars to a file, one JSON object per line.
 
-    Args:
-        path: the file; lines of iterations from ``start`` on, which will be run again, and a last
-            line that was cut off are removed.
-        start: the iteration that the run begins with.
+    Detectron2's ``JSONWriter`` appends to whatever is in the file. Here the lines of iterations
+    from ``start`` on, which will be run again, and an incomplete last line are removed first.
+
+    Parameters
+    ----------
+    path : str or Path
+    start : int
+        First iteration of the run.
     """
 
     def __init__(self, path: str | Path, *, start: int):
         path = Path(path)
         if path.exists():
-            kept = [line + "\n" for line in _lines_before(path, start)]
+            lines = list(_lines_before(path, start))
             with atomic_write(path, sync=True) as temporary:
-                temporary.write_text("".join(kept))
-        self.file = path.open("a")
+                temporary.write_text("".join(f"{line}\n" for line in lines))
+        super().__init__(str(path), window_size=WINDOW)
 
     def write(self) -> None:
-        """Write the line of the current iteration, on the disk when this returns."""
+        """Write the line of the current iteration and sync it, unless the batch was skipped."""
         storage = get_event_storage()
-        scalars = storage.latest_with_smoothing_hint(WINDOW).items()
-        values = {name: value for name, (value, put) in scalars if put == storage.iter}
-        if "total_loss" not in values:
-            return  # a batch that was left out
-        values["iteration"] = storage.iter
-        self.file.write(json.dumps(values, sort_keys=True, allow_nan=False) + "\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())
-
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
+        if storage.latest().get("total_loss", (None, None))[1] == storage.iter:
+            self._last_write = storage.iter - 1  # restored scalars have no lines of their own
+            super().write()
 
 
 def recent_history(storage: EventStorage) -> History:
-    """What the next medians will need: the last (value, iteration) pairs of every scalar."""
+    """Return the last (value, iteration) pairs of every scalar whose median is logged."""
     smoothed = storage.smoothing_hints()
     return {
         name: [list(pair) for pair in buffer.values()[-WINDOW:]]
@@ -59,7 +53,7 @@ def recent_history(storage: EventStorage) -> History:
 
 
 def restore_history(storage: EventStorage, history: History) -> None:
-    """Put back what :func:`recent_history` gave."""
+    """Put the pairs of :func:`recent_history` into another storage."""
     now = storage.iter
     for name, pairs in history.items():
         for value, iteration in pairs:
@@ -71,8 +65,7 @@ def restore_history(storage: EventStorage, history: History) -> None:
 def _lines_before(path: Path, start: int) -> Iterator[str]:
     for line in path.read_text(errors="replace").splitlines():
         try:
-            iteration = json.loads(line)["iteration"]
+            if json.loads(line)["iteration"] < start:
+                yield line
         except (ValueError, TypeError, KeyError):
-            continue  # cut off while it was written
-        if iteration < start:
-            yield line
+            continue  # incomplete: the process was killed while writing it

@@ -1,11 +1,34 @@
-"""The folder that a run writes to: its log, its config, and no second training into it."""
+"""The output folder of a run.
+
+A run writes these files to ``train.output_dir``:
+
+======================  ==========================================================================
+``training.lock``       locked while a training writes to the folder; names its process
+``config.yaml``         the config, with its overrides
+``log.txt``             the log; ``log.txt.rankN`` of the other processes
+``metrics.json``        the loss curve, one JSON object per line; ``events.out.tfevents.*`` for
+                        TensorBoard
+``iter_XXXXXXX.pth``    checkpoints after so many iterations, the newest ``train.checkpoints_kept``
+``pictures/``           previews during the training, and images of each evaluated domain
+``domains.json``        the scores of the evaluation, with ``one_class.json``, ``images.json``,
+                        ``domains.png``, ``best_and_worst.png`` (see ``evaluate_domains``)
+``predictions/``        class maps, with ``evaluation.save_predictions``
+``bad_batch_*.pth``     batches on which a step was not finite
+``error.txt``           the traceback of the error that ended the run
+======================  ==========================================================================
+
+**What a killed run leaves.** Checkpoints, JSON files and pictures are written atomically, so each
+is complete or has its previous content. A killed process may leave a temporary file
+``.NAME.PROCESS.tmp`` and an incomplete last line in ``metrics.json``. The next run into the folder
+(``--resume``) removes both, renames checkpoints that cannot be read to ``NAME.damaged``, and
+continues from the newest readable checkpoint; the result has the bits of a run that was never
+killed. The operating system releases the lock.
+
+A run that is stopped by SIGTERM or Ctrl-C finishes its step and saves a checkpoint first.
+"""
 
 import contextlib
-import errno
-import fcntl
 import logging
-import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,18 +38,22 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
+from recyclelora.common.folder_lock import FolderLockedError, folder_lock
+
 LOGGER = "recyclelora.run"
 LOCK = "training.lock"
 
 
 def setup(cfg: DictConfig) -> logging.Logger:
-    """Make the output folder, start its log and seed the libraries' generators.
+    """Create the output folder, start its log and seed the libraries' generators.
 
-    Raises:
-        ValueError: nothing can be written there.
+    Raises
+    ------
+    ValueError
+        If the folder cannot be written.
     """
     output = Path(cfg.train.output_dir)
-    with _writable(output):
+    with _require_writable(output):
         output.mkdir(parents=True, exist_ok=True)
         for name in ("recyclelora", "detectron2", "fvcore"):
             logger = setup_logger(str(output / "log.txt"), comm.get_rank(), name=name)
@@ -38,20 +65,28 @@ def setup(cfg: DictConfig) -> logging.Logger:
 
 
 @contextlib.contextmanager
-def only_training(folder: str | Path) -> Iterator[None]:
-    """Hold ``folder`` against other trainings, on this machine and on those that share it.
+def lock_output(folder: str | Path) -> Iterator[None]:
+    """Lock ``folder`` against other trainings, on this machine and on those that share it.
 
-    The main process has a lock on ``training.lock`` there, which ends with the process however it
-    ends. All processes of the run have to come here; a folder that is taken is refused in all.
+    The main process holds the lock. All processes of the run have to call this, and all raise if
+    the folder is locked.
 
-    Raises:
-        ValueError: another training is writing there, or nothing can be written.
+    Raises
+    ------
+    ValueError
+        If another training writes to the folder, or it cannot be written.
     """
     folder, problem = Path(folder), None
     with contextlib.ExitStack() as stack:
         if comm.is_main_process():
             try:
-                stack.enter_context(_locked(folder))
+                with _require_writable(folder):
+                    stack.enter_context(folder_lock(folder, name=LOCK))
+            except FolderLockedError as error:
+                problem = (
+                    f"another training writes to {folder} ({error.holder}): wait for it, stop it, "
+                    "or choose another train.output_dir"
+                )
             except ValueError as error:
                 problem = str(error)
         problem = next(filter(None, comm.all_gather(problem)), None)
@@ -61,31 +96,7 @@ def only_training(folder: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with _writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+")
-    with file:
-        try:
-            # Of this process alone: data workers that outlive a killed one must not hold it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                file.seek(0)
-                raise ValueError(
-                    f"another training writes to {folder} ({file.read(200).strip() or 'unknown'}): "
-                    "wait for it, stop it, or choose another train.output_dir"
-                ) from None
-            # A file system without locks: there nobody watches.
-        with contextlib.suppress(OSError):  # for whoever asks; a full disk is met elsewhere
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
-        yield
-
-
-@contextlib.contextmanager
-def _writable(folder: Path) -> Iterator[None]:
+def _require_writable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Which parameter learns how fast: the published optimiser's rules as data.
+"""Parameter groups of the optimiser: learning rate and weight decay by rules on names.
 
 A rule is a substring of parameter names with two multipliers. As in the published configuration,
-the longest rule found in a name wins, and only where no rule is found do normalisation layers (by
-type) get ``norm_decay_mult``. Biases outside normalisation layers decay like weights.
+the longest rule that matches a name is applied. Parameters of normalisation layers that no rule
+matches get ``norm_decay_mult``. Biases of other layers decay like weights.
 """
 
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ PUBLISHED_RULES = {
     "lora_A_sub": {"lr_mult": 0.5, "decay_mult": 0.0},
     "lora_B_sub": {"lr_mult": 0.5, "decay_mult": 0.0},
     "backbone": {"lr_mult": 0.5, "decay_mult": 1.0},
-    # The published code names these query_embed and level_embed; its pixel decoder's level encoding
-    # has another name there and does decay, hence the longer names here.
+    # The published code names these query_embed and level_embed. It names the level encoding of its
+    # pixel decoder differently and decays it. Hence the longer names here.
     "predictor.query_embed": {"lr_mult": 1.0, "decay_mult": 0.0},
     "predictor.level_embed": {"lr_mult": 1.0, "decay_mult": 0.0},
     "norm": {"lr_mult": 1.0, "decay_mult": 0.0},
@@ -48,20 +48,37 @@ def parameter_groups(
 ) -> list[dict]:
     """Group the trainable parameters of ``model`` for ``torch.optim.AdamW``.
 
-    Parameters that share a family (main adapter, sub adapter, backbone, head), a learning rate and
-    a weight decay make one group, with the keys ``name``, ``params``, ``lr``, ``weight_decay``, and
-    the values at iteration 0 that schedules scale: ``initial_lr``, ``initial_weight_decay``. Frozen
-    and empty parameters (of an adapter of rank 0) are left out; a shared one counts once.
+    Parameters with the same family (main adapter, sub adapter, backbone, head), learning rate and
+    weight decay form one group. Its keys are ``name``, ``params``, ``lr``, ``weight_decay``, and
+    the values at iteration 0 that schedules scale: ``initial_lr``, ``initial_weight_decay``.
+    Frozen and empty parameters are excluded; a shared parameter counts once.
 
-    Raises:
-        TypeError: ``model`` is no module.
-        ValueError: nothing in the model is trainable, or a rule is not ``{lr_mult, decay_mult}``.
+    Parameters
+    ----------
+    model : nn.Module
+    lr, weight_decay : float
+        Of parameters that no rule matches.
+    rules : Mapping
+        Substring of parameter names -> ``{"lr_mult": float, "decay_mult": float}``, both optional.
+    norm_decay_mult : float
+        Multiplier for the weight decay of normalisation layers that no rule matches.
 
-    Example:
-        >>> from torch import nn
-        >>> groups = parameter_groups(model=nn.Linear(2, 3), lr=1e-4, weight_decay=0.05)
-        >>> [(g["name"], g["lr"], g["weight_decay"]) for g in groups]
-        [('head', 0.0001, 0.05)]
+    Returns
+    -------
+    list of dict
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is no module.
+    ValueError
+        If no parameter is trainable, or a rule or number is invalid.
+
+    Examples
+    --------
+    >>> groups = parameter_groups(model=nn.Linear(2, 3), lr=1e-4, weight_decay=0.05)
+    >>> [(g["name"], g["lr"], g["weight_decay"]) for g in groups]
+    [('head', 0.0001, 0.05)]
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
@@ -75,30 +92,21 @@ def parameter_groups(
         for name, factor in rule.items():
             check_number(f"{name} of the parameter rule {key!r}", factor, most=1e3)
     groups: dict[tuple, dict] = {}
-    for name, parameter, owner in _trainable(model):
-        rule = _longest_match(name, rules)
-        if rule is not None:
-            lr_mult = rules[rule].get("lr_mult", 1.0)
-            decay_mult = rules[rule].get("decay_mult", 1.0)
-        else:
-            lr_mult = 1.0
-            decay_mult = norm_decay_mult if isinstance(owner, NORM_LAYERS) else 1.0
-        values = (lr * lr_mult, weight_decay * decay_mult)
-        family = _FAMILIES.get(rule) or ("backbone" if name.startswith("backbone.") else "head")
+    for name, parameter in model.named_parameters():
+        if not (parameter.requires_grad and parameter.numel()):
+            continue
+        key = _longest_match(name, rules)
+        rule = {} if key is None else rules[key]
+        decay_mult = rule.get("decay_mult", 1.0)
+        if key is None and isinstance(_owner(model, name), NORM_LAYERS):
+            decay_mult = norm_decay_mult
+        values = {"lr": lr * rule.get("lr_mult", 1.0), "weight_decay": weight_decay * decay_mult}
+        family = _FAMILIES.get(key) or ("backbone" if name.startswith("backbone.") else "head")
         if family == "head" and decay_mult == 0:
             family = "head without decay"
-        group = groups.setdefault(
-            (family, *values),
-            {
-                "name": family,
-                "params": [],
-                "lr": values[0],
-                "weight_decay": values[1],
-                "initial_lr": values[0],
-                "initial_weight_decay": values[1],
-            },
-        )
-        group["params"].append(parameter)
+        initial = {f"initial_{key}": value for key, value in values.items()}
+        group = {"name": family, "params": [], **values, **initial}
+        groups.setdefault((family, *values.values()), group)["params"].append(parameter)
     if not groups:
         raise ValueError(
             "the model has no trainable parameter: expected adapters or a head that require grad"
@@ -107,34 +115,25 @@ def parameter_groups(
 
 
 def groups_table(optimizer: torch.optim.Optimizer) -> str:
-    """A table of the optimiser's groups: learning rate, decay, tensors and parameters in each."""
-    rows = [
-        (
-            g["name"],
-            f"{g['initial_lr']:.3g}",
-            f"{g['initial_weight_decay']:.3g}",
-            len(g["params"]),
-            f"{sum(p.numel() for p in g['params']):,}",
-        )
-        for g in optimizer.param_groups
-    ]
-    total = sum(p.numel() for g in optimizer.param_groups for p in g["params"])
-    rows.append(("all", "", "", sum(r[3] for r in rows), f"{total:,}"))
+    """Return a table of the optimiser's groups and the number of parameters in each."""
+    rows, tensors, total = [], 0, 0
+    for group in optimizer.param_groups:
+        count = sum(parameter.numel() for parameter in group["params"])
+        values = (f"{group[key]:.3g}" for key in ("initial_lr", "initial_weight_decay"))
+        rows.append((group["name"], *values, len(group["params"]), f"{count:,}"))
+        tensors += len(group["params"])
+        total += count
+    rows.append(("all", "", "", tensors, f"{total:,}"))
     headers = ("group", "learning rate", "weight decay", "tensors", "parameters")
     align = ("left", "right", "right", "right", "right")
     return tabulate(rows, headers, tablefmt="simple", colalign=align, disable_numparse=True)
 
 
-def _trainable(model: nn.Module):
-    seen: set[int] = set()
-    for prefix, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            trains = parameter.requires_grad and parameter.numel()
-            if trains and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield (f"{prefix}.{name}" if prefix else name), parameter, module
+def _owner(model: nn.Module, name: str) -> nn.Module:
+    """Return the module that has the parameter."""
+    return model.get_submodule(name.rpartition(".")[0])
 
 
 def _longest_match(name: str, rules: Mapping[str, Mapping[str, float]]) -> str | None:
-    # Equal lengths: the alphabetically first, as in the published constructor.
+    # Of equally long rules the alphabetically first, as in the published constructor.
     return next((key for key in sorted(rules, key=lambda k: (-len(k), k)) if key in name), None)

@@ -1,26 +1,28 @@
-"""The model as evaluation wants it: a plain function from images to logits, adapters merged."""
+"""The function from images to logits that evaluation calls, with merged adapters."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from recyclelora.adapters import merged
+from recyclelora.evaluation.sliding_window import Predict
 
 
 @contextlib.contextmanager
-def predictor(
-    model: nn.Module, *, dtype: torch.dtype = torch.float32
-) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+def predictor(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Iterator[Predict]:
     """Yield ``predict(images (B, 3, H, W), RGB 0..255) -> logits (B, classes, H, W)`` in float32.
 
-    Inside the block the model is in eval mode with its adapters merged, so it is as fast as the
-    plain ViT; afterwards every weight has its bits back and the training mode is as before.
+    Inside the block the model is in eval mode with merged adapters, and is as fast as the plain
+    ViT. After it, the model has its previous mode and the previous bits of every weight.
 
-    Args:
-        model: a segmentor with ``semantic_logits``, not wrapped in DDP.
-        dtype: autocast dtype; float32 means no autocast.
+    Parameters
+    ----------
+    model : nn.Module
+        A segmentor with ``semantic_logits``, not wrapped in DDP.
+    dtype : torch.dtype
+        Of autocast; float32 disables autocast.
     """
     device = next(model.parameters()).device
     training = model.training

@@ -1,4 +1,4 @@
-"""One line a while: iteration, losses of the last decoder layer, speed, and time left."""
+"""The progress line of a training: iteration, losses, speed and remaining time."""
 
 import datetime
 import logging
@@ -12,11 +12,16 @@ LAST_LAYER = {"class": "loss_ce", "mask": "loss_mask", "dice": "loss_dice"}
 
 
 class ProgressLine(EventWriter):
-    """Logs the progress of a training; Mask2Former's thirty losses are shortened to four numbers.
+    """Log the progress of a training in one line.
 
-    Args:
-        iterations: the number of iterations of the run, from which the time left follows.
-        logger: where the line goes.
+    Not Detectron2's ``CommonMetricPrinter``, which prints all of Mask2Former's thirty losses. This
+    line has their sum and the three losses of the last decoder layer.
+
+    Parameters
+    ----------
+    iterations : int
+        Number of iterations of the run, for the remaining time.
+    logger : logging.Logger
     """
 
     def __init__(self, *, iterations: int, logger: logging.Logger):
@@ -26,23 +31,19 @@ class ProgressLine(EventWriter):
     def write(self) -> None:
         """Log the line of the current iteration."""
         storage = get_event_storage()
-        scalars = storage.latest_with_smoothing_hint(window_size=WINDOW)
-
-        def smoothed(name: str) -> float | None:
-            return scalars[name][0] if name in scalars else None
-
+        latest = storage.latest_with_smoothing_hint(window_size=WINDOW)
+        scalars = {name: value for name, (value, _) in latest.items()}
         parts = [f"iteration {storage.iter + 1}/{self.iterations}"]
-        total = smoothed("total_loss")
-        if total is not None:
-            last = {label: smoothed(name) for label, name in LAST_LAYER.items()}
-            detail = ", ".join(f"{k} {v:.3f}" for k, v in last.items() if v is not None)
-            parts.append(f"loss {total:.3f}" + (f" ({detail})" if detail else ""))
-        if smoothed("lr") is not None:
-            parts.append(f"lr {smoothed('lr'):.2e}")
-        seconds = smoothed("time")
-        if seconds is not None:
+        if "total_loss" in scalars:
+            last = [f"{k} {scalars[v]:.3f}" for k, v in LAST_LAYER.items() if v in scalars]
+            detail = f" ({', '.join(last)})" if last else ""
+            parts.append(f"loss {scalars['total_loss']:.3f}{detail}")
+        if "lr" in scalars:
+            parts.append(f"lr {scalars['lr']:.2e}")
+        if "time" in scalars:
+            seconds = scalars["time"]
             left = datetime.timedelta(seconds=round(seconds * (self.iterations - storage.iter - 1)))
-            parts.append(f"{seconds:.2f} s each (data {smoothed('data_time') or 0:.2f})")
+            parts.append(f"{seconds:.2f} s each (data {scalars.get('data_time', 0):.2f})")
             parts.append(f"{left} left")
         if torch.cuda.is_available():
             parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")

@@ -1,6 +1,6 @@
 """Learning rate and weight decay as pure functions of the iteration.
 
-Nothing is accumulated, so a resumed run needs no schedule state and continues exactly.
+A schedule has no state, so a resumed run continues exactly.
 """
 
 import math
@@ -13,14 +13,15 @@ WARMUP_START = 0.01
 
 
 def poly(iteration: int, *, iterations: int, power: float = 0.9, warmup: int = 0) -> float:
-    """The factor ``(1 - t / (T - 1)) ** power`` of the learning rate; 0 at the last iteration.
+    """Return the factor ``(1 - t / (T - 1)) ** power`` of the learning rate.
 
-    With a ``warmup`` it rises linearly from 0.01 to 1 in so many iterations, and falls as above in
-    the ones that are left.
+    It is 0 at the last iteration. With ``warmup`` it increases linearly from 0.01 to 1 over so many
+    iterations, and decreases as above over the remaining ones.
 
-    Example:
-        >>> poly(0, iterations=40_000), poly(39_999, iterations=40_000)
-        (1.0, 0.0)
+    Examples
+    --------
+    >>> poly(0, iterations=40_000), poly(39_999, iterations=40_000)
+    (1.0, 0.0)
     """
     if iteration < warmup:
         return WARMUP_START + (1.0 - WARMUP_START) * iteration / max(warmup - 1, 1)
@@ -31,17 +32,21 @@ def poly(iteration: int, *, iterations: int, power: float = 0.9, warmup: int = 0
 
 
 def cosine(iteration: int, *, iterations: int) -> float:
-    """The factor ``(1 + cos(pi t / T)) / 2``, held from the last iteration ``T - 1`` on."""
+    """Return the factor ``(1 + cos(pi t / T)) / 2``, constant from iteration ``T - 1`` on."""
     return (1.0 + math.cos(math.pi * min(iteration, iterations - 1) / iterations)) / 2.0
 
 
 class Poly:
-    """Poly learning rate, ``initial_lr * poly(t)``; weight decay stays as it is.
+    """Poly learning rate ``initial_lr * poly(t)``; the weight decay is not changed.
 
-    Args:
-        iterations: T, the number of iterations of the run.
-        power: exponent of the poly schedule.
-        warmup: so many iterations at the beginning the learning rate rises.
+    Parameters
+    ----------
+    iterations : int
+        T, the number of iterations of the run.
+    power : float
+        Exponent of the poly schedule.
+    warmup : int
+        Number of iterations at the beginning over which the learning rate increases.
     """
 
     def __init__(self, *, iterations: int, power: float = 0.9, warmup: int = 0):
@@ -67,14 +72,14 @@ class PolyWithAnnealedDecay(Poly):
         lr    = initial_lr * poly(t)
         decay = decay_end + (initial_weight_decay - decay_end) * cosine(t)
 
-    The cosine acts on every group, so those that start at decay 0 rise to ``decay_end`` (as
-    published).
+    As published, this applies to every group: those whose decay starts at 0 end at ``decay_end``.
 
-    Args:
-        iterations: T, the number of iterations of the run.
-        power: exponent of the poly schedule.
-        decay_end: weight decay that the cosine approaches.
-        warmup: so many iterations at the beginning the learning rate rises.
+    Parameters
+    ----------
+    iterations, power, warmup
+        See :class:`Poly`.
+    decay_end : float
+        Weight decay that the cosine approaches.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Stopping a run on request: SIGTERM or Ctrl-C ends it between two steps, with nothing lost."""
+"""Stopping a run: SIGTERM or Ctrl-C ends it between two steps, after saving its state."""
 
 import os
 import signal
@@ -9,24 +9,25 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_DUPLICATE = 1.0  # seconds in which launchers pass on a signal that also came directly
+_DUPLICATE = 1.0  # seconds in which a launcher forwards a signal that also arrived directly
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has saved what it did."""
+    """The run received a signal and has saved its state."""
 
 
 class StopRequest:
-    """Inside a ``with``, the first SIGTERM or SIGINT only asks; a second one kills the process.
+    """Context manager that records the first SIGTERM or SIGINT; a second one kills the process.
 
-    The handlers never raise, so nothing is left half-done: whoever is at a point where stopping is
-    harmless asks :meth:`check`. To be entered in the main thread.
+    The handlers never raise, so no operation is interrupted. Code that can be interrupted calls
+    :meth:`check`. Enter it in the main thread.
 
-    Example:
-        >>> with StopRequest() as request:
-        ...     os.kill(os.getpid(), signal.SIGTERM)
-        ...     request.received
-        True
+    Examples
+    --------
+    >>> with StopRequest() as request:
+    ...     os.kill(os.getpid(), signal.SIGTERM)
+    ...     request.received
+    True
     """
 
     def __init__(self) -> None:
@@ -42,12 +43,12 @@ class StopRequest:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise :class:`Stopped` if this process was asked to stop."""
+        """Raise :class:`Stopped` if this process received a signal."""
         if self.received:
             raise Stopped
 
     def check_all(self) -> None:
-        """Raise :class:`Stopped` in every process if any was asked; all have to call it."""
+        """Raise :class:`Stopped` in all processes if any received a signal; all call this."""
         if any(comm.all_gather(self.received)):
             self.received = True
             raise Stopped
@@ -56,7 +57,7 @@ class StopRequest:
         if not self.received:
             self.received, self._since = True, time.monotonic()
             name = signal.Signals(number).name
-            # Not print(): the handler may run in the middle of one.
+            # Not print(), which the handler may interrupt.
             os.write(2, f"\n{name}: stopping soon; once more to stop at once\n".encode())
         elif time.monotonic() - self._since > _DUPLICATE:
             signal.signal(number, signal.SIG_DFL)
@@ -64,11 +65,13 @@ class StopRequest:
 
 
 class StopBetweenSteps(HookBase):
-    """Before the first step and after each, saves and stops all processes if any was asked to.
+    """Save and stop all processes if any received a signal, before the first step and after each.
 
-    Args:
-        request: what the signals have asked for.
-        save: called with the number of finished iterations before stopping.
+    Parameters
+    ----------
+    request : StopRequest
+    save : Callable[[int], None]
+        Called with the number of finished iterations before stopping.
     """
 
     def __init__(self, *, request: StopRequest, save: Callable[[int], None]):

@@ -17,16 +17,14 @@ from pathlib import Path
 import torch
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
-from omegaconf import DictConfig
 
 from recyclelora.common.validation import format_error
-from recyclelora.config.files import read_config
-from recyclelora.config.overrides import apply_overrides
-from recyclelora.config.validation import check_config
 
+from .build import load_config
+from .evaluation import evaluate
 from .launch import launch_processes, resume_command
-from .run import evaluate, train
 from .stopping import Stopped
+from .training import train
 
 
 def argument_parser() -> ArgumentParser:
@@ -36,13 +34,6 @@ def argument_parser() -> ArgumentParser:
     return parser
 
 
-def load_config(args: Namespace) -> DictConfig:
-    """Return the config file with the command line's ``key=value`` applied and validated."""
-    cfg = apply_overrides(read_config(args.config_file), args.opts)
-    check_config(cfg)
-    return cfg
-
-
 def run(args: Namespace) -> None:
     """Run one process; an error ends it with one sentence and exit code 1.
 
@@ -50,7 +41,7 @@ def run(args: Namespace) -> None:
     """
     output = None
     try:
-        cfg = load_config(args)
+        cfg = load_config(args.config_file, args.opts)
         output = Path(cfg.train.output_dir)
         if args.eval_only:
             evaluate(cfg)

@@ -1,13 +1,15 @@
-"""What a run has trained, without the base: a small file for whoever has the base."""
+"""Files of trained parameters without the pretrained base, which their users have already."""
 
-import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recyclelora.adapters import DualLoRALinear
 from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.digests import base_digest
+from recyclelora.common.state_dicts import describe_mismatch
 
 TRAINED = "recyclelora-trained-1"
 
@@ -15,23 +17,28 @@ TRAINED = "recyclelora-trained-1"
 def save_trained(
     path: str | Path, *, model: nn.Module, iteration: int, dtype: torch.dtype | None = None
 ) -> None:
-    """Write the parameters of ``model`` that require grad: adapters and head.
+    """Write the trainable parameters of ``model`` atomically: adapters and head.
 
-    The file holds tensors and plain types, and the SHA-256 of the base's linear weights, by which
-    :func:`load_trained` knows the base. It is there whole or not at all.
+    The file holds tensors, plain types and the SHA-256 of the base's linear weights, with which
+    :func:`load_trained` recognises the base.
 
-    Args:
-        path: the file; its folder is made.
-        model: a segmentor with a ``backbone``.
-        iteration: the number of finished iterations.
-        dtype: of the stored tensors, ``torch.float16`` for half the size; None keeps theirs.
+    Parameters
+    ----------
+    path : str or Path
+        The file; its folder is created.
+    model : nn.Module
+        A segmentor with a ``backbone``.
+    iteration : int
+        Number of finished iterations.
+    dtype : torch.dtype, optional
+        Of the stored tensors, ``torch.float16`` for half the size; None keeps theirs.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "format": TRAINED,
         "iteration": iteration,
-        "base_sha256": base_digest(model.backbone),
+        "base_sha256": base_digest(pretrained_weights(model.backbone)),
         "trained": {
             name: parameter.detach().to("cpu", dtype or parameter.dtype)
             for name, parameter in _trainable(model).items()
@@ -43,46 +50,44 @@ def save_trained(
 
 @torch.no_grad()
 def load_trained(model: nn.Module, content: dict, *, source: str) -> None:
-    """Put the tensors of a file of :func:`save_trained` on a model that has its pretrained base.
+    """Load a file of :func:`save_trained` into a model that has its pretrained base.
 
-    Args:
-        model: as it was before its training: built by the same config.
-        content: of the file.
-        source: the file's name, for messages.
+    Parameters
+    ----------
+    model : nn.Module
+        Built by the config of the training, in its state before the training.
+    content : dict
+        Content of the file.
+    source : str
+        Name of the file, for error messages.
 
-    Raises:
-        ValueError: names or shapes differ, or the base has other weights; nothing is changed.
+    Raises
+    ------
+    ValueError
+        If names, shapes or the weights of the base differ; the model is then unchanged.
     """
-    own, trained = _trainable(model), content["trained"]
-    differ = sorted(own.keys() ^ trained.keys()) or [
-        name for name in own if own[name].shape != trained[name].shape
-    ]
-    if differ:
+    parameters, trained = _trainable(model), content["trained"]
+    if mismatch := describe_mismatch(parameters, trained):
         raise ValueError(
-            f"{source} belongs to another model: {differ[0]} differs ({len(differ)} such). Use the "
-            "config and overrides (ranks, sizes, classes) that it was trained with"
+            f"{source} belongs to another model: {mismatch}. Use the config and overrides (ranks, "
+            "sizes, classes) that it was trained with"
         )
-    if base_digest(model.backbone) != content.get("base_sha256"):
+    if base_digest(pretrained_weights(model.backbone)) != content.get("base_sha256"):
         raise ValueError(
             f"{source} was trained on other backbone weights than those loaded here: set "
             "model.backbone.module.weights to the ones of its training"
         )
-    for name, parameter in own.items():
+    for name, parameter in parameters.items():
         parameter.copy_(trained[name])
 
 
-def base_digest(backbone: nn.Module) -> str:
-    """SHA-256 of all frozen linear weights as pretrained, which resampling does not change."""
-    digest = hashlib.sha256()
+def pretrained_weights(backbone: nn.Module) -> Iterator[Tensor]:
+    """Yield all frozen linear weights as pretrained, which resampling does not change."""
     for module in backbone.modules():
         if isinstance(module, DualLoRALinear):
-            weight = module.pretrained_weight()
+            yield module.pretrained_weight()
         elif isinstance(module, nn.Linear) and not module.weight.requires_grad:
-            weight = module.weight.detach()
-        else:
-            continue
-        digest.update(weight.cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
+            yield module.weight
 
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:

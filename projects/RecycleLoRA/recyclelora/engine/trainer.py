@@ -1,4 +1,4 @@
-"""One training step: schedules, mixed precision, gradient accumulation, never one of NaN."""
+"""The training loop: schedules, mixed precision, accumulation, checks for finite values."""
 
 import contextlib
 import math
@@ -17,20 +17,18 @@ from .bad_batches import BadBatches
 from .ema import WeightAverage
 from .metrics import recent_history, restore_history
 
-AMP_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+AMP_DTYPES = ("bfloat16", "float16", "float32")
 
 
 def amp_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of autocast: ``float32`` (none), ``bfloat16``, ``float16``, or ``auto``.
+    """Return the autocast dtype for ``train.amp.dtype``; float32 disables autocast.
 
-    ``auto`` is bfloat16 where the device computes in it natively, else float32.
+    ``auto`` is bfloat16 if the device supports it natively, else float32.
 
-    Raises:
-        ValueError: another name.
+    Raises
+    ------
+    ValueError
+        If ``name`` is not "auto", "float32", "bfloat16" or "float16".
     """
     if name == "auto":
         if device.type == "cuda":
@@ -39,31 +37,40 @@ def amp_dtype(name: str, device: torch.device) -> torch.dtype:
             native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if native else torch.float32
     if name not in AMP_DTYPES:
-        raise ValueError(
-            f"train.amp.dtype must be auto or one of {sorted(AMP_DTYPES)}, got {name!r}"
-        )
-    return AMP_DTYPES[name]
+        raise ValueError(f"train.amp.dtype must be auto or one of {list(AMP_DTYPES)}, got {name!r}")
+    return getattr(torch, name)
 
 
 class Trainer(TrainerBase):
-    """Runs the iterations of one training; hooks do everything that is not the step itself.
+    """Run the iterations of one training; hooks do everything but the step itself.
 
-    A step is a pure function of the state (:meth:`state_dict`, the model) and the iteration, so a
-    run that is stopped and resumed is the run that never stopped. Its losses and gradients are
-    finite in every process, or in none it touches the weights.
+    A step is a pure function of the state (:meth:`state_dict`, the model) and the iteration, so
+    resuming a run does not change its result. If a loss or gradient is not finite in any process,
+    no process updates the weights. Detectron2's ``SimpleTrainer`` and ``AMPTrainer`` provide none
+    of this.
 
-    Args:
-        model: called with a list of samples, returns a dict of losses; may be wrapped in DDP.
-        loader: yields this process's share of every global batch, a list of samples.
-        optimizer: its groups come from :func:`parameter_groups`.
-        schedule: called with (optimizer, iteration) before every step.
-        bad_batches: gets the batches on which a step is not finite.
-        average: updated after every step; None for none.
-        seed: of what draws from the global generators (dropout); with the iteration and the rank
-            it fixes their state at the beginning of every step.
-        dtype: autocast dtype; float32 means no autocast.
-        accumulate: the batch is split into that many parts whose gradients are averaged. The
-            losses' normalisers are then those of a part, as for a smaller batch.
+    Parameters
+    ----------
+    model : nn.Module
+        Called with a list of samples, returns a dict of losses; may be wrapped in DDP.
+    loader : Iterable[list[dict]]
+        Yields this process's share of every global batch.
+    optimizer : torch.optim.Optimizer
+        Its groups come from :func:`parameter_groups`.
+    schedule : Callable
+        Called with (optimizer, iteration) before every step.
+    bad_batches : BadBatches
+        Receives the batches on which a step is not finite.
+    average : WeightAverage, optional
+        Updated after every step.
+    seed : int
+        Seed of the global generators (dropout), which are seeded with it, the iteration and the
+        rank before every step.
+    dtype : torch.dtype
+        Of autocast; float32 disables autocast.
+    accumulate : int
+        Number of parts into which a batch is split; their gradients are averaged. Losses are
+        normalised per part, as for a smaller batch.
     """
 
     def __init__(
@@ -103,8 +110,8 @@ class Trainer(TrainerBase):
     def train(self, start_iter: int, max_iter: int) -> None:
         """Run the iterations ``start_iter`` .. ``max_iter - 1`` with their hooks.
 
-        Detectron2's own loop, but for the traceback that it logs at an error: what is wrong with an
-        input is one sentence, and the caller's to say.
+        Detectron2's loop, without the traceback that it logs after an error: the command line
+        prints errors in one sentence.
         """
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
@@ -118,11 +125,11 @@ class Trainer(TrainerBase):
                     self.after_step()
                 self.iter = max_iter
             finally:
-                self._batches = None  # ends the loader's processes
+                self._batches = None  # stops the worker processes
                 self.after_train()
 
     def state_dict(self) -> dict:
-        """What resuming needs besides the model and the iteration: tensors and plain types."""
+        """Return the state besides the model and the iteration: tensors and plain types."""
         state = {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -134,10 +141,12 @@ class Trainer(TrainerBase):
         return state
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Take over what :meth:`state_dict` gave; an average that it lacks begins here.
+        """Load the result of :meth:`state_dict`; an average that it lacks starts here.
 
-        Raises:
-            ValueError: it is of another model or optimiser.
+        Raises
+        ------
+        ValueError
+            If it belongs to another model or optimiser.
         """
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -159,7 +168,7 @@ class Trainer(TrainerBase):
         try:
             losses = self._mean_losses(self._backward(batch))
             self._check_finite(losses)
-        except FloatingPointError as problem:  # the same in all processes
+        except FloatingPointError as problem:  # raised in all processes
             self.bad_batches.put(batch, iteration=self.iter, problem=problem)
             return
         self.scaler.step(self.optimizer)
@@ -194,16 +203,16 @@ class Trainer(TrainerBase):
 
     @staticmethod
     def _mean_losses(losses: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Means over the processes, in each of them."""
+        """Average the losses over the processes."""
         stacked = torch.stack([loss.float() for loss in losses.values()])
         shares = comm.all_gather(stacked.tolist())  # one transfer from the device
         means = [sum(values) / len(shares) for values in zip(*shares, strict=True)]
         return dict(zip(losses, means, strict=True))
 
     def _check_finite(self, losses: dict[str, float]) -> None:
-        """Raise in all processes alike: means of losses and summed gradients are theirs in common.
+        """Raise if the losses or gradients, which all processes share, are not finite.
 
-        The scaler of float16 looks at the gradients itself and expects some to overflow.
+        With float16 the scaler checks the gradients, of which some are expected to overflow.
         """
         total = sum(losses.values())
         problem = None if math.isfinite(total) else f"the loss is {total}"
@@ -230,8 +239,8 @@ class Trainer(TrainerBase):
 
 
 def _seed_generators(*key: int) -> None:
-    """Let the global generators begin at a state that ``key`` fixes."""
+    """Seed the global generators with ``key``."""
     (seed,) = np.random.SeedSequence(key).generate_state(1)
     torch.manual_seed(int(seed))
-    np.random.seed(seed)  # noqa: NPY002  (Detectron2 and others draw from it)
+    np.random.seed(seed)  # noqa: NPY002  (Detectron2 uses it)
     random.seed(int(seed))

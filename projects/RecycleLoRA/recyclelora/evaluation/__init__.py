@@ -1,9 +1,8 @@
-"""Scoring on many domains: confusion matrix, sliding window, protocols, pictures."""
+"""Evaluation on many domains: confusion matrix, sliding windows, protocols, pictures."""
 
 from .confusion import ConfusionMatrix
 from .constant import constant_prediction, majority_class
-from .domains import domain_table, evaluate_domains, preview_domains
-from .pictures import Row, draw_rows, save_rows
+from .domains import evaluate_domains, preview_domains
 from .protocol import Protocol
 from .protocols import multi_scale, native, paper, rein
 from .sliding_window import sliding_window_logits
@@ -11,10 +10,7 @@ from .sliding_window import sliding_window_logits
 __all__ = [
     "ConfusionMatrix",
     "Protocol",
-    "Row",
     "constant_prediction",
-    "domain_table",
-    "draw_rows",
     "evaluate_domains",
     "majority_class",
     "multi_scale",
@@ -22,6 +18,5 @@ __all__ = [
     "paper",
     "preview_domains",
     "rein",
-    "save_rows",
     "sliding_window_logits",
 ]

@@ -1,4 +1,4 @@
-"""From logits to class maps, at the size that is scored, in little memory."""
+"""Class maps from logits, at the size that is scored, with little memory."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -7,16 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# So many logits are resized at a time: 64 MB in float32.
+# Number of logits that are resized at a time: 64 MB in float32.
 _AT_ONCE = 2**24
 
 
 class View(NamedTuple):
-    """The logits of one look at an image, by rows from top to bottom.
+    """The logits of one view of an image (a scale, possibly mirrored), in bands of rows.
 
-    Args:
-        size: (h, w) of all rows together.
-        rows: logits (C, n, w), as many as make h; what was seen flipped is flipped back already.
+    Parameters
+    ----------
+    size : tuple of int
+        (h, w) of all rows together.
+    rows : Iterable[Tensor]
+        Logits (C, n, w) from top to bottom, h rows in all. Logits of a mirrored image are mirrored
+        back.
     """
 
     size: tuple[int, int]
@@ -24,14 +28,14 @@ class View(NamedTuple):
 
 
 def class_map(views: Iterable[View], count: int, size: tuple[int, int]) -> Tensor:
-    """The best class of an image that was looked at ``count`` times, (H, W) uint8.
+    """Return the class map (H, W) uint8 of an image with ``count`` views.
 
-    The logits of each view are resized bilinearly to ``size`` (H, W). Those of one view alone
-    decide by themselves; of several, the softmax over classes is averaged, as mmsegmentation's
-    ``SegTTAModel`` does with whatever its heads return, which for Mask2Former too are not
-    logarithms but sums of probabilities. The lowest class wins a tie.
+    The logits of each view are resized bilinearly to ``size`` (H, W). For several views the softmax
+    over classes is averaged, as in mmsegmentation's ``SegTTAModel``. It applies the softmax to any
+    output of a head, also to Mask2Former's sums of probabilities. Of equal classes the lowest is
+    returned.
 
-    One view is never in memory as a whole. Several are added up in one float32 map of C x H x W.
+    A single view is never in memory completely. Several are summed in one float32 map (C, H, W).
     """
     total, prediction = None, None
     for view in views:
@@ -49,9 +53,10 @@ def class_map(views: Iterable[View], count: int, size: tuple[int, int]) -> Tenso
 
 
 def best_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits (C, h, w) resized bilinearly to ``size`` (H, W), and their argmax there, uint8.
+    """Resize logits (C, h, w) bilinearly to ``size`` (H, W) and return their argmax, uint8.
 
-    One class at a time: all of them at 20 megapixels would be 1.5 GB. The lowest class wins a tie.
+    Classes are resized one at a time: all of them would take 1.5 GB at 20 megapixels. Of equal
+    classes the lowest is returned.
     """
     return _first_best(
         F.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0]
@@ -62,23 +67,28 @@ def best_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def resized_rows(
     rows: Iterable[Tensor], size: tuple[int, int], wanted: tuple[int, int]
 ) -> Iterator[tuple[int, Tensor]]:
-    """Bilinear resizing (corners not aligned) of logits that come row by row.
+    """Resize logits bilinearly (corners not aligned) that arrive in bands of rows.
 
-    Args:
-        rows: (C, n, w) from top to bottom, h rows in all.
-        size, wanted: (h, w) and (H, W).
+    Parameters
+    ----------
+    rows : Iterable[Tensor]
+        (C, n, w) from top to bottom, h rows in all.
+    size, wanted : tuple of int
+        (h, w) and (H, W).
 
-    Yields:
-        (the next row, logits (C, n, W)), H rows in all.
+    Yields
+    ------
+    tuple of int and Tensor
+        Index of the first row and logits (C, n, W), H rows in all.
     """
     height, width = wanted
-    # Each row lies between two of the given ones.
+    # Each output row is interpolated between two input rows.
     places = (torch.arange(height, dtype=torch.float64) + 0.5) * (size[0] / height) - 0.5
     places = places.clamp(min=0)
     above = places.long().clamp(max=size[0] - 1)
     below = (above + 1).clamp(max=size[0] - 1)
     weights = (places - above)[:, None]
-    done = top = 0  # rows given on; the first of the given ones still here
+    done = top = 0  # rows yielded; first input row in memory
     kept = None
     for part in rows:
         wide = F.interpolate(
@@ -91,17 +101,17 @@ def resized_rows(
             last = min(first + step, ready)
             pair = [kept[:, (i[first:last] - top).to(kept.device)] for i in (above, below)]
             yield first, torch.lerp(*pair, weights[first:last].to(kept))
-        # The next row needs at most the last of these.
+        # The next output row needs at most the last input row.
         done, top, kept = ready, top + kept.shape[1] - 1, kept[:, -1:].clone()
 
 
 def in_parts(logits: Tensor) -> Iterator[Tensor]:
-    """(C, h, w) by rows, few enough at a time to be resized in little memory."""
+    """Split logits (C, h, w) into bands of rows that can be resized with little memory."""
     yield from logits.split(max(1, _AT_ONCE // (len(logits) * logits.shape[2])), 1)
 
 
 def _first_best(planes: Iterable[Tensor]) -> Tensor:
-    """The index of the largest of the planes (H, W), the first of equals, uint8."""
+    """Return the index of the largest of the planes (H, W), the first of equal ones, uint8."""
     best, prediction = None, None
     for index, plane in enumerate(planes):
         if best is None:

@@ -1,4 +1,4 @@
-"""Intersection over union from a confusion matrix; foldings for sets that label fewer classes."""
+"""Intersection over union from a confusion matrix, with foldings for sets of fewer classes."""
 
 import numpy as np
 from detectron2.utils import comm
@@ -9,25 +9,32 @@ from recyclelora.data import IGNORE_LABEL, Folding
 class ConfusionMatrix:
     """Counts of (truth, prediction) pairs.
 
-    A class absent from both truth and prediction is left out of the mean; one that is predicted
-    but absent from the truth counts as 0. With a folding, predictions are first moved onto the
-    labels that hold them, the ones without a home count as wrong, and classes the set does not
-    label have no IoU at all.
+    A class absent from both truth and prediction is excluded from the mean; one that is predicted
+    but absent from the truth counts as 0. With a folding, each predicted class is replaced by the
+    label of the set that contains it. Predictions without such a label count as wrong, and classes
+    that the set does not label have no IoU.
 
-    Args:
-        num_classes: of truth and prediction.
-        ignore_label: pixels with this truth are not counted.
-        folding: of the 19 classes onto the set's labels.
+    Parameters
+    ----------
+    num_classes : int
+        Of truth and prediction.
+    ignore_label : int
+        Pixels with this truth are not counted.
+    folding : Folding, optional
+        Of the 19 classes onto the set's labels.
 
-    Attributes:
-        counts: (num_classes, num_classes + 1) int64, rows truth, columns prediction; the last
-            column holds predictions without a home.
+    Attributes
+    ----------
+    counts : ndarray
+        (num_classes, num_classes + 1) int64, rows truth, columns prediction; the last column holds
+        predictions without a label.
 
-    Example:
-        >>> confusion = ConfusionMatrix(2)
-        >>> confusion.update(np.array([[0, 1, 1]]), np.array([[0, 0, 1]]))
-        >>> confusion.iou()
-        array([0.5, 0.5])
+    Examples
+    --------
+    >>> confusion = ConfusionMatrix(2)
+    >>> confusion.update(np.array([[0, 1, 1]]), np.array([[0, 0, 1]]))
+    >>> confusion.iou()
+    array([0.5, 0.5])
     """
 
     def __init__(
@@ -43,7 +50,7 @@ class ConfusionMatrix:
             )
         self.num_classes = num_classes
         self.ignore_label = ignore_label
-        self._homes = np.arange(num_classes) if folding is None else folding.table
+        self._labels = np.arange(num_classes) if folding is None else folding.table
         self.labelled = np.ones(num_classes, bool)
         if folding is not None:
             self.labelled[:] = False
@@ -51,7 +58,7 @@ class ConfusionMatrix:
         self.counts = np.zeros((num_classes, num_classes + 1), np.int64)
 
     def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
-        """Count one image; both (H, W) integer class ids of the unfolded classes."""
+        """Count one image; both arrays are (H, W) ids of the unfolded classes."""
         prediction, truth = np.asarray(prediction), np.asarray(truth)
         if prediction.shape != truth.shape:
             raise ValueError(
@@ -72,54 +79,51 @@ class ConfusionMatrix:
         foreign = np.flatnonzero((pairs.sum(1) > 0) & ~self.labelled)
         if foreign.size:
             raise ValueError(
-                f"the truth has class {foreign[0]}, which this set's folding says it does not "
-                f"label (it labels {np.flatnonzero(self.labelled).tolist()}); register the set "
+                f"the truth has class {foreign[0]}, which this set does not label according to its "
+                f"folding (it labels {np.flatnonzero(self.labelled).tolist()}); register the set "
                 "with the folding it needs"
             )
-        for predicted, home in enumerate(self._homes):
-            self.counts[:, home] += pairs[:, predicted]
+        for predicted, label in enumerate(self._labels):
+            self.counts[:, label] += pairs[:, predicted]
 
     def merge(self) -> "ConfusionMatrix":
-        """Add up the counts of all processes, in every process; returns self."""
+        """Sum the counts of all processes, in every process; returns self."""
         self.counts = sum(comm.all_gather(self.counts))
         return self
 
     def iou(self) -> np.ndarray:
-        """(num_classes,) float64 in 0..1; NaN where a class is not labelled or occurs nowhere."""
+        """Return (num_classes,) float64; NaN where a class is not labelled or does not occur."""
         hits, predicted, truth = self._sums()
         union = predicted + truth - hits
         known = self.labelled & (union > 0)
         return np.where(known, hits / np.maximum(union, 1), np.nan)
 
     def mean_iou(self) -> float:
-        """Mean of ``iou`` over the classes that have one; NaN if none has."""
-        return _mean(self.iou())
+        """Return the mean of ``iou`` over the classes that have one; NaN if none has."""
+        iou = self.iou()
+        iou = iou[~np.isnan(iou)]  # not nanmean, which sums in another order
+        return float(iou.mean()) if iou.size else float("nan")
 
     def class_accuracy(self) -> np.ndarray:
-        """(num_classes,) float64: share of a class's pixels that were found; NaN if it has none."""
+        """Return (num_classes,) float64: recall of every class; NaN for a class without pixels."""
         hits, _, truth = self._sums()
         return np.where(truth > 0, hits / np.maximum(truth, 1), np.nan)
 
     def pixel_accuracy(self) -> float:
-        """Share of all counted pixels that are right; NaN if there are none."""
+        """Return the share of counted pixels that are right; NaN if there are none."""
         total = int(self.counts.sum())
         return float(self._sums()[0].sum() / total) if total else float("nan")
 
     def constant_class_miou(self) -> float:
-        """The highest mean IoU that predicting one and the same class everywhere would score.
+        """Return the highest mean IoU of predicting one class everywhere.
 
-        Only the truth's histogram enters, so any prediction's confusion matrix will do.
+        It depends on the histogram of the truth only, not on the counted predictions.
         """
         truth = self._sums()[2]
         present = np.count_nonzero(truth)
         return float(truth.max() / truth.sum() / present) if present else float("nan")
 
     def _sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Per class: right pixels, predicted pixels, pixels of the truth."""
+        """Return per class the right pixels, predicted pixels and pixels of the truth."""
         square = self.counts[:, : self.num_classes]
         return np.diag(square), square.sum(0), self.counts.sum(1)
-
-
-def _mean(values: np.ndarray) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else float("nan")

@@ -1,4 +1,4 @@
-"""The baseline that has learned nothing: one class everywhere, the source's most frequent one."""
+"""A baseline without training: the most frequent class of the source everywhere."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,13 +13,17 @@ from .sliding_window import Predict
 
 
 def majority_class(records: Iterable[Mapping]) -> int:
-    """The train id with the most pixels in the labels of ``records``; of equals the lowest.
+    """Return the train id with the most pixels in the labels; of equal ones the lowest.
 
-    Args:
-        records: of a training set, with ``sem_seg_file_name`` and ``label_map``.
+    Parameters
+    ----------
+    records : Iterable[Mapping]
+        Of a training set, with ``sem_seg_file_name`` and ``label_map``.
 
-    Raises:
-        ValueError: not one pixel is labelled.
+    Raises
+    ------
+    ValueError
+        If no pixel is labelled.
     """
     counts = np.zeros(256, np.int64)
     for record in tqdm(records, "counting labels", unit="label", leave=False):
@@ -33,7 +37,7 @@ def majority_class(records: Iterable[Mapping]) -> int:
 
 
 def constant_prediction(label: int) -> Predict:
-    """A ``predict`` for :func:`evaluate_domains` that sees ``label`` everywhere.
+    """Return a ``predict`` for :func:`evaluate_domains` that predicts ``label`` everywhere.
 
     >>> import torch
     >>> constant_prediction(2)(torch.zeros(1, 3, 4, 4)).argmax(1).unique()

@@ -1,4 +1,4 @@
-"""Every target domain in one run: a table in the terminal, ``domains.json`` and pictures."""
+"""Evaluation of every target domain: a table in the log, ``domains.json`` and pictures."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ from .sliding_window import Predict
 
 logger = logging.getLogger(__name__)
 _CELL_WIDTH = 448  # of a picture, in pixels
-_COLUMNS = 5  # domains side by side, so that the table fits a terminal
+_COLUMNS = 5  # domains per table of class IoUs, which then fits a terminal
 
 
 class _Image(NamedTuple):
@@ -43,42 +43,50 @@ def evaluate_domains(
     protocol: Protocol,
     output_dir: str | Path,
     pictures: int = 3,
-    seed: int = 0,
     save_predictions: str | None = None,
 ) -> dict:
     """Evaluate ``predict`` on every domain, each process on its share of the images.
 
-    Writes below ``output_dir``, each complete or not at all: ``domains.json``, ``one_class.json``
-    (per domain, the mIoU of the best constant prediction), ``images.json`` (per domain and image,
-    its own mIoU or null), ``domains.png`` (a row per domain), ``best_and_worst.png`` (two
-    rows per domain) and ``pictures/DOMAIN.png``. Logs the table. With ``save_predictions``, each
-    process also writes the class maps of its images, ``predictions/DOMAIN/FOLDERS/IMAGE.png``, in
-    the place of those of an earlier evaluation.
+    Writes these files atomically below ``output_dir``: ``domains.json``, ``one_class.json`` (per
+    domain, the mIoU of the best constant prediction), ``images.json`` (per domain and image, its
+    mIoU or null), ``domains.png`` (a row per domain), ``best_and_worst.png`` (two rows per domain)
+    and ``pictures/DOMAIN.png``. Logs the table. With ``save_predictions``, each process also writes
+    the class maps of its images, ``predictions/DOMAIN/FOLDERS/IMAGE.png``, and those of an earlier
+    evaluation are removed.
 
-    Args:
-        predict: (B, 3, H, W) float RGB 0..255 -> (B, C, H, W) logits, on any device.
-        domains: name in the table -> loader; ``build_test_loader`` knows the folding it needs.
-        pictures: images per domain to draw, chosen by ``seed``; 0 draws none.
-        save_predictions: "train_ids", "label_ids" (Cityscapes' own) or "color"; see
-            :mod:`recyclelora.evaluation.predictions`.
+    Parameters
+    ----------
+    predict : Callable
+        (B, 3, H, W) float RGB 0..255 -> (B, C, H, W) logits, on any device.
+    domains : Mapping[str, TestLoader]
+        Name in the table -> loader of ``build_test_loader``.
+    protocol : Protocol
+    output_dir : str or Path
+    pictures : int
+        Number of randomly chosen images per domain to draw; 0 draws none.
+    save_predictions : str, optional
+        "train_ids", "label_ids" (Cityscapes' own) or "color"; see
+        :mod:`recyclelora.evaluation.predictions`.
 
-    Returns:
-        In every process, what ``domains.json`` holds: ``{"protocol": {...}, "domains": {name:
+    Returns
+    -------
+    dict
+        In every process, the content of ``domains.json``: ``{"protocol": {...}, "domains": {name:
         {"mIoU": float, "IoU": {class: float or null}, "images": int}}, "mean_mIoU": float}``, in
-        percent; null for a class that the set does not label or that occurs nowhere.
+        percent; null for a class that the set does not label or that does not occur.
     """
     if not domains:
         raise ValueError("expected at least one domain to evaluate, got none; name some")
     check_format("save_predictions", save_predictions)
     if save_predictions:
         if comm.is_main_process():
-            for name in domains:  # so that no map of another model stays among those of this one
+            for name in domains:  # they may be of another model
                 remove_maps(Path(output_dir, "predictions", name))
         comm.synchronize()
     result = {"protocol": protocol.as_dict(), "domains": {}, "mean_mIoU": 0.0}
     constant, images, overview, extremes = {}, {}, [], []
     for name, loader in domains.items():
-        chosen = _chosen(len(loader.dataset), pictures, seed)
+        chosen = _chosen(len(loader.dataset), pictures)
         maps = Path(output_dir, "predictions", name)
         save = partial(save_prediction, maps, save_predictions) if save_predictions else None
         confusion, rows, images[name], ends = _evaluate(
@@ -113,16 +121,14 @@ def preview_domains(
     domains: Mapping[str, TestLoader],
     protocol: Protocol,
     path: str | Path,
-    per_domain: int = 1,
-    seed: int = 0,
 ) -> Path:
-    """Draw a few seeded images per domain into one picture file, as during training.
+    """Draw the first chosen image of every domain into one picture file.
 
-    Runs in the calling process alone, so the main one may draw without the others.
+    It needs no other process, so the main process may call it alone.
     """
     rows = []
     for name, loader in domains.items():
-        for index in sorted(_chosen(len(loader.dataset), per_domain, seed)):
+        for index in _chosen(len(loader.dataset), 1):
             sample = loader.dataset[index]
             segmented = protocol.segment(predict, sample, loader.metadata.benchmark)
             rows.append(_row(name, sample, *segmented))
@@ -130,11 +136,14 @@ def preview_domains(
 
 
 def domain_table(result: Mapping, constant: Mapping[str, float] | None = None) -> str:
-    """The protocol, a line per domain, then the IoU of every class, a column per domain.
+    """Format the protocol, a line per domain, and the IoU of every class, a column per domain.
 
-    Args:
-        result: of ``evaluate_domains``.
-        constant: per domain, the mIoU (percent) of the best constant prediction, for comparison.
+    Parameters
+    ----------
+    result : Mapping
+        Of :func:`evaluate_domains`.
+    constant : Mapping[str, float], optional
+        Per domain, the mIoU (percent) of the best constant prediction, for comparison.
     """
     domains = result["domains"]
     summary = [
@@ -154,7 +163,7 @@ def domain_table(result: Mapping, constant: Mapping[str, float] | None = None) -
 
 
 def write_json(file: Path, content: Mapping) -> None:
-    """Write JSON complete or not at all."""
+    """Write JSON atomically; creates the folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -168,7 +177,7 @@ def _evaluate(
     chosen: set[int],
     save: Callable[[Mapping, np.ndarray], None] | None,
 ) -> tuple[ConfusionMatrix, list[Row], dict[str, float | None], list[_Image]]:
-    """Over all processes: confusion, the chosen rows, each file's mIoU, best and worst image."""
+    """Return confusion, chosen rows, each image's mIoU, best and worst image of all processes."""
     folding = loader.metadata.get("folding")
     confusion = ConfusionMatrix(len(CLASSES), folding=folding)
     rows: dict[int, Row] = {}
@@ -188,7 +197,7 @@ def _evaluate(
         row, score = _row(name, sample, prediction, truth, image), 100 * alone.mean_iou()
         if number in chosen:
             rows[number] = row
-        if math.isnan(score):  # not one labelled pixel
+        if math.isnan(score):  # no labelled pixel
             scores[number] = sample["image_id"], None
             continue
         scores[number] = sample["image_id"], score
@@ -199,12 +208,12 @@ def _evaluate(
 
 
 def _gathered(parts: dict) -> dict:
-    """The entries of all processes by number, in the main one."""
+    """Return the entries of all processes by number in the main process."""
     return dict(sorted(entry for part in comm.gather(parts) for entry in part.items()))
 
 
 def _best_and_worst(images: Sequence[_Image]) -> list[_Image]:
-    """The first of those with the highest mIoU, and with the lowest if that is another."""
+    """Return the first image of the highest mIoU and, if another, the first of the lowest."""
     if not images:
         return []
     best = max(images, key=lambda image: (image.score, -image.number))
@@ -235,7 +244,7 @@ def _scores(name: str, confusion: ConfusionMatrix, images: int) -> dict:
     return {"mIoU": 100 * confusion.mean_iou(), "IoU": per_class, "images": images}
 
 
-def _chosen(total: int, count: int, seed: int) -> set[int]:
-    """Numbers of the images to draw, equal in all processes."""
-    order = np.random.default_rng(seed).permutation(total)
+def _chosen(total: int, count: int) -> set[int]:
+    """Return the numbers of the images to draw, equal in all processes."""
+    order = np.random.default_rng(0).permutation(total)
     return {int(index) for index in order[: max(count, 0)]}

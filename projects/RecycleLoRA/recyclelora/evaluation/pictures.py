@@ -1,4 +1,4 @@
-"""One picture file with a row per image: input, prediction, truth, and a legend of the classes."""
+"""Pictures with a row per image: input, prediction, truth, and a legend of the classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,18 @@ _GAP = 8
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the picture.
+    """One row of the picture.
 
-    Args:
-        title: the domain.
-        image: (h, w, 3) uint8 RGB.
-        prediction, truth: (H, W) uint8 train ids, 255 = ignore; any size of the image's shape.
-        note: small print under the title.
+    Parameters
+    ----------
+    title : str
+        The domain.
+    image : ndarray
+        (h, w, 3) uint8 RGB.
+    prediction, truth : ndarray
+        (H, W) uint8 train ids, 255 = ignore; any size with the image's aspect ratio.
+    note : str
+        Small text at the right.
     """
 
     title: str
@@ -34,9 +39,9 @@ class Row:
     note: str = ""
 
     def shrunk(self, width: int) -> "Row":
-        """The row at the size it is drawn, so that little has to be kept or sent.
+        """Return the row at the size at which it is drawn, which takes less memory.
 
-        A picture more than four times as high as wide is squeezed to that, to be seen at all.
+        The height is limited to four times the width.
         """
         height = max(1, round(self.image.shape[0] * width / self.image.shape[1]))
         height = min(height, 4 * width)
@@ -51,17 +56,20 @@ class Row:
 
 
 def colorize(ids: np.ndarray) -> np.ndarray:
-    """(H, W) train ids -> (H, W, 3) uint8 in class colours; anything but 0..18 is black."""
+    """Convert train ids (H, W) to class colours (H, W, 3) uint8; other ids are black."""
     table = np.full((256, 3), _IGNORED, np.uint8)
     table[: len(COLORS)] = COLORS
     return table[ids]
 
 
 def draw_rows(rows: Sequence[Row], width: int = 448) -> Image.Image:
-    """Lay out rows under the headings input, prediction, truth, with the legend below.
+    """Draw rows under the headings input, prediction, truth, with the legend below.
 
-    Args:
-        width: of one column in pixels.
+    Parameters
+    ----------
+    rows : Sequence[Row]
+    width : int
+        Of one column in pixels.
     """
     if not rows:
         raise ValueError("expected at least one row to draw, got none; choose some images")
@@ -90,7 +98,7 @@ def draw_rows(rows: Sequence[Row], width: int = 448) -> Image.Image:
 
 
 class _Legend:
-    """Colour swatches of the classes that occur, wrapped to the width of the sheet."""
+    """Colour swatches of the classes that occur, wrapped at the width of the picture."""
 
     def __init__(self, rows: Sequence[Row], width: int, font: ImageFont.FreeTypeFont) -> None:
         seen = np.zeros(256, bool)
@@ -122,7 +130,7 @@ class _Legend:
 
 
 def save_rows(file: str | Path, rows: Sequence[Row], width: int = 448) -> Path:
-    """Draw ``rows`` and write them as PNG, complete or not at all; returns the file."""
+    """Draw ``rows`` and write them as PNG atomically; returns the file."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:

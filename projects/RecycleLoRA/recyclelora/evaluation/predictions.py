@@ -1,4 +1,4 @@
-"""Class maps as files: one PNG per image, as benchmarks' test servers take them."""
+"""Class maps as files: one PNG per image, in the formats of benchmarks' test servers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ FORMATS = tuple(_ENCODERS)
 
 
 def check_format(name: str, value: object) -> None:
-    """Raise unless ``value`` is None or one of ``FORMATS``; ``name`` is what the sentence calls it.
+    """Raise unless ``value`` is None or one of ``FORMATS``; the message starts with ``name``.
 
     >>> check_format("save_predictions", "labels")
     Traceback (most recent call last):
@@ -41,12 +41,16 @@ def check_format(name: str, value: object) -> None:
 
 
 def encode(prediction: np.ndarray, form: str) -> np.ndarray:
-    """A class map (H, W) of train ids 0..18 in one of ``FORMATS``.
+    """Convert a class map (H, W) of train ids 0..18 to one of ``FORMATS``.
 
-    Returns:
-        (H, W) uint8, the train ids or Cityscapes' own label ids (7 is road), or (H, W, 3) uint8,
+    Returns
+    -------
+    ndarray
+        (H, W) uint8, the train ids or Cityscapes' label ids (7 is road), or (H, W, 3) uint8,
         Cityscapes' colours in RGB.
 
+    Examples
+    --------
     >>> encode(np.array([[0, 18]], np.uint8), "label_ids")
     array([[ 7, 33]], dtype=uint8)
     """
@@ -54,14 +58,23 @@ def encode(prediction: np.ndarray, form: str) -> np.ndarray:
 
 
 def save_map(file: Path, prediction: np.ndarray, form: str) -> None:
-    """Write a class map of train ids as PNG, complete or not at all, with the folders it needs."""
+    """Write a class map of train ids as PNG atomically; creates its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:
         Image.fromarray(encode(prediction, form)).save(temporary, "PNG")
 
 
+def save_pictures(stem: Path, image: np.ndarray, prediction: np.ndarray) -> None:
+    """Write ``STEM_ids.png``, ``STEM_color.png`` and ``STEM_overlay.jpg`` of an image."""
+    save_map(stem.with_name(f"{stem.name}_ids.png"), prediction, "train_ids")
+    save_map(stem.with_name(f"{stem.name}_color.png"), prediction, "color")
+    blend = (image.astype(np.uint16) + colorize(prediction)) // 2
+    with atomic_write(stem.with_name(f"{stem.name}_overlay.jpg")) as temporary:
+        Image.fromarray(blend.astype(np.uint8)).save(temporary, "JPEG", quality=90)
+
+
 def remove_maps(folder: Path) -> None:
-    """Remove the class maps below ``folder`` that an earlier evaluation wrote there."""
+    """Remove the class maps of an earlier evaluation below ``folder``."""
     for file in folder.rglob("*.png"):
         file.unlink()
 
@@ -69,9 +82,9 @@ def remove_maps(folder: Path) -> None:
 def save_prediction(folder: Path, form: str, sample: Mapping, prediction: np.ndarray) -> None:
     """Write the class map of one sample of a test loader below ``folder``.
 
-    The file is called as the image, with the folders in which the dataset has it and ``.png`` as
-    its end, and is as large as the image: what was scored at half the size (Mapillary) is enlarged
-    to the nearest pixel's class, so that it is what was scored.
+    The file has the image's name and folders in the dataset, and the suffix ``.png``. It has the
+    image's size: class maps that are scored at half the size (Mapillary) are enlarged by nearest
+    neighbour.
     """
     name = Path(sample["image_id"]).parent / f"{Path(sample['file_name']).stem}.png"
     save_map(folder / name, nearest(prediction, tuple(sample["image"].shape[1:])), form)

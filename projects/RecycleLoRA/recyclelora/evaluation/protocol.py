@@ -1,4 +1,4 @@
-"""Evaluation protocols: at which size and in which windows an image is seen and scored."""
+"""Evaluation protocols: the size and the windows at which images are segmented and scored."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,34 +14,46 @@ from recyclelora.common.validation import check_integer, check_number, short_rep
 from .class_map import View, best_class, class_map, in_parts
 from .sliding_window import Predict, finished_rows
 
-# In one piece: the masks of 100 queries then take 7 GB.
-_WHOLE_PIXELS = 2**23
+_WHOLE_PIXELS = 2**23  # without windows: the masks of 100 queries then take 7 GB
+_LONGEST = 16_384  # side in pixels
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Plain values that fix how every image of a domain is evaluated.
+    """Plain values that define how every image of a domain is evaluated.
 
-    An image (and its label) is halved if its set is in ``halve``; the image is then resized into
-    its set's (W, H) of ``sizes`` keeping its shape; logits are made of it whole or in windows,
-    resized bilinearly to the label's size, and the argmax is taken there. With several ``scales``
-    or ``flip`` the softmax over classes is averaged before the argmax.
+    An image and its label are halved if their set is in ``halve``. The image is then resized to
+    its set's (W, H) of ``sizes``, keeping its aspect ratio. Its logits are computed from the whole
+    image or in windows and resized bilinearly to the label's size, where the argmax is taken. With
+    several ``scales`` or ``flip`` the softmax over classes is averaged before the argmax.
 
-    Args:
-        name: as it appears in ``domains.json``.
-        sizes: benchmark -> (W, H): the image is scaled by min(max(W, H) / long side,
-            min(W, H) / short side), so the order of W and H does not matter.
-        halve: benchmarks whose images and labels are halved first.
-        long_side: for sets without an entry in ``sizes``: images are resized to this long side,
-            None leaves them at their own size.
-        only_listed: sets without an entry in ``sizes`` are an error.
-        mode: "slide" (windows) or "whole".
-        crop, stride: of the windows, in pixels.
-        scales: the image is looked at in each of these sizes, as multiples of the above.
-        flip: and in each of them also mirrored, left for right.
-        argmax: where it is taken, "label" (at the label's size, as in every published protocol
-            we know) or "input" (at scale 1; the class map is then resized to the label, nearest).
-        batch: windows in one call of the model.
+    Parameters
+    ----------
+    name : str
+        As in ``domains.json``.
+    sizes : Mapping
+        Benchmark -> (W, H): the image is scaled by min(max(W, H) / long side, min(W, H) / short
+        side), so the order of W and H does not matter.
+    halve : tuple of str
+        Benchmarks whose images and labels are halved first.
+    long_side : int, optional
+        For sets without an entry in ``sizes``: images are resized to this long side. None keeps
+        their own size.
+    only_listed : bool
+        Whether sets without an entry in ``sizes`` are an error.
+    mode : str
+        "slide" (windows) or "whole".
+    crop, stride : int
+        Of the windows, in pixels.
+    scales : tuple of float
+        The image is segmented at each of these multiples of the size above.
+    flip : bool
+        Whether it is also segmented mirrored, at each scale.
+    argmax : str
+        Where the argmax is taken: "label" (at the label's size, as in every published protocol we
+        know) or "input" (at scale 1; the class map is then resized to the label, nearest).
+    batch : int
+        Windows in one call of the model.
     """
 
     name: str
@@ -58,11 +70,12 @@ class Protocol:
     batch: int = 4
 
     def __post_init__(self) -> None:
+        where = f"protocol '{self.name}'"
         try:
             sizes = {str(k): tuple(int(side) for side in v) for k, v in dict(self.sizes).items()}
         except (TypeError, ValueError):
             raise ValueError(
-                f"protocol '{self.name}': sizes must be benchmark -> (W, H), got {self.sizes!r}"
+                f"{where}: sizes must be benchmark -> (W, H), got {self.sizes!r}"
             ) from None
         object.__setattr__(self, "sizes", sizes)
         object.__setattr__(self, "halve", tuple(self.halve))
@@ -70,27 +83,21 @@ class Protocol:
         for what, known in (("mode", ("slide", "whole")), ("argmax", ("label", "input"))):
             if (value := getattr(self, what)) not in known:
                 raise ValueError(
-                    f"protocol '{self.name}': {what} must be '{known[0]}' or '{known[1]}', got "
-                    f"'{value}'"
+                    f"{where}: {what} must be '{known[0]}' or '{known[1]}', got '{value}'"
                 )
-        if any(len(s) != 2 or not 1 <= min(s) <= max(s) <= 16_384 for s in sizes.values()):
+        if any(len(s) != 2 or not 1 <= min(s) <= max(s) <= _LONGEST for s in sizes.values()):
             raise ValueError(
-                f"protocol '{self.name}': sizes must be (W, H) of 1 to 16,384 pixels, got {sizes}"
+                f"{where}: sizes must be (W, H) of 1 to {_LONGEST:,} pixels, got {sizes}"
             )
         if self.long_side is not None:
-            check_integer(
-                f"protocol '{self.name}': long_side", self.long_side, least=1, most=16_384
-            )
-        check_integer(f"protocol '{self.name}': crop", self.crop, least=1, most=16_384)
-        check_integer(f"protocol '{self.name}': stride", self.stride, least=1, most=self.crop)
-        check_integer(f"protocol '{self.name}': batch", self.batch, least=1, most=10_000)
+            check_integer(f"{where}: long_side", self.long_side, least=1, most=_LONGEST)
+        check_integer(f"{where}: crop", self.crop, least=1, most=_LONGEST)
+        check_integer(f"{where}: stride", self.stride, least=1, most=self.crop)
+        check_integer(f"{where}: batch", self.batch, least=1, most=10_000)
         if not isinstance(self.flip, bool):
-            raise ValueError(
-                f"protocol '{self.name}': flip must be True or False, got {short_repr(self.flip)}"
-            )
+            raise ValueError(f"{where}: flip must be True or False, got {short_repr(self.flip)}")
 
     def _checked_scales(self) -> tuple[float, ...]:
-        what = f"protocol '{self.name}': each of its scales"
         try:
             scales = tuple(self.scales)
         except TypeError:
@@ -101,18 +108,18 @@ class Protocol:
                 f"got {short_repr(self.scales)}"
             )
         for scale in scales:
-            check_number(what, scale, least=0.1, most=8)
+            check_number(f"protocol '{self.name}': each of its scales", scale, least=0.1, most=8)
         return tuple(map(float, scales))
 
     def as_dict(self) -> dict:
-        """Plain values, for ``domains.json``; ``Protocol(**values)`` is this protocol again."""
+        """Return plain values for ``domains.json``; ``Protocol(**values)`` equals this protocol."""
         values = asdict(self)
         values["sizes"] = {key: list(size) for key, size in self.sizes.items()}
         values["halve"], values["scales"] = list(self.halve), list(self.scales)
         return values
 
     def __str__(self) -> str:
-        """One line for the log and above the table.
+        """Return one line for the log and the table.
 
         >>> print(Protocol("mine", sizes={"acdc": (960, 540)}, scales=(1, 1.5), only_listed=True))
         mine: acdc at 960x540; windows of 512 every 341; scales 1, 1.5; argmax at the label's size
@@ -137,10 +144,9 @@ class Protocol:
     def input_size(
         self, width: int, height: int, benchmark: str, scale: float = 1.0
     ) -> tuple[int, int]:
-        """(width, height) at which the model sees an image of this size (after any halving).
+        """Return (width, height) of the model's input for an image of this size, after halving.
 
-        Args:
-            scale: one of ``scales``.
+        ``scale`` is one of ``scales``.
         """
         long, short = max(width, height), min(width, height)
         if benchmark in self.sizes:
@@ -148,7 +154,7 @@ class Protocol:
             scale *= min(max(size) / long, min(size) / short)
         elif self.only_listed:
             raise ValueError(
-                f"protocol '{self.name}' says nothing about '{benchmark}' (it knows "
+                f"protocol '{self.name}' does not list '{benchmark}' (it lists "
                 f"{', '.join(sorted(self.sizes))}); add its size or evaluate it with 'native'"
             )
         elif self.long_side is not None:
@@ -158,7 +164,7 @@ class Protocol:
     def prepare(
         self, image: Tensor, truth: Tensor, benchmark: str, scale: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """What the model sees, (3, h, w) uint8, and the truth it is scored on, (H', W') uint8."""
+        """Return the model's input (3, h, w) and the truth (H', W') for the score, both uint8."""
         pixels, labels = image.permute(1, 2, 0).numpy(), truth.numpy()
         if benchmark in self.halve:
             pixels, labels = halved(pixels, labels)
@@ -170,18 +176,21 @@ class Protocol:
     def segment(
         self, predict: Predict, sample: Mapping, benchmark: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Evaluate one sample of a test loader.
+        """Segment one sample of a test loader.
 
-        Returns:
-            prediction (H, W) uint8 train ids and truth (H, W) uint8 on the same grid, and the
-            (h, w, 3) uint8 image that the model saw at scale 1.
+        Returns
+        -------
+        prediction, truth : ndarray
+            (H, W) uint8 train ids.
+        image : ndarray
+            (h, w, 3) uint8, the model's input at scale 1.
         """
 
-        def look_at(scale: float) -> Tensor:
+        def resized(scale: float) -> Tensor:
             return self.prepare(sample["image"], sample["sem_seg"], benchmark, scale)[0]
 
         image, truth = self.prepare(sample["image"], sample["sem_seg"], benchmark)
-        images = (image if scale == 1 else look_at(scale) for scale in self.scales)
+        images = (image if scale == 1 else resized(scale) for scale in self.scales)
         size = tuple(truth.shape) if self.argmax == "label" else tuple(image.shape[1:])
         count = len(self.scales) * (2 if self.flip else 1)
         try:
@@ -203,7 +212,7 @@ class Protocol:
                 yield View(size, (part.flip(-1) for part in rows))
 
     def _rows(self, predict: Predict, image: Tensor) -> Iterator[Tensor]:
-        """Logits (C, n, w) of an image (3, h, w), from top to bottom."""
+        """Yield logits (C, n, w) of an image (3, h, w), from top to bottom."""
         if self.mode == "whole":
             yield from in_parts(self._whole(predict, image))
             return
@@ -216,20 +225,20 @@ class Protocol:
             yield from in_parts(rows)
 
     def _whole(self, predict: Predict, image: Tensor) -> Tensor:
-        """Logits (C, h, w) of an image (3, h, w) looked at in one piece."""
+        """Return logits (C, h, w) of an image (3, h, w) without windows."""
         height, width = image.shape[-2:]
         if height * width > _WHOLE_PIXELS:
             raise ValueError(
-                f"expected at most {_WHOLE_PIXELS:,} pixels to look at as a whole, got "
+                f"expected at most {_WHOLE_PIXELS:,} pixels to segment as a whole, got "
                 f"{width}x{height}: set the protocol's long_side, or mode=slide"
             )
         return predict(image[None].float())[0].float()
 
 
 def halved(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Half size in both directions (rounded down), image bicubic and label nearest, by Pillow.
+    """Halve width and height (rounded down), image bicubic and label nearest, with Pillow.
 
-    Deviation: the published tool stores the halved image as a JPEG in between; we do not.
+    Deviation: the published tool stores the halved image as a JPEG; this function does not.
     """
     height, width = label.shape
     size = max(width // 2, 1), max(height // 2, 1)
@@ -238,7 +247,7 @@ def halved(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def nearest(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map of ids (h, w) resized to ``size`` (H, W), the nearest pixel's id."""
+    """Resize a map of ids (h, w) to ``size`` (H, W) by nearest neighbour."""
     if ids.shape == tuple(size):
         return ids
     return np.array(Image.fromarray(ids).resize(size[::-1], Image.Resampling.NEAREST))

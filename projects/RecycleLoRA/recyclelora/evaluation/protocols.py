@@ -1,4 +1,4 @@
-"""The protocols by name: those of the published tables, and one for everything else."""
+"""Named protocols: those of the published tables, and ``native`` for other sets."""
 
 from .protocol import Protocol
 
@@ -9,10 +9,10 @@ _FROM_075 = (0.75, 1.0, 1.25, 1.5, 1.75)
 def paper(
     crop: int = 512, scales: tuple[float, ...] = _ONE, flip: bool = False, batch: int = 4
 ) -> Protocol:
-    """The sizes of RecycleLoRA and SoMA, those of SoMA's configs for crops of 1024 too.
+    """Return the protocol of RecycleLoRA and SoMA, for crops of 512 and, by SoMA's configs, 1024.
 
-    There BDD100K is enlarged to 2048x1024, and the windows are 683 apart. ACDC is seen at its own
-    size at both crops. Rein's config for crops of 1024 tests Cityscapes and ACDC alike.
+    For crops of 1024 BDD100K is enlarged to 2048x1024, and the stride is 683. ACDC has its own size
+    for both crops. Rein's config for crops of 1024 tests Cityscapes and ACDC in the same way.
     """
     if crop not in (512, 1024):
         raise ValueError(
@@ -39,7 +39,7 @@ def paper(
 
 
 def rein(scales: tuple[float, ...] = _ONE, flip: bool = False, batch: int = 4) -> Protocol:
-    """The sizes of Rein at crops of 512."""
+    """Return the protocol of Rein for crops of 512."""
     return Protocol(
         name="rein",
         sizes={
@@ -59,10 +59,10 @@ def rein(scales: tuple[float, ...] = _ONE, flip: bool = False, batch: int = 4) -
 def multi_scale(
     crop: int = 512, scales: tuple[float, ...] = _FROM_075, flip: bool = True, batch: int = 4
 ) -> Protocol:
-    """SoMA's augmented test: every image in 0.75 to 1.75 of its own size, each mirrored too.
+    """Return SoMA's augmented test: every image at 0.75 to 1.75 of its size, also mirrored.
 
-    Mapillary is halved before, as in ``paper``, but not resized to one size. These scales are
-    those of SoMA's config for EVA-02; for DINOv2 it begins with 0.5: ``scales=[0.5,0.75,...]``.
+    Mapillary is halved first, as in ``paper``, but not resized to one size. The scales are those of
+    SoMA's config for EVA-02; for DINOv2 they start at 0.5: ``scales=[0.5,0.75,...]``.
     """
     return Protocol(
         name="multi_scale",
@@ -85,9 +85,9 @@ def native(
     argmax: str = "label",
     batch: int = 4,
 ) -> Protocol:
-    """Every set at its images' own size, or at ``long_side``: for small sets and the demo.
+    """Return a protocol for small sets: images at their own size, or at ``long_side``.
 
-    ``stride`` is two thirds of the crop unless given.
+    ``stride`` is two thirds of the crop by default.
     """
     return Protocol(
         name="native",
@@ -103,5 +103,5 @@ def native(
 
 
 def _stride(crop: int) -> int:
-    """Two thirds of the crop, rounded: 341 and 683, as published for crops of 512 and 1024."""
-    return round(crop * 2 / 3) if isinstance(crop, int) else 1  # Protocol will refuse the crop
+    """Return two thirds of the crop: 341 and 683, as published for crops of 512 and 1024."""
+    return round(crop * 2 / 3) if isinstance(crop, int) else 1  # Protocol raises

@@ -16,26 +16,34 @@ def sliding_window_logits(
     stride: int | tuple[int, int],
     batch: int = 1,
 ) -> Tensor:
-    """Logits of whole images from overlapping windows, as mmsegmentation's ``slide_inference``.
+    """Return logits of images from overlapping windows, as mmsegmentation's ``slide_inference``.
 
     Windows start every ``stride`` pixels; the last of a row or column is shifted back inside the
     image. Where windows overlap, logits are averaged with equal weights. Images smaller than the
     crop are one window of their own size, without padding.
 
-    Args:
-        predict: (N, 3, h, w) -> (N, C, h, w).
-        images: (B, 3, H, W), all of one size.
-        crop, stride: pixels, one number or (height, width).
-        batch: how many windows ``predict`` gets at a time. It changes the result only by the
-            rounding of ``predict`` itself.
+    Parameters
+    ----------
+    predict : Callable
+        (N, 3, h, w) -> (N, C, h, w).
+    images : Tensor
+        (B, 3, H, W).
+    crop, stride : int or tuple of int
+        Pixels, one number or (height, width).
+    batch : int
+        Number of windows per call of ``predict``. It changes the result only by the rounding of
+        ``predict``.
 
-    Returns:
-        (B, C, H, W) on the device of ``predict``'s outputs, float32 (float64 if they are that).
+    Returns
+    -------
+    Tensor
+        (B, C, H, W) float32 (float64 if ``predict`` returns float64) on the device of its outputs.
 
-    Example:
-        >>> predict = torch.nn.Conv2d(3, 19, 3, padding=1)
-        >>> sliding_window_logits(predict, torch.rand(1, 3, 100, 150), 64, 43, batch=4).shape
-        torch.Size([1, 19, 100, 150])
+    Examples
+    --------
+    >>> predict = torch.nn.Conv2d(3, 19, 3, padding=1)
+    >>> sliding_window_logits(predict, torch.rand(1, 3, 100, 150), 64, 43, batch=4).shape
+    torch.Size([1, 19, 100, 150])
     """
     logits = None
     for index, top, rows in finished_rows(predict, images, crop, stride, batch):
@@ -54,12 +62,15 @@ def finished_rows(
     stride: int | tuple[int, int],
     batch: int = 1,
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """The logits of :func:`sliding_window_logits` row by row, as soon as no window adds to them.
+    """Yield the logits of :func:`sliding_window_logits` in bands of rows that are complete.
 
-    However large the images, only a band as high as a window is in memory.
+    Only a band of the height of a window is in memory, for images of any size.
 
-    Yields:
-        (image, its next row, logits (C, rows, W)), image after image, from top to bottom.
+    Yields
+    ------
+    tuple of int, int and Tensor
+        Image, index of its first row in the band, logits (C, rows, W); image after image, from top
+        to bottom.
     """
     crop, stride = _pair(crop), _pair(stride)
     if batch < 1 or min(crop) < 1 or not all(0 < s <= c for s, c in zip(stride, crop, strict=True)):
@@ -71,7 +82,7 @@ def finished_rows(
     size = min(crop[0], height), min(crop[1], width)
     tops = _starts(height, crop[0], stride[0])
     lefts = _starts(width, crop[1], stride[1])
-    # All windows of one image in reading order, so that sums are formed in the published order.
+    # All windows of one image in reading order, so that sums have the published order.
     windows = [(i, y, x) for i in range(len(images)) for y in tops for x in lefts]
     coverage = _coverage(tops, size[0], height)[:, None] * _coverage(lefts, size[1], width)
     band, place = None, (0, 0)  # the sums of the rows under the windows of this image and top
@@ -95,7 +106,7 @@ def finished_rows(
 
 
 def _predicted(predict: Predict, images: Tensor, group: list, size: tuple[int, int]) -> Tensor:
-    """The logits of a group of windows."""
+    """Return the logits of a group of windows."""
     crops = [images[i, :, y : y + size[0], x : x + size[1]] for i, y, x in group]
     output = predict(torch.stack(crops))
     if output.ndim != 4 or (len(output), *output.shape[2:]) != (len(group), *size):
@@ -111,13 +122,13 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _starts(length: int, crop: int, stride: int) -> list[int]:
-    """First pixel of every window along one side."""
+    """Return the first pixel of every window along one side."""
     count = max(length - crop + stride - 1, 0) // stride + 1
     return [max(min(i * stride, length - crop), 0) for i in range(count)]
 
 
 def _coverage(starts: list[int], size: int, length: int) -> Tensor:
-    """How many windows along one side cover each pixel."""
+    """Return the number of windows along one side that cover each pixel."""
     coverage = torch.zeros(length)
     for start in starts:
         coverage[start : start + size] += 1

@@ -8,7 +8,7 @@ from detectron2.config import LazyConfig
 
 from recyclelora import rrqr
 from recyclelora.common.devices import pick_device
-from recyclelora.engine.run import build_model
+from recyclelora.engine.build import build_model
 
 CPU = torch.device("cpu")
 TINY = Path(__file__).parents[1] / "support" / "tiny_config.py"
@@ -25,7 +25,7 @@ def state(cfg):
     return build_model(cfg, device=CPU).state_dict()
 
 
-def test_a_checkpoint_needs_no_pretrained_file_and_the_config_stays(cfg, state):
+def test_build_model_with_state_reads_no_weight_file(cfg, state):
     cfg.model.backbone.module.weights = "/nowhere/weights.pth"
     model = build_model(cfg, device=CPU, state=state)
     assert model.backbone.embed_dim == 64
@@ -34,7 +34,7 @@ def test_a_checkpoint_needs_no_pretrained_file_and_the_config_stays(cfg, state):
         build_model(cfg, device=CPU)
 
 
-def test_a_checkpoint_needs_no_decomposing(cfg, monkeypatch):
+def test_build_model_with_state_decomposes_nothing(cfg, monkeypatch):
     built = build_model(cfg, device=CPU)
     x = torch.rand(1, 3, 64, 96) * 255
     state = {name: value.clone() for name, value in built.state_dict().items()}
@@ -53,7 +53,7 @@ def test_a_checkpoint_needs_no_decomposing(cfg, monkeypatch):
 
 
 @pytest.mark.parametrize("resumed", [True, False])
-def test_the_model_may_refer_to_other_sections(cfg, state, resumed):
+def test_build_model_resolves_other_sections(cfg, state, resumed):
     cfg.train.log_period = cfg.model.num_queries
     cfg.model.num_queries = "${train.log_period}"
     model = build_model(cfg, device=CPU, state=state if resumed else None)
@@ -61,7 +61,7 @@ def test_the_model_may_refer_to_other_sections(cfg, state, resumed):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU where there is none")
-def test_a_gpu_that_is_not_there_is_refused():
+def test_pick_device_without_gpu_raises():
     assert pick_device("auto").type == "cpu"
     with pytest.raises(ValueError, match="torch sees none"):
         pick_device("cuda")

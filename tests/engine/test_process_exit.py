@@ -1,4 +1,4 @@
-"""The end of a process that torchrun started: DDP's reducer must not be the last in the group."""
+"""Exit of a process of torchrun: DDP's reducer must be freed before the process group."""
 
 import weakref
 from argparse import Namespace
@@ -41,23 +41,25 @@ def run(monkeypatch):
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
 
+    options = Namespace(config_file="", opts=[], eval_only=False, resume=False)
+
     def run(main, training):
         monkeypatch.setattr(launch.dist, "init_process_group", lambda backend: None)
         monkeypatch.setattr(launch, "_create_local_group", lambda: None)
         monkeypatch.setattr(launch.dist, "is_initialized", lambda: True)
         monkeypatch.setattr(launch.dist, "destroy_process_group", training.end_group)
-        launch.launch_processes(main, Namespace(eval_only=False, resume=False))
+        launch.launch_processes(main, options)
 
     return run
 
 
-def test_the_model_goes_before_the_group_of_processes(run):
+def test_model_is_freed_before_process_group(run):
     training = Training()
     run(training, training)
     assert training.at_the_end == [False] and training.model() is None
 
 
-def test_after_a_failure_the_model_goes_and_the_group_is_left_to_the_exit(run):
+def test_failure_frees_model_and_keeps_group(run):
     training = Training("the loss is not finite")
     with pytest.raises(FloatingPointError) as raised:  # and kept, with its traceback
         run(training, training)
@@ -65,10 +67,10 @@ def test_after_a_failure_the_model_goes_and_the_group_is_left_to_the_exit(run):
     assert str(raised.value) == "the loss is not finite"
 
 
-def test_so_it_does_when_the_tool_says_what_failed(run, monkeypatch):
+def test_failure_in_training_command_frees_model(run, monkeypatch):
     tool, training = train, Training("the loss is not finite")
     cfg = SimpleNamespace(train=SimpleNamespace(output_dir="no folder"))
-    monkeypatch.setattr(tool, "load_config", lambda args: cfg)
+    monkeypatch.setattr(tool, "load_config", lambda config_file, overrides: cfg)
     monkeypatch.setattr(tool, "train", training)
     with pytest.raises(SystemExit, match="error: the loss is not finite"):
         run(tool.run, training)

@@ -1,0 +1,238 @@
+"""Training a model from a config, from the beginning or from the newest checkpoint."""
+
+import contextlib
+import errno
+import logging
+from pathlib import Path
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.engine.hooks import HookBase, IterationTimer
+from detectron2.utils import comm
+from detectron2.utils.events import TensorboardXWriter
+from omegaconf import DictConfig
+from torch import nn
+
+from recyclelora.common.atomic_write import remove_leftovers
+from recyclelora.common.devices import pick_device
+from recyclelora.config.resume_check import check_same_run, run_settings
+from recyclelora.data.loader import TestLoader
+from recyclelora.evaluation import preview_domains
+
+from .bad_batches import BadBatches
+from .build import build_from_checkpoint, build_model
+from .checkpoint import Checkpoints, read_checkpoint
+from .ema import weight_average
+from .evaluation import evaluate_targets, target_loaders
+from .hooks import PeriodicAction, WriteMetrics
+from .metrics import WINDOW, MetricsFile
+from .output import LOGGER, lock_output, setup
+from .param_groups import groups_table
+from .predictor import predictor
+from .progress import ProgressLine
+from .stopping import StopBetweenSteps, Stopped, StopRequest
+from .trainer import Trainer, amp_dtype
+
+
+def train(cfg: DictConfig, *, resume: bool = False) -> None:
+    """Train the model of a config and evaluate it.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+    resume : bool
+        Whether to continue from the newest checkpoint of the output folder.
+
+    Raises
+    ------
+    Stopped
+        If SIGTERM or SIGINT arrived; the state is saved.
+    ValueError
+        Among others, if another training writes to the folder, or the resumed run is another one.
+    OSError
+        Among others, if the disk is full; the earlier checkpoints are complete.
+    """
+    try:
+        with StopRequest() as request, lock_output(cfg.train.output_dir):
+            _train(cfg, resume, request)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"cannot write to {cfg.train.output_dir} ({error.strerror}): make room, then go on "
+            "with --resume from the last checkpoint, which is whole"
+        ) from error
+
+
+def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
+    log, settings = setup(cfg), run_settings(cfg)
+    device = pick_device(cfg.train.device)
+    loaders = target_loaders(cfg)  # first, so that a missing target is reported before training
+    checkpoints = Checkpoints(cfg.train.output_dir, keep=cfg.train.checkpoints_kept)
+    found = _find_checkpoint(cfg, checkpoints, resume, log)
+    start, model = _build_model_to_train(cfg, found, device, log)
+    trainer = _build_trainer(cfg, model, start, device)
+    if found is not None:
+        trainer.load_state_dict(found[1])
+        del found  # its tensors take as much memory as the model
+
+    def save(done: int) -> None:
+        if comm.is_main_process():
+            training = {**trainer.state_dict(), "settings": settings}
+            checkpoints.save(model=model, iteration=done, training=training)
+
+    def evaluate() -> None:
+        _evaluate(cfg, model, loaders, trainer, request)
+
+    if start >= cfg.train.max_iter:
+        log.info("All %d iterations are done: evaluating", start)
+        evaluate()
+        return
+
+    def preview(done: int) -> None:
+        if comm.is_main_process():
+            path = Path(cfg.train.output_dir, "pictures", f"iter_{done:07d}.png")
+            protocol = instantiate(cfg.evaluation.protocol)
+            with _averaged(trainer), predictor(model, dtype=trainer.dtype) as predict:
+                preview_domains(predict, loaders, protocol=protocol, path=path)
+
+    def save_and_evaluate(done: int) -> None:
+        save(done)  # the evaluated weights are then in a checkpoint, and no step can be lost
+        evaluate()
+
+    log.info("Optimiser groups:\n%s", groups_table(trainer.optimizer))
+    trainer.register_hooks(
+        [
+            IterationTimer(warmup_iter=0),
+            *_metric_hooks(cfg, start),
+            PeriodicAction(action=save, period=cfg.train.checkpoint_period, last=True),
+            StopBetweenSteps(request=request, save=save),
+            PeriodicAction(action=preview, period=cfg.train.picture_period),
+            PeriodicAction(action=save_and_evaluate, period=cfg.train.eval_period, last=True),
+        ]
+    )
+    stop = cfg.train.max_iter
+    log.info("Training on %s in %s, iterations %d to %d", device, trainer.dtype, start, stop)
+    try:
+        trainer.train(start, stop)
+    except FloatingPointError:  # raised before the weights are changed
+        save(trainer.iter)
+        comm.synchronize()  # otherwise the first process to end terminates the others
+        raise
+
+
+def _find_checkpoint(
+    cfg: DictConfig, checkpoints: Checkpoints, resume: bool, log: logging.Logger
+) -> tuple[Path, dict] | None:
+    """Return the checkpoint to resume; remove the temporary files of killed runs."""
+    output = cfg.train.output_dir
+    if not resume and checkpoints.paths():
+        raise ValueError(
+            f"{output} holds the checkpoints of an earlier run: add --resume to go on with it, or "
+            "choose another train.output_dir"
+        )
+    found = checkpoints.latest(log=log.warning)
+    if resume and found is None:
+        log.info("No checkpoint in %s: beginning with iteration 0", output)
+    # This gather also ensures that all processes have read before the main process removes files.
+    seen = set(comm.all_gather(None if found is None else found[1]["iteration"]))
+    if len(seen) > 1:
+        raise ValueError(
+            f"the processes of this run see different checkpoints in {output}: to resume it must "
+            "be on a file system that all machines share"
+        )
+    if comm.is_main_process():
+        if found is not None:
+            checkpoints.set_aside_after(found[0])
+        for folder in (output, Path(output, "pictures")):
+            remove_leftovers(folder)
+    return found
+
+
+def _build_model_to_train(
+    cfg: DictConfig, found: tuple[Path, dict] | None, device: torch.device, log: logging.Logger
+) -> tuple[int, nn.Module]:
+    """Return the first iteration and the model to train."""
+    if found is not None:
+        path, content = found
+        if "optimizer" not in content:
+            raise ValueError(
+                f"{path} has weights alone and cannot be resumed: begin a run with them by "
+                f"train.init_checkpoint={path} and another train.output_dir"
+            )
+        if changes := check_same_run(content.get("settings"), cfg, source=str(path)):
+            log.warning(
+                "Resuming with %s: from here on it is another run than one that never stopped",
+                ", ".join(changes),
+            )
+        model = build_model(cfg, device=device, state=content["model"], source=str(path))
+        log.info("Resuming from %s at iteration %d", path, content["iteration"])
+        return content["iteration"], model
+    initial = cfg.train.init_checkpoint
+    if initial is None:
+        return 0, build_model(cfg, device=device)
+    content = read_checkpoint(initial)
+    return 0, build_from_checkpoint(cfg, content, source=str(initial), device=device)
+
+
+def _build_trainer(cfg: DictConfig, model: nn.Module, start: int, device: torch.device) -> Trainer:
+    device_ids = [device.index] if device.type == "cuda" else None
+    ddp = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    cfg.optimizer.params.model = None
+    cfg.dataloader.train.start_iteration = start
+    return Trainer(
+        model=ddp,
+        loader=instantiate(cfg.dataloader.train),
+        optimizer=optimizer,
+        schedule=instantiate(cfg.schedule),
+        bad_batches=BadBatches(cfg.train.output_dir, allowed=cfg.train.skip_bad_batches),
+        average=weight_average(model, cfg.train.ema),
+        seed=cfg.train.seed,
+        dtype=amp_dtype(cfg.train.amp.dtype, device),
+        accumulate=cfg.train.accumulate,
+    )
+
+
+def _metric_hooks(cfg: DictConfig, start: int) -> list[HookBase]:
+    if not comm.is_main_process():
+        return []
+    output = cfg.train.output_dir
+    writers = [
+        ProgressLine(iterations=cfg.train.max_iter, logger=logging.getLogger(LOGGER)),
+        MetricsFile(Path(output, "metrics.json"), start=start),
+        TensorboardXWriter(output, window_size=WINDOW, purge_step=start),
+    ]
+    return [WriteMetrics(writers=writers, period=cfg.train.log_period)]
+
+
+def _evaluate(
+    cfg: DictConfig,
+    model: nn.Module,
+    loaders: dict[str, TestLoader],
+    trainer: Trainer,
+    request: StopRequest,
+) -> None:
+    """Evaluate the current weights, or their averages, unless the run is asked to stop."""
+    if trainer.average is not None:
+        log = logging.getLogger(LOGGER)
+        log.info("Evaluating the averaged weights (train.ema=%g)", trainer.average.decay)
+    with _averaged(trainer), predictor(model, dtype=trainer.dtype) as predict:
+
+        def predict_or_stop(images: torch.Tensor) -> torch.Tensor:
+            request.check()
+            return predict(images)
+
+        try:
+            evaluate_targets(cfg, predict_or_stop, loaders)
+        except RuntimeError as error:
+            # Another process has stopped already, and this one waited for its results.
+            if request.received and comm.get_world_size() > 1:
+                raise Stopped from error
+            raise
+
+
+def _averaged(trainer: Trainer) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext() if trainer.average is None else trainer.average.applied()
