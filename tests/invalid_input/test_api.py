@@ -1,4 +1,4 @@
-"""Public calls with the wrong things: one sentence each, TypeError or ValueError."""
+"""Public calls with invalid arguments: one message each, TypeError or ValueError."""
 
 import numpy as np
 import pytest

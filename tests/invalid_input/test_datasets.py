@@ -1,4 +1,4 @@
-"""Folders of images and labels as users have them: the run goes well, or names what is wrong."""
+"""Folders of images and labels as users have them: a run succeeds or names the fault."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Weights, checkpoints, adapters from strangers: nothing in them runs, nothing is half-loaded."""
+"""Untrusted weights, checkpoints and adapters: no code runs, and nothing is loaded in part."""
 
 import json
 import os
@@ -19,10 +19,10 @@ from torch import nn
 from recyclelora import adapt
 from recyclelora.adapters import adapted_layers, load_adapters, save_adapters
 from recyclelora.backbone import DinoVisionTransformer, load_weights
-from recyclelora.engine import read_checkpoint, train
+from recyclelora.engine import read_checkpoint
 from recyclelora.engine.checkpoint import FORMAT
 
-from ..support.training_runs import ROOT, TINY
+from ..support.training_runs import run_tool
 
 KERNEL = "patch_embed.proj.weight"
 
@@ -263,9 +263,7 @@ def trained(tmp_path_factory, street_files):
 
     folder = tmp_path_factory.mktemp("trained")
     overrides = [f"train.output_dir={folder}", f"dataloader.streets={street_files}"]
-    config = ["--config-file", str(ROOT / TINY)]
-    arguments = [*config, *overrides, "train.max_iter=1", "train.picture_period=0"]
-    train.run(train.argument_parser().parse_args(arguments))
+    run_tool(*overrides, "train.max_iter=1", "train.picture_period=0")
     for name in ("day", "night"):
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)

@@ -1,4 +1,4 @@
-"""Image and label files of every kind: the right pixels, or one sentence that names the file."""
+"""Image and label files of every kind: exact pixels, or one message that names the file."""
 
 import json
 import os

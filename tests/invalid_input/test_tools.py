@@ -1,4 +1,4 @@
-"""Every command line of tools/: what a user may mistype ends in one sentence, exit code 1 or 2."""
+"""Every command line with invalid arguments: one message, exit code 1 or 2."""
 
 import os
 import runpy
