@@ -209,7 +209,7 @@ def test_gtav_split_missing_or_invalid_raises(root):
     assert_reads("gtav_owners_val", truth)
     moved(root, **{"gtav__read_mapping__split.mat": "elsewhere.mat"})
     where = (
-        r"split\.mat, which are not there; the owners' download page of Playing for Data .*read_m"
+        r"split\.mat, which are not there; the official download page of Playing for Data .*read_m"
     )
     with pytest.raises(FileNotFoundError, match=where):
         get_dataset("gtav_owners_train").records()

@@ -111,9 +111,9 @@ def test_missing_datasets_report_the_download(root):
     (root / "gtav/split.mat").unlink()
     released_datasets.write_mapillary(root, 1, SIZE)
     (root / "mapillary_vistas/config_v1.2.json").unlink()
-    owners, mapillary, urbansyn = check("gtav_owners_val", "mapillary_vistas_val", "urbansyn_train")
-    assert {report.state for report in (owners, mapillary, urbansyn)} == {"missing"}
-    assert "read_mapping.zip" in owners.missing
+    gtav, mapillary, urbansyn = check("gtav_owners_val", "mapillary_vistas_val", "urbansyn_train")
+    assert {report.state for report in (gtav, mapillary, urbansyn)} == {"missing"}
+    assert "read_mapping.zip" in gtav.missing
     assert "expected its list of classes" in mapillary.missing
     assert "download rgb.zip and ss.zip of UrbanSyn" in urbansyn.missing
     assert urbansyn.looked_in == [

@@ -184,7 +184,7 @@ LABELS = {
     "black and white": (TRAIN_IDS, lambda f: saved(IDS > 9, f), np.uint8(IDS > 9)),
     "all ignored": (TRAIN_IDS, lambda f: saved(IDS * 0 + 255, f), IDS * 0 + 255),
     "the value 19": (TRAIN_IDS, lambda f: saved(IDS * 0 + 19, f), "54 pixels have the label value"),
-    "the value 254": (TRAIN_IDS, lambda f: saved(IDS * 0 + 254, f), "knows 0..18 and 255"),
+    "the value 254": (TRAIN_IDS, lambda f: saved(IDS * 0 + 254, f), "defines 0..18 and 255"),
     "16-bit, 65535": (
         TRAIN_IDS,
         lambda f: cv2.imwrite(f, np.full((6, 9), 65535, np.uint16)),

@@ -11,7 +11,7 @@ import scipy.io
 SIZES = {"train": 12_403, "val": 6_382, "test": 6_181}
 _PATHS = ("split.mat", "read_mapping/split.mat")
 _DOWNLOAD = (
-    "the owners' download page of Playing for Data (download.visinf.tu-darmstadt.de/data/"
+    "the official download page of Playing for Data (download.visinf.tu-darmstadt.de/data/"
     "from_games) has it in read_mapping.zip"
 )
 
@@ -64,7 +64,7 @@ def read_split(dataset_root: Path) -> dict[str, frozenset[int]]:
     file = next((file for file in tried if file.is_file()), None)
     if file is None:
         raise FileNotFoundError(
-            f"GTAV: expected the owners' split as {tried[0]} or {tried[1]}, which are not there; "
+            f"GTAV: expected the official split as {tried[0]} or {tried[1]}, which are not there; "
             f"{_DOWNLOAD}; or train on 'gtav_train', a seeded draw of as many images"
         )
     try:
