@@ -1,4 +1,4 @@
-"""What every test may ask for: reference outputs, real images, fixed seeds, a GPU."""
+"""Fixtures of all tests: reference outputs, real images, fixed seeds and small datasets."""
 
 import importlib.util
 import logging
@@ -15,13 +15,12 @@ from PIL import Image
 
 COMMITTED_GOLDEN = Path(__file__).parent / "golden"
 
-# The one place that sets torch's threads: the reference outputs were computed with one, and one
-# makes runs repeatable bit for bit whatever the machine.
+# One thread, as for the reference outputs. It also makes runs bit-identical on every machine.
 torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked ``gpu`` where torch sees none."""
+    """Skip tests marked ``gpu`` if torch finds no GPU."""
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA GPU and torch sees none")
@@ -32,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
-    """Every test starts from the same random numbers, in whatever order the tests run."""
+    """Seed all generators, so that tests do not depend on their order."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  (detectron2's augmentations draw from the global generator)
     torch.manual_seed(0)
@@ -40,13 +39,13 @@ def fixed_seeds() -> None:
 
 @pytest.fixture(autouse=True)
 def datasets_of_one_test() -> Iterator[None]:
-    """What a test registers is gone after it, so that the next may use the name."""
-    if importlib.util.find_spec("detectron2") is None:  # the adapters need none
+    """Remove the datasets that a test registered, so that another test can use the names."""
+    if importlib.util.find_spec("detectron2") is None:  # not needed by the tests of the adapters
         yield
         return
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    importlib.import_module("recyclelora.data")  # which registers the benchmarks
+    importlib.import_module("recyclelora.data")  # registers the benchmarks
     before = set(DatasetCatalog)
     yield
     for name in set(DatasetCatalog) - before:
@@ -64,10 +63,10 @@ def closed_logs() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], Any]:
-    """``golden("miou.npz")``: a reference file, loaded.
+    """``golden("miou.npz")``: the content of a reference file.
 
-    Looked for in the folder that RECYCLELORA_GOLDEN names, then in ``tests/golden``.
-    A test that asks for a file of neither folder is skipped.
+    The file is searched in the folder that RECYCLELORA_GOLDEN names, then in ``tests/golden``. If
+    neither has it, the test is skipped.
     """
 
     def load(name: str) -> Any:
@@ -88,7 +87,7 @@ def golden() -> Callable[[str], Any]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real street images that RECYCLELORA_DATA names; skips without one."""
+    """The folder of real street images that RECYCLELORA_DATA names; skips if it is not set."""
     value = os.environ.get("RECYCLELORA_DATA")
     if not value:
         pytest.skip("RECYCLELORA_DATA is not set: it names the folder of real street images")
@@ -102,8 +101,8 @@ def real_data() -> Path:
 def tiny_set(tmp_path: Path) -> Callable[..., str]:
     """``tiny_set("name", count=4, size=(48, 64), classes=(0, 2, 10))``: a registered dataset.
 
-    Writes ``count`` noisy images with labels of random classes below ``tmp_path / name``, in
-    ``images`` and ``labels``; keywords beyond those go to ``register_folder``.
+    Writes ``count`` noisy images with labels of random classes to ``images`` and ``labels`` in
+    ``tmp_path / name``. Further keywords are passed to ``register_folder``.
     """
     from recyclelora.data import register_folder
 

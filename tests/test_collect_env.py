@@ -8,7 +8,7 @@ from recyclelora import collect_env
 from recyclelora.ops import library
 
 
-def test_a_whole_installation_misses_nothing(capsys):
+def test_complete_installation_reports_nothing_missing(capsys):
     assert collect_env.main() == 0
     text = capsys.readouterr().out
     assert text.endswith("nothing is missing\n")
@@ -18,7 +18,7 @@ def test_a_whole_installation_misses_nothing(capsys):
     assert str(library.library_path()) in text
 
 
-def test_what_is_missing_comes_with_a_remedy(capsys, monkeypatch, tmp_path):
+def test_missing_packages_are_reported_with_remedy(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cv2", None)  # makes `import cv2` fail
     monkeypatch.setitem(sys.modules, "detectron2", None)
     monkeypatch.setattr(library, "library_path", lambda: tmp_path / "_C.abi3.so")
@@ -35,7 +35,7 @@ def test_what_is_missing_comes_with_a_remedy(capsys, monkeypatch, tmp_path):
     assert any("nowhere, which is not a folder" in line for line in lines)
 
 
-def test_an_extension_of_another_torch_is_reported(monkeypatch):
+def test_extension_of_another_torch_is_reported(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "9.9.9")
     library.load.cache_clear()
     try:
@@ -46,7 +46,7 @@ def test_an_extension_of_another_torch_is_reported(monkeypatch):
     assert missing[0][0] == "extension"
 
 
-def test_a_gpu_that_the_extension_was_not_compiled_for_is_reported(monkeypatch):
+def test_gpu_without_compiled_code_is_reported(monkeypatch):
     assert collect_env.compiled_for("8.0 9.0+PTX", (8, 6))  # the same code runs in one generation
     assert collect_env.compiled_for("8.0 9.0+PTX", (12, 0))  # compiled from PTX at first use
     assert not collect_env.compiled_for("8.0 9.0", (10, 0))

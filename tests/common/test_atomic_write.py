@@ -1,4 +1,4 @@
-"""Files are there whole or not at all, and what killed processes leave is found."""
+"""Atomic writes, and the temporary files that killed processes leave."""
 
 import os
 
@@ -8,7 +8,7 @@ from recyclelora.common.atomic_write import atomic_write, remove_leftovers
 
 
 @pytest.mark.parametrize("sync", [False, True])
-def test_a_file_appears_at_the_end(tmp_path, sync):
+def test_atomic_write_replaces_file_at_the_end(tmp_path, sync):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with atomic_write(path, sync=sync) as temporary:
@@ -18,7 +18,7 @@ def test_a_file_appears_at_the_end(tmp_path, sync):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_content_and_name_are_confirmed_in_this_order(tmp_path, monkeypatch):
+def test_atomic_write_sync_flushes_content_then_name(tmp_path, monkeypatch):
     done, replace = [], type(tmp_path).replace
     monkeypatch.setattr(
         os, "fsync", lambda fd: done.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
@@ -31,7 +31,7 @@ def test_content_and_name_are_confirmed_in_this_order(tmp_path, monkeypatch):
     assert done == [temporary.name, "rename", tmp_path.name]
 
 
-def test_only_leftovers_are_removed(tmp_path):
+def test_remove_leftovers_removes_only_temporaries(tmp_path):
     with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "a.pth") as temporary:
         temporary.touch()
         leftover = temporary.with_name(temporary.name.replace(str(os.getpid()), "123"))

@@ -8,7 +8,7 @@ import pytest
 
 from recyclelora.config.overrides import apply_overrides
 from recyclelora.config.validation import check_config
-from recyclelora.data.datasets import folder_of
+from recyclelora.data.datasets import get_dataset
 from recyclelora.engine.training import train
 
 from ..support.paper_configs import NAMES, load
@@ -43,5 +43,5 @@ def test_tiny_config_trains_and_evaluates(name, originals, tmp_path, monkeypatch
     assert 0 < line["total_loss"] < math.inf
     domains = json.loads((tmp_path / "domains.json").read_text())["domains"]
     assert {target: found["images"] for target, found in domains.items()} == {
-        target: len(folder_of(loader.dataset).pairs()) for target, loader in targets.items()
+        target: len(get_dataset(loader.dataset).pairs()) for target, loader in targets.items()
     }

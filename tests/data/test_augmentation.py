@@ -13,7 +13,7 @@ LABEL = RNG.integers(0, 19, (60, 100), dtype=np.uint8)
     ("short", "long_max", "size"),
     [(30, 400, (30, 50)), (120, 400, (120, 200)), (120, 150, (90, 150)), (31, 400, (31, 52))],
 )
-def test_resize_goes_by_the_short_side_up_to_a_long_one(short, long_max, size):
+def test_resize_short_side_respects_the_long_limit(short, long_max, size):
     image, label = augmentation.resize_short_side(IMAGE, LABEL, short, long_max)
     assert image.shape == (*size, 3) and label.shape == size
     assert set(np.unique(label)) <= set(range(19))
@@ -23,7 +23,7 @@ def test_resize_goes_by_the_short_side_up_to_a_long_one(short, long_max, size):
     assert label.shape == size[::-1]
 
 
-def test_crop_cuts_image_and_label_alike():
+def test_random_crop_cuts_image_and_label_equally():
     places = np.arange(60 * 100).reshape(60, 100)
     image = np.dstack([places % 256, places // 256, LABEL]).astype(np.uint8)
     for seed in range(20):
@@ -31,12 +31,12 @@ def test_crop_cuts_image_and_label_alike():
         assert label.shape == (32, 32) and np.array_equal(crop[..., 2], label)
 
 
-def test_a_small_image_is_not_cropped():
+def test_random_crop_of_small_image_keeps_its_size():
     crop, label = augmentation.random_crop(IMAGE, LABEL, 80, np.random.default_rng(0))
     assert label.shape == (60, 80) and crop.shape == (60, 80, 3)
 
 
-def test_crop_avoids_windows_of_one_class_and_does_not_count_ignored_pixels():
+def test_random_crop_avoids_windows_of_one_class():
     label = np.zeros((64, 640), np.uint8)
     label[:, 600:] = np.arange(64)[:, None] % 2 + 1
     label[:, 632:] = 255
@@ -50,7 +50,7 @@ def test_crop_avoids_windows_of_one_class_and_does_not_count_ignored_pixels():
     assert found >= 10
 
 
-def test_crop_gives_up_after_its_tries():
+def test_random_crop_stops_after_its_tries():
     label = np.zeros((20, 90), np.uint8)
     rng = np.random.default_rng(0)
     augmentation.random_crop(np.dstack([label] * 3), label, 20, rng, tries=10)
@@ -60,7 +60,7 @@ def test_crop_gives_up_after_its_tries():
     assert rng.bit_generator.state == expected.bit_generator.state
 
 
-def test_padding_is_black_and_ignored():
+def test_pad_fills_with_black_and_ignore():
     image, label = augmentation.pad(IMAGE, LABEL, 128)
     assert image.shape == (128, 128, 3) and label.shape == (128, 128)
     assert np.array_equal(image[:60, :100], IMAGE) and np.array_equal(label[:60, :100], LABEL)
@@ -68,7 +68,7 @@ def test_padding_is_black_and_ignored():
     assert label[60:].min() == label[:, 100:].min() == 255
 
 
-def test_flip_mirrors_half_of_the_samples():
+def test_random_flip_mirrors_half_of_the_samples():
     rng = np.random.default_rng(0)
     flipped = 0
     for _ in range(200):
@@ -79,20 +79,20 @@ def test_flip_mirrors_half_of_the_samples():
     assert 75 < flipped < 125
 
 
-def test_scale_and_shift_clip_and_cut_off_fractions():
+def test_scale_and_shift_clips_and_truncates():
     values = np.arange(256, dtype=np.uint8)[None]
     expected = np.clip(values.astype(np.float32) * 1.3 - 20, 0, 255).astype(np.uint8)
     assert np.array_equal(augmentation.scale_and_shift(values, 1.3, -20.0), expected)
 
 
-def test_hue_and_saturation_know_that_the_image_is_rgb():
+def test_hue_and_saturation_expect_rgb():
     red = np.full((2, 2, 3), (200, 0, 0), np.uint8)
     assert augmentation.shift_hue(red, 60)[0, 0].tolist() == [0, 200, 0]  # 120 degrees: green
     assert augmentation.shift_hue(red, -60)[0, 0].tolist() == [0, 0, 200]
     assert augmentation.scale_saturation(red, 0.5)[0, 0].tolist() == [200, 100, 100]
 
 
-def test_distortion_in_rgb_is_the_published_one_in_bgr():
+def test_photometric_distortion_equals_published_bgr():
     """The steps written out in the published order on BGR, with the draws replayed."""
     for seed in range(30):
         rng, draw = np.random.default_rng(seed), np.random.default_rng(seed)

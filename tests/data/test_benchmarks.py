@@ -1,4 +1,4 @@
-"""Every benchmark in its owners' layout, read through the real code, pixel by pixel."""
+"""Every benchmark in the layout of its release: all pixels of its labels."""
 
 import logging
 import shutil
@@ -9,12 +9,12 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from recyclelora.data import TrainMapper, build_train_loader, folder_of, read_pair
+from recyclelora.data import TrainMapper, build_train_loader, get_dataset, read_pair
 from recyclelora.data.benchmarks import BENCHMARKS
-from recyclelora.data.folders import seeded_subset
+from recyclelora.data.folder_dataset import seeded_subset
 from recyclelora.data.gtav_split import read_split
 
-from ..support import released_datasets as originals
+from ..support import released_datasets as released_datasets
 
 SIZE = (48, 96)
 EXPECTED = {
@@ -40,7 +40,7 @@ EXPECTED = {
 def released(tmp_path_factory):
     """(root, truth) of every set."""
     root = tmp_path_factory.mktemp("datasets")
-    return root, originals.write_all(root, count=3, size=SIZE)
+    return root, released_datasets.write_all(root, count=3, size=SIZE)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def root(tmp_path, monkeypatch):
 
 
 def assert_reads(name, truth):
-    records = folder_of(name).records()
+    records = get_dataset(name).records()
     assert [record["image_id"] for record in records] == sorted(truth[name])
     for record in records:
         image, label = read_pair(
@@ -64,12 +64,12 @@ def assert_reads(name, truth):
     return records
 
 
-def test_sizes_of_the_releases():
+def test_expected_sizes_are_those_of_the_releases():
     assert {folder.name: folder.expected for folder in BENCHMARKS} == EXPECTED
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_labels_decode_to_the_right_train_ids(name, released, monkeypatch, caplog):
+def test_labels_of_a_release_decode_to_train_ids(name, released, monkeypatch, caplog):
     root, truth = released
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
     with caplog.at_level(logging.WARNING):
@@ -79,7 +79,7 @@ def test_labels_decode_to_the_right_train_ids(name, released, monkeypatch, caplo
     assert f"not comparable with published ones; python tools/check_datasets.py {name}" in warning
 
 
-def test_every_class_that_a_set_has_is_in_what_the_tests_read(released):
+def test_released_datasets_contain_every_class(released):
     _, truth = released
     for name, labels in truth.items():
         classes = {i for label in labels.values() for i in np.unique(label).tolist()}
@@ -87,7 +87,7 @@ def test_every_class_that_a_set_has_is_in_what_the_tests_read(released):
         assert classes == {*range(19), 255} - missing, name
 
 
-def test_what_other_readers_make_of_these_labels(released):
+def test_plain_readers_lose_ids_of_these_labels(released):
     root, _ = released
     synthia = root / "synthia/GT/LABELS/0000000.png"
     assert cv2.imread(str(synthia), cv2.IMREAD_UNCHANGED).dtype == np.uint16
@@ -106,18 +106,18 @@ def moved(root, **places):
 
 
 LAYOUTS = {
-    "gtav_all": (originals.write_gtav, {"gtav": "GTAV"}),
-    "synthia_train": (originals.write_synthia, {"synthia": "RAND_CITYSCAPES"}),
-    "urbansyn_train": (originals.write_urbansyn, {"urbansyn": "UrbanSyn"}),
+    "gtav_all": (released_datasets.write_gtav, {"gtav": "GTAV"}),
+    "synthia_train": (released_datasets.write_synthia, {"synthia": "RAND_CITYSCAPES"}),
+    "urbansyn_train": (released_datasets.write_urbansyn, {"urbansyn": "UrbanSyn"}),
     "cityscapes_val": (
-        originals.write_cityscapes,
+        released_datasets.write_cityscapes,
         {
             "cityscapes__leftImg8bit": "cityscapes/leftImg8bit_trainvaltest/leftImg8bit",
             "cityscapes__gtFine": "cityscapes/gtFine_trainvaltest/gtFine",
         },
     ),
     "mapillary_vistas_val": (
-        originals.write_mapillary,
+        released_datasets.write_mapillary,
         {
             "mapillary_vistas__validation__v1.2__labels": "mapillary_vistas/validation/labels",
             "mapillary_vistas__config_v1.2.json": "mapillary_vistas/config.json",
@@ -125,7 +125,7 @@ LAYOUTS = {
         },
     ),
     "acdc_night_val": (
-        originals.write_acdc,
+        released_datasets.write_acdc,
         {
             "acdc__rgb_anon": "acdc/rgb_anon_trainvaltest/rgb_anon",
             "acdc__gt": "acdc/gt_trainval/gt",
@@ -135,7 +135,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_other_known_layouts(name, root):
+def test_labels_in_other_known_layouts_are_read(name, root):
     write, places = LAYOUTS[name]
     truth = write(root, 2, SIZE)
     moved(root, **places)
@@ -144,8 +144,8 @@ def test_other_known_layouts(name, root):
 
 @pytest.mark.parametrize("image", ["rgb_", ""])
 @pytest.mark.parametrize("label", ["ss_", ""])
-def test_both_ways_of_naming_urbansyn(image, label, root):
-    truth = originals.write_urbansyn(root, 2, SIZE)
+def test_urbansyn_with_or_without_prefixes_is_read(image, label, root):
+    truth = released_datasets.write_urbansyn(root, 2, SIZE)
     for number in (1, 2):
         moved(
             root,
@@ -157,11 +157,13 @@ def test_both_ways_of_naming_urbansyn(image, label, root):
     assert_reads("urbansyn_train", truth)
     next((root / "urbansyn/ss").iterdir()).unlink()
     with pytest.raises(ValueError, match=rf"expected its label \S*/ss/{'ss_' * bool(image)}000\d"):
-        folder_of("urbansyn_train").records()
+        get_dataset("urbansyn_train").records()
 
 
-def test_labels_that_other_projects_converted_are_left_alone(root):
-    truth = originals.write_gtav(root, 3, SIZE) | originals.write_synthia(root, 2, SIZE)
+def test_converted_labels_of_other_projects_are_skipped(root):
+    truth = released_datasets.write_gtav(root, 3, SIZE) | released_datasets.write_synthia(
+        root, 2, SIZE
+    )
     for folder in ("gtav/labels", "synthia/GT/LABELS"):
         for file in (root / folder).glob("*.png"):
             shutil.copy(file, file.with_name(f"{file.stem}_labelTrainIds.png"))
@@ -169,7 +171,7 @@ def test_labels_that_other_projects_converted_are_left_alone(root):
         assert_reads(name, truth)
 
 
-def test_sources_of_different_formats_train_as_one(released, monkeypatch):
+def test_train_loader_pools_sources_of_different_formats(released, monkeypatch):
     root, truth = released
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
     names = ["gtav_train", "synthia_train", "urbansyn_train"]
@@ -183,16 +185,16 @@ def test_sources_of_different_formats_train_as_one(released, monkeypatch):
         assert sample["image"].shape[1:] == sample["sem_seg"].shape
 
 
-def test_the_draw_of_gtav_is_the_same_everywhere():
+def test_gtav_subset_is_fixed():
     pairs = [(f"{number:05d}", None, None) for number in range(1, 24_967)]
-    folder = folder_of("gtav_train")
+    folder = get_dataset("gtav_train")
     keys = [key for key, _, _ in seeded_subset(pairs, folder.subset, folder.subset_seed)]
     assert len(keys) == 12_403 and keys == sorted(keys)
     # Written out: another machine, NumPy or Python must draw these very images.
     assert keys[:4] + keys[-3:] == ["00003", "00005", "00008", "00012", "24962", "24963", "24966"]
 
 
-def test_the_owners_split_deals_every_image_once(released):
+def test_gtav_split_assigns_every_image_once(released):
     parts = read_split(released[0] / "gtav")
     assert {part: len(numbers) for part, numbers in parts.items()} == {
         "train": 12_403, "val": 6_382, "test": 6_181
@@ -200,17 +202,17 @@ def test_the_owners_split_deals_every_image_once(released):
     assert sorted(n for numbers in parts.values() for n in numbers) == list(range(1, 24_967))
 
 
-def test_the_owners_split_is_never_invented(root):
-    truth = originals.write_gtav(root, 3, SIZE)
+def test_gtav_split_missing_or_invalid_raises(root):
+    truth = released_datasets.write_gtav(root, 3, SIZE)
     split = root / "gtav/split.mat"
     moved(root, **{"gtav__split.mat": "gtav/read_mapping/split.mat"})  # as its archive unpacks
     assert_reads("gtav_owners_val", truth)
     moved(root, **{"gtav__read_mapping__split.mat": "elsewhere.mat"})
     where = (
-        r"split\.mat, which are not there; the owners' download page of Playing for Data .*read_m"
+        r"split\.mat, which are not there; the official download page of Playing for Data .*read_m"
     )
     with pytest.raises(FileNotFoundError, match=where):
-        folder_of("gtav_owners_train").records()
+        get_dataset("gtav_owners_train").records()
     whole = scipy.io.loadmat(root / "elsewhere.mat")
     lists = {key: whole[key] for key in ("trainIds", "valIds", "testIds")}
     wrong = [
@@ -224,25 +226,25 @@ def test_the_owners_split_is_never_invented(root):
     for arrays in wrong:
         scipy.io.savemat(split, arrays)
         with pytest.raises(ValueError, match=r"split\.mat: expected the lists trainIds, valIds"):
-            folder_of("gtav_owners_train").records()
+            get_dataset("gtav_owners_train").records()
     split.write_bytes(b"no matrix")
     with pytest.raises(ValueError, match=r"split\.mat: expected the lists trainIds, valIds"):
-        folder_of("gtav_owners_train").records()
+        get_dataset("gtav_owners_train").records()
 
 
-def test_a_split_of_a_few_images_is_taken_and_told(root, caplog):
-    truth = originals.write_gtav(root, 3, SIZE)["gtav_all"]
+def test_gtav_split_of_few_images_warns(root, caplog):
+    truth = released_datasets.write_gtav(root, 3, SIZE)["gtav_all"]
     lists = {"trainIds": [[1], [3]], "valIds": [[2]], "testIds": np.empty((0, 1))}
     scipy.io.savemat(root / "gtav/split.mat", lists)
     assert len(truth) == 3
-    assert [r["image_id"] for r in folder_of("gtav_owners_train").records()] == ["00001", "00003"]
-    assert [r["image_id"] for r in folder_of("gtav_owners_val").records()] == ["00002"]
+    assert [r["image_id"] for r in get_dataset("gtav_owners_train").records()] == ["00001", "00003"]
+    assert [r["image_id"] for r in get_dataset("gtav_owners_val").records()] == ["00002"]
     assert "expected 12403 pairs, found 2" in caplog.text
 
 
-def test_the_owners_split_needs_their_names(root):
-    originals.write_gtav(root, 3, SIZE)
+def test_gtav_split_with_renamed_image_raises(root):
+    released_datasets.write_gtav(root, 3, SIZE)
     for kind in ("images", "labels"):
         moved(root, **{f"gtav__{kind}__00002.png": f"gtav/{kind}/second.png"})
     with pytest.raises(ValueError, match=r"second\.png: expected GTAV's own names, numbers such"):
-        folder_of("gtav_owners_train").records()
+        get_dataset("gtav_owners_train").records()

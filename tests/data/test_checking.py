@@ -1,4 +1,4 @@
-"""Counts, class shares and faults of datasets in their owners' layouts."""
+"""Counts, class shares and faults of datasets in the layouts of their releases."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recyclelora.data import CLASSES, TRAIN_IDS, checking, folder_of
-from recyclelora.data.checking import MISMATCHED, UNKNOWN, UNPAIRED, UNREADABLE, check_sets
+from recyclelora.data import CLASSES, TRAIN_IDS, checking, get_dataset
+from recyclelora.data.checking import MISMATCHED, UNKNOWN, UNPAIRED, UNREADABLE, check_datasets
 
-from ..support import released_datasets as originals
+from ..support import released_datasets as released_datasets
 
 SIZE = (32, 64)
 
@@ -23,7 +23,7 @@ def root(tmp_path, monkeypatch):
 
 
 def check(*names, **options):
-    return check_sets([folder_of(name) for name in names], **options)
+    return check_datasets([get_dataset(name) for name in names], **options)
 
 
 def counted(labels):
@@ -32,8 +32,8 @@ def counted(labels):
     return [int((pixels == i).sum()) for i in (*range(19), 255)]
 
 
-def test_the_histogram_is_that_of_the_truth(root):
-    truth = originals.write_all(root, 2, SIZE)
+def test_class_pixels_equal_the_true_counts(root):
+    truth = released_datasets.write_all(root, 2, SIZE)
     reports = check(*truth)
     assert [report.name for report in reports] == list(truth)
     for report in reports:
@@ -48,8 +48,8 @@ def test_the_histogram_is_that_of_the_truth(root):
             )
 
 
-def test_faults_of_every_kind_are_found_by_name(root):
-    originals.write_bdd100k(root, 7, SIZE)
+def test_check_reports_faults_of_every_kind(root):
+    released_datasets.write_bdd100k(root, 7, SIZE)
     images = sorted((root / "bdd100k/images/10k/val").iterdir())
     labels = sorted((root / "bdd100k/labels/sem_seg/masks/val").iterdir())
     whole = images[0].read_bytes()
@@ -61,7 +61,7 @@ def test_faults_of_every_kind_are_found_by_name(root):
     labels[5].unlink()
     (report,) = check("bdd100k_val")
     assert report.state == "faulty" and report.found == 5
-    assert {(fault.kind, Path(fault.sentence.split(": ")[0])) for fault in report.faults} == {
+    assert {(fault.kind, Path(fault.message.split(": ")[0])) for fault in report.faults} == {
         (UNREADABLE, images[0]),
         (UNREADABLE, labels[1]),
         (MISMATCHED, labels[2]),
@@ -74,30 +74,30 @@ def test_faults_of_every_kind_are_found_by_name(root):
     assert json.loads(json.dumps(report.as_json()))["state"] == "faulty"
 
 
-def test_quick_reads_headers_alone(root):
-    originals.write_bdd100k(root, 3, SIZE)
+def test_quick_check_reads_only_headers(root):
+    released_datasets.write_bdd100k(root, 3, SIZE)
     images = sorted((root / "bdd100k/images/10k/val").iterdir())
     labels = sorted((root / "bdd100k/labels/sem_seg/masks/val").iterdir())
     images[0].write_bytes(images[0].read_bytes()[:700])
     labels[1].write_bytes(b"")
     (report,) = check("bdd100k_val", quick=True)
     assert [fault.kind for fault in report.faults] == [UNREADABLE]
-    assert str(labels[1]) in report.faults[0].sentence and report.shares() is None
+    assert str(labels[1]) in report.faults[0].message and report.shares() is None
 
 
-def test_the_known_fault_of_gtav_is_listed_and_is_no_fault(root):
-    truth = originals.write_gtav(root, 3, SIZE)
+def test_known_fault_of_gtav_is_left_out_not_a_fault(root):
+    truth = released_datasets.write_gtav(root, 3, SIZE)
     label = root / "gtav/labels/00002.png"
     Image.fromarray(np.full((9, 9), 7, np.uint8)).save(label)
     (report,) = check("gtav_all")
     assert not report.faults and report.state == "incomplete"
-    (sentence,) = report.left_out
-    assert sentence.startswith(f"{label}: expected a label of the size of its image")
+    (message,) = report.left_out
+    assert message.startswith(f"{label}: expected a label of the size of its image")
     assert report.pixels == counted([truth["gtav_all"][key] for key in ("00001", "00003")])
 
 
-def test_a_pair_of_several_sets_is_read_once(root, monkeypatch):
-    originals.write_gtav(root, 3, SIZE)
+def test_pair_of_several_datasets_is_read_once(root, monkeypatch):
+    released_datasets.write_gtav(root, 3, SIZE)
     read = []
     monkeypatch.setattr(
         checking, "read_image", lambda file: read.append(file) or np.zeros((1, 1, 3))
@@ -106,14 +106,14 @@ def test_a_pair_of_several_sets_is_read_once(root, monkeypatch):
     assert len(read) == 3
 
 
-def test_what_is_not_there(root):
-    originals.write_gtav(root, 3, SIZE)
+def test_missing_datasets_report_the_download(root):
+    released_datasets.write_gtav(root, 3, SIZE)
     (root / "gtav/split.mat").unlink()
-    originals.write_mapillary(root, 1, SIZE)
+    released_datasets.write_mapillary(root, 1, SIZE)
     (root / "mapillary_vistas/config_v1.2.json").unlink()
-    owners, mapillary, urbansyn = check("gtav_owners_val", "mapillary_vistas_val", "urbansyn_train")
-    assert {report.state for report in (owners, mapillary, urbansyn)} == {"missing"}
-    assert "read_mapping.zip" in owners.missing
+    gtav, mapillary, urbansyn = check("gtav_owners_val", "mapillary_vistas_val", "urbansyn_train")
+    assert {report.state for report in (gtav, mapillary, urbansyn)} == {"missing"}
+    assert "read_mapping.zip" in gtav.missing
     assert "expected its list of classes" in mapillary.missing
     assert "download rgb.zip and ss.zip of UrbanSyn" in urbansyn.missing
     assert urbansyn.looked_in == [
@@ -122,8 +122,8 @@ def test_what_is_not_there(root):
 
 
 @pytest.mark.slow
-def test_processes_change_nothing(root):
-    truth = originals.write_all(root, 3, SIZE)
+def test_check_with_workers_gives_equal_reports(root):
+    truth = released_datasets.write_all(root, 3, SIZE)
     (root / "synthia/RGB/0000001.png").write_bytes(b"")
     alone = check(*truth)
     shared = check(*truth, workers=2)
@@ -131,7 +131,7 @@ def test_processes_change_nothing(root):
 
 
 @pytest.mark.slow
-def test_22_megapixels_are_checked_within_bounds(tmp_path):
+def test_check_of_22_megapixels_bounds_memory(tmp_path):
     size = (4000, 5600)
     cv2.imwrite(str(tmp_path / "a.jpg"), np.full((*size, 3), 90, np.uint8))
     Image.fromarray(np.full(size, 3, np.uint8)).save(tmp_path / "a.png")

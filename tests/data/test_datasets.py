@@ -11,9 +11,9 @@ from recyclelora.data import (
     CLASSES,
     COLORS,
     REAL_SETS,
-    Folder,
+    FolderDataset,
     Layout,
-    folder_of,
+    get_dataset,
     read_pair,
     real_sets,
     register,
@@ -34,7 +34,7 @@ def read(record):
     return read_pair(record["file_name"], record["sem_seg_file_name"], record["label_map"])
 
 
-def test_a_folder_is_in_both_catalogs(tiny_set):
+def test_register_folder_fills_both_catalogs(tiny_set):
     name = tiny_set("tiny_catalog", count=3, folding=CAMVID)
     records = DatasetCatalog.get(name)
     assert [record["image_id"] for record in records] == ["000000", "000001", "000002"]
@@ -46,7 +46,7 @@ def test_a_folder_is_in_both_catalogs(tiny_set):
     assert metadata.folding == CAMVID
 
 
-def test_registering_reads_nothing_and_may_be_repeated(tmp_path, tiny_set):
+def test_register_twice_accepts_only_equal_datasets(tmp_path, tiny_set):
     name = tiny_set("tiny_repeated")
     root = tmp_path / name
     register_folder(name, images=root / "images", labels=root / "labels")
@@ -54,21 +54,23 @@ def test_registering_reads_nothing_and_may_be_repeated(tmp_path, tiny_set):
         register_folder(name, images="elsewhere", labels="elsewhere")
 
 
-def test_registering_never_asks_where_the_files_are(monkeypatch):
-    monkeypatch.setattr(Folder, "root", property(lambda folder: pytest.fail("asked for the root")))
+def test_register_does_not_access_the_root(monkeypatch):
+    monkeypatch.setattr(
+        FolderDataset, "root", property(lambda dataset: pytest.fail("asked for the root"))
+    )
     for name in (*REAL_SETS, "gtav_train", "cityscapes_val", "mapillary_vistas_val"):
-        folder = MetadataCatalog.get(name).folder
+        dataset = MetadataCatalog.get(name).dataset
         DatasetCatalog.remove(name)
-        assert register(folder) == name and name in DatasetCatalog
+        assert register(dataset) == name and name in DatasetCatalog
 
 
-def test_an_unknown_name_lists_the_known_ones():
+def test_get_dataset_unknown_name_lists_known_names():
     with pytest.raises(ValueError, match=r"got 'citiscapes'; known are .*cityscapes_val"):
-        folder_of("citiscapes")
+        get_dataset("citiscapes")
 
 
-def test_a_missing_folder_an_empty_one_and_no_variable_are_named(tmp_path, monkeypatch):
-    folder = Folder("f", (Layout(str(tmp_path / "images"), str(tmp_path / "labels")),))
+def test_records_of_missing_or_empty_folder_raise(tmp_path, monkeypatch):
+    folder = FolderDataset("f", (Layout(str(tmp_path / "images"), str(tmp_path / "labels")),))
     with pytest.raises(FileNotFoundError, match=r"'f': expected the folders .*images with"):
         folder.records()
     (tmp_path / "images").mkdir()
@@ -82,33 +84,33 @@ def test_a_missing_folder_an_empty_one_and_no_variable_are_named(tmp_path, monke
         DatasetCatalog.get("camvid_dusk")
 
 
-def test_what_does_not_pair_up_is_named(tmp_path, tiny_set):
+def test_records_with_unpaired_file_raise(tmp_path, tiny_set):
     name = tiny_set("tiny_pairs", count=2)
     write(tmp_path / name / "images" / "extra.jpg", mode="RGB")
     with pytest.raises(ValueError, match=r"extra\.jpg: expected its label .*extra\.png"):
-        folder_of(name).records()
+        get_dataset(name).records()
     (tmp_path / name / "images" / "extra.jpg").unlink()
     write(tmp_path / name / "labels" / "more.png")
     with pytest.raises(ValueError, match=r"more\.png: a label without an image"):
-        folder_of(name).records()
+        get_dataset(name).records()
     write(tmp_path / name / "images" / "more.png")
     write(tmp_path / name / "images" / "more.jpg", mode="RGB")
     with pytest.raises(ValueError, match="has the same name"):
-        folder_of(name).records()
+        get_dataset(name).records()
 
 
-def test_sizes_are_checked_before_anything_is_trained(tmp_path, tiny_set):
+def test_records_with_size_mismatch_raise(tmp_path, tiny_set):
     name = tiny_set("tiny_sizes", count=2)
     write(tmp_path / name / "labels" / "000001.png", size=(64, 47))
     with pytest.raises(ValueError, match=r"labels/000001\.png: .*\(64x48\), got 64x47"):
-        folder_of(name).records()
+        get_dataset(name).records()
     (tmp_path / name / "labels" / "000001.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"000001\.png: expected a complete picture"):
-        folder_of(name).records()
+        get_dataset(name).records()
 
 
-def test_a_subset_is_seeded_sorted_and_the_same_everywhere(tiny_set):
-    folder = folder_of(tiny_set("tiny_subset", count=12))
+def test_subset_is_seeded_sorted_and_fixed(tiny_set):
+    folder = get_dataset(tiny_set("tiny_subset", count=12))
     keys = [record["image_id"] for record in folder.records(subset=5, seed=0)]
     # Written out: another machine, NumPy or Python must draw these very images.
     assert keys == ["000000", "000002", "000006", "000007", "000011"]
@@ -124,7 +126,7 @@ def gtav(root, count=3):
         write(root / f"gtav/labels/{index:05d}.png", value=26, mode="P")
 
 
-def test_gtav_reports_and_skips_labels_of_another_size(tmp_path, monkeypatch, caplog):
+def test_gtav_skips_mismatched_labels_with_a_warning(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     gtav(tmp_path)
     write(tmp_path / "gtav/labels/00001.png", value=26, mode="P", size=(9, 6))
@@ -134,19 +136,19 @@ def test_gtav_reports_and_skips_labels_of_another_size(tmp_path, monkeypatch, ca
     assert (read(records[0])[1] == CLASSES.index("car")).all()
 
 
-def test_gtav_train_takes_all_of_an_incomplete_set_and_says_so(tmp_path, monkeypatch, caplog):
+def test_gtav_train_incomplete_uses_all_and_warns(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     gtav(tmp_path)
     assert len(DatasetCatalog.get("gtav_train")) == 3
     assert "'gtav_train': expected 24966 pairs, found 3 in" in caplog.text
 
 
-def test_a_draw_from_too_few_of_ones_own_images_is_refused(tiny_set):
+def test_subset_larger_than_own_dataset_raises(tiny_set):
     with pytest.raises(ValueError, match=r"'tiny_draw' is 9 pairs .* has only 3"):
-        folder_of(tiny_set("tiny_draw", count=3, subset=9)).records()
+        get_dataset(tiny_set("tiny_draw", count=3, subset=9)).records()
 
 
-def test_cityscapes_in_its_own_layout(tmp_path, monkeypatch):
+def test_cityscapes_in_its_layout_is_read(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     root = tmp_path / "cityscapes"
     for city in ("bonn", "ulm"):
@@ -163,7 +165,7 @@ def test_cityscapes_in_its_own_layout(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("release", ["images/10k/val labels/sem_seg/masks/val", "seg"])
-def test_bdd_in_the_layouts_of_both_releases(tmp_path, monkeypatch, release):
+def test_bdd100k_in_both_layouts_is_read(tmp_path, monkeypatch, release):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     images, labels, end = "seg/images/val", "seg/labels/val", "_train_id.png"
     if release != "seg":
@@ -175,7 +177,7 @@ def test_bdd_in_the_layouts_of_both_releases(tmp_path, monkeypatch, release):
 
 
 @pytest.mark.parametrize("labels", ["v1.2/labels", "labels"])
-def test_mapillary_reads_its_classes_from_the_release(tmp_path, monkeypatch, labels):
+def test_mapillary_reads_its_class_list(tmp_path, monkeypatch, labels):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     root = tmp_path / "mapillary_vistas"
     write(root / "validation/images/a.jpg", mode="RGB")
@@ -188,12 +190,12 @@ def test_mapillary_reads_its_classes_from_the_release(tmp_path, monkeypatch, lab
     assert (read(record)[1] == CLASSES.index("sidewalk")).all()
 
 
-def test_other_label_maps_for_folders_of_ones_own(tmp_path, tiny_set):
+def test_register_folder_applies_its_label_map(tmp_path, tiny_set):
     name = tiny_set("tiny_ids", classes=(7, 26), label_map=CITYSCAPES_IDS)
-    assert set(np.unique(read(folder_of(name).records()[0])[1])) <= {0, 13}
+    assert set(np.unique(read(get_dataset(name).records()[0])[1])) <= {0, 13}
 
 
-def test_real_sets_are_found_with_their_foldings(tmp_path, monkeypatch):
+def test_real_sets_are_registered_with_foldings(tmp_path, monkeypatch):
     monkeypatch.delenv("RECYCLELORA_DATA", raising=False)
     assert real_sets() == []
     monkeypatch.setenv("RECYCLELORA_DATA", str(tmp_path / "gone"))
@@ -204,15 +206,15 @@ def test_real_sets_are_found_with_their_foldings(tmp_path, monkeypatch):
         write(tmp_path / name / "labels/a.png")
     monkeypatch.setenv("RECYCLELORA_DATA", str(tmp_path))
     assert real_sets() == ["camvid_test_only", "other_test_only"]
-    assert folder_of("camvid_test_only").folding == CAMVID
-    assert folder_of("other_test_only").folding is None
+    assert get_dataset("camvid_test_only").folding == CAMVID
+    assert get_dataset("other_test_only").folding is None
 
 
-def test_the_shared_real_sets_hold_what_their_label_maps_say(real_data):
+def test_shared_real_sets_match_their_label_maps(real_data):
     sizes = dict.fromkeys(REAL_SETS, 20)
     assert sizes.keys() <= set(real_sets())
     for name in REAL_SETS:
-        records = folder_of(name).records(subset=sizes[name])
+        records = get_dataset(name).records(subset=sizes[name])
         assert len(records) == sizes[name]
         for record in records[:5]:
             image, label = read(record)

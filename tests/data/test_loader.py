@@ -6,7 +6,7 @@ import torch
 from detectron2.utils import comm
 from PIL import Image
 
-from recyclelora.data import TrainMapper, build_test_loader, build_train_loader, folder_of
+from recyclelora.data import TrainMapper, build_test_loader, build_train_loader, get_dataset
 from recyclelora.data.loader import TrainDataset
 
 
@@ -30,7 +30,7 @@ def as_rank(monkeypatch, rank, world):
     monkeypatch.setattr(comm, "get_world_size", lambda: world)
 
 
-def test_a_sample_is_what_the_model_expects(tiny_set):
+def test_train_sample_has_the_documented_format(tiny_set):
     sample = batches(tiny_set("tiny_sample"), count=1)[0][0]
     assert sample["image"].shape == (3, 32, 32) and sample["image"].dtype == torch.uint8
     assert sample["sem_seg"].shape == (32, 32) and sample["sem_seg"].dtype == torch.int64
@@ -40,8 +40,8 @@ def test_a_sample_is_what_the_model_expects(tiny_set):
     torch.Generator().manual_seed(sample["seed"])
 
 
-def test_small_crops_are_padded_only_if_asked_for(tiny_set):
-    record = folder_of(tiny_set("tiny_small", size=(16, 200))).records()[0]
+def test_train_mapper_pads_only_if_requested(tiny_set):
+    record = get_dataset(tiny_set("tiny_small", size=(16, 200))).records()[0]
     sizes = set()
     for seed in range(20):
         padded = TrainMapper(crop=64)(record, np.random.default_rng(seed))
@@ -51,7 +51,7 @@ def test_small_crops_are_padded_only_if_asked_for(tiny_set):
     assert max(height for height, _ in sizes) < 64  # at most 4 x 64 long, so 20 high
 
 
-def test_resuming_at_any_iteration_gives_the_same_batches(tiny_set):
+def test_train_loader_resumed_gives_equal_batches(tiny_set):
     name = tiny_set("tiny_resume", count=5)
     straight = batches(name, count=6)
     for start in (1, 4):
@@ -60,13 +60,13 @@ def test_resuming_at_any_iteration_gives_the_same_batches(tiny_set):
             assert all(map(same, one, other))
 
 
-def test_workers_change_nothing(tiny_set):
+def test_train_loader_with_workers_gives_equal_batches(tiny_set):
     name = tiny_set("tiny_workers", count=5)
     for one, other in zip(batches(name), batches(name, num_workers=2), strict=True):
         assert all(map(same, one, other))
 
 
-def test_ranks_share_the_global_batch_without_changing_it(tiny_set, monkeypatch):
+def test_train_loader_ranks_divide_the_global_batch(tiny_set, monkeypatch):
     name = tiny_set("tiny_ranks", count=5)
     alone = batches(name)
     parts = []
@@ -77,16 +77,16 @@ def test_ranks_share_the_global_batch_without_changing_it(tiny_set, monkeypatch)
         assert all(map(same, whole, [*halves[0], *halves[1]]))
 
 
-def test_a_batch_that_does_not_divide_among_ranks_is_refused(tiny_set, monkeypatch):
+def test_train_loader_indivisible_batch_raises(tiny_set, monkeypatch):
     name = tiny_set("tiny_uneven")
     as_rank(monkeypatch, 0, 3)
     with pytest.raises(ValueError, match="multiple of the 3 processes, got 4"):
         batches(name)
 
 
-def test_an_epoch_shows_every_image_once_and_the_next_in_another_order(tiny_set):
+def test_epochs_are_different_permutations(tiny_set):
     names = [tiny_set("tiny_first", count=7), tiny_set("tiny_second", count=4)]
-    records = [record for name in names for record in folder_of(name).records()]
+    records = [record for name in names for record in get_dataset(name).records()]
     dataset = TrainDataset(records, lambda record, rng: record, seed=0)
     epochs = [[dataset.index(epoch * 11 + place) for place in range(11)] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(11)) for epoch in epochs)
@@ -95,20 +95,20 @@ def test_an_epoch_shows_every_image_once_and_the_next_in_another_order(tiny_set)
     assert len({sample["file_name"] for (sample,) in pooled}) == 11
 
 
-def test_seeds_differ_between_samples_and_runs(tiny_set):
+def test_sample_seeds_differ_between_samples_and_runs(tiny_set):
     name = tiny_set("tiny_seeds", count=2)
     seeds = [sample["seed"] for batch in batches(name) for sample in batch]
     others = [sample["seed"] for batch in batches(name, seed=4) for sample in batch]
     assert len({*seeds, *others}) == 32
 
 
-def test_without_a_number_of_iterations_the_loader_has_no_end(tiny_set):
+def test_train_loader_without_iterations_is_endless(tiny_set):
     loader = build_train_loader(tiny_set("tiny_endless"), TrainMapper(32), 2, 0, num_workers=0)
     assert len(list(itertools.islice(loader, 9))) == 9
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_fault_found_in_a_worker_is_still_one_sentence(tiny_set, tmp_path, workers):
+def test_error_in_a_worker_keeps_its_message(tiny_set, tmp_path, workers):
     name = tiny_set("tiny_fault", count=2)
     bad = tmp_path / name / "labels" / "000001.png"
     Image.fromarray(np.full((48, 64), 99, np.uint8)).save(bad)
@@ -119,7 +119,7 @@ def test_a_fault_found_in_a_worker_is_still_one_sentence(tiny_set, tmp_path, wor
         list(build_test_loader(name, num_workers=workers))
 
 
-def test_the_test_loader_gives_images_as_they_are(tiny_set, tmp_path):
+def test_test_loader_returns_original_images(tiny_set, tmp_path):
     loader = build_test_loader(tiny_set("tiny_test", size=(40, 56)), num_workers=0)
     samples = list(loader)
     assert len(samples) == len(loader) == 4
@@ -129,7 +129,7 @@ def test_the_test_loader_gives_images_as_they_are(tiny_set, tmp_path):
     assert (samples[1]["height"], samples[1]["width"]) == (40, 56)
 
 
-def test_ranks_divide_the_test_images_without_counting_one_twice(tiny_set, monkeypatch):
+def test_test_loader_ranks_read_every_image_once(tiny_set, monkeypatch):
     name = tiny_set("tiny_shards", count=5)
     names = []
     for rank in range(3):
@@ -138,6 +138,6 @@ def test_ranks_divide_the_test_images_without_counting_one_twice(tiny_set, monke
     assert sorted(names) == [f"{index:06d}" for index in range(5)]
 
 
-def test_a_seeded_subset_is_tested(tiny_set):
+def test_test_loader_subset_limits_the_images(tiny_set):
     loader = build_test_loader(tiny_set("tiny_few", count=9), subset=3, num_workers=0)
     assert len(list(loader)) == 3

@@ -1,3 +1,5 @@
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -17,12 +19,12 @@ def exif(orientation):
     return tags
 
 
-def test_rgb_is_read_in_this_order(tmp_path):
+def test_read_image_returns_rgb_order(tmp_path):
     Image.fromarray(COLORS).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png"), COLORS)
 
 
-def test_grey_palette_and_transparent_images_become_rgb(tmp_path):
+def test_read_image_converts_grey_palette_and_alpha(tmp_path):
     grey = Image.fromarray(COLORS[..., 0])
     grey.save(tmp_path / "grey.png")
     assert np.array_equal(read_image(tmp_path / "grey.png"), np.repeat(COLORS[..., :1], 3, 2))
@@ -33,13 +35,13 @@ def test_grey_palette_and_transparent_images_become_rgb(tmp_path):
     assert np.array_equal(read_image(tmp_path / "alpha.png"), COLORS)
 
 
-def test_cmyk_becomes_rgb(tmp_path):
+def test_read_image_converts_cmyk(tmp_path):
     red = Image.new("RGB", (16, 16), (200, 30, 40))
     red.convert("CMYK").save(tmp_path / "a.jpg", quality=100)
     assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - (200, 30, 40)).max() < 6
 
 
-def test_16_bit_images_are_scaled_and_not_clipped(tmp_path):
+def test_read_image_scales_16_bits(tmp_path):
     wide = COLORS.astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / "grey.png"), wide[..., 0])
     assert np.array_equal(read_image(tmp_path / "grey.png")[..., 1], COLORS[..., 0])
@@ -47,14 +49,14 @@ def test_16_bit_images_are_scaled_and_not_clipped(tmp_path):
     assert np.array_equal(read_image(tmp_path / "rgb.png"), COLORS)
 
 
-def test_floating_point_images_are_refused(tmp_path):
+def test_read_image_floating_point_raises(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(ValueError, match=r"a\.tiff: expected an image of 8 or 16 bits"):
         read_image(tmp_path / "a.tiff")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_upright_as_a_viewer_shows_them(tmp_path, orientation):
+def test_read_image_applies_exif_orientation(tmp_path, orientation):
     Image.fromarray(COLORS).save(tmp_path / "a.png", exif=exif(orientation))
     upright = {
         1: COLORS,
@@ -69,7 +71,17 @@ def test_images_are_upright_as_a_viewer_shows_them(tmp_path, orientation):
     assert np.array_equal(read_image(tmp_path / "a.png"), upright)
 
 
-def test_the_labels_size_says_on_which_grid_it_was_drawn(tmp_path):
+def test_read_image_exif_with_another_damaged_tag_is_upright(tmp_path):
+    tags = exif(6)
+    content = bytearray(tags.tobytes())
+    # A second tag, the image's width as bytes in place of a number, as some cameras write it.
+    entry = struct.pack(">HHI4s", 0x0100, 1, 4, b"abcd")
+    damaged = content[:14] + struct.pack(">H", 2) + entry + content[16:]
+    Image.fromarray(COLORS).save(tmp_path / "a.png", exif=bytes(damaged))
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.rot90(COLORS, -1))
+
+
+def test_read_pair_label_size_selects_the_grid(tmp_path):
     Image.fromarray(COLORS).save(tmp_path / "a.png", exif=exif(6))
     Image.fromarray(IDS).save(tmp_path / "stored.png")
     Image.fromarray(np.ascontiguousarray(np.rot90(IDS, -1))).save(tmp_path / "upright.png")
@@ -80,7 +92,7 @@ def test_the_labels_size_says_on_which_grid_it_was_drawn(tmp_path):
     assert np.array_equal(label, np.rot90(IDS, -1))
 
 
-def test_palette_labels_give_their_indices(tmp_path):
+def test_read_ids_palette_gives_indices(tmp_path):
     label = Image.fromarray(IDS).convert("P")
     label.putpalette([value for i in range(256) for value in (255 - i, i, 7)])
     label.putdata(IDS.ravel().tolist())
@@ -88,7 +100,7 @@ def test_palette_labels_give_their_indices(tmp_path):
     assert np.array_equal(read_ids(tmp_path / "a.png"), IDS)
 
 
-def test_palettes_of_few_colours_are_unpacked(tmp_path):
+def test_read_ids_unpacks_palettes_of_few_bits(tmp_path):
     label = Image.fromarray(IDS % 4).convert("P")
     label.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
     label.putdata((IDS % 4).ravel().tolist())
@@ -96,7 +108,7 @@ def test_palettes_of_few_colours_are_unpacked(tmp_path):
     assert np.array_equal(read_ids(tmp_path / "a.png"), IDS % 4)
 
 
-def test_16_bit_labels_keep_all_their_bits(tmp_path):
+def test_read_ids_keeps_16_bits(tmp_path):
     wide = IDS.astype(np.uint16) * 300
     cv2.imwrite(str(tmp_path / "grey.png"), wide)
     assert np.array_equal(read_ids(tmp_path / "grey.png"), wide)
@@ -105,7 +117,7 @@ def test_16_bit_labels_keep_all_their_bits(tmp_path):
     assert np.array_equal(read_ids(tmp_path / "rgb.png", channel=0), wide)
 
 
-def test_a_channel_goes_with_colour_labels_only(tmp_path):
+def test_read_ids_channel_requires_colour_label(tmp_path):
     Image.fromarray(COLORS).save(tmp_path / "rgb.png")
     Image.fromarray(IDS).save(tmp_path / "grey.png")
     with pytest.raises(ValueError, match=r"rgb\.png: expected a map of class ids"):
@@ -116,7 +128,7 @@ def test_a_channel_goes_with_colour_labels_only(tmp_path):
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_a_truncated_file_is_named(tmp_path, suffix, share):
+def test_read_image_truncated_raises(tmp_path, suffix, share):
     whole, broken = tmp_path / f"whole{suffix}", tmp_path / f"broken{suffix}"
     Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(whole)
     content = whole.read_bytes()
@@ -125,14 +137,14 @@ def test_a_truncated_file_is_named(tmp_path, suffix, share):
         read_image(broken)
 
 
-def test_a_file_that_git_lfs_keeps_elsewhere_says_so(tmp_path):
+def test_read_image_git_lfs_pointer_raises(tmp_path):
     note = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     (tmp_path / "a.png").write_text(note)
     with pytest.raises(ValueError, match=r"a\.png: expected a complete .*run 'git lfs pull'"):
         read_image(tmp_path / "a.png")
 
 
-def test_a_truncated_16_bit_colour_label_is_named(tmp_path):
+def test_read_ids_truncated_16_bit_colour_raises(tmp_path):
     wide = RNG.integers(0, 20, (64, 64, 3)).astype(np.uint16)
     cv2.imwrite(str(tmp_path / "whole.png"), wide)
     content = (tmp_path / "whole.png").read_bytes()
@@ -141,7 +153,7 @@ def test_a_truncated_16_bit_colour_label_is_named(tmp_path):
         read_ids(tmp_path / "a.png", channel=0)
 
 
-def test_a_missing_file_and_another_size_are_named(tmp_path):
+def test_read_pair_missing_or_mismatched_raises(tmp_path):
     Image.fromarray(COLORS).save(tmp_path / "a.png")
     Image.fromarray(IDS[:4]).save(tmp_path / "small.png")
     with pytest.raises(FileNotFoundError, match=r"gone\.png: no such file"):
@@ -150,7 +162,7 @@ def test_a_missing_file_and_another_size_are_named(tmp_path):
         read_pair(tmp_path / "a.png", tmp_path / "small.png", TRAIN_IDS)
 
 
-def test_the_label_map_of_a_pair_is_applied(tmp_path):
+def test_read_pair_applies_the_label_map(tmp_path):
     Image.fromarray(COLORS).save(tmp_path / "a.png")
     Image.fromarray(IDS).save(tmp_path / "label.png")
     shifted = LabelMap("shifted", {i: (i + 1) % 19 for i in range(19)})

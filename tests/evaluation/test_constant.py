@@ -1,18 +1,20 @@
 import pytest
 
-from recyclelora.data import build_test_loader, folder_of
+from recyclelora.data import build_test_loader, get_dataset
 from recyclelora.evaluation import constant_prediction, evaluate_domains, majority_class, native
 
 
 def test_majority_class_counts_labelled_pixels(tiny_set):
-    records = folder_of(tiny_set("tiny_road", classes=(0, 255, 255, 255))).records()
+    records = get_dataset(tiny_set("tiny_road", classes=(0, 255, 255, 255))).records()
     assert majority_class(records) == 0
-    assert majority_class(records + folder_of(tiny_set("tiny_sky", classes=(10,))).records()) == 10
+    assert (
+        majority_class(records + get_dataset(tiny_set("tiny_sky", classes=(10,))).records()) == 10
+    )
 
 
 def test_majority_class_without_labels_raises(tiny_set):
     with pytest.raises(ValueError, match="got only ignored ones"):
-        majority_class(folder_of(tiny_set("tiny_blank", classes=(255,))).records())
+        majority_class(get_dataset(tiny_set("tiny_blank", classes=(255,))).records())
 
 
 def test_constant_prediction_scores_its_class_only(tiny_set, tmp_path):

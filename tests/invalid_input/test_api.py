@@ -1,4 +1,4 @@
-"""Public calls with the wrong things: one sentence each, TypeError or ValueError."""
+"""Public calls with invalid arguments: one message each, TypeError or ValueError."""
 
 import numpy as np
 import pytest
@@ -164,14 +164,14 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_one_sentence_for(call):
+def test_invalid_call_raises_one_message(call):
     function, words = CALLS[call]
     with pytest.raises((TypeError, ValueError, IndexError, FileNotFoundError)) as stopped:
         function()
     assert words in str(stopped.value) and "\n" not in str(stopped.value).strip()
 
 
-def test_one_suffix_is_taken_as_one(tmp_path, tiny_set):
+def test_register_folder_accepts_a_single_suffix(tmp_path, tiny_set):
     name = tiny_set("one_suffix", count=2, image_suffix=".png")
     from detectron2.data import DatasetCatalog
 

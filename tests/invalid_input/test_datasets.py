@@ -1,4 +1,4 @@
-"""Folders of images and labels as users have them: the run goes well, or names what is wrong."""
+"""Folders of images and labels as users have them: a run succeeds or names the fault."""
 
 import json
 import os
@@ -82,7 +82,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_one_sentence_for(fault, refusal, streets):
+def test_invalid_dataset_stops_the_run(fault, refusal, streets):
     spoil, words = FAULTS[fault]
     spoil(streets)
     # Every image in the first batch, so that all are read.
@@ -91,7 +91,7 @@ def test_one_sentence_for(fault, refusal, streets):
 
 
 @pytest.mark.parametrize("kind", ["images", "labels"])
-def test_a_fault_is_told_through_a_worker_process(kind, refusal, streets):
+def test_fault_in_a_worker_process_stops_the_run(kind, refusal, streets):
     cut(streets, f"day/{kind}/001.png", 0.5)
     said = refusal(
         f"dataloader.streets={streets}",
@@ -101,7 +101,7 @@ def test_a_fault_is_told_through_a_worker_process(kind, refusal, streets):
     assert f"{kind}/001.png: expected a complete picture" in said
 
 
-def test_labels_that_are_all_ignored_cannot_be_evaluated(run_tool, streets):
+def test_evaluation_of_only_ignored_labels_stops(run_tool, streets):
     for label in (streets / "night/labels").iterdir():
         rewrite(streets, label.relative_to(streets), lambda p: p * 0 + 255)
     said = run_tool(f"dataloader.streets={streets}")
@@ -179,7 +179,7 @@ FINE = {
 
 
 @pytest.mark.parametrize("kind", FINE)
-def test_a_run_goes_well_with(kind, run_tool, streets, tmp_path, capfd):
+def test_run_with_unusual_files_succeeds(kind, run_tool, streets, tmp_path, capfd):
     FINE[kind](streets)
     said = run_tool(
         f"dataloader.streets={streets}",
@@ -194,14 +194,14 @@ def test_a_run_goes_well_with(kind, run_tool, streets, tmp_path, capfd):
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-def test_a_folder_with_a_strange_name(run_tool, streets):
+def test_run_with_unusual_folder_name_succeeds(run_tool, streets):
     strange = streets.with_name("stra ße 'x' [1], {y}=z")
     streets.rename(strange)
     assert run_tool("dataloader.streets=" + json.dumps(str(strange), ensure_ascii=False)) is None
 
 
 @pytest.mark.slow
-def test_20_megapixels_train_and_are_evaluated_within_bounds(tmp_path):
+def test_20_megapixels_bound_memory(tmp_path):
     size = (4000, 5000)
     rng = np.random.default_rng(0)
     noise = np.kron(rng.integers(0, 256, (400, 500, 3)), np.ones((10, 10, 1))).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Image and label files of every kind: the right pixels, or one sentence that names the file."""
+"""Image and label files of every kind: exact pixels, or one message that names the file."""
 
 import json
 import os
@@ -87,7 +87,7 @@ READ = {
 
 
 @pytest.mark.parametrize("kind", READ)
-def test_the_right_pixels_of(kind, tmp_path):
+def test_read_image_returns_exact_pixels(kind, tmp_path):
     write, expected = READ[kind]
     write(str(tmp_path / "a.png"))
     with warnings.catch_warnings():
@@ -96,7 +96,7 @@ def test_the_right_pixels_of(kind, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr"])
-def test_the_right_colours_of_a_jpeg_in(mode, tmp_path):
+def test_read_image_converts_jpeg_colours(mode, tmp_path):
     Image.new("RGB", (16, 16), (200, 30, 40)).convert(mode).save(
         tmp_path / "a.png", "JPEG", quality=100
     )
@@ -158,7 +158,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_one_sentence_for_an_image_that_is(kind, tmp_path):
+def test_read_image_invalid_file_raises_one_message(kind, tmp_path):
     write, words = REFUSED[kind]
     write(str(tmp_path / "a.png"))
     with pytest.raises((ValueError, FileNotFoundError)) as stopped:
@@ -184,7 +184,7 @@ LABELS = {
     "black and white": (TRAIN_IDS, lambda f: saved(IDS > 9, f), np.uint8(IDS > 9)),
     "all ignored": (TRAIN_IDS, lambda f: saved(IDS * 0 + 255, f), IDS * 0 + 255),
     "the value 19": (TRAIN_IDS, lambda f: saved(IDS * 0 + 19, f), "54 pixels have the label value"),
-    "the value 254": (TRAIN_IDS, lambda f: saved(IDS * 0 + 254, f), "knows 0..18 and 255"),
+    "the value 254": (TRAIN_IDS, lambda f: saved(IDS * 0 + 254, f), "defines 0..18 and 255"),
     "16-bit, 65535": (
         TRAIN_IDS,
         lambda f: cv2.imwrite(f, np.full((6, 9), 65535, np.uint16)),
@@ -215,7 +215,7 @@ LABELS = {
 
 
 @pytest.mark.parametrize("kind", LABELS)
-def test_a_label_that_is(kind, tmp_path):
+def test_read_pair_returns_ids_or_raises_one_message(kind, tmp_path):
     label_map, write, expected = LABELS[kind]
     saved(COLORS, tmp_path / "image.png")
     write(str(tmp_path / "label.png"))
@@ -229,7 +229,7 @@ def test_a_label_that_is(kind, tmp_path):
     assert "label.png" in said and expected in said and "\n" not in said
 
 
-def test_a_label_map_of_thousands_of_ids_is_not_recited(tmp_path):
+def test_unknown_id_message_abbreviates_large_maps(tmp_path):
     saved(COLORS, tmp_path / "image.png")
     saved(IDS * 0 + 1, tmp_path / "label.png")
     even = LabelMap("even", dict.fromkeys(range(0, 65536, 2), 3))
@@ -239,7 +239,7 @@ def test_a_label_map_of_thousands_of_ids_is_not_recited(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 2), (31, 700)], ids=str)
-def test_pictures_of_odd_sizes_train_and_are_evaluated(size, tmp_path):
+def test_pictures_of_odd_sizes_are_processed(size, tmp_path):
     saved(RNG.integers(0, 256, (*size, 3), dtype=np.uint8), tmp_path / "a.png")
     saved(np.zeros(size, np.uint8), tmp_path / "label.png")
     record = {"file_name": str(tmp_path / "a.png"), "label_map": TRAIN_IDS, "image_id": "a"}
@@ -254,7 +254,7 @@ def test_pictures_of_odd_sizes_train_and_are_evaluated(size, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM"])
-def test_random_bytes_changed_end_in_a_picture_or_a_sentence(kind, tmp_path):
+def test_random_bytes_give_a_picture_or_one_message(kind, tmp_path):
     rng, file = np.random.default_rng(0), tmp_path / "a.png"
     saved(np.kron(COLORS, np.ones((4, 4, 1), np.uint8)), file, format=kind)
     content = file.read_bytes()
@@ -287,7 +287,7 @@ CLASS_LISTS = {
 
 
 @pytest.mark.parametrize("content", CLASS_LISTS)
-def test_a_list_of_classes_that_is(content, tmp_path):
+def test_invalid_class_list_raises_one_message(content, tmp_path):
     file = tmp_path / "config.json"
     file.write_bytes(CLASS_LISTS[content].encode(errors="surrogateescape"))
     with pytest.raises(ValueError) as stopped:

@@ -1,4 +1,4 @@
-"""Every command line of tools/: what a user may mistype ends in one sentence, exit code 1 or 2."""
+"""Every command line with invalid arguments: one message, exit code 1 or 2."""
 
 import os
 import runpy
@@ -118,7 +118,7 @@ def typed(monkeypatch, tmp_path, capfd):
 
 
 @pytest.mark.parametrize(("command", "words"), COMMANDS, ids=lambda text: text[:70])
-def test_one_sentence_for(command, words, typed, tmp_path):
+def test_invalid_command_exits_with_one_message(command, words, typed, tmp_path):
     said = typed(command)
     assert any(one in said for one in words.split("|")), said
     left = [p for p in tmp_path.rglob("*") if p.suffix in (".pth", ".png", ".json", ".tmp")]
@@ -135,7 +135,7 @@ ENVIRONMENT = [
 
 
 @pytest.mark.parametrize(("variables", "words"), ENVIRONMENT, ids=str)
-def test_variables_of_torchrun_that_fit_nothing(variables, words, typed, monkeypatch):
+def test_inconsistent_torchrun_variables_exit_with_message(variables, words, typed, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -152,23 +152,25 @@ def test_variables_of_torchrun_that_fit_nothing(variables, words, typed, monkeyp
         ("RECYCLELORA_DATA", "", "camvid_dusk", "RECYCLELORA_DATA names, which is not set"),
     ],
 )
-def test_variables_that_name_no_folder(variable, value, dataset, words, refusal, monkeypatch):
+def test_variable_without_folder_stops_the_run(
+    variable, value, dataset, words, refusal, monkeypatch
+):
     monkeypatch.setenv(variable, value)
     assert words in refusal(f"dataloader.train.dataset={dataset}")
 
 
-def test_the_demo_config_names_a_folder_of_real_sets_that_is_not_there(refusal, monkeypatch):
+def test_demo_config_missing_real_sets_stops_the_run(refusal, monkeypatch):
     monkeypatch.setenv("RECYCLELORA_DATA", "/nowhere")
     said = refusal(f"--config-file={ROOT / 'configs' / 'demo.py'}")
     assert "RECYCLELORA_DATA: expected a folder, got /nowhere" in said
 
 
-def test_a_cache_that_is_no_folder(refusal, monkeypatch):
+def test_cache_that_is_no_folder_stops_the_run(refusal, monkeypatch):
     monkeypatch.setenv("RECYCLELORA_CACHE", "/dev/null")
     assert "/dev/null" in refusal("model.backbone.module.weights=dinov2_vitl14")
 
 
-def test_on_the_terminal(street_files, tmp_path):
+def test_invalid_override_on_the_terminal_prints_one_line(street_files, tmp_path):
     """As a user sees it, with variables of other libraries set to nonsense."""
     command = [sys.executable, str(TOOLS / "lazyconfig_train_net.py"), "--config-file"]
     command += ["tests/support/tiny_config.py", f"dataloader.streets={street_files}"]

@@ -1,8 +1,8 @@
-"""Tiny datasets as their owners ship them: folders, file names, bit depths, palettes, channels.
+"""Tiny datasets in the format of the releases: folders, file names, bit depths, palettes, channels.
 
-Every ``write_*(root, count, size)`` writes below ``root`` and returns what a right reading gives,
-``{dataset name: {image_id: train ids (H, W) uint8}}``. The tables here are written down from the
-owners' documentation, class by class, and share nothing with the package.
+Every ``write_*(root, count, size)`` writes below ``root`` and returns the correct labels,
+``{dataset name: {image_id: train ids (H, W) uint8}}``. The tables here follow the documentation of
+the releases, class by class, and are independent of the package.
 """
 
 import json
@@ -66,8 +66,9 @@ MAPILLARY = {
 
 
 def write_gtav(root: Path, count: int = 3, size: tuple[int, int] = SIZE) -> Truth:
-    """8-bit palette labels named like their images, and ``split.mat`` of the whole release, which
-    deals images 1, 2, 3, 4, ... to train, val, test, train, ... while they last.
+    """8-bit palette labels named like their images, and ``split.mat`` of the complete release.
+
+    The written images 1, 2, 3, 4, ... belong to train, val, test, train, ...
     """
     truth = {}
     for number in range(1, count + 1):
@@ -77,11 +78,11 @@ def write_gtav(root: Path, count: int = 3, size: tuple[int, int] = SIZE) -> Trut
     parts = _gtav_split(count)
     arrays = {f"{part}Ids": ids[:, None].astype(np.uint16) for part, ids in parts.items()}
     scipy.io.savemat(root / "gtav/split.mat", arrays)
-    owners = {
+    official = {
         f"gtav_owners_{part}": {key: truth[key] for key in truth if int(key) in set(ids)}
         for part, ids in parts.items()
     }
-    return {"gtav_all": truth, "gtav_train": truth, **owners}
+    return {"gtav_all": truth, "gtav_train": truth, **official}
 
 
 def _gtav_split(count: int) -> dict[str, np.ndarray]:
@@ -213,11 +214,11 @@ def write_all(root: Path, count: int = 3, size: tuple[int, int] = SIZE) -> Truth
 def _labels(
     table: dict[int, str | None], seed: str, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks of ids that go once through all of ``table`` before any comes again; their truth."""
+    """Blocks of ids, each of ``table`` once before any repeats, and their train ids."""
     rng = np.random.default_rng(zlib.crc32(seed.encode()))
     rows, columns = -(-size[0] // 8), -(-size[1] // 8)
-    deals = [rng.permutation(list(table)) for _ in range(-(-rows * columns // len(table)))]
-    blocks = np.concatenate(deals)[: rows * columns].reshape(rows, columns)
+    rounds = [rng.permutation(list(table)) for _ in range(-(-rows * columns // len(table)))]
+    blocks = np.concatenate(rounds)[: rows * columns].reshape(rows, columns)
     ids = np.kron(blocks, np.ones((8, 8), int))[: size[0], : size[1]]
     meaning = {i: IGNORED if name is None else NAMES.index(name) for i, name in table.items()}
     return ids, np.vectorize(meaning.get)(ids).astype(np.uint8)
@@ -236,7 +237,7 @@ def _grey(file: Path, ids: np.ndarray) -> None:
 
 
 def _palette(file: Path, ids: np.ndarray) -> None:
-    """The index is the id; the colours are for the eye, and no colour is its index."""
+    """Palette image whose indices are the ids; the colours differ from the indices."""
     file.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(ids.astype(np.uint8)).convert("P")
     image.putpalette([value for i in range(256) for value in (255 - i, i * 7 % 256, 128)])

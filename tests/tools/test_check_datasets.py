@@ -6,7 +6,9 @@ import json
 import pytest
 from tools import check_datasets
 
-from ..support import released_datasets as originals
+from recyclelora.data import check_report, get_dataset
+
+from ..support import released_datasets
 
 
 @pytest.fixture
@@ -19,14 +21,13 @@ def run(tmp_path, monkeypatch, capsys):
             check_datasets.main([*arguments, "--workers", "1"])
         return stopped.value.code, capsys.readouterr().out
 
-    start.tool = check_datasets
     return start
 
 
-def test_a_whole_set_is_0(run, tmp_path, monkeypatch):
-    truth = originals.write_cityscapes(tmp_path, 3, (32, 64))["cityscapes_val"]
-    whole = dataclasses.replace(run.tool.folder_of("cityscapes_val"), expected=len(truth))
-    monkeypatch.setattr(run.tool, "folder_of", lambda name: whole)
+def test_complete_dataset_exits_with_0(run, tmp_path, monkeypatch):
+    truth = released_datasets.write_cityscapes(tmp_path, 3, (32, 64))["cityscapes_val"]
+    complete = dataclasses.replace(get_dataset("cityscapes_val"), expected=len(truth))
+    monkeypatch.setattr(check_report, "get_dataset", lambda name: complete)
     code, said = run("cityscapes_val", "--json", str(tmp_path / "a.json"))
     assert code == 0
     row = next(line for line in said.splitlines() if line.startswith("cityscapes_val"))
@@ -35,16 +36,16 @@ def test_a_whole_set_is_0(run, tmp_path, monkeypatch):
     report = written["sets"]["cityscapes_val"]
     assert written["quick"] is False and report["state"] == "complete"
     pixels = sum(label.size for label in truth.values())
-    for train_id, name in enumerate(originals.NAMES):
+    for train_id, name in enumerate(released_datasets.NAMES):
         share = 100 * sum((label == train_id).sum() for label in truth.values()) / pixels
         assert report["percent"][name] == pytest.approx(share)
         assert f"{share:.2f}" in next(line for line in said.splitlines() if line.startswith(name))
 
 
-def test_missing_is_3_and_faulty_is_4(run, tmp_path):
+def test_missing_exits_with_3_and_faulty_with_4(run, tmp_path):
     code, said = run("urbansyn_train", "--quick")
     assert code == 3 and "dataset 'urbansyn_train': expected the folders" in said
-    originals.write_urbansyn(tmp_path, 9, (16, 32))
+    released_datasets.write_urbansyn(tmp_path, 9, (16, 32))
     code, said = run("urbansyn_train", "acdc_fog_val", "--quick")
     assert code == 3 and "expected 7539 pairs, found 9 in" in said
     assert "with published ones; download rgb.zip and ss.zip of UrbanSyn" in said
@@ -58,30 +59,30 @@ def test_missing_is_3_and_faulty_is_4(run, tmp_path):
     assert len(report["faults"]) == 9 and report["percent"] is None
 
 
-def test_without_names_every_benchmark_is_checked(run, tmp_path):
-    truth = originals.write_all(tmp_path, 3, (16, 32))
+def test_no_names_checks_every_benchmark(run, tmp_path):
+    truth = released_datasets.write_all(tmp_path, 3, (16, 32))
     code, said = run()
     assert code == 3
     rows = [line.split()[0] for line in said.splitlines() if " incomplete " in line]
     assert [name for name in rows if name in truth] == list(truth)
 
 
-def test_one_download_is_told_once(run):
+def test_datasets_of_one_download_share_a_message(run):
     code, said = run("acdc_fog_val", "cityscapes_val", "acdc_night_val", "--quick")
     assert code == 3 and "    and so acdc_night_val" in said.splitlines()
     assert said.count("download rgb_anon_trainvaltest.zip") == 1
     assert said.count("download leftImg8bit_trainvaltest.zip") == 1
 
 
-def test_ctrl_c_ends_it_without_a_traceback(run, monkeypatch):
+def test_keyboard_interrupt_exits_without_traceback(run, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run.tool, "check_sets", interrupted)
+    monkeypatch.setattr(check_report, "check_datasets", interrupted)
     assert run("bdd100k_val") == ("stopped; nothing is kept, so the next check begins anew", "")
 
 
-def test_it_stops_with_one_sentence(run, tmp_path):
+def test_invalid_arguments_exit_with_one_message(run, tmp_path):
     assert "'citiscapes'; known are" in run("citiscapes")[0]
     assert "--json: expected a file" in run("bdd100k_val", "--json", str(tmp_path))[0]
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,8 @@
-"""``python -m recyclelora.collect_env``: what is installed, how it was built, what is missing.
+"""Report what is installed, how it was built and what is missing: python -m recyclelora.collect_env
 
-Paste its output into a bug report. The exit status is 1 where something needed is missing. Without
-what ``import recyclelora`` itself needs (PyTorch, NumPy, SciPy, threadpoolctl, tqdm) it does not
-start, and Python names the package.
+Paste the output into a bug report. The exit status is 1 if a requirement is missing. The packages
+that ``import recyclelora`` itself needs (PyTorch, NumPy, SciPy, threadpoolctl, tqdm) have to be
+installed; else Python raises an error that names the package.
 """
 
 import importlib
@@ -11,31 +11,22 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
+from torch.utils.collect_env import run, run_and_read_all
 
 from recyclelora.ops import library
 
-PACKAGES = {  # module -> what pip calls it
-    "torchvision": "torchvision",
-    "numpy": "numpy",
-    "scipy": "scipy",
-    "cv2": "opencv-python-headless",
-    "PIL": "pillow",
-    "onnx": "onnx",
-    "safetensors": "safetensors",
-    "omegaconf": "omegaconf",
-    "fvcore": "fvcore",
-    "tensorboard": "tensorboard",
-    "matplotlib": "matplotlib",
-    "tabulate": "tabulate",
-    "threadpoolctl": "threadpoolctl",
-    "tqdm": "tqdm",
-}
+MODULES = (
+    *("torchvision", "numpy", "scipy", "cv2", "PIL", "onnx", "safetensors", "omegaconf", "fvcore"),
+    *("tensorboard", "matplotlib", "tabulate", "threadpoolctl", "tqdm"),
+)
+# Modules whose package has another name.
+PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow"}
 FOLDERS = {
     "RECYCLELORA_DATA": "real street images, for `make demo` and some tests",
     "RECYCLELORA_GOLDEN": "reference outputs, for tests that compare with published code",
@@ -43,30 +34,21 @@ FOLDERS = {
 }
 REBUILD = "`pip install --no-build-isolation -e .` builds it (needs g++)"
 
-# What one part reports: rows of (name, value), and what is missing as (name, what to do).
+# Rows of (name, value), and missing requirements as (name, remedy).
 Report = tuple[list[tuple[str, str]], list[tuple[str, str]]]
 
 
-def version_of(module: str) -> tuple[str | None, str]:
-    """(version, "") of a module that imports, (None, reason) of one that does not."""
+def module_version(module: str) -> tuple[str | None, str]:
+    """Import a module; returns (version, ""), or (None, reason) if the import fails."""
     try:
         loaded = importlib.import_module(module)
-    except Exception as error:  # a broken package may raise anything; the report must go on
-        return None, f"{type(error).__name__}: {error}"
+    except Exception as error:  # a broken package can raise any error; the report has to continue
+        return None, f"does not import ({type(error).__name__}: {error})"
     return str(getattr(loaded, "__version__", "unknown version")), ""
 
 
-def output_of(*command: str) -> str:
-    """What a program prints, empty where there is none or it fails."""
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return result.stdout.strip()
-
-
 def python_report() -> Report:
-    """The interpreter, this package and the ordinary packages."""
+    """Report the interpreter, this package and the packages that it needs."""
     try:
         version = importlib.metadata.version("recyclelora")
     except importlib.metadata.PackageNotFoundError:
@@ -78,20 +60,20 @@ def python_report() -> Report:
         ("torch", torch.__version__),
     ]
     missing = []
-    for module, package in PACKAGES.items():
-        version, reason = version_of(module)
-        rows.append((module, version or f"does not import ({reason})"))
+    for module in MODULES:
+        version, reason = module_version(module)
+        rows.append((module, version or reason))
         if version is None:
-            missing.append((module, f"`pip install {package}`"))
+            missing.append((module, f"`pip install {PACKAGES.get(module, module)}`"))
     return rows, missing
 
 
 def detectron2_report() -> Report:
-    """detectron2: its version, where it came from, whether its compiled operators are there."""
-    version, reason = version_of("detectron2")
+    """Report detectron2: its version, its origin, and whether its operators are compiled."""
+    version, reason = module_version("detectron2")
     if version is None:
-        row = ("detectron2", f"does not import ({reason})")
-        return [row], [("detectron2", "`python tools/install_detectron2.py`")]
+        remedy = "`python tools/install_detectron2.py`"
+        return [("detectron2", reason)], [("detectron2", remedy)]
     folder = Path(sys.modules["detectron2"].__file__).parent
     pure = (folder / "_C.py").is_file()
     operators = "pure Python (its compiled operators are not needed)" if pure else "compiled"
@@ -107,15 +89,16 @@ def detectron2_report() -> Report:
 
 
 def device_report() -> Report:
-    """The CUDA that torch was built for, the compilers, and the devices."""
+    """Report torch's CUDA version, the compilers and the GPUs."""
     home = os.environ.get("CUDA_HOME")
     nvcc = f"{home}/bin/nvcc" if home else shutil.which("nvcc")
-    release = re.search(r"release ([\d.]+)", output_of(nvcc, "--version")) if nvcc else None
-    compiler = output_of(os.environ.get("CXX", "c++"), "--version").partition("\n")[0]
+    version = run_and_read_all(run, f"{shlex.quote(nvcc)} --version") if nvcc else None
+    release = re.search(r"release ([\d.]+)", version or "")
+    compiler = run_and_read_all(run, f"{os.environ.get('CXX', 'c++')} --version") or "none"
     rows = [
         ("CUDA of torch", torch.version.cuda or "none: a CPU build"),
         ("CUDA toolkit", f"{release.group(1)} ({nvcc})" if release else "none (set CUDA_HOME)"),
-        ("C++ compiler", compiler or "none"),
+        ("C++ compiler", compiler.partition("\n")[0]),
     ]
     if not torch.cuda.is_available():
         rows.append(("GPU", "none that torch can use: everything runs on the CPU"))
@@ -128,7 +111,7 @@ def device_report() -> Report:
 
 
 def compiled_for(architectures: str, capability: tuple[int, int]) -> bool:
-    """Whether a GPU runs code that was compiled for ``architectures``, as in "8.0 9.0+PTX"."""
+    """Return whether a GPU can run code compiled for ``architectures`` such as "8.0 9.0+PTX"."""
     for major, minor, ptx in re.findall(r"(\d+)\.(\d+)[af]?(\+PTX)?(?:\s|$)", architectures):
         target = int(major), int(minor)
         if target <= capability and (ptx or target[0] == capability[0]):
@@ -137,7 +120,7 @@ def compiled_for(architectures: str, capability: tuple[int, int]) -> bool:
 
 
 def extension_report() -> Report:
-    """The compiled library of this package: how it was built, for which torch, CUDA and GPUs."""
+    """Report the compiled library of this package: its torch, CUDA and GPU versions."""
     path, info = library.library_path(), library.build_info()
     if not path.is_file():
         return [("extension", f"not built: {path} is absent")], [("extension", REBUILD)]
@@ -159,25 +142,22 @@ def extension_report() -> Report:
 
 
 def folder_report() -> Report:
-    """The environment variables that name folders; none of them is needed."""
+    """Report the environment variables that name folders; all of them are optional."""
     rows = []
     for variable, purpose in FOLDERS.items():
-        value = os.environ.get(variable)
-        if not value:
-            rows.append((variable, f"not set ({purpose})"))
-        else:
-            state = "" if Path(value).is_dir() else ", which is not a folder"
-            rows.append((variable, f"{value}{state} ({purpose})"))
+        value = os.environ.get(variable) or "not set"
+        state = "" if value == "not set" or Path(value).is_dir() else ", which is not a folder"
+        rows.append((variable, f"{value}{state} ({purpose})"))
     return rows, []
 
 
 def main() -> int:
-    """Print the report; returns the exit status."""
+    """Print the report and return the exit status."""
     rows, missing = [], []
     for part in (python_report, detectron2_report, device_report, extension_report, folder_report):
-        found, lacking = part()
-        rows += found
-        missing += lacking
+        part_rows, part_missing = part()
+        rows += part_rows
+        missing += part_missing
     width = max(len(key) for key, _ in rows) + 2
     for key, value in rows:
         print(f"{key:<{width}}{value}")

@@ -1,1 +1,1 @@
-"""Atomic writes, validation of input, tensor files and devices: what every floor uses."""
+"""Atomic writes, validation of input, tensor files and devices, used by all other packages."""

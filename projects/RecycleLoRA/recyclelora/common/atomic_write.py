@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all; every floor writes its results through this."""
+"""Atomic writes: a file is replaced completely or not at all."""
 
 import os
 import re
@@ -11,41 +11,61 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # .NAME.PROCESS.tmp
 
 @contextmanager
 def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` to write to; at the end it is renamed to ``path``.
+    """Yield a temporary path in the folder of ``path``, and rename it to ``path`` at the end.
 
-    If the block raises, ``path`` is as it was and nothing else is left; if the process is killed,
-    ``path`` is as it was too, and :func:`remove_leftovers` finds the rest. The folder has to exist.
+    If the block raises, the temporary file is removed and ``path`` is unchanged. If the process is
+    killed, ``path`` is unchanged and the temporary file stays until :func:`remove_leftovers` is
+    called.
 
-    Args:
-        path: the file.
-        sync: have the disk confirm the content before the renaming, and then the renaming, so that
-            both outlive a power cut too.
+    Parameters
+    ----------
+    path : str or Path
+        The file to write. Its folder has to exist.
+    sync : bool
+        Flush the content to the disk before the rename, and the rename itself after it, so that
+        both survive a power failure.
 
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> with atomic_write(folder / "a.txt") as temporary:
-        ...     _ = temporary.write_text("all of it")
-        >>> [file.name for file in folder.iterdir()]
-        ['a.txt']
+    Yields
+    ------
+    Path
+        The temporary file to write to.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with atomic_write(folder / "a.txt") as temporary:
+    ...     _ = temporary.write_text("the content")
+    >>> [file.name for file in folder.iterdir()]
+    ['a.txt']
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         if sync:
-            _confirm(temporary)
+            _fsync(temporary)
         temporary.replace(path)
         if sync:
-            _confirm(path.parent)
+            _fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: str | Path) -> list[Path]:
-    """Remove the temporary files that killed processes left in ``folder``; returns their paths.
+    """Remove the temporary files that killed processes left in ``folder``.
 
-    For the one process that writes there: the files of another that is writing would go too.
+    Call it only if no other process writes to the folder: its temporary files are removed too.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder. It need not exist.
+
+    Returns
+    -------
+    list of Path
+        The removed files.
     """
     found = [path for path in Path(folder).glob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]
     for path in found:
@@ -53,8 +73,8 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
     return found
 
 
-def _confirm(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+def _fsync(path: Path) -> None:
+    """Flush the content of a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Which device a run or a benchmark is on, from its name."""
+"""The torch device for a device name."""
 
 import re
 
@@ -8,15 +8,27 @@ from .validation import short_repr
 
 
 def pick_device(name: str, *, option: str = "train.device") -> torch.device:
-    """``auto`` is this process's GPU where torch sees one, else the CPU.
+    """Return the device for a name; ``auto`` selects the current GPU if there is one, else the CPU.
 
-    Args:
-        name: auto, cpu, cuda or cuda:N.
-        option: what the user calls it, for the messages.
+    Parameters
+    ----------
+    name : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    option : str
+        Name of the user's option, for error messages.
 
-    Raises:
-        ValueError: another name, or torch sees no such GPU.
+    Returns
+    -------
+    torch.device
+        The device. A CUDA device always has an index.
 
+    Raises
+    ------
+    ValueError
+        The name is none of the above, or torch finds no such GPU.
+
+    Examples
+    --------
     >>> pick_device("cpu")
     device(type='cpu')
     """

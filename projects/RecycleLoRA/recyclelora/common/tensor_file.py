@@ -1,4 +1,4 @@
-"""PyTorch files from strangers: tensors and plain types come out of them, or one sentence."""
+"""Read PyTorch files from untrusted sources: tensors and plain types only."""
 
 import warnings
 import zipfile
@@ -11,28 +11,40 @@ from torch import Tensor
 
 
 def read_tensor_file(path: str | Path) -> Any:
-    """What ``torch.save`` wrote, on the CPU; nothing in the file is executed.
+    """Load a file that ``torch.save`` wrote, on the CPU, without executing anything in it.
 
-    Raises:
-        ValueError: the file is damaged, holds Python objects, claims to be larger than it is, or
-            holds tensors that are no plain arrays (sparse, quantised, without values).
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    Any
+        The content: tensors and containers of plain types.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, holds Python objects, declares a larger size than it has, or holds
+        tensors that are not dense arrays in memory (sparse, quantised, expanded, on "meta").
     """
     path = Path(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 size = sum(record.file_size for record in archive.infolist())
-            if size > path.stat().st_size:  # torch never compresses: it would unpack a bomb
+            if size > path.stat().st_size:  # torch.save never compresses, so this is a zip bomb
                 raise ValueError(f"its parts claim {size:,} bytes, more than the file has")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about storages and pickles that only torch knows
+            warnings.simplefilter("ignore")  # deprecations of storage classes and pickle protocols
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types for damaged or refused files
+    except Exception as error:  # torch.load raises many types for damaged or refused files
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
             f"{path} cannot be read as tensors only: it is damaged, cut off, or holds Python "
             f"objects, which are not loaded because they could run code; get it again, or save its "
-            f"tensors alone (torch said: {reason})"
+            f"tensors alone (torch reported: {reason})"
         ) from error
     for name, tensor in _tensors(content):
         if not _is_plain(tensor):
@@ -46,13 +58,13 @@ def read_tensor_file(path: str | Path) -> Any:
 def _is_plain(tensor: Tensor) -> bool:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         return False
-    # A view may repeat a few numbers to any size, and take all memory once it is copied.
+    # An expanded view of a few numbers would exhaust the memory when it is copied.
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested containers, with the name of the entry that holds it."""
-    seen: set[int] = set()  # a container may hold itself
+    """All tensors in nested containers, each with the key or index under which it is stored."""
+    seen: set[int] = set()  # a container may contain itself
     waiting: list[tuple[str, Any]] = [("the file's content", content)]
     while waiting:
         name, value = waiting.pop()

@@ -1,4 +1,4 @@
-"""What every floor says of bad input: one sentence, with what was expected and what came."""
+"""Validation of input, and error messages of one line."""
 
 import math
 import reprlib
@@ -10,13 +10,29 @@ _SHORT.maxstring = _SHORT.maxother = 80
 
 
 def short_repr(value: object) -> str:
-    """``repr(value)``, cut where it is long."""
+    """Return ``repr(value)``, abbreviated if it is long."""
     return _SHORT.repr(value)
 
 
 def check_integer(name: str, value: object, *, least: int = 0, most: int = 10**9) -> None:
-    """Raise unless ``value`` is an int (not a bool) from ``least`` to ``most``.
+    """Raise unless ``value`` is an int in a range; bool is refused.
 
+    Parameters
+    ----------
+    name : str
+        Name of the value, for the message.
+    value : object
+        The value to check.
+    least, most : int
+        The range, both ends included.
+
+    Raises
+    ------
+    ValueError
+        The value is no int, or outside of the range.
+
+    Examples
+    --------
     >>> check_integer("depth", 12, least=1)
     >>> check_integer("depth", "12", least=1, most=1000)
     Traceback (most recent call last):
@@ -29,8 +45,24 @@ def check_integer(name: str, value: object, *, least: int = 0, most: int = 10**9
 
 
 def check_number(name: str, value: object, *, least: float = 0.0, most: float = 1e9) -> None:
-    """Raise unless ``value`` is an int or float (not a bool, not NaN) from ``least`` to ``most``.
+    """Raise unless ``value`` is an int or float in a range; bool and NaN are refused.
 
+    Parameters
+    ----------
+    name : str
+        Name of the value, for the message.
+    value : object
+        The value to check.
+    least, most : float
+        The range, both ends included.
+
+    Raises
+    ------
+    ValueError
+        The value is no number, or outside of the range.
+
+    Examples
+    --------
     >>> check_number("dropout", 1.5, most=1.0)
     Traceback (most recent call last):
     ValueError: dropout must be a number from 0 to 1, got 1.5
@@ -43,23 +75,40 @@ def check_number(name: str, value: object, *, least: float = 0.0, most: float = 
 
 
 def format_error(error: BaseException) -> str:
-    """What a command line says of an error: one line, whatever the error's text holds."""
+    """Return the message that a command line prints for an error: always one line.
+
+    Parameters
+    ----------
+    error : BaseException
+        The error. Messages of ValueError, FloatingPointError and most OSErrors are kept; other
+        types are named as unexpected.
+
+    Returns
+    -------
+    str
+        One line of text that can be encoded.
+
+    Examples
+    --------
+    >>> format_error(KeyError("road"))
+    "unexpected KeyError: 'road'"
+    """
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
-        said = (
+        message = (
             f"expected to fit into the memory of this machine ({_first_line(error)}): lower what "
             "is large (model, crop, batch, image sizes)"
         )
     elif isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         where = " -> ".join(names) or "a file"
-        said = f"cannot use {where} ({error.strerror}): free it, or choose another place"
+        message = f"cannot use {where} ({error.strerror}): free it, or choose another place"
     elif isinstance(error, ValueError | OSError | FloatingPointError):
-        said = str(error)
+        message = str(error)
     else:
-        said = f"unexpected {type(error).__name__}: {_first_line(error)}"
-    # A file's name may hold line breaks, and bytes that are no text.
-    said = " ".join(said.split("\n")).replace("\r", " ")
-    return said.encode(errors="backslashreplace").decode()
+        message = f"unexpected {type(error).__name__}: {_first_line(error)}"
+    # File names may contain line breaks and bytes that cannot be encoded.
+    message = message.replace("\n", " ").replace("\r", " ")
+    return message.encode(errors="backslashreplace").decode()
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,8 +1,8 @@
 """Datasets, label maps, the paper's augmentation, and loaders that resume exactly."""
 
 from .classes import CLASSES, COLORS, IGNORE_LABEL
-from .datasets import REAL_SETS, folder_of, real_sets, register, register_folder
-from .folders import Folder, Layout
+from .datasets import REAL_SETS, get_dataset, real_sets, register, register_folder
+from .folder_dataset import FolderDataset, Layout
 from .label_maps import CAMVID, CITYSCAPES_IDS, LABELMEFACADE, TRAIN_IDS, Folding, LabelMap
 from .loader import build_test_loader, build_train_loader
 from .mapper import TestMapper, TrainMapper
@@ -17,7 +17,7 @@ __all__ = [
     "LABELMEFACADE",
     "REAL_SETS",
     "TRAIN_IDS",
-    "Folder",
+    "FolderDataset",
     "Folding",
     "LabelMap",
     "Layout",
@@ -25,7 +25,7 @@ __all__ = [
     "TrainMapper",
     "build_test_loader",
     "build_train_loader",
-    "folder_of",
+    "get_dataset",
     "read_image",
     "read_pair",
     "real_sets",

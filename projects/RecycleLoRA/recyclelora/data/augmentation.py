@@ -1,8 +1,8 @@
-"""The paper's training augmentation, on NumPy arrays: pure functions of an explicit generator.
+"""The paper's training augmentation on NumPy arrays: pure functions of an explicit generator.
 
 Images are (H, W, 3) uint8 RGB, labels (H, W) uint8 train ids with 255 = ignore. The steps, their
-order and ranges are those of mmsegmentation's pipeline, with which the published models are
-trained; the random draws come from the sample's own generator, so the stream of numbers differs.
+order and their ranges are those of mmsegmentation's pipeline, which the published models were
+trained with. The random numbers differ, because they come from the generator of the sample.
 """
 
 import cv2
@@ -14,7 +14,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def resize_short_side(image: np.ndarray, label: np.ndarray, short: int, long_max: int) -> Pair:
-    """Resize to a short side of ``short``, or less where the long one would pass ``long_max``."""
+    """Resize to a short side of ``short``, or less if the long side would exceed ``long_max``."""
     height, width = label.shape
     scale = min(short / min(height, width), long_max / max(height, width))
     size = (max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5)))
@@ -34,9 +34,9 @@ def random_crop(
 ) -> Pair:
     """Cut a random window of at most size x size.
 
-    A window is taken if it has two classes or more and the largest fills less than
-    ``max_class_share`` of its labelled pixels; after ``tries`` refusals the next one is taken as
-    it is.
+    A window is accepted if it has at least two classes and the largest covers less than
+    ``max_class_share`` of the labelled pixels. After ``tries`` rejected windows the next one is
+    accepted unconditionally.
     """
     height, width = label.shape
     for attempt in range(tries + 1):
@@ -51,7 +51,7 @@ def random_crop(
 
 
 def pad(image: np.ndarray, label: np.ndarray, size: int) -> Pair:
-    """Fill up to size x size on the right and below: the image with black, the label with 255."""
+    """Pad to size x size on the right and below: the image with black, the label with 255."""
     height, width = label.shape
     below, right = max(size - height, 0), max(size - width, 0)
     if not below and not right:
@@ -65,14 +65,14 @@ def pad(image: np.ndarray, label: np.ndarray, size: int) -> Pair:
 def random_flip(
     image: np.ndarray, label: np.ndarray, rng: np.random.Generator, probability: float = 0.5
 ) -> Pair:
-    """Mirror left and right."""
+    """Flip horizontally with a probability."""
     if rng.random() < probability:
         return image[:, ::-1], label[:, ::-1]
     return image, label
 
 
 def scale_and_shift(image: np.ndarray, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
-    """clip(scale * image + shift, 0, 255), fractions cut off; any uint8 array."""
+    """Return clip(scale * image + shift, 0, 255), truncated to integers, for any uint8 array."""
     table = np.clip(np.arange(256, dtype=np.float32) * scale + shift, 0, 255).astype(np.uint8)
     return cv2.LUT(np.ascontiguousarray(image), table)
 
@@ -85,7 +85,7 @@ def scale_saturation(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def shift_hue(image: np.ndarray, shift: int) -> np.ndarray:
-    """Turn the hue of an RGB image by ``shift`` steps of 2 degrees."""
+    """Rotate the hue of an RGB image by ``shift`` steps of 2 degrees."""
     hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
     table = ((np.arange(256) + shift) % 180).astype(np.uint8)
     hsv[..., 0] = cv2.LUT(np.ascontiguousarray(hsv[..., 0]), table)
@@ -100,10 +100,10 @@ def photometric_distortion(
     saturation: tuple[float, float] = (0.5, 1.5),
     hue: int = 18,
 ) -> np.ndarray:
-    """SSD's distortion: brightness, contrast, saturation, hue, each with probability 1/2.
+    """Apply SSD's distortion: brightness, contrast, saturation, hue, each with probability 1/2.
 
-    Contrast comes either before saturation and hue or after them, by a fair coin. Hue is shifted
-    by an integer in [-hue, hue).
+    Contrast is applied before saturation and hue or after them, each with probability 1/2. The hue
+    is shifted by an integer in [-hue, hue).
     """
 
     def coin() -> bool:

@@ -1,8 +1,8 @@
 """The datasets by name, registered in Detectron2's catalogs.
 
-Registering reads nothing from disk. The files are looked for when a dataset is first asked for,
-below ``DETECTRON2_DATASETS`` (benchmarks; "datasets" while it is not set) or ``RECYCLELORA_DATA``
-(the small real sets), and what is missing then is one sentence.
+Registration does not read from the disk. Files are searched when the records of a dataset are first
+requested: benchmarks below ``DETECTRON2_DATASETS`` ("datasets" if it is not set), the small real
+datasets below ``RECYCLELORA_DATA``.
 """
 
 import os
@@ -13,40 +13,56 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .benchmarks import BENCHMARKS
 from .classes import CLASSES, COLORS, IGNORE_LABEL
-from .folders import Folder, Layout
+from .folder_dataset import FolderDataset, Layout
 from .label_maps import CAMVID, LABELMEFACADE, TRAIN_IDS, Folding, LabelMap
 
-_REAL = "RECYCLELORA_DATA"
+_REAL_ROOT = "RECYCLELORA_DATA"
 _FOLDINGS = {"camvid": CAMVID, "lmf": LABELMEFACADE}
 REAL_SETS = ("camvid_0016E5", "camvid_0006R0", "camvid_05VD", "camvid_dusk", "lmf_usa")
 
 
-def register(folder: Folder) -> str:
-    """Put a dataset into the catalogs and return its name; the same one again changes nothing."""
-    metadata = MetadataCatalog.get(folder.name)
-    known = metadata.get("folder")
-    if known is not None and known != folder:
+def register(dataset: FolderDataset) -> str:
+    """Add a dataset to Detectron2's catalogs; an equal one may be registered again.
+
+    Parameters
+    ----------
+    dataset : FolderDataset
+        The dataset.
+
+    Returns
+    -------
+    str
+        Its name.
+
+    Raises
+    ------
+    ValueError
+        The name belongs to another dataset.
+    """
+    metadata = MetadataCatalog.get(dataset.name)
+    known = metadata.get("dataset")
+    if known is not None and known != dataset:
         raise ValueError(
-            f"dataset '{folder.name}' is already registered with other folders or options; "
+            f"dataset '{dataset.name}' is already registered with other folders or options; "
             "give the new one another name"
         )
-    if folder.name in DatasetCatalog:
+    if dataset.name in DatasetCatalog:
         if known is None:
             raise ValueError(
-                f"dataset '{folder.name}' is already registered by other code; choose another name"
+                f"dataset '{dataset.name}' is already registered by other code; choose another name"
             )
-        return folder.name
-    DatasetCatalog.register(folder.name, folder.records)
+        return dataset.name
+    DatasetCatalog.register(dataset.name, dataset.records)
     metadata.set(
-        folder=folder,
+        dataset=dataset,
         stuff_classes=list(CLASSES),
         stuff_colors=[list(color) for color in COLORS],
         ignore_label=IGNORE_LABEL,
         evaluator_type="sem_seg",
-        folding=folder.folding,
-        benchmark=folder.benchmark or folder.name,
+        folding=dataset.folding,
+        benchmark=dataset.benchmark or dataset.name,
     )
-    return folder.name
+    return dataset.name
 
 
 def register_folder(
@@ -54,86 +70,99 @@ def register_folder(
     *,
     images: str | Path,
     labels: str | Path,
-    label_map: LabelMap = TRAIN_IDS,
-    folding: Folding | None = None,
     image_suffix: str | Sequence[str] = Layout.image_suffix,
     label_suffix: str = Layout.label_suffix,
+    label_map: LabelMap = TRAIN_IDS,
+    folding: Folding | None = None,
     subset: int | None = None,
     subset_seed: int = 0,
 ) -> str:
-    """Register your own images and label maps; returns ``name``, so it stands in a config as
-    ``dataset=L(register_folder)(name=..., images=..., labels=...)``.
+    """Register your own folders of images and label maps.
 
-    Args:
-        images, labels: folders. A pair has the same path below them up to its suffix.
-        label_map: ids in the label files -> train ids; by default they are train ids.
-        folding: if the set labels fewer than the 19 classes.
-        image_suffix, label_suffix: ends of the file names.
-        subset, subset_seed: use this many of the pairs, drawn by the seed.
+    In a config: ``dataset=L(register_folder)(name=..., images=..., labels=...)``.
 
-    Example:
-        >>> register_folder("my_city", images="my_city/images", labels="my_city/labels")
-        'my_city'
-        >>> MetadataCatalog.get("my_city").ignore_label
-        255
+    Parameters
+    ----------
+    name : str
+        Name of the dataset.
+    images, labels : str or Path
+        Folders. The files of a pair have the same relative path up to the suffix.
+    image_suffix, label_suffix : str
+        Endings of the file names; for images also several.
+    label_map : LabelMap
+        Ids in the label files -> train ids. By default they are train ids.
+    folding : Folding, optional
+        For datasets that label fewer than the 19 classes.
+    subset, subset_seed : int
+        Use this many of the pairs, drawn by the seed.
+
+    Returns
+    -------
+    str
+        ``name``.
+
+    Examples
+    --------
+    >>> register_folder("my_city", images="my_city/images", labels="my_city/labels")
+    'my_city'
+    >>> MetadataCatalog.get("my_city").ignore_label
+    255
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"a dataset's name must be text, got {name!r}")
     suffixes = (image_suffix,) if isinstance(image_suffix, str) else tuple(image_suffix)
     layout = Layout(str(images), str(labels), suffixes, label_suffix)
-    return register(
-        Folder(
-            name,
-            (layout,),
-            label_map=label_map,
-            folding=folding,
-            subset=subset,
-            subset_seed=subset_seed,
-        )
-    )
+    options = {"label_map": label_map, "folding": folding}
+    draw = {"subset": subset, "subset_seed": subset_seed}
+    return register(FolderDataset(name, (layout,), **options, **draw))
 
 
-def folder_of(name: str) -> Folder:
-    """The registered dataset of that name, else a sentence with the names there are."""
-    folder = MetadataCatalog.get(name).get("folder") if name in DatasetCatalog else None
-    if folder is None:
-        ours = [n for n in DatasetCatalog if MetadataCatalog.get(n).get("folder") is not None]
+def get_dataset(name: str) -> FolderDataset:
+    """Return the registered dataset of that name.
+
+    Raises
+    ------
+    ValueError
+        There is none; the message lists the known names.
+    """
+    dataset = MetadataCatalog.get(name).get("dataset") if name in DatasetCatalog else None
+    if dataset is None:
+        known = [n for n in DatasetCatalog if MetadataCatalog.get(n).get("dataset") is not None]
         raise ValueError(
             f"expected the name of a registered dataset, got '{name}'; known are "
-            f"{', '.join(sorted(ours))}, and register_folder adds your own"
+            f"{', '.join(sorted(known))}, and register_folder adds your own"
         )
-    return folder
+    return dataset
 
 
 def real_sets() -> list[str]:
-    """Names of the real sets below RECYCLELORA_DATA, registered; empty while it is not set.
+    """Register the datasets below RECYCLELORA_DATA and return their names.
 
-    Every folder there with ``images`` and ``labels`` counts; the part of its name before the first
-    "_" says which folding it needs (camvid, lmf), others are taken to label all 19 classes.
+    A dataset is a folder that holds ``images`` and ``labels``. The part of its name before the
+    first "_" selects the folding (camvid, lmf); others are expected to label all 19 classes. If the
+    variable is not set, the list is empty.
     """
-    root = os.environ.get(_REAL)
+    root = os.environ.get(_REAL_ROOT)
     if not root:
         return []
     if not Path(root).is_dir():
         raise FileNotFoundError(
-            f"{_REAL}: expected a folder, got {root}, which is not there; correct or unset it"
+            f"{_REAL_ROOT}: expected a folder, got {root}, which is not there; correct or unset it"
         )
     names = sorted(entry.name for entry in Path(root).iterdir() if (entry / "labels").is_dir())
-    return [register(folder) for folder in map(_real, names) if folder.is_available()]
+    return [register(dataset) for dataset in map(_real_set, names) if dataset.is_available()]
 
 
-def _real(name: str) -> Folder:
+def _real_set(name: str) -> FolderDataset:
     folding = _FOLDINGS.get(name.split("_")[0])
-    return Folder(
+    return FolderDataset(
         name,
         (Layout(f"{name}/images", f"{name}/labels"),),
-        root_variable=_REAL,
+        root_variable=_REAL_ROOT,
         label_map=folding.label_map if folding else TRAIN_IDS,
         folding=folding,
     )
 
 
-for _folder in BENCHMARKS:
-    register(_folder)
-for _name in REAL_SETS:
-    register(_real(_name))
+for _dataset in (*BENCHMARKS, *map(_real_set, REAL_SETS)):
+    register(_dataset)

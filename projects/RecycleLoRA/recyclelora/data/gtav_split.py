@@ -1,4 +1,4 @@
-"""GTAV's split into training, validation and test images, from its owners' own file."""
+"""The official split of GTAV into training, validation and test images (``split.mat``)."""
 
 import io
 from dataclasses import dataclass
@@ -7,78 +7,90 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-#: Images of each part, and the name of its list in the file.
+#: Number of images of each part.
 SIZES = {"train": 12_403, "val": 6_382, "test": 6_181}
-_WHERE = ("split.mat", "read_mapping/split.mat")
-_PAGE = (
-    "the owners' download page of Playing for Data (download.visinf.tu-darmstadt.de/data/"
+_PATHS = ("split.mat", "read_mapping/split.mat")
+_DOWNLOAD = (
+    "the official download page of Playing for Data (download.visinf.tu-darmstadt.de/data/"
     "from_games) has it in read_mapping.zip"
 )
 
 
 @dataclass(frozen=True)
 class GtavSplit:
-    """Chooses the pairs of one part.
+    """Select the pairs of one part of the official split.
 
-    Args:
-        part: "train", "val" or "test".
+    Parameters
+    ----------
+    part : {"train", "val", "test"}
+        The part.
     """
 
     part: str
 
     def __call__(
-        self, holder: Path, pairs: list[tuple[str, Path, Path]]
+        self, dataset_root: Path, pairs: list[tuple[str, Path, Path]]
     ) -> list[tuple[str, Path, Path]]:
-        """Those of ``pairs`` whose image number the owners gave to this part.
+        """Return the pairs whose image number belongs to the part.
 
-        Raises:
-            FileNotFoundError, ValueError: there is no such file below ``holder``, it is not theirs,
-                or an image is called by no number.
+        Parameters
+        ----------
+        dataset_root : Path
+            Folder of GTAV, which holds ``split.mat``.
+        pairs : list of (key, image, label)
+            All pairs.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            ``split.mat`` is absent or invalid, or the name of an image is no number.
         """
-        numbers = read_split(holder)[self.part]
+        numbers = read_split(dataset_root)[self.part]
         return [pair for pair in pairs if _number(*pair) in numbers]
 
 
-def read_split(holder: Path) -> dict[str, frozenset[int]]:
-    """Image numbers of "train", "val" and "test" from ``split.mat`` in ``holder``.
+def read_split(dataset_root: Path) -> dict[str, frozenset[int]]:
+    """Read the image numbers of "train", "val" and "test" from ``split.mat``.
 
-    Lists of other lengths than the owners' are taken, as for a trial on a few images: the dataset
-    then has another size than the release, which :meth:`Folder.shortfall` tells.
+    Lists of other lengths than the official ones are accepted, for trials on a few images.
+    :meth:`FolderDataset.size_warning` then reports the size.
 
-    Raises:
-        FileNotFoundError, ValueError: one sentence that says where to get the file.
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        ``split.mat`` is absent or invalid; the message tells where to get it.
     """
-    tried = [holder / name for name in _WHERE]
+    tried = [dataset_root / path for path in _PATHS]
     file = next((file for file in tried if file.is_file()), None)
     if file is None:
         raise FileNotFoundError(
-            f"GTAV: expected the owners' split as {tried[0]} or {tried[1]}, which are not there; "
-            f"{_PAGE}; or train on 'gtav_train', a seeded draw of as many images"
+            f"GTAV: expected the official split as {tried[0]} or {tried[1]}, which are not there; "
+            f"{_DOWNLOAD}; or train on 'gtav_train', a seeded draw of as many images"
         )
     try:
         if file.stat().st_size > 10**7:
             raise ValueError("a file of more than 10 MB")
-        # From memory: a MATLAB file never names another to be opened.
+        # From memory, because a MATLAB file can refer to other files by name.
         arrays = scipy.io.loadmat(io.BytesIO(file.read_bytes()))
         lists = {part: np.ravel(arrays[f"{part}Ids"]) for part in SIZES}
-        every = np.concatenate(list(lists.values()))
-        if not len(every) or (every < 1).any() or (every % 1).any():
+        numbers = np.concatenate(list(lists.values()))
+        if not len(numbers) or (numbers < 1).any() or (numbers % 1).any():
             raise ValueError("numbers that no image has")
-        if len(np.unique(every)) != len(every):
+        if len(np.unique(numbers)) != len(numbers):
             raise ValueError("an image in two of them, or twice in one")
-    except Exception as error:  # scipy raises what the damage happens to cause
+    except Exception as error:  # scipy raises many types for a damaged file
         raise ValueError(
             f"{file}: expected the lists trainIds, valIds and testIds, which give every image's "
-            f"number to one of them, got {type(error).__name__}: {error}; {_PAGE}"
+            f"number to one of them, got {type(error).__name__}: {error}; {_DOWNLOAD}"
         ) from error
-    return {part: frozenset(int(n) for n in numbers) for part, numbers in lists.items()}
+    return {part: frozenset(map(int, numbers)) for part, numbers in lists.items()}
 
 
 def _number(key: str, image: Path, label: Path) -> int:
     name = key.rpartition("/")[2]
     if not (name.isascii() and name.isdecimal()):
         raise ValueError(
-            f"{image}: expected GTAV's own names, numbers such as 00001.png, by which its owners "
-            "split it; restore the name or remove the pair"
+            f"{image}: expected GTAV's own names, numbers such as 00001.png, which its official "
+            "split refers to; restore the name or remove the pair"
         )
     return int(name)

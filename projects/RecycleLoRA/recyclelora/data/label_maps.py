@@ -1,4 +1,8 @@
-"""From the ids in a dataset's label files to train ids, and from 19 predictions to fewer labels."""
+"""Label maps of all datasets (ids in label files -> train ids), and foldings of the 19 classes.
+
+Cityscapes and GTAV: ``CITYSCAPES_IDS``. SYNTHIA: ``SYNTHIA_IDS``. UrbanSyn: ``URBANSYN_IDS``.
+Mapillary Vistas: ``mapillary_label_map``. BDD100K, ACDC and the user's folders: ``TRAIN_IDS``.
+"""
 
 import json
 from collections.abc import Mapping
@@ -7,30 +11,36 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
 from recyclelora.common.validation import short_repr
 
 from .classes import CLASSES, IGNORE_LABEL
 
-_UNKNOWN = 254  # marks, inside a lookup table, the ids a map does not know
+_UNKNOWN = 254  # value of undefined ids in a lookup table
 _TRAIN_ID = {name: train_id for train_id, name in enumerate(CLASSES)}
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """What each id of a label file means.
+    """Map the ids of label files to train ids.
 
-    Args:
-        name: shown in errors.
-        ids: id in the file -> train id 0..18, or 255 for "ignore". 255 is always known as "ignore".
-        ignore_others: ids outside ``ids`` are ignored; by default they are an error.
-        channel: for labels stored in a colour file, the channel (0 red, 1 green, 2 blue) that
-            holds the class.
+    Parameters
+    ----------
+    name : str
+        Name in error messages.
+    ids : mapping of int to int
+        Id in the file -> train id 0..18, or 255 for "ignore". The id 255 is always "ignore".
+    ignore_others : bool
+        Map all other ids to "ignore". By default they are an error.
+    channel : {0, 1, 2}, optional
+        For labels in colour files: the channel (0 red, 1 green, 2 blue) that holds the ids.
 
-    Example:
-        >>> kitti = LabelMap("kitti", {7: 0, 8: 1, 0: 255})
-        >>> kitti.to_train_ids(np.array([[7, 8, 0]]), "000.png")
-        array([[  0,   1, 255]], dtype=uint8)
+    Examples
+    --------
+    >>> kitti = LabelMap("kitti", {7: 0, 8: 1, 0: 255})
+    >>> kitti.to_train_ids(np.array([[7, 8, 0]]), "000.png")
+    array([[  0,   1, 255]], dtype=uint8)
     """
 
     name: str
@@ -62,37 +72,51 @@ class LabelMap:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """(65536,) uint8: the train id of every possible id."""
+        """Lookup table (65536,) uint8: id -> train id."""
         table = np.full(65536, IGNORE_LABEL if self.ignore_others else _UNKNOWN, np.uint8)
         table[IGNORE_LABEL] = IGNORE_LABEL
         table[list(self.ids)] = list(self.ids.values())
         return table
 
     def to_train_ids(self, ids: np.ndarray, file: str | Path) -> np.ndarray:
-        """Look up an (H, W) array of ids read from ``file``; returns uint8 train ids.
+        """Convert ids to train ids.
 
-        Raises:
-            ValueError: an id is not in the map; names the file and the id.
+        Parameters
+        ----------
+        ids : ndarray
+            (H, W) of any integer type.
+        file : str or Path
+            The file that they were read from, for the error message.
+
+        Returns
+        -------
+        ndarray
+            (H, W) uint8.
+
+        Raises
+        ------
+        ValueError
+            The map does not define an id.
         """
         outside = (ids < 0) | (ids > 65535) if ids.dtype.itemsize > 2 else None
         if outside is not None and outside.any():
-            self._refuse(ids, outside, file)
+            self._raise_unknown(ids, outside, file)
         train_ids = np.take(self.table, ids)
         unknown = train_ids == _UNKNOWN
         if unknown.any():
-            self._refuse(ids, unknown, file)
+            self._raise_unknown(ids, unknown, file)
         return train_ids
 
-    def _refuse(self, ids: np.ndarray, where: np.ndarray, file: str | Path) -> None:
+    def _raise_unknown(self, ids: np.ndarray, where: np.ndarray, file: str | Path) -> None:
         raise ValueError(
             f"{file}: {int(where.sum())} pixels have the label value {int(ids[where][0])}, which "
-            f"the label map '{self.name}' does not know (it knows {_ranges(self.ids)} and 255); "
-            "mend the file or give the dataset the label map it was made with"
+            f"the label map '{self.name}' does not define (it defines {_ranges(self.ids)} and "
+            "255); correct the file or give the dataset the label map it was made with"
         )
 
 
 def _ranges(values: Mapping[int, int]) -> str:
-    """{0, 1, 2, 5} -> "0..2, 5"."""
+    """Abbreviate consecutive numbers: {0, 1, 2, 5} -> "0..2, 5"."""
     runs: list[list[int]] = []
     for value in sorted(set(values) - {IGNORE_LABEL}):
         if runs and value == runs[-1][1] + 1:
@@ -105,33 +129,32 @@ def _ranges(values: Mapping[int, int]) -> str:
 
 TRAIN_IDS = LabelMap("train ids", {i: i for i in range(len(CLASSES))})
 
-_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-
 #: Cityscapes and GTAV: ids 0..34, of which 19 are train classes (34 is GTAV's licence plate).
 CITYSCAPES_IDS = LabelMap(
     "Cityscapes ids",
-    dict.fromkeys(range(35), IGNORE_LABEL) | {i: t for t, i in enumerate(_CITYSCAPES_IDS)},
+    dict.fromkeys(range(35), IGNORE_LABEL) | {c["id"]: c["trainId"] for c in CITYSCAPES_CATEGORIES},
 )
+
+# In the order of the train ids. The images show no terrain (16), truck (18) and train (20).
+_SYNTHIA_IDS = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
 
 #: SYNTHIA-RAND-CITYSCAPES: the red channel holds ids 0..22, of which 16 are train classes.
 SYNTHIA_IDS = LabelMap(
     "SYNTHIA ids",
-    dict.fromkeys(range(23), IGNORE_LABEL)
-    | dict(zip((3, 4, 2, 21, 5, 7, 15, 9, 6), range(9)))
-    | dict(zip((16, 1, 10, 17, 8, 18, 19, 20, 12, 11), range(9, 19))),
+    dict.fromkeys(range(23), IGNORE_LABEL) | {i: t for t, i in enumerate(_SYNTHIA_IDS)},
     channel=0,
 )
 
-#: UrbanSyn: train ids, and from 19 on classes of its own.
+#: UrbanSyn: train ids; ids from 19 on are other classes.
 URBANSYN_IDS = LabelMap("UrbanSyn ids", TRAIN_IDS.ids | dict.fromkeys(range(19, 256), IGNORE_LABEL))
 
-# Applied to the readable name in lower case without spaces and hyphens, first match wins.
+# Parts of readable names in lower case, without spaces and hyphens. The first match is used.
 _MAPILLARY_PARTS = (
     (("trafficsign", "front", "back"), "traffic sign"),
     (("onrail",), "train"),
     (("cyclist", "rider"), "rider"),
 )
-# Whole names: a parking meter is no road.
+# Complete names, because a parking meter is no road.
 _MAPILLARY_NAMES = {
     **dict.fromkeys(("utilitypole", "streetlight"), "pole"),
     **dict.fromkeys(("curb", "curbcut", "pedestrianarea"), "sidewalk"),
@@ -141,7 +164,18 @@ _MAPILLARY_NAMES = {
 
 
 def mapillary_label_map(config: Path) -> LabelMap:
-    """The map of a Mapillary Vistas release from its own ``config_v1.2.json``, by readable name."""
+    """Read the label map of a Mapillary Vistas release from its class list.
+
+    Parameters
+    ----------
+    config : Path
+        ``config_v1.2.json`` of the release. Its readable class names determine the train ids.
+
+    Raises
+    ------
+    ValueError
+        The file is no such list.
+    """
     try:
         if config.stat().st_size > 10**7:
             raise ValueError("more than 10 MB")
@@ -168,13 +202,17 @@ def _mapillary_class(readable: str) -> int:
 
 @dataclass(frozen=True)
 class Folding:
-    """How predictions of the 19 classes are scored on a set that labels fewer.
+    """Merge predictions of the 19 classes for a dataset that labels fewer classes.
 
-    Args:
-        name: shown in errors.
-        labels: the classes the set labels; the others never enter its mean.
-        moves: predicted class -> the label that holds it there. A class that is neither a label
-            nor moved has no home: it counts as wrong wherever the truth is labelled.
+    Parameters
+    ----------
+    name : str
+        Name in error messages.
+    labels : tuple of str
+        The classes that the dataset labels. Only they enter its mean IoU.
+    moves : mapping of str to str
+        Predicted class -> the label that includes it in this dataset. Predictions of a class that
+        is neither a label nor moved are wrong at every labelled pixel.
     """
 
     name: str
@@ -198,14 +236,14 @@ class Folding:
 
     @property
     def table(self) -> np.ndarray:
-        """(19,) int64: predicted train id -> train id of the label that holds it, 19 = no home."""
-        homes = {name: name for name in self.labels} | dict(self.moves)
-        ids = [_TRAIN_ID[homes[name]] if name in homes else len(CLASSES) for name in CLASSES]
+        """Lookup table (19,) int64: predicted train id -> train id of its label; 19 = no label."""
+        targets = {name: name for name in self.labels} | dict(self.moves)
+        ids = [_TRAIN_ID.get(targets.get(name), len(CLASSES)) for name in CLASSES]
         return np.array(ids, np.int64)
 
     @property
     def label_map(self) -> LabelMap:
-        """Train ids on disk, of which only the labelled ones may occur."""
+        """Label map for files with train ids, of which only the labelled ones are valid."""
         return LabelMap(f"{self.name} train ids", {i: i for i in self.label_ids})
 
 

@@ -1,31 +1,38 @@
 """Loaders whose samples depend on (seed, iteration, position in the global batch) alone."""
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
-import cv2
 import numpy as np
-import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import MapDataset, MetadataCatalog
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from recyclelora.common.validation import check_integer
 
-from .datasets import folder_of
+from .datasets import get_dataset
 from .mapper import TestMapper
+from .workers import BatchLoader
 
 Mapper = Callable[[dict, np.random.Generator], dict]
 
 
 class TrainDataset(Dataset):
-    """Map-style and endless: item n is the n-th sample ever trained on.
+    """Map-style dataset without end: item n is the n-th sample of the training.
 
-    Every epoch runs over a permutation of all records, fixed by (seed, epoch); sample n has its own
-    generator, fixed by (seed, n). Neither worker nor rank enters.
+    Every epoch is a permutation of all records, determined by (seed, epoch). Sample n has its own
+    generator, determined by (seed, n). Workers and ranks have no influence. Detectron2's
+    ``TrainingSampler`` is not used, because a resumed run would have to draw all earlier samples
+    again.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        Records of one or several datasets.
+    mapper : callable
+        (record, generator) -> sample.
+    seed : int
+        Seed of order and augmentation.
     """
 
     def __init__(self, records: Sequence[dict], mapper: Mapper, seed: int) -> None:
@@ -36,12 +43,12 @@ class TrainDataset(Dataset):
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def index(self, number: int) -> int:
-        """Which record sample ``number`` is made from."""
-        epoch, place = divmod(number, len(self.records))
-        if epoch != self._epoch:  # remembered, since neighbours share it; derived, so no state
+        """Return the index of the record of sample ``number``."""
+        epoch, position = divmod(number, len(self.records))
+        if epoch != self._epoch:  # a cache: neighbouring samples share the permutation
             generator = np.random.default_rng([self.seed, epoch, 0])
             self._epoch, self._order = epoch, generator.permutation(len(self.records))
-        return int(self._order[place])
+        return int(self._order[position])
 
     def __getitem__(self, number: int) -> dict:
         rng = np.random.default_rng([self.seed, number, 1])
@@ -49,7 +56,7 @@ class TrainDataset(Dataset):
 
 
 class _GlobalBatches:
-    """Sample numbers of this rank's slice of every global batch."""
+    """Sample numbers of this rank's part of every global batch."""
 
     def __init__(self, total: int, start: int, iterations: int | None) -> None:
         world, rank = comm.get_world_size(), comm.get_rank()
@@ -63,38 +70,8 @@ class _GlobalBatches:
         self.positions = range(rank * total // world, (rank + 1) * total // world)
 
     def __iter__(self) -> Iterator[list[int]]:
-        iteration = self.start
-        while self.iterations is None or iteration < self.start + self.iterations:
+        for iteration in itertools.islice(itertools.count(self.start), self.iterations):
             yield [iteration * self.total + position for position in self.positions]
-            iteration += 1
-
-
-class _Guarded(Dataset):
-    """Hands errors over as items: a worker would wrap their sentence into its own traceback."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> object:
-        try:
-            return self.dataset[index]
-        except (OSError, ValueError) as error:
-            return error
-
-
-class TrainLoader:
-    """Iterates over lists of samples; see ``build_train_loader``."""
-
-    def __init__(self, dataset: TrainDataset, batches: Iterable[list[int]], num_workers: int):
-        self.dataset = dataset
-        self._loader = _data_loader(dataset, num_workers, batch_sampler=batches)
-
-    def __iter__(self) -> Iterator[list[dict]]:
-        for batch in _batches(self._loader):
-            yield [_raise_errors(sample) for sample in batch]
 
 
 def build_train_loader(
@@ -106,149 +83,101 @@ def build_train_loader(
     iterations: int | None = None,
     num_workers: int = 2,
     subset: int | None = None,
-) -> TrainLoader:
-    """Batches from ``start_iteration`` on, as lists of ``mapper``'s samples.
+) -> BatchLoader:
+    """Build a loader of training batches that can start at any iteration.
 
     Sample n = iteration * total_batch_size + position is the same for every number of workers and
-    processes, so starting at iteration i goes on exactly as a run that never stopped. Each process
-    gets its slice of the positions.
+    processes. A run that starts at iteration i therefore continues exactly like one that was never
+    stopped. Each process reads its part of the positions.
 
-    Args:
-        dataset: a registered name, or several, whose images are pooled.
-        mapper: (record, generator) -> sample.
-        total_batch_size: over all processes.
-        seed: of order and augmentation.
-        iterations: how many batches; None for no end.
-        subset: use only this many seeded images of each dataset.
+    Parameters
+    ----------
+    dataset : str or sequence of str
+        A registered name, or several, whose images are pooled.
+    mapper : callable
+        (record, generator) -> sample.
+    total_batch_size : int
+        Number of samples over all processes.
+    seed : int
+        Seed of order and augmentation.
+    start_iteration : int
+        The first iteration.
+    iterations : int, optional
+        Number of batches; without it there is no end.
+    num_workers : int
+        Worker processes of this process.
+    subset : int, optional
+        Use this many images of each dataset, drawn by seed 0.
 
-    Raises:
-        FileNotFoundError, ValueError: one sentence that names the file and what to do; for a fault
-            found while training, when the batch with it is reached.
+    Returns
+    -------
+    BatchLoader
+        Yields lists of samples.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        An argument or a file is invalid. Errors that are found while training are raised when their
+        batch is reached.
     """
     if iterations is not None:
         check_integer("the loader's iterations", iterations, least=1)
     names = [dataset] if isinstance(dataset, str) else list(dataset)
-    records = [record for name in names for record in folder_of(name).records(subset)]
+    records = [record for name in names for record in get_dataset(name).records(subset)]
     batches = _GlobalBatches(total_batch_size, start_iteration, iterations)
-    return TrainLoader(TrainDataset(records, mapper, seed), batches, num_workers)
-
-
-class TestDataset(Dataset):
-    """All records of one dataset, read by number."""
-
-    __test__ = False
-
-    def __init__(self, records: Sequence[dict]) -> None:
-        self.records, self.mapper = records, TestMapper()
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> dict:
-        return self.mapper(self.records[index])
+    samples = TrainDataset(records, mapper, seed)
+    return BatchLoader(samples, batches, num_workers=num_workers)
 
 
 class TestLoader:
-    """This process's share of a dataset, image by image; see ``build_test_loader``.
+    """This process's share of a dataset, one sample at a time; see ``build_test_loader``.
 
-    Attributes:
-        dataset_name: as registered.
-        metadata: its Detectron2 metadata (``folding``, ``benchmark``, ``stuff_classes``, ...).
-        dataset: all samples by number, for whoever needs a particular one.
-        indices: the numbers of this process's samples.
+    Attributes
+    ----------
+    dataset_name : str
+        The registered name.
+    metadata : detectron2.data.catalog.Metadata
+        Its metadata (``folding``, ``benchmark``, ``stuff_classes``, ...).
+    dataset : MapDataset
+        All samples by index.
+    indices : range
+        Indices of this process's samples.
     """
 
-    __test__ = False
+    __test__ = False  # pytest would collect it by its name
 
     def __init__(self, dataset_name: str, records: Sequence[dict], num_workers: int) -> None:
         self.dataset_name = dataset_name
         self.metadata = MetadataCatalog.get(dataset_name)
-        self.dataset = TestDataset(records)
+        self.dataset = MapDataset(records, TestMapper())
         self.indices = range(comm.get_rank(), len(records), comm.get_world_size())
-        self._loader = _data_loader(
-            self.dataset, num_workers, batch_sampler=[[index] for index in self.indices]
-        )
+        batches = [[index] for index in self.indices]
+        self._batches = BatchLoader(self.dataset, batches, num_workers=num_workers)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[dict]:
-        for (sample,) in _batches(self._loader):
-            yield _raise_errors(sample)
+        return itertools.chain.from_iterable(self._batches)
 
 
 def build_test_loader(
     dataset: str, subset: int | None = None, seed: int = 0, num_workers: int = 2
 ) -> TestLoader:
-    """Every image of a registered dataset once, each in exactly one process.
+    """Build a loader that yields every image of a dataset once, each in one of the processes.
 
-    Yields ``image`` (3, H, W) uint8 RGB, ``sem_seg`` (H, W) uint8 train ids at the label's own
-    size, ``file_name``, ``image_id``, ``height``, ``width``.
+    Parameters
+    ----------
+    dataset : str
+        A registered name.
+    subset, seed : int
+        Use this many images, drawn by the seed.
+    num_workers : int
+        Worker processes of this process.
 
-    Args:
-        dataset: a registered name.
-        subset, seed: only this many images, drawn by the seed.
+    Returns
+    -------
+    TestLoader
+        Yields the samples of :class:`TestMapper`.
     """
-    return TestLoader(dataset, folder_of(dataset).records(subset, seed), num_workers)
-
-
-def _data_loader(
-    dataset: Dataset, num_workers: int, batch_sampler: Iterable[list[int]]
-) -> DataLoader:
-    check_integer("num_workers", num_workers, most=512)
-    return DataLoader(
-        _Guarded(dataset),
-        batch_sampler=batch_sampler,
-        num_workers=num_workers,
-        collate_fn=list,
-        worker_init_fn=_begin_worker,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def _begin_worker(_: int) -> None:
-    # Workers are the parallelism; OpenCV's own pool would fight with it. 0, not 1: in a fork of a
-    # process whose pool has run, 1 would wait for threads that are not here.
-    cv2.setNumThreads(0)
-    # A signal to a whole group of processes is for the main one, which still needs its workers to
-    # end well: they listen to it alone.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_obey_main_process, daemon=True).start()
-
-
-def _obey_main_process() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != multiprocessing.parent_process().pid:
-        pass
-    os._exit(0)
-
-
-def _batches(loader: DataLoader) -> Iterator[list]:
-    """The loader's batches; of a worker that died one sentence, and that between two batches."""
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGCHLD)
-    batches = iter(loader)
-    if main and loader.num_workers > 0:
-        # The loader's own handler would raise wherever the program happens to be. Without it the
-        # loader still finds out while it waits.
-        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:  # the last two: while it sent a batch
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                raise
-            raise ChildProcessError(
-                f"a process that reads the data has died ({error}), perhaps of too little memory: "
-                "use fewer of them (num_workers) or smaller crops; a training goes on with "
-                "--resume from its last checkpoint"
-            ) from error
-        yield batch
-
-
-def _raise_errors(sample: object) -> dict:
-    if isinstance(sample, Exception):
-        raise sample
-    return sample
+    return TestLoader(dataset, get_dataset(dataset).records(subset, seed), num_workers)

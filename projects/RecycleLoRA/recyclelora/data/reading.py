@@ -1,27 +1,27 @@
-"""Image and label files into arrays: RGB uint8 and class ids, whatever the files' encoding."""
+"""Read image and label files as arrays of RGB values and class ids."""
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from .label_maps import LabelMap
 
-#: Larger pictures are refused: a few kilobytes of file may claim to be any size.
+#: Larger pictures are refused: a file of a few kilobytes can declare any size.
 MAX_PIXELS = 80_000_000
-# Told apart by their content. Not all that Pillow knows: for EPS it starts an interpreter.
+# Recognised by their content. Not all formats of Pillow: it starts an interpreter for EPS.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
-_LFS = b"version https://git-lfs"  # how the notes begin that a clone without Git LFS has as files
+_LFS = b"version https://git-lfs"  # start of the pointer files in a clone without Git LFS
 _LOSSY = ("JPEG", "MPO")
 _GREY_16 = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _ID_MODES = ("L", "P", "1", *_GREY_16)
-# How a stored picture is turned upright, by its EXIF orientation (tag 0x0112; 1 is upright).
-_ORIENTATION_TAG = 0x0112
-_TURNS = {
+# EXIF orientation -> transposition. Not ImageOps.exif_transpose: it also writes all tags, which
+# raises an error if any other tag is damaged, and it copies the pixels of upright images.
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -30,38 +30,36 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TRANSPOSING = (5, 6, 7, 8)
+# Those that swap width and height.
+_SWAPPING = [_TRANSPOSITIONS[orientation] for orientation in (5, 6, 7, 8)]
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS says it
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is lower
+
+
+class SizeMismatchError(ValueError):
+    """A label has another size than its image."""
 
 
 @contextmanager
 def _decoding(file: str | Path) -> Iterator[None]:
-    """Every way a file can be broken becomes one sentence that names it."""
+    """Convert every error of a decoder to one message that names the file."""
     try:
         yield
-    except Exception as error:  # a decoder raises a dozen types
-        if _starts_with(file, _LFS):
-            raise ValueError(
-                f"{file}: expected a complete picture, got a note that Git LFS keeps it elsewhere; "
-                "run 'git lfs pull' in its folder"
-            ) from error
+    except Exception as error:  # a decoder raises many types
+        with suppress(OSError), open(file, "rb") as content:
+            if content.read(len(_LFS)) == _LFS:
+                raise ValueError(
+                    f"{file}: expected a complete picture, got a note that Git LFS keeps it "
+                    "elsewhere; run 'git lfs pull' in its folder"
+                ) from error
         raise ValueError(
             f"{file}: expected a complete picture, got a file that cannot be decoded "
             f"({type(error).__name__}: {error}); restore the file from its source"
         ) from error
 
 
-def _starts_with(file: str | Path, start: bytes) -> bool:
-    try:
-        with open(file, "rb") as content:
-            return content.read(len(start)) == start
-    except OSError:
-        return False
-
-
-def _header(file: str | Path) -> Image.Image:
-    """Open without decoding the picture."""
+def _open(file: str | Path) -> Image.Image:
+    """Read the header and validate it; the pixels are not decoded."""
     path = Path(file)
     if not path.is_file():
         if not path.exists():
@@ -86,29 +84,29 @@ def _header(file: str | Path) -> Image.Image:
     return image
 
 
-def _open(file: str | Path) -> Image.Image:
-    """Open and decode."""
-    image = _header(file)
+def _decode(file: str | Path) -> Image.Image:
+    image = _open(file)
     with _decoding(file):
         image.load()
     return image
 
 
-def _orientation(image: Image.Image) -> int:
+def _transposition(image: Image.Image) -> Image.Transpose | None:
+    """The transposition that turns the stored pixels upright, None if they are upright."""
     try:
-        return image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # damaged tags: as stored, which is what viewers do
-        return 1
+        return _TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # damaged tags are ignored, as in image viewers
+        return None
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as a viewer shows it; the image itself, not a copy, where nothing is to be done."""
-    orientation = _orientation(image)
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+    """Apply the EXIF orientation; returns ``image`` itself, not a copy, if it is upright."""
+    transposition = _transposition(image)
+    return image if transposition is None else image.transpose(transposition)
 
 
 def _rgb(image: Image.Image, file: str | Path) -> np.ndarray:
-    """Any colour mode to (H, W, 3) uint8. Transparency is dropped: the colours beneath it count."""
+    """Convert any colour mode to (H, W, 3) uint8; an alpha channel is dropped."""
     if image.mode in _GREY_16:
         # convert("RGB") would clip 16-bit greys at 255 instead of scaling them.
         values = np.asarray(image)
@@ -131,24 +129,50 @@ def _rgb(image: Image.Image, file: str | Path) -> np.ndarray:
 
 
 def read_image(file: str | Path) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8 RGB, upright as a viewer shows it (by its EXIF orientation).
+    """Read an image as RGB, with its EXIF orientation applied.
 
-    PNG, JPEG, TIFF, BMP, GIF, WebP and PPM, whatever the file's name ends in, of at most
-    ``MAX_PIXELS`` and one frame. Grey, palette, CMYK, transparent and 16-bit files are converted.
+    Grey, palette, CMYK, transparent and 16-bit images are converted.
 
-    Raises:
-        FileNotFoundError, ValueError: one sentence that names the file.
+    Parameters
+    ----------
+    file : str or Path
+        PNG, JPEG, TIFF, BMP, GIF, WebP or PPM, with any suffix, of one frame and at most
+        ``MAX_PIXELS`` pixels.
+
+    Returns
+    -------
+    ndarray
+        (H, W, 3) uint8.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is absent, damaged or of another kind; the message names it.
     """
-    return _rgb(_upright(_open(file)), file)
+    return _rgb(_upright(_decode(file)), file)
 
 
 def read_ids(file: str | Path, channel: int | None = None) -> np.ndarray:
-    """Read a label file's own ids as (H, W), unsigned 8 or 16 bits (32 for rare greys).
+    """Read the ids of a label file as they are stored; palette files give their indices.
 
-    Palette files give their indices. A 16-bit colour file (``channel`` given) goes through OpenCV,
-    because Pillow keeps only the high byte of each value.
+    Parameters
+    ----------
+    file : str or Path
+        The label file, in a lossless format.
+    channel : {0, 1, 2}, optional
+        The channel that holds the ids, for labels in a colour file.
+
+    Returns
+    -------
+    ndarray
+        (H, W), unsigned 8 or 16 bits; 32 bits for some grey TIFFs.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is absent, damaged or no map of ids; the message names it.
     """
-    image = _open(file)
+    image = _decode(file)
     if image.format in _LOSSY:
         raise ValueError(
             f"{file}: expected a label file that keeps every id, got a JPEG, which changes them; "
@@ -156,7 +180,8 @@ def read_ids(file: str | Path, channel: int | None = None) -> np.ndarray:
         )
     if channel is not None:
         with _decoding(file):
-            # Not imread, which cannot open every name that a file may have.
+            # OpenCV, because Pillow keeps only the high byte of 16-bit colours; and not imread,
+            # which cannot open every file name.
             ids = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED)
         if ids is None or ids.ndim != 3:
             raise ValueError(
@@ -176,48 +201,71 @@ def read_ids(file: str | Path, channel: int | None = None) -> np.ndarray:
 def read_pair(
     image_file: str | Path, label_file: str | Path, label_map: LabelMap
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read an image (H, W, 3) uint8 RGB with its train ids (H, W) uint8 on the same pixel grid.
+    """Read an image and its label on the same pixel grid.
 
-    A label carries no orientation of its own, so its size says which grid it was drawn on: upright
-    as viewers show the image (the usual case, and what is taken where both fit), or as stored.
+    The label's size determines the grid, because label files carry no orientation: upright, as
+    viewers show the image, or as the image is stored. Upright is taken if both fit.
 
-    Raises:
-        FileNotFoundError, ValueError: one sentence that names the file.
+    Parameters
+    ----------
+    image_file, label_file : str or Path
+        The files.
+    label_map : LabelMap
+        The meaning of the ids in the label file.
+
+    Returns
+    -------
+    image : ndarray
+        (H, W, 3) uint8 RGB.
+    label : ndarray
+        (H, W) uint8 train ids.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        A file is absent or invalid, or the sizes differ; the message names the file.
     """
     train_ids = label_map.to_train_ids(read_ids(label_file, label_map.channel), label_file)
-    stored = _open(image_file)
+    stored = _decode(image_file)
     upright = _upright(stored)
     for image in (upright, stored):
         if image.size == train_ids.shape[::-1]:
             return _rgb(image, image_file), train_ids
-    raise size_mismatch(image_file, upright.size, label_file, train_ids.shape[::-1])
+    raise _size_mismatch(image_file, upright.size, label_file, train_ids.shape[::-1])
 
 
-def pair_size(image_file: str | Path, label_file: str | Path) -> tuple[int, int] | None:
-    """(width, height) shared by image and label, from the file headers; None where they differ."""
-    with _header(image_file) as image, _header(label_file) as label:
+def pair_size(image_file: str | Path, label_file: str | Path) -> tuple[int, int]:
+    """Read the size that an image and its label share from the file headers.
+
+    Returns
+    -------
+    (int, int)
+        Width and height.
+
+    Raises
+    ------
+    SizeMismatchError
+        The sizes differ.
+    FileNotFoundError, ValueError
+        A file is absent or its header invalid.
+    """
+    with _open(image_file) as image, _open(label_file) as label:
         if label.size == image.size:
             return label.size
-        # Asked for only here: to look for it, Pillow decodes a whole PNG.
-        turned = _orientation(image) in _TRANSPOSING
-        return label.size if turned and label.size == image.size[::-1] else None
+        # The orientation is read only here, because Pillow decodes a whole PNG to find it.
+        if label.size == image.size[::-1] and _transposition(image) in _SWAPPING:
+            return label.size
+        raise _size_mismatch(image_file, image.size, label_file, label.size)
 
 
-def size_mismatch(
+def _size_mismatch(
     image_file: str | Path,
     image_size: tuple[int, int],
     label_file: str | Path,
     label_size: tuple[int, int],
-) -> ValueError:
-    """The one sentence for a label of another size than its image; sizes are (width, height)."""
-    return ValueError(
+) -> SizeMismatchError:
+    return SizeMismatchError(
         f"{label_file}: expected a label of the size of its image {image_file} "
         f"({image_size[0]}x{image_size[1]}), got {label_size[0]}x{label_size[1]}; "
         "replace the pair or remove it from both folders"
     )
-
-
-def header_size(file: str | Path) -> tuple[int, int]:
-    """(width, height) as stored, without decoding the picture."""
-    with _header(file) as image:
-        return image.size

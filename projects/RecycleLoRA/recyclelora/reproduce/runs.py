@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from drawn_streets import streets_in, write_streets
 from recyclelora.common.devices import pick_device
 from recyclelora.common.folder_lock import folder_lock
-from recyclelora.data.datasets import folder_of
+from recyclelora.data.datasets import get_dataset
 from recyclelora.evaluation import constant_prediction, evaluate_domains, majority_class
 from recyclelora.evaluation.domains import write_json
 
@@ -37,8 +37,8 @@ STOPPED = "stopped; the same command goes on from here"
 @functools.cache
 def check_complete(dataset: str) -> None:
     """Raise unless all pairs of the released dataset exist."""
-    if shortfall := folder_of(dataset).shortfall():
-        raise ValueError(f"{shortfall}; for a trial on part of it, give --scratch FOLDER")
+    if warning := get_dataset(dataset).size_warning():
+        raise ValueError(f"{warning}; for a trial on part of it, give --scratch FOLDER")
 
 
 def draw_missing_streets(table: Table, folder: Path) -> dict:

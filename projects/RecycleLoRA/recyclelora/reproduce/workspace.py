@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.backbone.weights import weights_are_here
 from recyclelora.config.overrides import apply_overrides
-from recyclelora.data.datasets import folder_of
+from recyclelora.data.datasets import get_dataset
 
 from .formatting import read_json
 from .published import Published, read_published
@@ -140,5 +140,5 @@ def weights_of(node: object) -> Iterator[str]:
 
 def missing_inputs(cfg: DictConfig) -> list[str]:
     """Names of the datasets and weights that a run needs and this machine lacks."""
-    names = [name for name in datasets_of(cfg) if not folder_of(name).is_available()]
+    names = [name for name in datasets_of(cfg) if not get_dataset(name).is_available()]
     return names + [name for name in weights_of(cfg.model) if not weights_are_here(name)]
