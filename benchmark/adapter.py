@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from benchmark import measure
-from benchmark.measure import alternate, require, spread
+from benchmark.measure import R_MAIN, R_SUB, alternate, require, spread
 from recyclelora import DualLoRALinear
 from recyclelora.reproduce.environment import environment
 
@@ -29,7 +29,6 @@ try:
 except ModuleNotFoundError:
     peft = None
 
-R_MAIN, R_SUB = 32, 4
 # Dtype of weights and inputs, and of autocast if any.
 PRECISIONS = {
     "float32": (torch.float32, None),
@@ -122,14 +121,13 @@ def run(module: nn.Module, x: Tensor, grad: Tensor, precision: str) -> tuple[Ten
 def exact(module: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
     """The output and the gradients of x and the factors, by their formulas in float64."""
     x, grad = x.double(), grad.double()
-    weight = (module.base_layer if hasattr(module, "base_layer") else module).weight.double()
-    bias = (module.base_layer if hasattr(module, "base_layer") else module).bias.double()
+    base = getattr(module, "base_layer", module)  # of peft's layer
+    weight, bias = base.weight.double(), base.bias.double()
     out, grad_x, grads = F.linear(x, weight, bias), grad @ weight, []
     values = {name: value.double() for name, value in factors(module).items()}
     scaling = 1 / (R_MAIN + R_SUB)
-    columns = (
-        module.columns if getattr(getattr(module, "settings", None), "sparse_a", False) else None
-    )
+    sparse = isinstance(module, DualLoRALinear) and module.settings.sparse_a
+    columns = module.columns if sparse else None
     for name in ("main", "sub") if values else ():
         A, B = values[f"A_{name}"], values[f"B_{name}"]
         seen = x if columns is None else x[:, columns]
@@ -235,42 +233,27 @@ def time_blocks(args: argparse.Namespace) -> Iterator[dict]:
 
 
 def plot(result: dict) -> Figure:
-    """Left the time over the frozen layers' time, right what is saved."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    """Draw the time relative to the frozen layers, and the saved bytes."""
     runs = result["runs"]
-    names = list(runs[0]["block"])
-    width = 0.8 / len(names)
+    labels = [f"{run['precision']}\n{run['rows']} rows" for run in runs]
     panels = (("ratio", 1, "time / frozen nn.Linear"), ("saved_bytes", 1e9, "saved, GB"))
-    for axes, (key, unit, label) in zip(figure.subplots(1, 2), panels):
-        for i, name in enumerate(names):
-            places = [j + i * width for j in range(len(runs))]
-            heights = [run["block"][name][key] / unit for run in runs]
-            axes.bar(places, heights, width, color=measure.COLOURS[i], label=name)
-        labels = [f"{run['precision']}\n{run['rows']} rows" for run in runs]
-        axes.set_xticks([j + 0.4 - width / 2 for j in range(len(runs))], labels, fontsize="small")
-        axes.set_ylabel(label)
-    figure.axes[0].axhline(1, color="black", linewidth=0.8)
-    figure.axes[0].set_title("four linears of a block, forward + backward")
-    figure.axes[1].set_title(f"their activations over {result['settings']['blocks']} blocks")
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(names), fontsize="small")
-    figure.suptitle(result["environment"]["machine"], fontsize="small")
+    machine = result["environment"]["machine"]
+    figure = measure.plot_bars([run["block"] for run in runs], labels, panels, machine)
+    left, right = figure.axes
+    left.axhline(1, color="black", linewidth=0.8)
+    left.set_title("four linears of a block, forward + backward")
+    right.set_title(f"their activations over {result['settings']['blocks']} blocks")
     return figure
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = measure.parser_of(__doc__, "adapter", rounds=9)
-    add = parser.add_argument
-    add("--width", type=measure.count, default=1024, help="of the block (default: 1024, DINOv2-L)")
-    add(
-        "--blocks",
-        type=measure.count,
-        default=24,
-        help="over which saved bytes are summed (default: 24)",
-    )
-    add("--rows", type=measure.count, nargs="+", default=[1025, 4 * 1025], help="tokens in a batch")
-    add("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
+    measure.add_count(parser, "--width", 1024, "of the block; that of DINOv2-L is 1024")
+    measure.add_count(parser, "--blocks", 24, "over which saved bytes are summed")
+    measure.add_count(parser, "--rows", [1025, 4 * 1025], "tokens in a batch", nargs="+")
+    known = list(PRECISIONS)
+    parser.add_argument("--precisions", nargs="+", default=known, choices=PRECISIONS)
     return parser.parse_args(arguments)
 
 
@@ -287,8 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
         "left_out": [] if peft else ["peft"],
         "runs": list(time_blocks(args)),
     }
-    measure.write_result(args.output, result)
-    measure.write_figure(args.plot, plot(result))
+    measure.write_results(args, result, plot(result))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 
     python -m benchmark.hours
 
-Counted while a step runs: the floating-point operations for an image (matrix products,
-convolutions, attention), and the calls of PyTorch's operators for a batch, each of which takes its
-microseconds on the CPU whatever the GPU. What share of its data sheet a GPU reaches and how long a
-call takes are assumptions, each a range: these hours are **not measured**.
+It counts the floating-point operations for an image (matrix products, convolutions, attention), and
+the calls of PyTorch's operators for a batch, each of which takes some microseconds on the CPU. What
+share of its peak rate a GPU reaches and how long a call takes are assumptions, each a range: these
+hours are **not measured**.
 """
 
 import argparse
@@ -18,9 +18,8 @@ from matplotlib.figure import Figure
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark import measure
-from benchmark.memory import VARIANTS, build
-from benchmark.step import BACKBONES, HEADS, streets
+from benchmark import measure, segmentor
+from benchmark.segmentor import BACKBONES, VARIANTS, build, streets
 from recyclelora.reproduce.environment import environment
 
 # The data sheets' dense 10^12 operations a second: float32 without tensor cores, TF32, bfloat16.
@@ -102,7 +101,7 @@ def count(args: argparse.Namespace) -> dict[str, dict[str, int]]:
         with Calls() as calls:  # as many for small images; AdamW's are a few where it is fused
             model(*streets(small)).backward()
         found[name] = {"operations": counted.get_total_flops(), "calls": calls.number}
-    model.eval().requires_grad_(False)  # torch's counter stumbles over gradients that are off
+    model.eval().requires_grad_(False)  # torch's counter fails where only some gradients are off
     with counter() as counted:
         model.model.semantic_logits(streets(args)[0])
     return {**found, "prediction": {"operations": counted.get_total_flops()}}
@@ -151,12 +150,11 @@ def plot(result: dict) -> Figure:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = measure.parser_of(__doc__, "hours", rounds=1)
-    add = parser.add_argument
-    add("--backbone", choices=BACKBONES, default="dinov2_l", help="default: dinov2_l, the paper's")
-    add("--head", choices=HEADS, default="full", help="full: the published one (default)")
-    measure.add_crop(parser, 512)
+    meaning = "default: dinov2_l, the paper's"
+    parser.add_argument("--backbone", choices=BACKBONES, default="dinov2_l", help=meaning)
+    segmentor.add_segmentor_options(parser, head="full", crop=512)
     return parser.parse_args(arguments, argparse.Namespace(batch=1))
 
 
@@ -175,8 +173,7 @@ def main(arguments: list[str] | None = None) -> None:
         "hours": {name: hours(**found) for name, found in counted.items() if "calls" in found},
         "evaluation_share": evaluation_share(counted),
     }
-    measure.write_result(args.output, result)
-    measure.write_figure(args.plot, plot(result))
+    measure.write_results(args, result, plot(result))
 
 
 if __name__ == "__main__":

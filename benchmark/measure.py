@@ -1,16 +1,20 @@
-"""What the benchmarks share: alternating timings, peak memory, the record of what they ran on."""
+"""What the benchmarks share: alternating timings, peak memory, options, results and figures."""
 
 import argparse
 import ctypes
 import json
+import math
+import multiprocessing
 import re
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -23,10 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "benchmark"
 DOCS = ROOT / "docs"
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+R_MAIN, R_SUB = 32, 4  # the ranks of the paper
 
 
 class WrongResult(RuntimeError):
-    """A benchmarked system computed something wrong: its time means nothing."""
+    """A benchmarked system computed a wrong result, so its time is meaningless."""
 
 
 def require(correct: bool, sentence: str) -> None:
@@ -35,8 +40,14 @@ def require(correct: bool, sentence: str) -> None:
         raise WrongResult(sentence)
 
 
+def require_finite(losses: Sequence[float], name: str) -> None:
+    """Raise :class:`WrongResult` unless all losses are finite."""
+    finite = all(map(math.isfinite, losses))
+    require(finite, f"a loss of {name} is not finite: {losses}")
+
+
 def exit_with_sentence(main: Callable[[], None]) -> None:
-    """Run ``main``; a wrong result or bad input ends it in one sentence and exit code 1."""
+    """Run ``main``. A wrong result or invalid input is reported in one sentence, exit code 1."""
     try:
         main()
     except WrongResult as error:
@@ -46,14 +57,14 @@ def exit_with_sentence(main: Callable[[], None]) -> None:
 
 
 def count(text: str) -> int:
-    """A whole number of at least 1, as the type of a command line's option."""
+    """Parse a whole number of at least 1; the ``type`` of an option."""
     if not text.isdecimal() or not 1 <= int(text) <= 10**6:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1,000,000, got {text}")
     return int(text)
 
 
 def device(text: str) -> torch.device:
-    """``cpu``, ``cuda``, ``cuda:N`` or ``auto``, as the type of a command line's option."""
+    """Parse ``cpu``, ``cuda``, ``cuda:N`` or ``auto``; the ``type`` of an option."""
     try:
         return pick_device(text, option="--device")
     except ValueError as error:
@@ -61,7 +72,7 @@ def device(text: str) -> torch.device:
 
 
 def seconds_of(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    """How long ``call`` takes, on a GPU up to the end of what it launched, and what it returns."""
+    """Return how long ``call`` takes, including the kernels that it launches, and its value."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
@@ -83,9 +94,25 @@ def alternate(
     what: str,
     warmup: int = 1,
 ) -> dict[str, list[float]]:
-    """Time A B C A B C ..., so that whatever else the machine does meets all of them alike.
+    """Time A B C A B C ..., so that other load on the machine affects all of them alike.
 
-    Returns the seconds of each round by name; the ``warmup`` rounds before are not among them.
+    Parameters
+    ----------
+    calls : Mapping[str, Callable]
+        What to time, by name.
+    rounds : int
+        How often each call is timed.
+    device : torch.device
+        On a GPU the time includes the kernels that a call launches.
+    what : str
+        The label of the progress bar.
+    warmup : int
+        How many rounds run first without being timed.
+
+    Returns
+    -------
+    dict[str, list[float]]
+        The seconds of each round, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     with tqdm(total=(warmup + rounds) * len(calls), desc=what, unit="call", delay=1) as bar:
@@ -99,7 +126,7 @@ def alternate(
 
 
 def spread(seconds: Sequence[float]) -> dict[str, Any]:
-    """All runs, their median and their quartiles, in seconds."""
+    """Return all runs, their median and their quartiles, in seconds."""
     low, _, high = (
         statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
     )
@@ -111,10 +138,12 @@ def spread(seconds: Sequence[float]) -> dict[str, Any]:
 
 
 class PeakMemory:
-    """How much memory a piece of work needs beyond what is resident before it.
+    """The peak memory of a block, in total (``peak``) and beyond what was in use before it.
 
-    Bytes in this process, or on the GPU those that tensors occupy:
+    On the CPU it counts the resident bytes of this process, on a GPU the bytes of tensors.
 
+    Examples
+    --------
     >>> with PeakMemory(torch.device("cpu")) as memory:
     ...     work = torch.ones(10_000_000).double()
     >>> memory.beyond > 100e6 and memory.peak > memory.beyond
@@ -130,42 +159,81 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before = torch.cuda.memory_allocated(self.device)
         else:
-            ctypes.CDLL(None).malloc_trim(0)  # what was freed is no longer resident
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
-            self._before = _status("VmRSS")
+            ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
+            # psutil has no peak on Linux: /proc resets it here, and holds it as VmHWM.
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = psutil.Process().memory_info().rss
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self.device.type == "cuda":
             self.peak = torch.cuda.max_memory_allocated(self.device)
         else:
-            self.peak = _status("VmHWM")
+            status = Path("/proc/self/status").read_text()
+            self.peak = int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE).group(1)) * 1024
         self.beyond = self.peak - self._before
 
 
-def _status(field: str) -> int:
-    text = Path("/proc/self/status").read_text()
-    return int(re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE).group(1)) * 1024
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call ``function`` in a new process with the same number of threads; return its value."""
+    with ProcessPoolExecutor(
+        1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(torch.get_num_threads(),),
+    ) as process:
+        return process.submit(function, *arguments).result()
 
 
-def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Write the JSON of a run, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
+def write_results(args: argparse.Namespace, result: Mapping[str, Any], figure: Figure) -> None:
+    """Write a result as JSON and its plot as PNG, each atomically."""
+    with atomic_write(args.output) as temporary:
         temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-    print(f"wrote {path}")
-
-
-def write_figure(path: Path, figure: Figure) -> None:
-    """Write a plot as PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
+    with atomic_write(args.plot) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
-    print(f"wrote {path}")
+    print(f"wrote {args.output}\nwrote {args.plot}")
+
+
+def plot_bars(
+    runs: Sequence[Mapping[str, Mapping[str, float]]],
+    labels: Sequence[str],
+    panels: Sequence[tuple[str, float, str]],
+    title: str,
+) -> Figure:
+    """Draw one group of bars for each run, with one bar for each system.
+
+    Parameters
+    ----------
+    runs : sequence of mappings
+        The values of each system, by name.
+    labels : sequence of str
+        The label of each run.
+    panels : sequence of (key, unit, label)
+        The value that a panel shows, what it is divided by, and the label of its axis.
+    title : str
+
+    Returns
+    -------
+    Figure
+    """
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    names = list(runs[0])
+    width = 0.8 / len(names)
+    for axes, (key, unit, label) in zip(figure.subplots(1, len(panels)), panels):
+        for i, name in enumerate(names):
+            places = [j + i * width for j in range(len(runs))]
+            heights = [run[name][key] / unit for run in runs]
+            axes.bar(places, heights, width, color=COLOURS[i], label=name)
+        axes.set_xticks([j + 0.4 - width / 2 for j in range(len(runs))], labels, fontsize="small")
+        axes.set_ylabel(label)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize="small")
+    figure.suptitle(title, fontsize="small")
+    return figure
 
 
 def block_shapes(width: int) -> dict[str, tuple[int, int]]:
-    """The linear layers (out, in) of one transformer block."""
+    """Return the shapes (out, in) of the linear layers of one transformer block."""
     return {
         "qkv": (3 * width, width),
         "proj": (width, width),
@@ -175,20 +243,22 @@ def block_shapes(width: int) -> dict[str, tuple[int, int]]:
 
 
 def parser_of(description: str, name: str, rounds: int) -> argparse.ArgumentParser:
-    """A parser with ``--device``, ``--rounds``, ``--output``, ``--plot``, as every benchmark has.
+    """Return a parser with the options of every benchmark.
 
-    Args:
-        description: the module's docstring.
-        name: of the files that it writes by default.
-        rounds: how often by default.
+    Parameters
+    ----------
+    description : str
+        The docstring of the module.
+    name : str
+        The name of the files that it writes by default.
+    rounds : int
+        How often each call is timed by default.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", type=device, default=torch.device("cpu"))
-    parser.add_argument(
-        "--rounds", type=count, default=rounds, help=f"how often each call is timed ({rounds})"
-    )
+    add_count(parser, "--rounds", rounds, "how often each call is timed")
     parser.add_argument(
         "--output", type=Path, help=f"default: results/benchmark/{name}.json, _cuda on a GPU"
     )
@@ -196,18 +266,25 @@ def parser_of(description: str, name: str, rounds: int) -> argparse.ArgumentPars
     return parser
 
 
-def add_crop(parser: argparse.ArgumentParser, default: int) -> None:
-    """``--crop``, for the benchmarks that run a whole segmentor."""
-    meaning = f"pixels, a multiple of 16 (default: {default})"
-    parser.add_argument("--crop", type=count, default=default, help=meaning)
+def add_count(
+    parser: argparse.ArgumentParser,
+    option: str,
+    default: int | Sequence[int],
+    meaning: str,
+    **keywords: Any,
+) -> None:
+    """Add an option that takes a whole number of at least 1, or several."""
+    values = default if isinstance(default, int) else " ".join(map(str, default))
+    meaning = f"{meaning} (default: {values})"
+    parser.add_argument(option, type=count, default=default, help=meaning, **keywords)
 
 
 def finish_options(args: argparse.Namespace, name: str) -> dict[str, Any]:
-    """Fill in the files' names; returns the settings for the record."""
+    """Set the default names of the files; return the settings that the result records."""
     suffix = "_cuda" if args.device.type == "cuda" else ""
     args.output = args.output or RESULTS / f"{name}{suffix}.json"
     args.plot = args.plot or DOCS / f"benchmark_{name}{suffix}.png"
-    for file in (args.output, args.plot):  # now, and not after an hour
+    for file in (args.output, args.plot):  # fail now, not after an hour
         file.parent.mkdir(parents=True, exist_ok=True)
         if file.is_dir():
             raise ValueError(f"expected a file to write, got the folder {file}: name a file in it")

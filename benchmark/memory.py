@@ -5,68 +5,44 @@
     python -m benchmark.memory --runs dinov2_l:1 dinov2_l:2 dinov2_l:4 --device cuda
 
 Forward, backward and AdamW with the published Mask2Former head, 512 pixels, with and without
-activation checkpointing, with dense and sparse A. Each variant runs in a process of its own; on the
-CPU its resident memory counts, on a GPU what tensors occupy. All variants of a backbone have to
-compute the same first loss. What by its two smaller batches would need more than ``--most-gb`` is
-not run: the line through those two is its entry. ``--keep`` takes up where a run ended.
+activation checkpointing, with dense and sparse A. Each variant runs in a process of its own. On the
+CPU its resident memory counts, on a GPU the memory of tensors. All variants of a backbone must
+compute the same first loss. A run that would need more than ``--most-gb`` is left out: its entry is
+extrapolated from the two smaller batches. ``--keep`` continues an unfinished measurement.
 """
 
 import argparse
 import functools
 import json
-import multiprocessing
-import re
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from matplotlib.figure import Figure
 from torch import nn
 from tqdm import tqdm
 
-from benchmark import measure
+from benchmark import measure, segmentor
 from benchmark.measure import PeakMemory, require, seconds_of
-from benchmark.step import BACKBONES, HEADS, PRECISIONS, OurSegmentor, optimizer_of, step, streets
-from recyclelora.backbone import DinoVisionTransformer
+from benchmark.segmentor import BACKBONES, VARIANTS, build, optimizer_of, step, streets
 from recyclelora.reproduce.environment import environment
-
-VARIANTS = {
-    "dense": {"sparse_a": False, "checkpointing": False},
-    "sparse": {"sparse_a": True, "checkpointing": False},
-    "dense, checkpointing": {"sparse_a": False, "checkpointing": True},
-    "sparse, checkpointing": {"sparse_a": True, "checkpointing": True},
-}
-
-
-def build(backbone: str, args: argparse.Namespace, *, sparse_a: bool, checkpointing: bool):
-    """The segmentor in training mode, its weights random but the same for all variants."""
-    torch.manual_seed(0)
-    size = BACKBONES[backbone]
-    vit = DinoVisionTransformer(
-        img_size=args.crop, patch_size=16, checkpointing=checkpointing, **size
-    )
-    return OurSegmentor(vit, head=HEADS[args.head], sparse_a=sparse_a).to(args.device).train()
 
 
 def held_bytes(model: nn.Module) -> int:
-    """What the model's parameters and buffers occupy."""
+    """Return the bytes of the parameters and buffers."""
     tensors = [*model.parameters(), *model.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def measured(
-    backbone: str, variant: dict[str, bool], args: argparse.Namespace, threads: int
-) -> dict[str, Any]:
-    """Bytes at the peak of some steps, in all and beyond the model; runs in a fresh process."""
-    torch.set_num_threads(threads)
+def measured(backbone: str, variant: dict[str, bool], args: argparse.Namespace) -> dict[str, Any]:
+    """Return the bytes at the peak of some steps, in total and beyond the model."""
     model, batch = build(backbone, args, **variant), streets(args)
     optimizer, losses, seconds = optimizer_of(model), [], []
     run = functools.partial(step, model, optimizer, precision=args.precision, losses=losses)
     with PeakMemory(args.device) as peak:
-        run(batch=(batch[0][:1, :, :128, :128], batch[1][:1, :128, :128]))  # makes AdamW's state
+        run(batch=(batch[0][:1, :, :128, :128], batch[1][:1, :128, :128]))  # creates AdamW's state
         for _ in range(args.rounds):
             seconds.append(seconds_of(functools.partial(run, batch=batch), args.device)[0])
     return {
@@ -79,7 +55,7 @@ def measured(
 
 
 def expected_bytes(smaller: dict[int, int], batch: int) -> int | None:
-    """The peak at ``batch``, on the line through those of the two largest smaller batches."""
+    """Extrapolate the peak at ``batch`` from those of the two largest smaller batches."""
     known = sorted(smaller)[-2:]
     if len(known) < 2:
         return None
@@ -88,17 +64,16 @@ def expected_bytes(smaller: dict[int, int], batch: int) -> int | None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What a new process could take."""
+    """Return how much memory a new process can use."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    text = Path("/proc/meminfo").read_text()
-    return int(re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE).group(1)) * 1024
+    return psutil.virtual_memory().available
 
 
 def in_own_process(
     runs: Sequence[dict], name: str, backbone: str, batch: int, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """:func:`measured` in a process that has done nothing else, unless it would not fit."""
+    """Run :func:`measured` in a new process, unless it would not fit into memory."""
     smaller = {
         run["batch"]: found["peak_bytes"]
         for run in runs
@@ -109,25 +84,22 @@ def in_own_process(
     if expected is not None and expected > most:
         print(f"{backbone}, {name}, batch {batch}: not run, it needs {expected / 1e9:.1f} GB")
         return {"expected_bytes": expected}
-    spawn, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
-    with ProcessPoolExecutor(1, mp_context=spawn) as process:
-        options = argparse.Namespace(**{**vars(args), "batch": batch})
-        try:
-            return process.submit(measured, backbone, VARIANTS[name], options, threads).result()
-        except BrokenProcessPool:
-            raise MemoryError(
-                f"the process of {backbone}, {name}, batch {batch} was killed; --most-gb leaves "
-                "out what needs more"
-            ) from None
+    options = argparse.Namespace(**{**vars(args), "batch": batch})
+    try:
+        return measure.in_new_process(measured, backbone, VARIANTS[name], options)
+    except BrokenProcessPool:
+        raise MemoryError(
+            f"the process of {backbone}, {name}, batch {batch} was killed; --most-gb leaves out "
+            "what needs more"
+        ) from None
 
 
 def check(backbone: str, variants: dict[str, dict]) -> None:
-    """Neither checkpointing nor sparse A changes what a first step computes."""
+    """Raise unless all variants compute the same first loss."""
     losses = {name: found["losses"] for name, found in variants.items() if "losses" in found}
     first = next(iter(losses.values()), [0.0])[0]
     for name, values in losses.items():
-        finite = all(torch.isfinite(torch.tensor(values)))
-        require(finite, f"a loss of {backbone}, {name}, is not finite: {values}")
+        measure.require_finite(values, f"{backbone}, {name},")
         require(
             abs(values[0] - first) < 1e-2 * abs(first),
             f"the first loss of {backbone}, {name}, is {values[0]:.4f}, of others {first:.4f}",
@@ -135,7 +107,7 @@ def check(backbone: str, variants: dict[str, dict]) -> None:
 
 
 def plot(result: dict) -> Figure:
-    """Peak memory of every variant, a group of bars for each run; hollow what was not run."""
+    """Draw the peak memory of every variant; hollow bars are extrapolated."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     runs = result["runs"]
@@ -161,7 +133,7 @@ def plot(result: dict) -> Figure:
 
 
 def run_of(text: str) -> tuple[str, int]:
-    """``dinov2_l:4``: a backbone and a batch, as the type of a command line's option."""
+    """Parse a backbone and a batch, such as ``dinov2_l:4``; the ``type`` of an option."""
     backbone, colon, batch = text.partition(":")
     if backbone not in BACKBONES or not colon:
         raise argparse.ArgumentTypeError(
@@ -171,7 +143,7 @@ def run_of(text: str) -> tuple[str, int]:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = measure.parser_of(__doc__, "memory", rounds=1)
     add = parser.add_argument
     sizes = "dinov2_s:1 dinov2_b:1 dinov2_l:1 dinov2_l:2 dinov2_l:4"
@@ -179,16 +151,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--runs", nargs="+", type=run_of, default=[run_of(text) for text in sizes.split()],
         help=f"backbones and batches, the smaller first (default: {sizes})",
     )  # fmt: skip
-    add("--head", choices=HEADS, default="full", help="full: the published one (default)")
-    measure.add_crop(parser, 512)
-    add("--precision", choices=PRECISIONS, default="float32", help="default: float32, the paper's")
-    add("--most-gb", type=measure.count, help="default: four fifths of the memory that is free")
-    add("--keep", action="store_true", help="do not measure anew what the output file has")
+    segmentor.add_segmentor_options(parser, head="full", crop=512)
+    known = segmentor.PRECISIONS
+    add("--precision", choices=known, default="float32", help="default: float32, the paper's")
+    add("--most-gb", type=measure.count, help="default: four fifths of the free memory")
+    add("--keep", action="store_true", help="keep the runs that the output file holds")
     return parser.parse_args(arguments)
 
 
 def kept(args: argparse.Namespace) -> list[dict]:
-    """The runs that need not be measured anew."""
+    """Return the runs of the output file that are kept."""
     if not args.keep or not args.output.is_file():
         return []
     wanted = [list(run) for run in args.runs]
@@ -197,7 +169,7 @@ def kept(args: argparse.Namespace) -> list[dict]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure all of it, write the JSON and the plot."""
+    """Measure every run, write the JSON and the plot."""
     args = parse(arguments)
     settings = measure.finish_options(args, "memory")
     del settings["keep"]
@@ -214,8 +186,7 @@ def main(arguments: list[str] | None = None) -> None:
             record = {"environment": environment(args.device), "variants": variants}
             runs.append({"backbone": backbone, "batch": batch, **record})
             result = {"settings": settings, "runs": runs}
-            measure.write_result(args.output, result)
-            measure.write_figure(args.plot, plot(result))
+            measure.write_results(args, result, plot(result))
 
 
 if __name__ == "__main__":

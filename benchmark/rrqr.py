@@ -21,14 +21,16 @@ from torch import Tensor, nn
 
 import recyclelora
 from benchmark import measure
-from benchmark.measure import PeakMemory, alternate, block_shapes, require, spread
-from recyclelora.backbone import dinov2_vit, load_weights
+from benchmark.measure import R_MAIN, R_SUB, PeakMemory, alternate, block_shapes, require, spread
+from recyclelora.backbone import dinov2_vit, load_weights, presets
 from recyclelora.reproduce.environment import environment
 
-R_MAIN, R_SUB = 32, 4
 PIVOTING = ("published", "SciPy float32", "SciPy float64", "rrqr")
 # Width and blocks of the models whose shapes are timed.
-MODELS = {"DINOv2-L": (1024, 24), "DINOv2-S": (384, 12)}
+MODELS = {
+    name: (size["embed_dim"], size["depth"])
+    for name, size in (("DINOv2-L", presets.VIT_L), ("DINOv2-S", presets.VIT_S))
+}
 
 # A stack of weights (n, d, k) -> their pivots (n, k), or None where it does not pivot.
 Decomposition = Callable[[Tensor], Tensor | None]
@@ -291,20 +293,15 @@ def model_size(text: str) -> tuple[str, tuple[int, int]]:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = measure.parser_of(__doc__, "rrqr", rounds=3)
     add = parser.add_argument
     add("--models", type=model_size, nargs="+", default=list(MODELS.items()), metavar="NAME",
         help="a name, or NAME:WIDTHxBLOCKS; the first is decomposed whole")  # fmt: skip
-    add("--matrices", type=measure.count, default=2, help="of each shape (default: 2)")
-    add(
-        "--model-rounds",
-        type=measure.count,
-        default=2,
-        help="how often the whole model is (default: 2)",
-    )
-    add("--sizes", type=measure.count, nargs="+", default=[256, 512, 1024, 2048])
-    add("--threads", type=measure.count, nargs="+", default=[1, 2])
+    measure.add_count(parser, "--matrices", 2, "of each shape")
+    measure.add_count(parser, "--model-rounds", 2, "how often the whole model is decomposed")
+    measure.add_count(parser, "--sizes", [256, 512, 1024, 2048], "of square matrices", nargs="+")
+    measure.add_count(parser, "--threads", [1, 2], "for one block", nargs="+")
     add("--weights", help="real ViT-S weights: a name such as dinov2_vits14_focus, or a file")
     return parser.parse_args(arguments)
 
@@ -327,8 +324,7 @@ def main(arguments: list[str] | None = None) -> None:
         "sizes": list(time_sizes(args)),
         "threads": [] if args.device.type == "cuda" else list(time_threads(args)),
     }
-    measure.write_result(args.output, result)
-    measure.write_figure(args.plot, plot(result))
+    measure.write_results(args, result, plot(result))
 
 
 if __name__ == "__main__":

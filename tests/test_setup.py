@@ -53,12 +53,12 @@ def toolkit(tmp_path):
     return make
 
 
-def test_a_toolkit_of_torchs_major_version_is_taken_without_a_gpu(script, toolkit, monkeypatch):
+def test_toolkit_of_torchs_major_version_is_found(script, toolkit, monkeypatch):
     monkeypatch.setenv("CUDA_HOME", str(home := toolkit("13.1")))
     assert script.find_cuda() == (home, "13.1")
 
 
-def test_a_script_called_nvcc_on_the_path_leads_nowhere(script, toolkit, monkeypatch, tmp_path):
+def test_wrapper_script_named_nvcc_is_ignored(script, toolkit, monkeypatch, tmp_path):
     real = toolkit("13.0")
     wrapper = tmp_path / "elsewhere" / "bin" / "nvcc"
     wrapper.parent.mkdir(parents=True)
@@ -70,7 +70,7 @@ def test_a_script_called_nvcc_on_the_path_leads_nowhere(script, toolkit, monkeyp
     assert next(iter(script.toolkits().items())) == (real, "13.0")
 
 
-def test_what_is_asked_for_is_done(script, toolkit, monkeypatch):
+def test_environment_variables_select_cuda(script, toolkit, monkeypatch):
     monkeypatch.setenv("CUDA_HOME", str(toolkit("13.0")))
     monkeypatch.setenv("RECYCLELORA_NO_CUDA", "1")
     assert script.find_cuda() == (None, "RECYCLELORA_NO_CUDA is set")
@@ -83,7 +83,7 @@ def test_what_is_asked_for_is_done(script, toolkit, monkeypatch):
         script.find_cuda()
 
 
-def test_no_toolkit_is_a_build_without_cuda_unless_one_is_asked_for(script, monkeypatch):
+def test_missing_toolkit_with_force_cuda_raises(script, monkeypatch):
     monkeypatch.setattr(script, "toolkits", dict)
     assert script.find_cuda()[0] is None
     monkeypatch.setenv("FORCE_CUDA", "1")
@@ -91,13 +91,13 @@ def test_no_toolkit_is_a_build_without_cuda_unless_one_is_asked_for(script, monk
         script.find_cuda()
 
 
-def test_a_toolkit_of_another_version_is_never_passed_over_in_silence(script, toolkit, monkeypatch):
+def test_toolkit_of_another_version_raises(script, toolkit, monkeypatch):
     monkeypatch.setenv("CUDA_HOME", str(toolkit("12.9")))
     with pytest.raises(SystemExit, match=r"Expected a CUDA 13 toolkit.*but found 12\.9 in"):
         script.find_cuda()
 
 
-def test_architectures_are_those_named_or_here_or_a_short_list(script, monkeypatch):
+def test_architectures_follow_variable_or_gpus(script, monkeypatch):
     assert script.architectures() == "8.0 9.0+PTX"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     capabilities = [(9, 0), (8, 6), (9, 0)]
@@ -107,7 +107,7 @@ def test_architectures_are_those_named_or_here_or_a_short_list(script, monkeypat
     assert script.architectures() == "7.5 8.0+PTX"
 
 
-def test_a_wrong_cuda_home_is_one_sentence_and_a_failure():
+def test_wrong_cuda_home_fails_with_one_sentence():
     environment = {**os.environ, "CUDA_HOME": "/nonexistent", "FORCE_CUDA": "1"}
     environment.pop("RECYCLELORA_NO_CUDA", None)
     result = subprocess.run(

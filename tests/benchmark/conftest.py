@@ -1,3 +1,3 @@
-"""The benchmarks as modules, and where their results go."""
+"""A run of a benchmark into a temporary folder."""
 
-from ..support.benchmark_runs import benchmark_module, run_benchmark  # noqa: F401
+from ..support.benchmark_runs import run_benchmark  # noqa: F401

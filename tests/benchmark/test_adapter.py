@@ -1,15 +1,16 @@
 import pytest
 import torch
+from benchmark import adapter
 from torch import nn
 
 TINY = ["--width", "48", "--rows", "20", "--rounds", "2", "--blocks", "3"]
 SYSTEMS = {"frozen", "published", "ours, dense", "ours, sparse"}
 
 
-def test_every_part_is_in_the_result(run_benchmark, benchmark_module):
-    result = run_benchmark("adapter", *TINY)
+def test_result_of_tiny_run_has_every_part(run_benchmark):
+    result = run_benchmark(adapter, *TINY)
     expected = SYSTEMS if result["left_out"] else SYSTEMS | {"peft"}
-    assert result["left_out"] == ([] if benchmark_module("adapter").peft else ["peft"])
+    assert result["left_out"] == ([] if adapter.peft else ["peft"])
     precisions = [(run["rows"], run["precision"]) for run in result["runs"]]
     assert precisions == [(20, "float32"), (20, "bfloat16"), (20, "autocast")]
     for run in result["runs"]:
@@ -21,7 +22,7 @@ def test_every_part_is_in_the_result(run_benchmark, benchmark_module):
 
 
 def test_ratios_and_sums_follow_from_the_times(run_benchmark):
-    for run in run_benchmark("adapter", *TINY)["runs"]:
+    for run in run_benchmark(adapter, *TINY)["runs"]:
         block, layers = run["block"], [layer["systems"] for layer in run["layers"]]
         for name, times in block.items():
             rounds = [sum(layer[name]["seconds"][i] for layer in layers) for i in range(2)]
@@ -30,35 +31,32 @@ def test_ratios_and_sums_follow_from_the_times(run_benchmark):
             assert times["saved_bytes"] == 3 * sum(layer[name]["saved_bytes"] for layer in layers)
 
 
-def test_saved_bytes_are_those_of_the_formulas(benchmark_module):
-    tool = benchmark_module("adapter")
-    modules = tool.build(nn.Linear(64, 96).requires_grad_(False))
+def test_saved_bytes_match_the_formulas():
+    modules = adapter.build(nn.Linear(64, 96).requires_grad_(False))
     x = torch.randn(1000, 64, requires_grad=True)
-    saved = {name: tool.saved_bytes(module, x, "float32") for name, module in modules.items()}
+    saved = {name: adapter.saved_bytes(module, x, "float32") for name, module in modules.items()}
     assert saved["frozen"] == 0
     assert saved["published"] == 4 * 1000 * (64 + 32 + 4)  # x once, and x A' of both branches
     assert saved["ours, sparse"] < 4 * 1000 * (64 + 32)  # not x
-    if tool.peft:
+    if adapter.peft:
         assert saved["peft"] == saved["published"]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "autocast"])
-def test_systems_compute_one_function(benchmark_module, precision):
-    tool = benchmark_module("adapter")
-    dtype, _ = tool.PRECISIONS[precision]
-    modules = tool.build(nn.Linear(48, 64).requires_grad_(False).to(dtype))
+def test_systems_compute_the_same_function(precision):
+    dtype, _ = adapter.PRECISIONS[precision]
+    modules = adapter.build(nn.Linear(48, 64).requires_grad_(False).to(dtype))
     x = torch.randn(10, 48, dtype=dtype, requires_grad=True)
     grad = torch.randn(10, 64, dtype=dtype)
     tolerance = 1e-5 if precision == "float32" else 0.05
-    wanted = tool.run(modules["ours, dense"], x, grad, precision)
+    wanted = adapter.run(modules["ours, dense"], x, grad, precision)
     for name in {"published", "peft"} & set(modules):
-        found = tool.run(modules[name], x, grad, precision)
+        found = adapter.run(modules[name], x, grad, precision)
         torch.testing.assert_close(found, wanted, atol=tolerance, rtol=tolerance)
 
 
-def test_a_wrong_gradient_stops_it(run_benchmark, benchmark_module, monkeypatch):
-    tool = benchmark_module("adapter")
-    right = tool.DualLoRALinear.forward
+def test_run_with_wrong_gradient_raises(run_benchmark, monkeypatch):
+    right = adapter.DualLoRALinear.forward
     half = lambda grad: grad / 2  # noqa: E731
 
     def wrong(self, x):
@@ -67,6 +65,6 @@ def test_a_wrong_gradient_stops_it(run_benchmark, benchmark_module, monkeypatch)
             x.register_hook(half)
         return right(self, x)
 
-    monkeypatch.setattr(tool.DualLoRALinear, "forward", wrong)
-    with pytest.raises(tool.measure.WrongResult, match=r"ours, dense is off by 5.0e-01 .* in x"):
-        run_benchmark("adapter", *TINY)
+    monkeypatch.setattr(adapter.DualLoRALinear, "forward", wrong)
+    with pytest.raises(adapter.measure.WrongResult, match=r"ours, dense is off by 5.0e-01 .* in x"):
+        run_benchmark(adapter, *TINY)

@@ -2,18 +2,14 @@ import time
 
 import pytest
 import torch
+from benchmark import adapter, measure
 
 from recyclelora.reproduce.environment import environment
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def measure(benchmark_module):
-    return benchmark_module("measure")
-
-
-def test_calls_alternate_and_warm_up_is_not_counted(measure):
+def test_alternate_interleaves_calls_and_drops_warmup():
     order = []
     calls = {name: lambda name=name: order.append(name) for name in "abc"}
     seconds = measure.alternate(calls, rounds=3, warmup=2, device=CPU, what="test")
@@ -21,18 +17,18 @@ def test_calls_alternate_and_warm_up_is_not_counted(measure):
     assert {name: len(runs) for name, runs in seconds.items()} == {"a": 3, "b": 3, "c": 3}
 
 
-def test_a_call_takes_as_long_as_it_takes(measure):
+def test_seconds_of_returns_time_and_value():
     seconds, value = measure.seconds_of(lambda: time.sleep(0.02) or "done", CPU)
     assert value == "done" and seconds >= 0.02
 
 
-def test_spread_is_median_and_quartiles(measure):
+def test_spread_returns_median_and_quartiles():
     found = measure.spread([5.0, 1.0, 2.0, 4.0, 3.0])
     assert found == {"seconds": [5.0, 1.0, 2.0, 4.0, 3.0], "median": 3.0, "quartiles": [2.0, 4.0]}
     assert measure.spread([2.0])["quartiles"] == [2.0, 2.0]
 
 
-def test_peak_memory_counts_what_was_freed_again_and_nothing_older(measure):
+def test_peak_memory_counts_freed_memory_but_nothing_older():
     older = torch.ones(50_000_000)  # 200 MB
     del older
     with measure.PeakMemory(CPU) as memory:
@@ -41,7 +37,7 @@ def test_peak_memory_counts_what_was_freed_again_and_nothing_older(measure):
     assert memory.peak > memory.beyond
 
 
-def test_the_record_says_what_it_ran_on():
+def test_environment_describes_the_machine():
     record = environment(CPU)
     assert record["threads"] == torch.get_num_threads()
     assert record["versions"]["torch"] == torch.__version__
@@ -52,22 +48,22 @@ def test_the_record_says_what_it_ran_on():
     assert record["commit"] != "unknown"
 
 
-def test_a_wrong_result_ends_in_a_sentence_and_exit_code_1(measure):
+def test_wrong_result_exits_with_code_1_and_message():
     measure.require(True, "never said")
     with pytest.raises(SystemExit, match="error: two and two are not five") as stop:
         measure.exit_with_sentence(lambda: measure.require(False, "two and two are not five"))
     assert stop.value.code != 0
 
 
-def test_a_device_that_is_not_there_gets_a_sentence(benchmark_module, monkeypatch, capsys):
+def test_missing_device_exits_with_message(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="2"):
-        benchmark_module("adapter").main(["--device", "cuda"])
+        adapter.main(["--device", "cuda"])
     assert "--device=cuda needs a GPU and torch sees none" in capsys.readouterr().err
 
 
 @pytest.mark.gpu
-def test_a_gpu_is_waited_for(measure):
+def test_seconds_on_gpu_include_the_kernels():
     matrix = torch.randn(4096, 4096, device="cuda")
     calls = {"one": lambda: matrix @ matrix, "twenty": lambda: [matrix @ matrix for _ in range(20)]}
     seconds = measure.alternate(calls, rounds=3, device=torch.device("cuda"), what="test")

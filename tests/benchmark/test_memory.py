@@ -5,12 +5,13 @@ import os
 import signal
 
 import pytest
+from benchmark import measure, memory
 
 
 @pytest.mark.slow
-def test_checkpointing_and_sparse_a_need_less(run_benchmark):
+def test_checkpointing_and_sparse_a_need_less_memory(run_benchmark):
     sizes = ["--runs", "dinov2_s:2", "--head", "tiny", "--crop", "256"]
-    result = run_benchmark("memory", *sizes)
+    result = run_benchmark(memory, *sizes)
     (run,) = result["runs"]
     assert run["batch"] == 2 and run["environment"]["cores"] > 0
     steps = {name: found["step_bytes"] for name, found in run["variants"].items()}
@@ -21,21 +22,20 @@ def test_checkpointing_and_sparse_a_need_less(run_benchmark):
         assert found["model_bytes"] > 12 * 12 * 384 * 384 * 4
 
 
-def test_what_would_not_fit_is_not_run(benchmark_module, monkeypatch, capsys):
-    tool = benchmark_module("memory")
-    assert tool.expected_bytes({1: 5}, 4) is None
-    assert tool.expected_bytes({1: 50, 2: 7, 3: 9}, 6) == 15
-    monkeypatch.setattr(tool, "free_bytes", lambda device: 13)
+def test_run_that_would_not_fit_is_extrapolated(monkeypatch, capsys):
+    assert memory.expected_bytes({1: 5}, 4) is None
+    assert memory.expected_bytes({1: 50, 2: 7, 3: 9}, 6) == 15
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 13)
     runs = [
         {"backbone": "dinov2_l", "batch": batch, "variants": {"dense": {"peak_bytes": peak}}}
         for batch, peak in ((1, 5), (2, 8))
     ]
-    options = tool.parse(["--runs", "dinov2_l:4"])
-    assert tool.in_own_process(runs, "dense", "dinov2_l", 4, options) == {"expected_bytes": 14}
+    options = memory.parse(["--runs", "dinov2_l:4"])
+    assert memory.in_own_process(runs, "dense", "dinov2_l", 4, options) == {"expected_bytes": 14}
     assert "batch 4: not run" in capsys.readouterr().out
     runs[1]["variants"]["dense"]["peak_bytes"] = 10**9
-    options = tool.parse(["--runs", "dinov2_l:4", "--most-gb", "2"])
-    expected = tool.in_own_process(runs, "dense", "dinov2_l", 4, options)["expected_bytes"]
+    options = memory.parse(["--runs", "dinov2_l:4", "--most-gb", "2"])
+    expected = memory.in_own_process(runs, "dense", "dinov2_l", 4, options)["expected_bytes"]
     assert expected == 3 * 10**9 - 10
 
 
@@ -45,28 +45,25 @@ def end_at_once(*_):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_is_one_sentence(benchmark_module, monkeypatch):
-    tool = benchmark_module("memory")
-    monkeypatch.setattr(tool, "measured", end_at_once)
-    options = tool.parse(["--runs", "dinov2_s:1"])
+def test_killed_process_raises_memory_error(monkeypatch):
+    monkeypatch.setattr(memory, "measured", end_at_once)
+    options = memory.parse(["--runs", "dinov2_s:1"])
     with pytest.raises(MemoryError, match=r"dinov2_s, dense, batch 1 was killed; --most-gb"):
-        tool.in_own_process([], "dense", "dinov2_s", 1, options)
+        memory.in_own_process([], "dense", "dinov2_s", 1, options)
 
 
-def test_runs_that_the_file_has_are_kept(benchmark_module, tmp_path):
-    tool = benchmark_module("memory")
+def test_keep_returns_runs_of_the_output_file(tmp_path):
     runs = [{"backbone": "dinov2_l", "batch": batch} for batch in (1, 2, 8)]
     (tmp_path / "memory.json").write_text(json.dumps({"runs": runs}))
     output = ["--output", str(tmp_path / "memory.json")]
     wanted = ["--runs", "dinov2_l:2", "dinov2_l:1", "dinov2_l:4"]
-    assert tool.kept(tool.parse([*wanted, *output])) == []
-    assert tool.kept(tool.parse([*wanted, *output, "--keep"])) == runs[:2]
+    assert memory.kept(memory.parse([*wanted, *output])) == []
+    assert memory.kept(memory.parse([*wanted, *output, "--keep"])) == runs[:2]
 
 
-def test_another_loss_is_a_wrong_result(benchmark_module):
-    tool = benchmark_module("memory")
+def test_different_first_loss_raises():
     good = {"losses": [50.0, 40.0]}
-    tool.check("dinov2_s", {"dense": good, "sparse": {"losses": [50.001, 41.0]}})
+    memory.check("dinov2_s", {"dense": good, "sparse": {"losses": [50.001, 41.0]}})
     for losses in ([52.0, 40.0], [50.0, float("nan")]):
-        with pytest.raises(benchmark_module("measure").WrongResult, match="dinov2_s, sparse"):
-            tool.check("dinov2_s", {"dense": good, "sparse": {"losses": losses}})
+        with pytest.raises(measure.WrongResult, match="dinov2_s, sparse"):
+            memory.check("dinov2_s", {"dense": good, "sparse": {"losses": losses}})

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from benchmark import rrqr
 
 TINY = ["--models", "tiny:40x2", "--sizes", "16", "24", "--rounds", "2", "--threads", "1"]
 SYSTEMS = {
@@ -19,8 +20,8 @@ def threads_stay():
     assert torch.get_num_threads() == before
 
 
-def test_every_part_is_in_the_result(run_benchmark):
-    result = run_benchmark("rrqr", *TINY)
+def test_result_of_tiny_run_has_every_part(run_benchmark):
+    result = run_benchmark(rrqr, *TINY)
     shapes = {entry["layer"]: entry["shape"] for entry in result["shapes"]}
     assert shapes == {"qkv": [120, 40], "proj": [40, 40], "fc1": [160, 40], "fc2": [40, 160]}
     for entry in result["shapes"]:
@@ -34,7 +35,7 @@ def test_every_part_is_in_the_result(run_benchmark):
 
 
 def test_speedups_follow_from_the_times(run_benchmark):
-    result = run_benchmark("rrqr", *TINY)
+    result = run_benchmark(rrqr, *TINY)
     for part in (result["model"], *result["threads"]):
         systems = part["systems"]
         for times in systems.values():
@@ -42,48 +43,45 @@ def test_speedups_follow_from_the_times(run_benchmark):
             assert min(times["seconds"]) <= times["median"] <= max(times["seconds"])
 
 
-def test_pivots_in_float32_are_compared_with_those_in_float64(run_benchmark):
-    gaussian, decaying = run_benchmark("rrqr", *TINY)["pivots"]
+def test_pivots_are_compared_with_those_in_float64(run_benchmark):
+    gaussian, decaying = run_benchmark(rrqr, *TINY)["pivots"]
     assert gaussian["matrices"] == 8 and decaying["matrices"] == 4
     for compared in (gaussian, decaying):
         assert compared["rrqr"] == {"all": 1.0, "last": 1.0, "last as a set": 1.0}
         assert 0 <= compared["published"]["last"] <= compared["published"]["last as a set"] <= 1
 
 
-def test_shares_of_equal_pivots(benchmark_module):
-    tool = benchmark_module("rrqr")
+def test_compare_pivots_returns_shares_of_equal_ones():
     stack = torch.zeros(1, 50, 40)
     exact = torch.arange(40)[None]
     swapped = exact.clone()
     swapped[0, [0, 1, 38, 39]] = torch.tensor([1, 0, 39, 38])
     pivots = {"published": [swapped], "SciPy float64": [exact], "rrqr": [exact]}
-    shares = tool.compare_pivots("some", pivots, [stack])["published"]
+    shares = rrqr.compare_pivots("some", pivots, [stack])["published"]
     assert shares == pytest.approx({"all": 36 / 40, "last": 30 / 32, "last as a set": 1.0})
 
 
 @pytest.mark.parametrize("field", ["perm", "q_major", "r_diag"])
-def test_a_wrong_decomposition_stops_it(run_benchmark, benchmark_module, monkeypatch, field):
-    tool = benchmark_module("rrqr")
-    right = tool.recyclelora.rrqr
+def test_run_with_wrong_decomposition_raises(run_benchmark, monkeypatch, field):
+    right = rrqr.recyclelora.rrqr
 
     def wrong(weight, n_major, n_minor):
         out = right(weight, n_major, n_minor)
         return out._replace(**{field: getattr(out, field).flip(-1)})
 
-    monkeypatch.setattr(tool.recyclelora, "rrqr", wrong)
-    with pytest.raises(tool.measure.WrongResult):
-        run_benchmark("rrqr", *TINY)
+    monkeypatch.setattr(rrqr.recyclelora, "rrqr", wrong)
+    with pytest.raises(rrqr.measure.WrongResult):
+        run_benchmark(rrqr, *TINY)
 
 
-def test_another_pivot_stops_it(benchmark_module):
-    tool = benchmark_module("rrqr")
+def test_compare_pivots_with_different_pivot_raises():
     exact = torch.arange(40)[None]
     pivots = {"published": [exact], "SciPy float64": [exact], "rrqr": [exact.roll(1)]}
-    with pytest.raises(tool.measure.WrongResult, match="some: a share of 1"):
-        tool.compare_pivots("some", pivots, [torch.zeros(1, 50, 40)])
+    with pytest.raises(rrqr.measure.WrongResult, match="some: a share of 1"):
+        rrqr.compare_pivots("some", pivots, [torch.zeros(1, 50, 40)])
 
 
-def test_decaying_weights_decay(benchmark_module):
-    weight = benchmark_module("rrqr").decaying(1, (20, 30), seed=0)[0]
+def test_decaying_returns_the_singular_values():
+    weight = rrqr.decaying(1, (20, 30), seed=0)[0]
     values = torch.linalg.svdvals(weight.double())
     torch.testing.assert_close(values, torch.logspace(0, -6, 20).double(), rtol=0.2, atol=0)

@@ -1,23 +1,19 @@
 import pytest
 import torch
+from benchmark import measure, segmentor, step
 from torch import nn
 
 TINY = ["--backbone", "tiny", "--head", "tiny", "--crop", "64", "--batch", "2", "--rounds", "2"]
 
 
-@pytest.fixture
-def tool(benchmark_module):
-    return benchmark_module("step")
-
-
 @pytest.mark.slow
-def test_every_part_is_in_the_result(run_benchmark, tool):
+def test_result_of_tiny_run_has_every_part(run_benchmark):
     pytest.importorskip("peft")
     pytest.importorskip("transformers")
-    result = run_benchmark("step", *TINY, "--precisions", "bfloat16")
+    result = run_benchmark(step, *TINY, "--precisions", "bfloat16")
     (run,) = result["runs"]
-    assert set(run["systems"]) == set(tool.SYSTEMS)
-    baseline = run["systems"][tool.BASELINE]
+    assert set(run["systems"]) == set(step.SYSTEMS)
+    baseline = run["systems"][step.BASELINE]
     for system in run["systems"].values():
         assert system["speedup"] == baseline["median"] / system["median"]
         assert system["losses"][-1] < system["losses"][0]
@@ -29,49 +25,56 @@ def test_every_part_is_in_the_result(run_benchmark, tool):
 
 
 @pytest.mark.slow
-def test_other_features_stop_it(run_benchmark, tool, monkeypatch):
+def test_run_with_different_features_raises(run_benchmark, monkeypatch):
     pytest.importorskip("peft")
     pytest.importorskip("transformers")
-    right = tool.OurSegmentor.features
+    right = segmentor.OurSegmentor.features
     monkeypatch.setattr(
-        tool.OurSegmentor, "features", lambda self, images: right(self, images.flip(-1))
+        segmentor.OurSegmentor, "features", lambda self, images: right(self, images.flip(-1))
     )
-    with pytest.raises(tool.measure.WrongResult, match="the features of ours, dense are off"):
-        run_benchmark("step", *TINY)
+    with pytest.raises(measure.WrongResult, match="the features of ours, dense are off"):
+        run_benchmark(step, *TINY)
 
 
-def test_a_missing_package_gets_a_sentence(tool, monkeypatch):
-    monkeypatch.setattr(tool.importlib.util, "find_spec", lambda name: None)
+def test_missing_package_raises_with_command(monkeypatch):
+    monkeypatch.setattr(step.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"peft is missing: `pip install peft transformers`"):
-        tool.main(TINY)
+        step.main(TINY)
 
 
 @pytest.mark.parametrize(
     ("losses", "words"),
     [([3.0, 2.0, float("nan")], "is not finite"), ([3.0, 3.5, 3.1], "does not fall: 3.00")],
 )
-def test_losses_that_do_not_fall_stop_it(tool, losses, words):
-    tool.check_losses({"a": [3.0, 2.5, 2.0]}, "float32")
-    with pytest.raises(tool.measure.WrongResult, match=words):
-        tool.check_losses({"a": losses}, "float32")
+def test_losses_that_do_not_fall_raise(losses, words):
+    step.check_losses({"a": [3.0, 2.5, 2.0]}, "float32")
+    with pytest.raises(measure.WrongResult, match=words):
+        step.check_losses({"a": losses}, "float32")
 
 
-def test_adapters_are_counted_from_the_shapes(tool):
+def test_expected_adapters_follow_from_the_shapes():
     model = nn.Module()
-    model.backbone = tool.adapt(nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 64)))
-    assert tool.expected_adapters(model) == 36 * 2 * (64 + 96)
-    assert tool.parameters(model) == {"adapters": 36 * 2 * (64 + 96), "head": 0}
+    model.backbone = segmentor.adapt(nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 64)))
+    assert step.expected_adapters(model) == 36 * 2 * (64 + 96)
+    assert step.parameters(model) == {"adapters": 36 * 2 * (64 + 96), "head": 0}
 
 
-def test_a_step_trains_what_it_should(tool):
-    args = tool.parse(TINY)
-    model, batch = tool.build("ours, sparse", args), tool.streets(args)
+def test_step_changes_only_trainable_parameters():
+    args = step.parse(TINY)
+    model, batch = step.build("ours, sparse", args), segmentor.streets(args)
     assert batch[0].shape == (2, 3, 64, 64) and batch[1].shape == (2, 64, 64)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     losses = []
-    tool.step(model, tool.optimizer_of(model), batch, "bfloat16", losses)
+    segmentor.step(model, segmentor.optimizer_of(model), batch, "bfloat16", losses)
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert torch.isfinite(losses[0])
     assert changed <= {name for name, p in model.named_parameters() if p.requires_grad}
     assert any("lora_A_main" in name for name in changed)
     assert any("sem_seg_head" in name for name in changed)
+
+
+def test_head_sizes_are_those_of_the_shipped_configs():
+    tiny, demo, full = (segmentor.head_sizes(name) for name in segmentor.HEADS)
+    assert tiny.keys() == demo.keys() == full.keys()
+    assert (demo["hidden_dim"], demo["nheads"], demo["dec_layers"]) == (128, 8, 3)
+    assert (full["hidden_dim"], full["nheads"], full["num_points"]) == (256, 8, 12544)

@@ -56,7 +56,7 @@ def example(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (5, 7), (1, 1), (64, 64)])
-def test_pivots_and_diagonal_are_lapacks(example, tmp_path, shape):
+def test_example_prints_pivots_and_diagonal_of_lapack(example, tmp_path, shape):
     weight = np.random.default_rng(0).standard_normal(shape)
     np.savetxt(tmp_path / "matrix.txt", weight)
     result = run(f"build/rrqr_of_a_file {tmp_path}/matrix.txt", example)
@@ -68,7 +68,7 @@ def test_pivots_and_diagonal_are_lapacks(example, tmp_path, shape):
     np.testing.assert_allclose(values, np.abs(r.diagonal()), rtol=1e-4)  # six digits are printed
 
 
-def test_the_session_in_the_readme(example):
+def test_readme_session_prints_what_it_shows(example):
     printed = ""
     for line in block_of_readme("console"):
         if line.startswith("$ "):
@@ -90,7 +90,7 @@ def test_the_session_in_the_readme(example):
         (None, "error: cannot open "),
     ],
 )
-def test_wrong_input_is_one_sentence(example, tmp_path, text, sentence):
+def test_example_with_invalid_file_prints_one_sentence(example, tmp_path, text, sentence):
     path = tmp_path / "matrix.txt"
     if text is not None:
         path.write_text(text)
@@ -105,7 +105,7 @@ def test_wrong_input_is_one_sentence(example, tmp_path, text, sentence):
     ("built", "sentence"),
     [(None, "_C.abi3.so is absent"), (b"1.13.1", "was built for libtorch 1.13")],
 )
-def test_cmake_says_what_does_not_fit(tmp_path, built, sentence):
+def test_cmake_with_unfit_library_fails_with_message(tmp_path, built, sentence):
     """A package without its library, or with that of another libtorch."""
     package = tmp_path / "recyclelora"
     shutil.copytree(recyclelora.cmake_path(), package / "cmake")
@@ -140,7 +140,7 @@ int main() {
 """
 
 
-def test_a_c10_error_says_what_was_wrong(tmp_path):
+def test_invalid_arguments_raise_c10_error(tmp_path):
     cmake = (EXAMPLE / "CMakeLists.txt").read_text().replace("rrqr_of_a_file", "errors")
     (tmp_path / "CMakeLists.txt").write_text(cmake)
     (tmp_path / "errors.cpp").write_text(ERRORS)

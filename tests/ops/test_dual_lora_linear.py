@@ -42,7 +42,7 @@ def detached(arguments):
 @SPARSE
 @RANKS
 @pytest.mark.parametrize("size", SIZES)
-def test_value_and_gradients_are_those_of_the_formula(size, ranks, sparse):
+def test_value_and_gradients_equal_the_formula(size, ranks, sparse):
     arguments = make(*size, sparse=sparse, ranks=ranks)
     *tensors, _, _ = arguments
     out, expected = dual_lora_linear(*arguments), formula(*arguments)
@@ -55,7 +55,7 @@ def test_value_and_gradients_are_those_of_the_formula(size, ranks, sparse):
 
 @SPARSE
 @pytest.mark.parametrize("size", SIZES)
-def test_the_reference_agrees(size, sparse):
+def test_reference_equals_the_operator(size, sparse):
     arguments = detached(make(*size, sparse=sparse))
     op = torch.ops.recyclelora
     for mine, plain in zip(op.dual_lora_linear(*arguments), reference.dual_lora_linear(*arguments)):
@@ -73,7 +73,7 @@ def test_the_reference_agrees(size, sparse):
 
 @SPARSE
 @pytest.mark.parametrize("size", SIZES[:4])
-def test_derivatives_of_first_and_second_order_both_modes(size, sparse):
+def test_gradcheck_first_and_second_order_passes(size, sparse):
     *tensors, scaling, columns = make(*size, sparse=sparse, ranks=(1, 1))
 
     def function(*tensors):
@@ -86,7 +86,7 @@ def test_derivatives_of_first_and_second_order_both_modes(size, sparse):
 @SPARSE
 @RANKS
 @pytest.mark.parametrize("size", SIZES)
-def test_operators_are_well_registered(size, ranks, sparse):
+def test_opcheck_of_both_operators_passes(size, ranks, sparse):
     arguments = make(*size, sparse=sparse, dtype=torch.float32, ranks=ranks)
     torch.library.opcheck(torch.ops.recyclelora.dual_lora_linear, arguments)
     x, weight, _, *factors, scaling, columns = detached(arguments)
@@ -100,7 +100,7 @@ def test_operators_are_well_registered(size, ranks, sparse):
 
 
 @SPARSE
-def test_only_what_trains_gets_a_gradient(sparse):
+def test_gradients_of_any_subset_equal_the_formula(sparse):
     *everything, scaling, columns = make(9, 8, 6, sparse, weight_trains=False)
     x, _, bias, A_main, B_main, A_sub, B_sub = everything
     alone = [[one] for one in (x, bias, A_main, B_main, A_sub, B_sub)]
@@ -115,7 +115,7 @@ def test_only_what_trains_gets_a_gradient(sparse):
 
 @pytest.mark.parametrize("shape", [(8,), (0, 8), (2, 0, 8), (2, 3, 4, 8)])
 @SPARSE
-def test_any_shape_and_stride(shape, sparse):
+def test_any_shape_and_stride_equals_the_formula(shape, sparse):
     _, *others = make(1, 8, 6, sparse)
     x = torch.randn(*shape, dtype=torch.float64)
     strided = torch.randn(*shape[:-1], 16, dtype=torch.float64)[..., ::2].requires_grad_()
@@ -131,7 +131,7 @@ def test_any_shape_and_stride(shape, sparse):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("rows", [40, 400])
 @SPARSE
-def test_half_precision_errs_at_most_twice_as_much_as_plain_pytorch(rows, dtype, autocast, sparse):
+def test_half_precision_error_is_at_most_twice_pytorchs(rows, dtype, autocast, sparse):
     precise = make(rows, 64, 96, sparse, torch.float32, (6, 2), weight_trains=False)
     half = [t.to(dtype) if isinstance(t, torch.Tensor) and t.is_floating_point() else t
             for t in detached(precise)]  # fmt: skip
@@ -171,7 +171,7 @@ def test_autocast_rounds_the_sum_of_weights_once():
 
 
 @SPARSE
-def test_the_optimiser_may_step_between_forwards_not_before_the_backward(sparse):
+def test_in_place_change_before_backward_raises(sparse):
     arguments = make(40, 12, 10, sparse, weight_trains=False)
     _, _, _, A_main, _, _, B_sub, _, _ = arguments
     dual_lora_linear(*arguments)
@@ -186,7 +186,7 @@ def test_the_optimiser_may_step_between_forwards_not_before_the_backward(sparse)
 
 
 @SPARSE
-def test_checkpointing_changes_nothing(sparse):
+def test_checkpointing_gives_the_same_gradients(sparse):
     x, *others = make(40, 12, 10, sparse)
     plain = torch.autograd.grad(dual_lora_linear(x, *others).square().sum(), [x, others[3]])
     out = checkpoint(dual_lora_linear, x, *others, use_reentrant=False)
@@ -195,7 +195,7 @@ def test_checkpointing_changes_nothing(sparse):
 
 
 @SPARSE
-def test_compiled_with_any_number_of_rows(sparse):
+def test_compile_with_any_number_of_rows_equals_eager(sparse):
     _, *others = make(1, 12, 10, sparse, torch.float32, weight_trains=False)
     factors = others[2:6]
 
@@ -213,7 +213,7 @@ def test_compiled_with_any_number_of_rows(sparse):
 
 
 @SPARSE
-def test_torch_func(sparse):
+def test_torch_func_equals_the_formula(sparse):
     *tensors, scaling, columns = detached(make(6, 12, 10, sparse))
 
     def loss(function):
@@ -231,7 +231,7 @@ def test_torch_func(sparse):
 
 
 @SPARSE
-def test_inference_mode_and_threads_leave_no_trace(sparse):
+def test_inference_mode_and_threads_do_not_affect_later_calls(sparse):
     arguments = make(40, 12, 10, sparse)
     expected = dual_lora_linear(*arguments).detach()
     with torch.inference_mode():
@@ -259,7 +259,7 @@ def test_inference_mode_and_threads_leave_no_trace(sparse):
         ({8: torch.tensor([[1]])}, r"columns must be \(n,\) and int64"),
     ],
 )
-def test_bad_input_gets_a_sentence(changes, words):
+def test_invalid_input_raises_value_error(changes, words):
     arguments = detached(make(3, 8, 6, dtype=torch.float32))
     for index, value in changes.items():
         arguments[index] = value
@@ -285,7 +285,7 @@ def test_columns_out_of_range_raise_index_error(column, words):
 @pytest.mark.parametrize("autocast", [False, True])
 @SPARSE
 @pytest.mark.parametrize("size", SIZES[:4])
-def test_cuda_agrees_with_the_cpu(size, sparse, autocast):
+def test_cuda_equals_the_cpu(size, sparse, autocast):
     *tensors, scaling, columns = detached(make(*size, sparse, torch.float32))
     on_gpu = [t.cuda().requires_grad_() for t in tensors]
     on_cpu = [t.requires_grad_() for t in tensors]

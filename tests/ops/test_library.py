@@ -20,7 +20,7 @@ def fresh_load():
     library.load.cache_clear()
 
 
-def test_says_how_it_was_built():
+def test_build_info_describes_the_build():
     info = library.build_info()
     assert list(info) == ["compiler", "cxx", "torch", "cxx11_abi", "cuda", "architectures"]
     assert info["compiler"].split()[0] in {"GCC", "Clang"}
@@ -31,7 +31,7 @@ def test_says_how_it_was_built():
     assert (info["cuda"] == "none") == (info["architectures"] == "none")
 
 
-def test_absence_is_one_log_line(fresh_load, monkeypatch, caplog, tmp_path):
+def test_absent_library_logs_one_line(fresh_load, monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(library, "library_path", lambda: tmp_path / "_C.abi3.so")
     with caplog.at_level(logging.INFO, logger=library.__name__):
         assert not library.load()
@@ -40,7 +40,7 @@ def test_absence_is_one_log_line(fresh_load, monkeypatch, caplog, tmp_path):
     assert [record.getMessage().count("are absent") for record in caplog.records] == [1]
 
 
-def test_the_package_imports_and_works_without_the_library(tmp_path):
+def test_package_without_library_uses_the_reference(tmp_path):
     """In a copy without it: `import recyclelora`, one line on stderr, and rrqr by the reference."""
     shutil.copytree(
         library.PACKAGE, tmp_path / "recyclelora", ignore=shutil.ignore_patterns("*.so", "__pyc*")
@@ -52,7 +52,7 @@ def test_the_package_imports_and_works_without_the_library(tmp_path):
     assert "compiled operators are absent" in result.stderr
 
 
-def test_loads_into_a_process_that_knows_only_torch():
+def test_library_loads_without_the_package():
     """No import of this package, as a user of the operators alone would."""
     code = (
         "import sys, torch; torch.ops.load_library(sys.argv[1]);"
@@ -63,7 +63,7 @@ def test_loads_into_a_process_that_knows_only_torch():
     assert result.stdout == "[0, 1, 2] [2.0, 2.0, 2.0] False\n"
 
 
-def test_schemas_of_the_library_are_those_of_the_file():
+def test_schemas_of_library_equal_the_file():
     assert library.load()
     compiled = torch._C._jit_get_all_schemas()
     expected = {torch._C.parse_schema(f"recyclelora::{text}") for text in library.schemas()}
@@ -72,7 +72,7 @@ def test_schemas_of_the_library_are_those_of_the_file():
     assert len(expected) == 3
 
 
-def test_schemas_without_the_library_are_the_same(tmp_path):
+def test_schemas_without_library_equal_the_file(tmp_path):
     shutil.copytree(
         library.PACKAGE, tmp_path / "recyclelora", ignore=shutil.ignore_patterns("*.so", "__pyc*")
     )
@@ -105,19 +105,19 @@ def run_python(code: str, *arguments: str, **variables: str) -> subprocess.Compl
         ({"cuda": "none"}, ""),
     ],
 )
-def test_a_library_for_another_torch_or_cuda_is_told(monkeypatch, built, sentence):
+def test_library_built_for_another_torch_or_cuda_is_named(monkeypatch, built, sentence):
     monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert library.built_for_another({"torch": "2.11.0", "cuda": "13.0"} | built) == sentence
 
 
-def test_cuda_operators_do_not_load_into_a_torch_without_cuda(monkeypatch):
+def test_cuda_library_with_cpu_torch_is_named(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     info = {"torch": torch.__version__, "cuda": "13.0"}
     assert library.built_for_another(info) == "for torch's CUDA none, but it was for CUDA 13.0"
 
 
-def test_a_library_of_another_torch_is_refused_before_it_loads(fresh_load, monkeypatch, tmp_path):
+def test_library_of_another_torch_raises_before_loading(fresh_load, monkeypatch, tmp_path):
     path = tmp_path / "_C.abi3.so"
     content = library.library_path().read_bytes()
     torch_here = torch.__version__.partition("+")[0].encode()
@@ -128,7 +128,7 @@ def test_a_library_of_another_torch_is_refused_before_it_loads(fresh_load, monke
         library.load()
 
 
-def test_a_file_that_is_no_library_is_an_error(fresh_load, monkeypatch, tmp_path):
+def test_file_that_is_no_library_raises(fresh_load, monkeypatch, tmp_path):
     path = tmp_path / "_C.abi3.so"
     torch_here = torch.__version__.partition("+")[0].encode()
     path.write_bytes(b"recyclelora was built with torch=" + torch_here + b";cuda=none\0")

@@ -18,7 +18,7 @@ def whole(weight):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_reconstructs_orthonormal_and_descending(shape, dtype):
+def test_result_reconstructs_and_is_orthonormal(shape, dtype):
     weight = torch.randn(3, *shape, dtype=dtype)
     out, permuted, r = whole(weight)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
@@ -35,7 +35,7 @@ def test_reconstructs_orthonormal_and_descending(shape, dtype):
     assert [t.dtype for t in out] == [torch.int64, dtype, dtype, dtype]
 
 
-def test_every_pivot_is_the_greedy_one():
+def test_every_pivot_is_the_greedy_choice():
     weight = torch.randn(20, 30, dtype=torch.float64) * torch.logspace(0, -6, 30).double()
     perm = rrqr(weight, 0, 0).perm.tolist()
     for step in range(20):
@@ -47,7 +47,7 @@ def test_every_pivot_is_the_greedy_one():
 
 
 @pytest.mark.parametrize("shape", [(48, 32), (32, 48)])
-def test_agrees_with_scipy(shape):
+def test_result_equals_scipy(shape):
     weight = torch.randn(*shape, dtype=torch.float64)
     q, r, perm = scipy.linalg.qr(weight.numpy(), mode="economic", pivoting=True)
     out = rrqr(weight, 5, 7)
@@ -62,7 +62,7 @@ def test_agrees_with_scipy(shape):
     "case",
     ["tall_48x32", "wide_32x48", "rank_deficient_48x32_rank20", "ties_duplicate_columns_48x32"],
 )
-def test_golden(golden, case):
+def test_result_equals_golden_file(golden, case):
     reference = golden("recyclelora_linear.pt")[case]
     expected = reference["rrqr"]
     weight = reference["weight_pretrained"]
@@ -79,7 +79,7 @@ def test_golden(golden, case):
     torch.testing.assert_close(out.q_major @ r, permuted, atol=1e-5, rtol=0)
 
 
-def test_ties_go_to_the_lowest_index():
+def test_ties_take_the_lowest_index():
     columns = torch.randn(24, 8)
     weight = columns.repeat(1, 3)  # column i, i + 8 and i + 16 are equal
     perm = rrqr(weight, 0, 0).perm
@@ -114,7 +114,7 @@ def test_tiny_columns_are_not_ties():
     ],
     ids=["zero", "wide_zero", "ones", "rank3", "rank3_f64", "huge", "tiny", "float_max"],
 )
-def test_degenerate_is_orthonormal(weight):
+def test_degenerate_weight_gives_orthonormal_q(weight):
     m = min(weight.shape)
     out = rrqr(weight, m, m)
     gram = out.q_major.double().T @ out.q_major.double()
@@ -126,7 +126,7 @@ def test_degenerate_is_orthonormal(weight):
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 7), (2, 0, 3, 4), (5, 0), (0, 5), (3, 0, 4)])
-def test_empty(shape):
+def test_empty_weight_gives_empty_results(shape):
     m = min(shape[-2:])
     out = rrqr(torch.empty(shape), m, 0)
     assert out.perm.shape == (*shape[:-2], shape[-1])
@@ -135,7 +135,7 @@ def test_empty(shape):
     assert out.r_diag.shape == (*shape[:-2], m)
 
 
-def test_batch_equals_its_matrices_and_counts_overlap():
+def test_batch_equals_its_matrices():
     weight = torch.randn(2, 3, 9, 6)
     out = rrqr(weight, 4, 5)
     for i, j in np.ndindex(2, 3):
@@ -146,7 +146,7 @@ def test_batch_equals_its_matrices_and_counts_overlap():
         assert torch.equal(out.r_diag[i, j], alone.r_diag)
 
 
-def test_strided_input_is_left_alone():
+def test_strided_input_is_not_modified():
     weight = torch.randn(12, 10).T[::2, ::3]
     before = weight.clone()
     assert torch.equal(rrqr(weight, 2, 2).q_minor, rrqr(before, 2, 2).q_minor)
@@ -154,7 +154,7 @@ def test_strided_input_is_left_alone():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_not_finite_is_refused(value):
+def test_weight_with_nan_or_inf_raises(value):
     weight = torch.randn(2, 5, 4)
     weight[1, 2, 3] = value
     with pytest.raises(ValueError, match="NaN or Inf"):
@@ -175,12 +175,12 @@ def test_not_finite_is_refused(value):
         (np.zeros((4, 4)), 1, 1, TypeError, "torch.Tensor, got ndarray"),
     ],
 )
-def test_bad_input_gets_a_sentence(weight, n_major, n_minor, error, words):
+def test_invalid_input_raises_with_message(weight, n_major, n_minor, error, words):
     with pytest.raises(error, match=words):
         rrqr(weight, n_major, n_minor)
 
 
-def test_backward_says_there_is_no_derivative():
+def test_backward_raises_not_implemented():
     weight = torch.randn(5, 4, requires_grad=True)
     out = rrqr(weight, 2, 2)
     assert not out.perm.requires_grad
@@ -190,18 +190,18 @@ def test_backward_says_there_is_no_derivative():
         assert not rrqr(weight, 2, 2).r_diag.requires_grad
 
 
-def test_forward_mode_says_so_too():
+def test_forward_mode_raises_not_implemented():
     weight = torch.randn(5, 4)
     with pytest.raises(NotImplementedError, match="no derivative"):
         torch.func.jvp(lambda w: rrqr(w, 2, 2).q_minor, (weight,), (weight,))
 
 
 @pytest.mark.parametrize("shape", [(9, 6), (2, 6, 9), (0, 4, 4)])
-def test_operator_is_well_registered(shape):
+def test_opcheck_passes(shape):
     torch.library.opcheck(torch.ops.recyclelora.rrqr, (torch.randn(shape), 2, 3))
 
 
-def test_meta_and_compile():
+def test_meta_and_compile_give_the_shapes():
     out = rrqr(torch.empty(3, 9, 6, device="meta"), 2, 4)
     assert [tuple(t.shape) for t in out] == [(3, 6), (3, 9, 2), (3, 9, 4), (3, 6)]
     weight = torch.randn(9, 6)

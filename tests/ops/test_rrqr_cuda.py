@@ -69,7 +69,7 @@ def assert_like_cpu(weight, n_major, n_minor):
         (2, 768, 768),
     ],
 )
-def test_agrees_with_the_cpu(shape, dtype):
+def test_cuda_equals_cpu(shape, dtype):
     weight = torch.randn(shape, dtype=dtype)
     m = min(shape[-2:])
     assert_like_cpu(weight, min(4, m), min(32, m))
@@ -80,13 +80,13 @@ def test_agrees_with_the_cpu(shape, dtype):
 
 
 @pytest.mark.parametrize("shape", [(3072, 1024), (1024, 1024), (4096, 1024), (1024, 4096)])
-def test_agrees_with_the_cpu_on_the_shapes_of_dinov2_l(shape):
+def test_cuda_equals_cpu_on_shapes_of_dinov2_l(shape):
     assert_like_cpu(torch.randn(2, *shape), 4, 32)
 
 
 @pytest.mark.parametrize("decay", [1e-1, 1e-3, 1e-4, 1e-6, 1e-8])
 @pytest.mark.parametrize("shape", [(160, 120), (120, 160)])
-def test_decaying_spectra(shape, decay):
+def test_decaying_spectra_equal_cpu(shape, decay):
     m = min(shape)
     left = torch.linalg.qr(torch.randn(2, shape[0], m, dtype=F64)).Q
     right = torch.linalg.qr(torch.randn(2, shape[1], m, dtype=F64)).Q
@@ -117,7 +117,7 @@ DOUBTFUL = {
 
 
 @pytest.mark.parametrize("name", DOUBTFUL)
-def test_hard_cases(name):
+def test_hard_cases_equal_cpu(name):
     """What is in doubt on the GPU is done on the CPU; beside it, other matrices are not touched."""
     hard = DOUBTFUL[name]
     easy = torch.randn_like(hard)
@@ -132,16 +132,16 @@ def test_hard_cases(name):
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 7), (2, 0, 3, 4), (5, 0), (0, 5), (3, 0, 4)])
-def test_empty(shape):
+def test_empty_weight_equals_cpu(shape):
     assert_like_cpu(torch.empty(shape), min(shape[-2:]), 0)
 
 
 @pytest.mark.parametrize("scale", [1e-315, 1e-300, 1e300])
-def test_huge_and_tiny(scale):
+def test_huge_and_tiny_weights_equal_cpu(scale):
     assert_like_cpu(torch.randn(6, 4, dtype=F64) * scale, 4, 4)
 
 
-def test_a_batch_has_the_pivots_of_its_matrices():
+def test_batch_has_the_pivots_of_its_matrices():
     weight = torch.randn(2, 5, 90, 70).cuda()
     batch = rrqr(weight, 4, 5)
     for i, j in np.ndindex(2, 5):
@@ -150,21 +150,21 @@ def test_a_batch_has_the_pivots_of_its_matrices():
         torch.testing.assert_close(batch.q_minor[i, j], alone.q_minor, atol=1e-6, rtol=0)
 
 
-def test_strided_input_is_left_alone():
+def test_strided_input_is_not_modified():
     weight = torch.randn(120, 90).cuda().T[::2, ::3]
     before = weight.clone()
     assert torch.equal(rrqr(weight, 2, 2).perm, rrqr(before, 2, 2).perm)
     assert torch.equal(weight, before)
 
 
-def test_repeats_itself_bit_for_bit():
+def test_repeated_call_gives_identical_bits():
     weight = torch.randn(3, 200, 150).cuda()
     for first, second in zip(rrqr(weight, 4, 32), rrqr(weight, 4, 32)):
         assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_not_finite_is_refused(value):
+def test_weight_with_nan_or_inf_raises(value):
     weight = torch.randn(2, 80, 70)
     weight[1, 2, 3] = value
     with pytest.raises(ValueError, match="rrqr: weight holds NaN or Inf; expected finite values"):
@@ -175,7 +175,7 @@ def test_not_finite_is_refused(value):
     ("weight", "n_major"),
     [(torch.randn(4, 4).half(), 1), (torch.randn(4), 1), (torch.randn(5, 4), 5)],
 )
-def test_bad_input_gets_the_sentence_of_the_cpu(weight, n_major):
+def test_invalid_input_raises_the_message_of_the_cpu(weight, n_major):
     with pytest.raises(ValueError) as on_cpu:
         torch.ops.recyclelora.rrqr(weight, n_major, 0)
     with pytest.raises(ValueError) as on_gpu:
@@ -183,7 +183,7 @@ def test_bad_input_gets_the_sentence_of_the_cpu(weight, n_major):
     assert str(on_gpu.value) == str(on_cpu.value)
 
 
-def test_works_on_the_current_stream():
+def test_current_stream_is_used():
     weight = torch.randn(3, 200, 150)
     on_gpu, zeros = weight.cuda(), torch.zeros_like(weight).cuda()
     torch.cuda.synchronize()
@@ -199,7 +199,7 @@ def test_works_on_the_current_stream():
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_works_on_the_device_of_the_weight():
+def test_device_of_the_weight_is_used():
     weight = torch.randn(3, 100, 70)
     with torch.cuda.device(0):
         out = rrqr(weight.to("cuda:1"), 4, 5)
@@ -207,7 +207,7 @@ def test_works_on_the_device_of_the_weight():
     assert torch.equal(out.perm.cpu(), rrqr(weight, 4, 5).perm)
 
 
-def test_the_host_waits_once():
+def test_host_synchronises_once():
     weight = torch.randn(3, 400, 300).cuda()
     with waits() as found:
         weight[0, 0, 0].item()
@@ -217,7 +217,7 @@ def test_the_host_waits_once():
     assert len(found) == 1
 
 
-def test_autocast_changes_nothing():
+def test_autocast_does_not_change_the_result():
     weight = torch.randn(100, 70).cuda()
     with torch.autocast("cuda", torch.bfloat16):
         out = rrqr(weight, 4, 5)
@@ -225,7 +225,7 @@ def test_autocast_changes_nothing():
         assert torch.equal(mine, expected)
 
 
-def test_deterministic_algorithms_are_no_obstacle(monkeypatch):
+def test_deterministic_algorithms_are_supported(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     weight = torch.randn(100, 70).cuda()
     torch.use_deterministic_algorithms(True)
@@ -236,5 +236,5 @@ def test_deterministic_algorithms_are_no_obstacle(monkeypatch):
     assert torch.equal(out.perm, rrqr(weight, 4, 5).perm)
 
 
-def test_operator_is_well_registered():
+def test_opcheck_passes():
     torch.library.opcheck(torch.ops.recyclelora.rrqr, (torch.randn(2, 9, 6).cuda(), 2, 3))

@@ -45,14 +45,14 @@ def assert_equals_reference(weight: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shapes_around_the_blocks(shape, dtype):
+def test_shapes_near_block_sizes_equal_the_reference(shape, dtype):
     torch.manual_seed(sum(shape))
     assert_equals_reference(torch.randn(shape, dtype=dtype))
 
 
 @pytest.mark.parametrize("decades", [0, 3, 6, 10, 14])
 @pytest.mark.parametrize("shape", [(300, 200), (200, 200), (150, 300)])
-def test_decaying_spectra(shape, decades):
+def test_decaying_spectra_equal_the_reference(shape, decades):
     torch.manual_seed(decades)
     weight = with_spectrum(*shape, decades)
     # Spectra below float32's precision drown in its rounding; that is another full-rank matrix.
@@ -62,7 +62,7 @@ def test_decaying_spectra(shape, decades):
 
 @pytest.mark.parametrize("shape", [(300, 200), (150, 300)])
 @pytest.mark.parametrize("distance", [0.0, 1e-12, 1e-9])
-def test_columns_that_are_nearly_equal(shape, distance):
+def test_nearly_equal_columns_equal_the_reference(shape, distance):
     torch.manual_seed(1)
     weight = torch.randn(shape, dtype=torch.float64)
     copies = torch.arange(0, 60, 2)
@@ -73,7 +73,7 @@ def test_columns_that_are_nearly_equal(shape, distance):
 
 @pytest.mark.parametrize("shape", [(300, 200), (200, 200), (150, 300)])
 @pytest.mark.parametrize("rank", [0, 1, 70, 149])
-def test_rank_deficient(shape, rank):
+def test_rank_deficient_weight_equals_the_reference(shape, rank):
     torch.manual_seed(rank)
     weight = torch.randn(shape[0], rank).double() @ torch.randn(rank, shape[1]).double()
     m = min(shape)
@@ -84,7 +84,7 @@ def test_rank_deficient(shape, rank):
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (256, 200), (150, 256)])
-def test_ties_everywhere(shape):
+def test_weight_full_of_ties_equals_the_reference(shape):
     signs = torch.tensor([[1.0]])
     while len(signs) < 256:
         signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
@@ -94,7 +94,7 @@ def test_ties_everywhere(shape):
 
 @pytest.mark.parametrize("shape", [(300, 200), (150, 300)])
 @pytest.mark.parametrize("scale", [1e-290, 1e-30, 1e30, 1e290])
-def test_scale_changes_no_pivot(shape, scale):
+def test_scale_does_not_change_pivots(shape, scale):
     torch.manual_seed(2)
     weight = torch.randn(shape, dtype=torch.float64)
     expected = rrqr(weight, 3, 5)
@@ -105,7 +105,7 @@ def test_scale_changes_no_pivot(shape, scale):
 
 
 @pytest.mark.parametrize("shape", [(300, 200), (150, 300)])
-def test_graded_and_zero_columns(shape):
+def test_graded_and_zero_columns_equal_the_reference(shape):
     torch.manual_seed(3)
     graded = torch.randn(shape).double() * torch.logspace(0, -30, shape[1]).double()
     assert_equals_reference(graded)
@@ -114,7 +114,7 @@ def test_graded_and_zero_columns(shape):
 
 
 @pytest.mark.parametrize("shape", [(300, 200), (150, 300), (40, 30)])
-def test_bits_depend_on_nothing_but_the_matrix(shape):
+def test_bits_depend_only_on_the_matrix(shape):
     torch.manual_seed(4)
     weight = torch.randn(5, *shape)
     threads = torch.get_num_threads()
@@ -138,7 +138,7 @@ def test_bits_depend_on_nothing_but_the_matrix(shape):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_random_small_integers_and_mixtures(seed):
+def test_small_integers_and_mixtures_equal_the_reference(seed):
     generator = torch.Generator().manual_seed(seed)
     d, k = torch.randint(1, 220, (2,), generator=generator).tolist()
     integers = torch.randint(-2, 3, (d, k), generator=generator).double()

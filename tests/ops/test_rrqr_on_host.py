@@ -76,7 +76,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_decides_by_itself_and_as_the_reference(on_host, shape, dtype):
+def test_random_weights_equal_the_reference_without_doubt(on_host, shape, dtype):
     weight = torch.randn(shape, dtype=dtype)
     m = min(shape[-2:])
     for n_major, n_minor in [(m, m), (m // 3, m // 2), (0, 0)]:
@@ -87,7 +87,7 @@ def test_decides_by_itself_and_as_the_reference(on_host, shape, dtype):
 
 
 @pytest.mark.parametrize("decay", [1e-2, 1e-4, 1e-6, 1e-10])
-def test_decaying_spectra(on_host, decay):
+def test_decaying_spectra_equal_the_reference(on_host, decay):
     scales = torch.logspace(0, np.log10(decay), 90, dtype=torch.float64)
     rotation = torch.linalg.qr(torch.randn(90, 90, dtype=torch.float64)).Q
     weight = torch.randn(120, 90, dtype=torch.float64) * scales
@@ -100,7 +100,7 @@ def test_decaying_spectra(on_host, decay):
     assert decay == 1e-6 or doubts == (decay < 1e-6)  # in between, either is right
 
 
-def test_kahan(on_host):
+def test_kahan_matrix_equals_the_cpu(on_host):
     """Errors grow as fast as they can, and all norms are nearly equal."""
     n, c = 90, 0.285
     diagonal = np.sqrt(1 - c * c) ** np.arange(n)
@@ -121,7 +121,7 @@ TIES = {
 
 
 @pytest.mark.parametrize("name", TIES)
-def test_ties_are_for_the_cpu(on_host, name):
+def test_ties_are_decided_by_the_cpu(on_host, name):
     weight = TIES[name]
     out, doubts = on_host(weight, 2, 2)
     assert doubts == 1
@@ -129,7 +129,7 @@ def test_ties_are_for_the_cpu(on_host, name):
         assert torch.equal(mine, cpu)
 
 
-def test_doubt_concerns_one_matrix_of_a_batch(on_host):
+def test_doubt_affects_only_one_matrix_of_a_batch(on_host):
     weight = torch.randn(2, 3, 6, 8)
     weight[1, 0] = TIES["rank"]
     out, doubts = on_host(weight, 3, 4)
@@ -139,7 +139,7 @@ def test_doubt_concerns_one_matrix_of_a_batch(on_host):
             torch.testing.assert_close(mine[i, j], alone)
 
 
-def test_memory_does_not_matter(on_host):
+def test_memory_limit_does_not_change_the_result(on_host):
     weight = torch.randn(7, 12, 10)
     whole, _ = on_host(weight, 3, 4)
     for memory in (1, 40_000):
@@ -148,7 +148,7 @@ def test_memory_does_not_matter(on_host):
 
 
 @pytest.mark.parametrize("scale", [1e-315, 1e-300, 1e300])
-def test_huge_and_tiny(on_host, scale):
+def test_huge_and_tiny_weights_equal_the_reference(on_host, scale):
     weight = torch.randn(6, 4, dtype=torch.float64)
     out, doubts = on_host(weight * scale, 4, 4)
     assert doubts == 0
@@ -156,14 +156,14 @@ def test_huge_and_tiny(on_host, scale):
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 7), (2, 0, 3, 4), (5, 0), (0, 5), (3, 0, 4)])
-def test_empty(on_host, shape):
+def test_empty_weight_equals_the_reference(on_host, shape):
     m = min(shape[-2:])
     out, _ = on_host(torch.empty(shape), m, 0)
     for mine, expected in zip(out, reference.rrqr(torch.empty(shape), m, 0)):
         assert torch.equal(mine, expected)
 
 
-def test_strided_input_is_left_alone(on_host):
+def test_strided_input_is_not_modified(on_host):
     for weight in (torch.randn(12, 10).T[::2, ::3], torch.randn(10, 6).double().T):
         before = weight.clone()
         out, _ = on_host(weight, 2, 2)
@@ -172,7 +172,7 @@ def test_strided_input_is_left_alone(on_host):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_not_finite_is_refused(on_host, value):
+def test_weight_with_nan_or_inf_raises(on_host, value):
     weight = torch.randn(2, 5, 4)
     weight[1, 2, 3] = value
     with pytest.raises(ValueError, match="NaN or Inf"):
@@ -180,7 +180,7 @@ def test_not_finite_is_refused(on_host, value):
 
 
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-def test_kernels_touch_only_what_is_theirs_and_wait_for_each_other(tmp_path, sanitizer):
+def test_kernels_pass_the_sanitizers(tmp_path, sanitizer):
     program = tmp_path / "rrqr_sanitized"
     flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-std=c++17", "-g", "-O1"]
     source = HERE / "rrqr_sanitized.cpp"

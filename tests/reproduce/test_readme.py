@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from benchmark import hours
+from benchmark import adapter, hours, rrqr
 
 from recyclelora.reproduce.formatting import NOT_RUN
 from recyclelora.reproduce.readme import benchmark_table, runs_table
 
+BENCHMARKS = {"rrqr": rrqr, "adapter": adapter}
 TINY = {
     "rrqr": ["--models", "tiny:40x2", "--sizes", "16", "--rounds", "1", "--threads", "1"],
     "adapter": ["--width", "48", "--rows", "20", "--rounds", "1", "--precisions", "float32"],
@@ -19,7 +20,7 @@ def table(run_benchmark, tmp_path):
     """``table("rrqr")`` -> the JSON of a tiny run and the table made from it."""
 
     def make(name):
-        result = run_benchmark(name, *TINY[name])
+        result = run_benchmark(BENCHMARKS[name], *TINY[name])
         folder = tmp_path / "results" / "benchmark"
         folder.mkdir(parents=True)
         (folder / f"{name}.json").write_text(json.dumps(result))

@@ -1,25 +1,18 @@
-"""The benchmarks as modules, and a run of one into a temporary folder: pytest fixtures."""
+"""A run of a benchmark into a temporary folder: a pytest fixture."""
 
-import importlib
 import json
 
 import pytest
 
 
 @pytest.fixture
-def benchmark_module():
-    """``benchmark_module("rrqr")``: the module."""
-    return lambda name: importlib.import_module(f"benchmark.{name}")
+def run_benchmark(tmp_path):
+    """``run_benchmark(rrqr, *arguments)``: run the module, check its plot, return its JSON."""
 
-
-@pytest.fixture
-def run_benchmark(benchmark_module, tmp_path):
-    """``run_benchmark("rrqr", *arguments)`` -> the JSON that it wrote; the plot is checked."""
-
-    def run(name, *arguments):
+    def run(module, *arguments):
+        name = module.__name__.rpartition(".")[2]
         output, plot = tmp_path / f"{name}.json", tmp_path / f"{name}.png"
-        files = ["--output", str(output), "--plot", str(plot)]
-        benchmark_module(name).main([*arguments, *files])
+        module.main([*arguments, "--output", str(output), "--plot", str(plot)])
         assert plot.read_bytes().startswith(b"\x89PNG")
         assert sorted(path.name for path in tmp_path.iterdir()) == [output.name, plot.name]
         return json.loads(output.read_text())
