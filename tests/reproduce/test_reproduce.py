@@ -18,7 +18,7 @@ from recyclelora.reproduce.checkout import find_checkout
 from recyclelora.reproduce.tables import Run
 from recyclelora.reproduce.workspace import Workspace
 
-from ..support.forked_runs import different, state
+from ..support.forked_runs import differences, state
 from ..support.released_datasets import write_all
 from ..support.tiny_overrides import TINY, folder
 
@@ -187,7 +187,7 @@ def test_interrupted_table_in_two_processes_equals_a_whole_run(tmp_path):
         assert found[0]["result"] == found[1]["result"] and found[0]["iterations"] == 4
         results.append(found[0]["result"])
         states = [state(place / "paper" / f"{name}_seed0") for place in (whole, cut)]
-        assert different(*states) == []
+        assert differences(*states) == []
     for place in (whole, cut):
         with (place / "results" / "tables" / "table_5.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
