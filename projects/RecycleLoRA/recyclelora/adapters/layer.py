@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import warnings
 import weakref
 from collections.abc import Callable
 
@@ -26,6 +27,7 @@ from .switches import (
     keep_for_recomputation,
     switches_of,
 )
+from .wrappers import check_replaceable
 
 
 def plain_weight(linear: nn.Module) -> Tensor:
@@ -336,6 +338,13 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
 
     def _change_over(self, pair: AdapterPair) -> None:
         weight = self.pretrained_weight()
+        if self.settings != pair.settings:
+            check_replaceable(self)
+            warnings.warn(
+                "the adapter pair has other settings than the one before it, so the layer gets new "
+                "parameters: make optimisers anew from adapter_parameters(model)",
+                stacklevel=4,
+            )
         self.exchange(pair)
         self._take_residual(weight)
         if self.merged_weight is not None:

@@ -1,7 +1,9 @@
 """The model inside torch.compile, DDP, FSDP, DataParallel and other wrappers."""
 
+import gc
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 # The attribute under which a wrapper keeps its module, by the name of the wrapper's class.
@@ -41,3 +43,22 @@ def plain_names(model: nn.Module) -> Mapping[str, str]:
                 hidden[f"{name}.{inner}" if name else inner] = plain[name]
                 break
     return plain
+
+
+def check_replaceable(layer: nn.Module) -> None:
+    """Raise if DDP or FSDP holds the parameters of ``layer``, so that they cannot be replaced."""
+    holders = ("DistributedDataParallel", "FullyShardedDataParallel")
+    sharded = any(type(p.data).__name__ == "DTensor" for p in layer.parameters(recurse=False))
+    # DDP does not mark its module: look for wrappers among all objects.
+    if not sharded and torch.distributed.is_available() and torch.distributed.is_initialized():
+        wrappers = [
+            obj
+            for obj in gc.get_objects()
+            if any(kind.__name__ in holders for kind in type(obj).__mro__)
+        ]
+        sharded = any(layer is child for wrapper in wrappers for child in wrapper.modules())
+    if sharded:
+        raise RuntimeError(
+            "DDP or FSDP holds the parameters of this layer, and a pair with other settings would "
+            "replace them: activate or load the pair before wrapping the model"
+        )
