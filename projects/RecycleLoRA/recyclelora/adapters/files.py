@@ -20,7 +20,7 @@ from .layer import DualLoRALinear, plain_weight
 from .pair import AdapterPair
 from .settings import AdapterSettings
 from .state import activate_pair, adapted_layers
-from .wrappers import plain_names
+from .wrappers import plain_names, warn_of_new_parameters
 
 FORMAT = "recyclelora adapters 1"
 
@@ -103,6 +103,14 @@ def load_adapters(module: nn.Module, path: str | Path, name: str = "default") ->
         _check_base(targets[key], entry, f"layer {key!r}", path)
         pairs[key] = _pair(entry, _base_of(targets[key]), f"layer {key!r}", path)
 
+    replaced = [
+        target
+        for key, target in targets.items()
+        if isinstance(target, DualLoRALinear)
+        and target.pair_name == name
+        and target.settings != pairs[key].settings
+    ]
+    warn_of_new_parameters(replaced)
     for key, pair in pairs.items():
         target = targets[key]
         if not isinstance(target, DualLoRALinear):

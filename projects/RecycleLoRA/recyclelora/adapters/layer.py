@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import warnings
 import weakref
 from collections.abc import Callable
 
@@ -27,7 +26,6 @@ from .switches import (
     keep_for_recomputation,
     switches_of,
 )
-from .wrappers import check_replaceable
 
 
 def plain_weight(linear: nn.Module) -> Tensor:
@@ -302,10 +300,15 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         else:
             self.pairs[name] = pair
 
+    def needs_new_parameters(self, name: str) -> bool:
+        """Whether activating the pair of this name replaces parameters instead of values."""
+        return name != self.pair_name and self.pairs[name].settings != self.settings
+
     def activate_pair(self, name: str) -> None:
         """Compute with the pair of this name, its residual derived from W0.
 
-        The parameters change places with those of the pair that was active, which waits frozen.
+        Values, or where the settings differ the parameters, change places with those of the pair
+        that was active, which stays frozen in ``pairs``.
         A merged layer stays merged, with the new pair.
         """
         if name == self.pair_name:
@@ -338,13 +341,6 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
 
     def _change_over(self, pair: AdapterPair) -> None:
         weight = self.pretrained_weight()
-        if self.settings != pair.settings:
-            check_replaceable(self)
-            warnings.warn(
-                "the adapter pair has other settings than the one before it, so the layer gets new "
-                "parameters: make optimisers anew from adapter_parameters(model)",
-                stacklevel=4,
-            )
         self.exchange(pair)
         self._take_residual(weight)
         if self.merged_weight is not None:

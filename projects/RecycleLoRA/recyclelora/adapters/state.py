@@ -15,6 +15,7 @@ from .layer import DualLoRALinear
 from .pair import AdapterPair
 from .settings import AdapterSettings
 from .switches import Switches, of_this_thread, set_in_this_thread
+from .wrappers import warn_of_new_parameters
 
 
 class AdapterParameters(NamedTuple):
@@ -139,13 +140,22 @@ def add_pair(
 def activate_pair(model: nn.Module, name: str) -> None:
     """Let every adapted layer compute with, and train, the pair of this name.
 
-    The residual is derived from W0. Parameters move with their pair and stay the same objects:
-    an optimiser made before goes on with the pair it was made for.
+    The residual is derived from W0. Where the settings of both pairs match, values are copied into
+    the parameters that are there, so that optimisers, DDP and averages of weights stay valid; reset
+    the state of the optimiser. Otherwise the layers get new parameters, with a warning.
+
+    Raises
+    ------
+    ValueError
+        If there is no pair of this name.
+    RuntimeError
+        If the layers would get new parameters while DDP or FSDP holds the old ones.
     """
-    layers = _layers_or_raise(model).values()
+    layers = list(_layers_or_raise(model).values())
     for layer in layers:
         if name not in {layer.pair_name, *layer.pairs}:
             layer.activate_pair(name)  # raises, naming the pairs there are
+    warn_of_new_parameters([layer for layer in layers if layer.needs_new_parameters(name)])
     for layer in layers:
         layer.activate_pair(name)
 

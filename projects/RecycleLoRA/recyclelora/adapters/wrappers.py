@@ -1,7 +1,8 @@
 """The model inside torch.compile, DDP, FSDP, DataParallel and other wrappers."""
 
 import gc
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
@@ -45,20 +46,24 @@ def plain_names(model: nn.Module) -> Mapping[str, str]:
     return plain
 
 
-def check_replaceable(layer: nn.Module) -> None:
-    """Raise if DDP or FSDP holds the parameters of ``layer``, so that they cannot be replaced."""
-    holders = ("DistributedDataParallel", "FullyShardedDataParallel")
-    sharded = any(type(p.data).__name__ == "DTensor" for p in layer.parameters(recurse=False))
+def warn_of_new_parameters(layers: Collection[nn.Module]) -> None:
+    """Warn once that these layers get new parameters; raise if DDP or FSDP holds the old ones."""
+    if not layers:
+        return
+    held = any(type(p.data).__name__ == "DTensor" for layer in layers for p in layer.parameters())
     # DDP does not mark its module: look for wrappers among all objects.
-    if not sharded and torch.distributed.is_available() and torch.distributed.is_initialized():
-        wrappers = [
-            obj
-            for obj in gc.get_objects()
-            if any(kind.__name__ in holders for kind in type(obj).__mro__)
-        ]
-        sharded = any(layer is child for wrapper in wrappers for child in wrapper.modules())
-    if sharded:
+    if not held and torch.distributed.is_available() and torch.distributed.is_initialized():
+        holders = ("DistributedDataParallel", "FullyShardedDataParallel")
+        kinds = ((obj, [kind.__name__ for kind in type(obj).__mro__]) for obj in gc.get_objects())
+        wrappers = [obj for obj, names in kinds if any(holder in names for holder in holders)]
+        held = any(child in layers for wrapper in wrappers for child in wrapper.modules())
+    if held:
         raise RuntimeError(
-            "DDP or FSDP holds the parameters of this layer, and a pair with other settings would "
-            "replace them: activate or load the pair before wrapping the model"
+            "DDP or FSDP holds the parameters of these layers, and a pair with other settings "
+            "would replace them: activate or load the pair before wrapping the model"
         )
+    warnings.warn(
+        f"the adapter pair has other settings than the one before it, so {len(layers)} layers get "
+        "new parameters: make optimisers anew from adapter_parameters(model)",
+        stacklevel=4,
+    )
