@@ -43,9 +43,10 @@ class PublishedLayer(nn.Module):
 
     def __init__(self, layer: DualLoRALinear):
         super().__init__()
-        self.weight, self.bias, self.scaling = layer.weight, layer.bias, layer.scaling
+        self.weight, self.bias, self.scaling = layer.residual, layer.bias, layer.scaling
         for name in FACTORS:
-            setattr(self, name, nn.Parameter(getattr(layer, f"lora_{name}").detach().clone()))
+            value = getattr(layer, f"lora_{name}").detach().to(self.weight.dtype, copy=True)
+            setattr(self, name, nn.Parameter(value))
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.linear(x, self.weight, self.bias)
@@ -55,9 +56,9 @@ class PublishedLayer(nn.Module):
 
 def peft_layer(layer: DualLoRALinear) -> nn.Module:
     """The same function by peft: two LoRA adapters on one linear, both active."""
-    out_features, in_features = layer.weight.shape
+    out_features, in_features = layer.residual.shape
     base = nn.Linear(in_features, out_features, bias=layer.bias is not None)
-    base.weight, base.bias = layer.weight, layer.bias
+    base.weight, base.bias = layer.residual, layer.bias
     ranks = {"main": layer.settings.r_main, "sub": layer.settings.r_sub}
     configs = {
         name: peft.LoraConfig(r=rank, lora_alpha=layer.scaling * rank, target_modules=["0"])
@@ -72,7 +73,7 @@ def peft_layer(layer: DualLoRALinear) -> nn.Module:
     for name in ranks:
         for factor, linears in (("A", adapted.lora_A), ("B", adapted.lora_B)):
             value = getattr(layer, f"lora_{factor}_{name}").detach()
-            linears[name].weight = nn.Parameter(value.clone())
+            linears[name].weight = nn.Parameter(value.to(base.weight.dtype, copy=True))
     return adapted
 
 
@@ -121,8 +122,9 @@ def run(module: nn.Module, x: Tensor, grad: Tensor, precision: str) -> tuple[Ten
 def exact(module: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
     """The output and the gradients of x and the factors, by their formulas in float64."""
     x, grad = x.double(), grad.double()
-    base = getattr(module, "base_layer", module)  # of peft's layer
-    weight, bias = base.weight.double(), base.bias.double()
+    base = module.base_layer if hasattr(module, "base_layer") else module
+    bias = base.bias.double()
+    weight = (base.residual if isinstance(base, DualLoRALinear) else base.weight).double()
     out, grad_x, grads = F.linear(x, weight, bias), grad @ weight, []
     values = {name: value.double() for name, value in factors(module).items()}
     scaling = 1 / (R_MAIN + R_SUB)

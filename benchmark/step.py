@@ -66,7 +66,7 @@ def expected_adapters(model: nn.Module) -> int:
         if hasattr(module, "base_layer"):  # peft
             total += rank * sum(module.base_layer.weight.shape)
         elif hasattr(module, "lora_A_main"):
-            out_features, in_features = module.weight.shape
+            out_features, in_features = module.residual.shape
             total += rank * (out_features + (rank if module.settings.sparse_a else in_features))
     return total
 

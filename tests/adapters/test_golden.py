@@ -19,6 +19,7 @@ def test_layer_matches_published_recording(golden, case):
     layer = DualLoRALinear.from_linear(linear, r_main=9, r_sub=3, alpha=1.0)
     assert layer.scaling == pytest.approx(reference["scaling"])
     expected_grad = reference["requires_grad_after_construction"]
+    expected_grad["residual"] = expected_grad.pop("weight")
     assert {n: p.requires_grad for n, p in layer.named_parameters()} == expected_grad
 
     B = torch.cat([layer.lora_B_sub, layer.lora_B_main], dim=1).detach()
@@ -40,7 +41,7 @@ def test_layer_matches_published_recording(golden, case):
         compare_passes(layer, reference, "at_init", signs)
     # From here on with the reference's own signs.
     with torch.no_grad():
-        layer.weight.copy_(reference["perturbed"]["weight"])
+        layer.residual.copy_(reference["perturbed"]["weight"])
         for name in ("lora_A_main", "lora_B_main", "lora_A_sub", "lora_B_sub"):
             getattr(layer, name).copy_(reference["perturbed"][name])
     compare_passes(layer, reference, "perturbed", {"main": torch.ones(9), "sub": torch.ones(3)})

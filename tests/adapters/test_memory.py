@@ -17,7 +17,7 @@ def published(layer, x):
     """The published layer: a branch for each adapter."""
     main = F.linear(F.linear(x, layer.lora_A_main), layer.lora_B_main)
     sub = F.linear(F.linear(x, layer.lora_A_sub), layer.lora_B_sub)
-    return F.linear(x, layer.weight, layer.bias) + layer.scaling * main + layer.scaling * sub
+    return F.linear(x, layer.residual, layer.bias) + layer.scaling * main + layer.scaling * sub
 
 
 def saved_bytes(function, layer, x):

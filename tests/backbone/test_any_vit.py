@@ -13,11 +13,12 @@ from recyclelora.mask2former import build_segmentor
 class Plain(nn.Module):
     """Two blocks on patches, with a buffer that its state dict leaves out."""
 
-    def __init__(self, patch=16, read=False):
+    def __init__(self, patch=16, unused=0, read=False):
         super().__init__()
         self.patches = nn.Conv2d(3, 8, patch, patch)
         self.blocks = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
         self.read = read
+        self.heads = nn.ModuleList([nn.Linear(8, 8) for _ in range(unused)])
         self.register_buffer("scale", torch.full((8,), 3.0), persistent=False)
 
     def forward(self, images):
@@ -75,13 +76,20 @@ def test_buffers_are_saved_and_restored_from_meta():
     [
         (lambda: AnyViT(Plain(patch=8), maps, img_size=64), "maps of 4x4 patches.* 64x64 pixels"),
         (lambda: AnyViT(Plain(), lambda v, x: v(x), img_size=64), "made of 4 maps, got 2"),
-        (lambda: AnyViT(Plain(read=True), maps, img_size=64), "2 linear layers of Plain .vit.blo"),
+        (lambda: AnyViT(Plain(unused=2), maps, img_size=64), "2 linear layers of Plain .vit.heads"),
         (lambda: AnyViT(Plain(), maps, img_size=60), "multiples of the patch size 16, got 60x60"),
     ],
 )
 def test_unsuitable_models_raise(build, sentence):
     with pytest.raises(ValueError, match=sentence):
         build()
+
+
+def test_adapters_in_weights_that_are_read_get_gradients():
+    backbone = adapt(AnyViT(Plain(read=True), maps, img_size=64), r_main=2, r_sub=1)
+    sum(level.square().sum() for level in backbone(torch.randn(1, 3, 64, 64)).values()).backward()
+    main, sub = adapter_parameters(backbone)
+    assert len(main) == 4 and all(p.grad.any() for p in [*main.values(), *sub.values()])
 
 
 def test_load_weights_calls_pretrained():

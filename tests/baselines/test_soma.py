@@ -46,7 +46,7 @@ def test_soma_adapters_are_smallest_singular_parts(vit):
         smallest = u[:, -3:] * s[-3:] @ vt[-3:]
         product = (layer.lora_B_main @ layer.lora_A_main).double()  # the scaling is 1
         torch.testing.assert_close(product, smallest, atol=1e-6, rtol=0)
-        torch.testing.assert_close(layer.weight.double(), weight - smallest, atol=1e-6, rtol=0)
+        torch.testing.assert_close(layer.residual.double(), weight - smallest, atol=1e-6, rtol=0)
         norms = layer.lora_A_main.double().square().sum(1), layer.lora_B_main.square().sum(0)
         for norm in norms:  # both factors carry sqrt(S)
             torch.testing.assert_close(norm.double(), s[-3:], atol=1e-5, rtol=1e-3)

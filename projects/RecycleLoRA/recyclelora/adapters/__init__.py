@@ -14,6 +14,7 @@ from .state import (
     add_pair,
     export,
     pair_names,
+    remove_adapters,
 )
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "merge",
     "merged",
     "pair_names",
+    "remove_adapters",
     "save_adapters",
     "unmerge",
     "unreached_linears",

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .pair import AdapterPair
+from .selection import is_conv1d, is_out_of_reach
 from .settings import AdapterSettings
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -18,11 +19,18 @@ def check_linear(linear: nn.Module, settings: AdapterSettings, name: str = "this
         raise ValueError(
             f"{name} is adapted already: adapt a model once; add_pair() adds further adapters"
         )
-    if not isinstance(linear, nn.Linear):
+    conv1d = is_conv1d(linear)
+    if not isinstance(linear, nn.Linear) and not conv1d:
         raise TypeError(f"{name} must be an nn.Linear, got {type(linear).__name__}")
     if isinstance(linear, nn.LazyLinear) or is_lazy(linear.weight):
         raise ValueError(f"{name} is lazy, it has no weight yet: run one forward pass first")
-    if type(linear).forward is not nn.Linear.forward or "forward" in vars(linear):
+    if is_out_of_reach(linear.weight):
+        raise ValueError(
+            f"{name} has a quantised or distributed weight ({type(linear.weight.data).__name__}): "
+            "adapt the model before it is quantised or sharded"
+        )
+    changed = not conv1d and type(linear).forward is not nn.Linear.forward
+    if changed or "forward" in vars(linear):
         raise ValueError(
             f"{name} is a {type(linear).__name__} with a forward of its own, which adapters would "
             "replace: make it a plain nn.Linear first"

@@ -16,7 +16,7 @@ STACKED_BYTES = 1 << 29
 def initial_factors(
     layers: Mapping[str, nn.Module],
     weight_of: Callable[[nn.Module], Tensor],
-    settings: AdapterSettings,
+    settings: Mapping[str, AdapterSettings],
     *,
     description: str,
 ) -> Iterator[tuple[str, Factors]]:
@@ -29,16 +29,17 @@ def initial_factors(
     ----------
     layers : Mapping
     weight_of : Callable
-        Returns the weight of a layer to decompose, shaped like ``layer.weight``.
-    settings : AdapterSettings
+        Returns the weight (out, in) of a layer to decompose.
+    settings : Mapping
+        The settings of each layer, by the same names.
     description : str
         Title of the progress bar.
     """
-    function = INITIALISERS[settings.init]
     bar = tqdm(total=len(layers), desc=description, unit="layer", delay=1, leave=False)
-    for names in _stacks(layers, settings.init):
+    for names in _stacks(layers, weight_of, settings):
         weights = torch.stack([weight_of(layers[name]) for name in names])
-        factors = function(weights, settings.r_main, settings.r_sub, settings.scaling)
+        own = settings[names[0]]
+        factors = INITIALISERS[own.init](weights, own.r_main, own.r_sub, own.scaling)
         del weights
         for i, name in enumerate(names):
             # Cloned, so that no layer keeps the whole stack in memory.
@@ -47,15 +48,20 @@ def initial_factors(
     bar.close()
 
 
-def _stacks(layers: Mapping[str, nn.Module], init: str) -> Iterator[list[str]]:
-    if init == "kaiming":  # random numbers are drawn in the order of the model
-        yield from ([name] for name in layers)
-        return
-    groups: dict[tuple[torch.Size, torch.dtype, torch.device], list[str]] = {}
+def _stacks(
+    layers: Mapping[str, nn.Module],
+    weight_of: Callable[[nn.Module], Tensor],
+    settings: Mapping[str, AdapterSettings],
+) -> Iterator[list[str]]:
+    groups: dict[tuple, list[str]] = {}
     for name, layer in layers.items():
-        weight = layer.weight
-        groups.setdefault((weight.shape, weight.dtype, weight.device), []).append(name)
-    for (shape, dtype, _), names in sorted(groups.items(), key=lambda group: -group[0][0].numel()):
+        if settings[name].init == "kaiming":  # random numbers are drawn in the order of the model
+            yield [name]
+            continue
+        weight = weight_of(layer)
+        key = (weight.shape, weight.dtype, weight.device, settings[name])
+        groups.setdefault(key, []).append(name)
+    for (shape, dtype, *_), names in sorted(groups.items(), key=lambda group: -group[0][0].numel()):
         size = shape.numel() * max(dtype.itemsize, 4)
         count = max(STACKED_BYTES // max(size, 1), torch.get_num_threads())
         for start in range(0, len(names), count):

@@ -9,51 +9,64 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_map_only
+
+from .layer import DualLoRALinear
+from .selection import is_conv1d
 
 
-def unreached_linears(module: nn.Module, *inputs: Any) -> list[str]:
-    """Names of the ``nn.Linear`` inside ``module`` in which adapters would do nothing.
+def unreached_linears(module: nn.Module, *inputs: Any, **kwargs: Any) -> list[str]:
+    """Names of the linear layers inside ``module`` in which adapters do, or would do, nothing.
 
-    ``module(*inputs)`` either does not call them, so that it reads their weights directly or leaves
-    them out, or computes nothing from what they give. :func:`recyclelora.adapt` cannot see this
-    from the modules alone. The pass runs on the meta device: it computes shapes, no numbers, and
-    takes no memory for weights. ``module`` and ``inputs`` stay as they are.
+    Nothing in the result of ``module(*inputs, **kwargs)`` depends on the weights of these layers.
+    :func:`recyclelora.adapt` cannot see this from the modules alone. The pass runs on the meta
+    device: it computes shapes, no numbers, and takes no memory for weights. If the forward pass
+    depends on values of tensors, as with routed experts, it runs on the values instead, and the
+    answer holds for these inputs. ``module`` and ``inputs`` stay as they are.
 
     Parameters
     ----------
     module : nn.Module
-        Any model whose forward pass does not depend on the values of tensors.
-    *inputs
-        What to call it with; only the shapes and dtypes of tensors matter.
+        Adapted or not.
+    *inputs, **kwargs
+        The arguments of the call.
+
+    Raises
+    ------
+    RuntimeError
+        If the forward pass depends on values and ``module`` is on the meta device.
 
     Examples
     --------
     >>> import torch
-    >>> class Fused(nn.Module):
+    >>> class Spare(nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.called, self.read = nn.Linear(4, 4), nn.Linear(4, 4)
+    ...         self.used, self.spare = nn.Linear(4, 4), nn.Linear(4, 4)
     ...     def forward(self, x):
-    ...         return nn.functional.linear(self.called(x), self.read.weight)
-    >>> unreached_linears(Fused(), torch.zeros(1, 4))
-    ['read']
+    ...         return self.used(x)
+    >>> unreached_linears(Spare(), torch.zeros(1, 4))
+    ['spare']
     """
-    linears = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear)}
-    outputs: list[tuple[str, Tensor]] = []
-    hooks = [
-        linear.register_forward_hook(lambda *call, name=name: outputs.append((name, call[2])))
-        for name, linear in linears.items()
-    ]
-    try:
-        reached = call_on_meta(_MadeFrom(module, lambda _: outputs), *inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [name for name in linears if name not in reached]
+    used = _used(
+        module, lambda m: [(n, p) for n, p in _named(m) if p.requires_grad], inputs, kwargs
+    )
+    names = {id(p): name for name, p in _named(module)}
+    linears = {
+        name: child
+        for name, child in module.named_modules()
+        if isinstance(child, nn.Linear | DualLoRALinear) or is_conv1d(child)
+    }
+
+    def is_used(linear: nn.Module) -> bool:
+        keys = linear.FACTORS if isinstance(linear, DualLoRALinear) else ("weight",)
+        return any(names.get(id(getattr(linear, key))) in used for key in keys)
+
+    return [name for name, linear in linears.items() if not is_used(linear)]
 
 
-def parameters_in_use(module: nn.Module, *inputs: Any) -> set[str]:
-    """Names of the parameters that ``module(*inputs)`` is computed from.
+def parameters_in_use(module: nn.Module, *inputs: Any, **kwargs: Any) -> set[str]:
+    """Names of the parameters that ``module(*inputs, **kwargs)`` is computed from.
 
     A pass on the meta device, as that of :func:`unreached_linears`.
 
@@ -66,7 +79,29 @@ def parameters_in_use(module: nn.Module, *inputs: Any) -> set[str]:
     >>> parameters_in_use(bypassed, torch.zeros(1, 4))
     {'0.weight'}
     """
-    return call_on_meta(_MadeFrom(module, _trainable), *inputs)
+    return _used(module, _trainable, inputs, kwargs)
+
+
+def _used(module: nn.Module, candidates: Callable, inputs: tuple, kwargs: dict) -> set[str]:
+    probe = _MadeFrom(module, candidates)
+    try:
+        return call_on_meta(probe, *inputs, **kwargs)
+    except (RuntimeError, NotImplementedError) as error:
+        if any(tensor.is_meta for tensor in module.parameters()):
+            raise RuntimeError(
+                f"the forward pass of this {type(module).__name__} cannot run on the meta device "
+                f"({_first_line(error)}): give the model its weights first, so that the pass can "
+                "run on values"
+            ) from error
+    return call_on_copies(probe, *inputs, **kwargs)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return list(module.named_parameters())
 
 
 def _trainable(module: nn.Module) -> list[tuple[str, Tensor]]:
@@ -87,8 +122,8 @@ class _MadeFrom(nn.Module):
         self.module = module
         self.candidates = candidates
 
-    def forward(self, *inputs: Any) -> set[str]:
-        result = self.module(*inputs)
+    def forward(self, *inputs: Any, **kwargs: Any) -> set[str]:
+        result = self.module(*inputs, **kwargs)
         named = self.candidates(self.module)
         total = sum(tensor.float().sum() for tensor in _tensors(result) if tensor.requires_grad)
         if not named or not isinstance(total, Tensor):
@@ -97,16 +132,27 @@ class _MadeFrom(nn.Module):
         return {name for (name, _), gradient in zip(named, gradients) if gradient is not None}
 
 
+def call_on_meta(module: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
+    """Call ``module`` on the meta device, every parameter requiring grad; nothing is copied."""
+    return _call(module, lambda tensor: tensor.to("meta"), inputs, kwargs)
+
+
+def call_on_copies(module: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
+    """Call ``module`` on its own values, every parameter requiring grad; buffers are copied."""
+    return _call(module, lambda tensor: tensor.detach().clone(), inputs, kwargs)
+
+
 @torch.enable_grad()
-def call_on_meta(module: nn.Module, *inputs: Any) -> Any:
-    """``module(*inputs)`` on the meta device, every parameter requiring grad; nothing is copied."""
+def _call(
+    module: nn.Module, convert: Callable[[Tensor], Tensor], inputs: tuple, kwargs: dict
+) -> Any:
     tensors = {
-        name: parameter.detach().to("meta").requires_grad_(parameter.is_floating_point())
+        name: convert(parameter.detach()).requires_grad_(parameter.is_floating_point())
         for name, parameter in module.named_parameters()
     }
-    tensors |= {name: buffer.to("meta") for name, buffer in module.named_buffers()}
-    on_meta = tuple(x.to("meta") if isinstance(x, Tensor) else x for x in inputs)
-    return functional_call(module, tensors, on_meta)
+    tensors |= {name: convert(buffer) for name, buffer in module.named_buffers()}
+    inputs, kwargs = tree_map_only(Tensor, convert, (inputs, kwargs))
+    return functional_call(module, tensors, inputs, kwargs)
 
 
 def _tensors(result: Any) -> Iterator[Tensor]:

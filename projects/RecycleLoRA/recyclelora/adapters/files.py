@@ -1,5 +1,6 @@
 """Adapters as files: a few megabytes that turn one pretrained base into another model."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from recyclelora.common.digests import weight_digest
 from recyclelora.common.tensor_file import read_tensor_file
 
 from .checks import check_linear, check_pair_name
-from .initialisers import Factors
-from .inject import find_linears, replace_modules, use_forward_of_linears
-from .layer import DualLoRALinear
+from .initialisers import Factors, factor_dtype
+from .inject import find_linears, replace_modules
+from .layer import DualLoRALinear, plain_weight
 from .pair import AdapterPair
 from .settings import AdapterSettings
 from .state import activate_pair, adapted_layers
+from .wrappers import plain_names, warn_of_new_parameters
 
 FORMAT = "recyclelora adapters 1"
 
@@ -37,7 +39,7 @@ def save_adapters(model: nn.Module, path: str | Path) -> None:
     FileNotFoundError
         If the folder of ``path`` does not exist.
     """
-    layers, path = adapted_layers(model), Path(path)
+    layers, path = _by_plain_name(model, adapted_layers(model)), Path(path)
     if not layers:
         raise ValueError("the model has no adapters to save: call adapt() first")
     if path.is_dir():
@@ -47,7 +49,7 @@ def save_adapters(model: nn.Module, path: str | Path) -> None:
     content: dict[str, Any] = {"format": FORMAT, "layers": {}}
     for name, layer in tqdm(layers.items(), desc="saving adapters", delay=1, leave=False):
         content["layers"][name] = {
-            "shape": list(layer.weight.shape),
+            "shape": list(layer.residual.shape),
             "settings": asdict(layer.settings),
             "tensors": {key: tensor.cpu() for key, tensor in layer.tensors().items()},
             "weight_sha256": weight_digest(layer.pretrained_weight()),
@@ -87,8 +89,8 @@ def load_adapters(module: nn.Module, path: str | Path, name: str = "default") ->
     check_pair_name(name, taken=())
     path = Path(path)
     saved = _read(path)
-    adapted = adapted_layers(module)
-    targets: dict[str, nn.Module] = {**(adapted or find_linears(module)[0])}
+    adapted = _by_plain_name(module, adapted_layers(module))
+    targets = adapted or _by_plain_name(module, find_linears(module))
     missing = sorted(saved.keys() - targets.keys()) or sorted(adapted.keys() - saved.keys())
     if missing:
         where, other = ("file", "model") if missing[0] in saved else ("model", "file")
@@ -99,21 +101,33 @@ def load_adapters(module: nn.Module, path: str | Path, name: str = "default") ->
     pairs = {}  # all of them, before the first layer is changed
     for key, entry in tqdm(saved.items(), desc="comparing the base", delay=1, leave=False):
         _check_base(targets[key], entry, f"layer {key!r}", path)
-        pairs[key] = _pair(entry, targets[key].weight, f"layer {key!r}", path)
+        pairs[key] = _pair(entry, _base_of(targets[key]), f"layer {key!r}", path)
 
+    replaced = [
+        target
+        for key, target in targets.items()
+        if isinstance(target, DualLoRALinear)
+        and target.pair_name == name
+        and target.settings != pairs[key].settings
+    ]
+    warn_of_new_parameters(replaced)
     for key, pair in pairs.items():
         target = targets[key]
-        if isinstance(target, nn.Linear):
+        if not isinstance(target, DualLoRALinear):
             factors = Factors(pair.initial_A, pair.initial_B, pair.columns)
-            layer = DualLoRALinear(target.weight, target.bias, factors, pair.settings)
+            layer = DualLoRALinear.from_factors(target, factors, pair.settings)
             layer.pair_name = name
-            module = replace_modules(module, {target: layer.train(target.training)})
+            module = replace_modules(module, {target: layer})
             layer.exchange(pair)
         else:
             target.put_pair(name, pair)
     activate_pair(module, name)
-    use_forward_of_linears(module)
     return module
+
+
+def _by_plain_name(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    plain = plain_names(model)
+    return {plain[name]: layer for name, layer in layers.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -139,7 +153,7 @@ def _is_entry(entry: Any) -> bool:
         isinstance(settings, dict)
         and set(settings) == {field.name for field in fields(AdapterSettings)}
         and {"shape", "weight_sha256"} <= entry.keys()
-        and {*AdapterPair.FACTORS, "initial_B"} <= entry["tensors"].keys()
+        and "initial_B" in entry["tensors"]
         and all(isinstance(tensor, Tensor) for tensor in entry["tensors"].values())
     )
 
@@ -156,7 +170,7 @@ def _check_base(target: nn.Module, entry: dict[str, Any], name: str, path: Path)
             check_linear(target, settings, name)
         except (TypeError, ValueError) as error:
             raise ValueError(f"the adapters of {path} do not fit: {error}") from error
-        weight = target.weight
+        weight = plain_weight(target)
     if list(weight.shape) != entry["shape"]:
         raise ValueError(
             f"the adapters of {path} belong to another model: {name} is {list(weight.shape)} "
@@ -182,12 +196,18 @@ def _pair(entry: dict[str, Any], like: Tensor, name: str, path: Path) -> Adapter
         pair = AdapterPair(factors, like.shape[1], settings)
         with torch.no_grad():
             for key, parameter in pair.named_parameters():
+                if key not in tensors:
+                    raise ValueError(f"it lacks {key}")
                 if tensors[key].shape != parameter.shape or not tensors[key].isfinite().all():
                     raise ValueError(f"{key} is of another shape, or holds NaN or Inf")
                 parameter.copy_(tensors[key])
     except ValueError as error:
         raise ValueError(f"{path}: {name} is damaged: {error}; save the adapters again") from error
     return pair
+
+
+def _base_of(target: nn.Module) -> Tensor:
+    return target.residual if isinstance(target, DualLoRALinear) else plain_weight(target)
 
 
 def _check_factors(factors: Factors, weight: Tensor, settings: AdapterSettings) -> None:
@@ -207,4 +227,4 @@ def _check_factors(factors: Factors, weight: Tensor, settings: AdapterSettings) 
 
 
 def _dtype(tensor: Tensor, like: Tensor) -> torch.dtype:
-    return like.dtype if tensor.is_floating_point() else tensor.dtype
+    return factor_dtype(like) if tensor.is_floating_point() else tensor.dtype

@@ -23,6 +23,11 @@ class Factors(NamedTuple):
     columns: Tensor | None
 
 
+def factor_dtype(weight: Tensor) -> torch.dtype:
+    """float32 for weights in half precision, else the dtype of the weight."""
+    return torch.float64 if weight.dtype == torch.float64 else torch.float32
+
+
 def rrqr_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
     """Minor directions for main, major directions for sub (paper, eqs. 5 to 7).
 
@@ -32,11 +37,10 @@ def rrqr_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Fac
     Deviation: eq. 7 counts main's pivots back from in, not from m. For a wide weight those
     columns have no direction in Q; the published code, and this one, counts from m.
     """
-    upcast = weight if weight.dtype == torch.float64 else weight.float()
-    perm, q_major, q_minor, _ = rrqr(upcast, r_sub, r_main)
+    perm, q_major, q_minor, _ = rrqr(weight.to(factor_dtype(weight)), r_sub, r_main)
     last = min(weight.shape[-2:])
     columns = torch.cat([perm[..., last - r_main : last], perm[..., :r_sub]], dim=-1)
-    return Factors(None, torch.cat([q_minor, q_major], dim=-1).to(weight.dtype), columns)
+    return Factors(None, torch.cat([q_minor, q_major], dim=-1), columns)
 
 
 def svd_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
@@ -50,18 +54,19 @@ def svd_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Fact
     index = index.to(weight.device)
     root = (s[..., index] / scaling).sqrt()
     A, B = root[..., None] * vt[..., index, :], u[..., index] * root[..., None, :]
-    return Factors(A.to(weight.dtype), B.to(weight.dtype), None)
+    return Factors(A.to(factor_dtype(weight)), B.to(factor_dtype(weight)), None)
 
 
 def kaiming_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
     """As LoRA: A is Kaiming-uniform (drawn from torch's global generator), B is zero."""
     *stack, out_features, in_features = weight.shape
-    A = weight.new_empty(*stack, r_main + r_sub, in_features)
+    dtype = factor_dtype(weight)
+    A = weight.new_empty(*stack, r_main + r_sub, in_features, dtype=dtype)
     for one in A.view(math.prod(stack), r_main + r_sub, in_features):
         for rows in one.split([r_main, r_sub]):
             if rows.numel():
                 nn.init.kaiming_uniform_(rows, a=math.sqrt(5))
-    return Factors(A, weight.new_zeros(*stack, out_features, r_main + r_sub), None)
+    return Factors(A, weight.new_zeros(*stack, out_features, r_main + r_sub, dtype=dtype), None)
 
 
 INITIALISERS: dict[str, Callable[[Tensor, int, int, float], Factors]] = {

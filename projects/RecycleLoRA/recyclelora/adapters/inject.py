@@ -7,7 +7,8 @@ from torch import nn
 
 from .checks import check_linear
 from .decomposition import initial_factors
-from .layer import DualLoRALinear
+from .layer import DualLoRALinear, plain_weight
+from .selection import Patterns, is_conv1d, select_linears, weights_out_of_reach
 from .settings import AdapterSettings
 
 
@@ -18,6 +19,10 @@ def adapt(
     alpha: float = 1.0,
     init: str = "rrqr",
     sparse_a: bool = False,
+    *,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    ranks: Mapping[str, tuple[int, int]] | None = None,
 ) -> nn.Module:
     """Give every ``nn.Linear`` inside ``module`` a main and a sub adapter, and freeze the rest.
 
@@ -27,10 +32,9 @@ def adapt(
     the largest first, to the same factors as alone. With both ranks 0 the layers are left alone
     and everything is frozen. On the meta device only shapes are made.
 
-    One kind of linear is left as it is, frozen, with a warning: the ``out_proj`` of an
-    ``nn.MultiheadAttention``, which reads its weight and never calls it, so adapters in it would
-    be ignored. For the same reason ``nn.TransformerEncoderLayer`` is told not to use its fused
-    inference path. Other linears that are read, not called, cannot be seen here;
+    ``Conv1D`` of Hugging Face is adapted too. One warning names the weights that no adapter
+    reaches: matrices that belong to no linear layer (``in_proj_weight`` of attention, stacked
+    experts), and quantised or distributed tensors. Linears that are never used cannot be seen here;
     :func:`unreached_linears` finds them. Linears that share one weight tensor get adapters each.
 
     Parameters
@@ -39,6 +43,12 @@ def adapt(
         Any model, or an ``nn.Linear`` itself.
     r_main, r_sub, alpha, init, sparse_a
         As for :meth:`DualLoRALinear.from_linear`.
+    include, exclude : str or iterable of str, optional
+        Glob patterns on module names, as in ``named_modules()``: which linears to adapt (default:
+        all), and which not to. What ``exclude`` names is not in the warning.
+    ranks : mapping of str to (int, int), optional
+        Ranks (r_main, r_sub) of the layers that a glob pattern matches; the last match wins. Both
+        ranks 0 leaves a layer alone.
 
     Returns
     -------
@@ -65,32 +75,27 @@ def adapt(
     for name, child in module.named_modules():
         if isinstance(child, DualLoRALinear):
             check_linear(child, settings, _quoted(name))
-    linears, unseen = find_linears(module)
-    if settings.rank == 0:
-        linears = {}
-    elif unseen or not linears:
-        _warn_unadapted(module, unseen)
-    for name, linear in linears.items():
-        check_linear(linear, settings, _quoted(name))
+    selected = select_linears(module, settings, include=include, exclude=exclude, ranks=ranks)
+    for name, (linear, own) in selected.items():
+        check_linear(linear, own, _quoted(name))
+    if settings.rank or ranks:
+        _warn_unadapted(module, bool(selected), weights_out_of_reach(module, settings, exclude))
 
     module.requires_grad_(False)
-    decomposed = initial_factors(
-        linears, lambda linear: linear.weight.detach(), settings, description=f"adapting ({init})"
-    )
-    for name, factors in decomposed:
+    linears = {name: linear for name, (linear, _) in selected.items()}
+    settings_of = {name: own for name, (_, own) in selected.items()}
+    for name, factors in initial_factors(
+        linears, plain_weight, settings_of, description=f"adapting ({init})"
+    ):
         linear = linears[name]
-        layer = DualLoRALinear(linear.weight, linear.bias, factors, settings)
-        module = replace_modules(module, {linear: layer.train(linear.training)})
-    use_forward_of_linears(module)
+        layer = DualLoRALinear.from_factors(linear, factors, settings_of[name])
+        module = replace_modules(module, {linear: layer})
     return module
 
 
-def find_linears(module: nn.Module) -> tuple[dict[str, nn.Linear], list[str]]:
-    """The linears that ``module`` calls, by name, and the names of those it only reads."""
-    read_only = {m.out_proj for m in module.modules() if isinstance(m, nn.MultiheadAttention)}
-    found = {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear)}
-    called = {name: linear for name, linear in found.items() if linear not in read_only}
-    return called, [name for name in found if name not in called]
+def find_linears(module: nn.Module) -> dict[str, nn.Module]:
+    """The linear layers of ``module`` by name."""
+    return {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear) or is_conv1d(m)}
 
 
 def replace_modules(module: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:
@@ -102,22 +107,21 @@ def replace_modules(module: nn.Module, replacements: Mapping[nn.Module, nn.Modul
     return replacements.get(module, module)
 
 
-def use_forward_of_linears(module: nn.Module) -> None:
-    """Turn off the fused paths of ``torch.nn`` that read weights and would miss the adapters."""
-    for child in module.modules():
-        if isinstance(child, nn.TransformerEncoderLayer):
-            child.activation_relu_or_gelu = 0  # what PyTorch sets where it has no fused path
-        elif isinstance(child, nn.TransformerEncoder):
-            child.use_nested_tensor = False
-
-
 def _quoted(name: str) -> str:
     return f"layer {name!r}" if name else "this layer"
 
 
-def _warn_unadapted(module: nn.Module, unseen: list[str]) -> None:
-    if unseen:
-        text = f"adapt leaves {', '.join(unseen)} without adapters: attention reads their weights"
+def _warn_unadapted(module: nn.Module, has_adapters: bool, out_of_reach: list[str]) -> None:
+    kind = type(module).__name__
+    if out_of_reach:
+        names = ", ".join(out_of_reach[:3])
+        names += f" and {len(out_of_reach) - 3} more" if len(out_of_reach) > 3 else ""
+        text = (
+            f"adapt cannot reach {len(out_of_reach)} weights of this {kind}, which are frozen: "
+            f"{names}; pass exclude=... to confirm that they stay without adapters"
+        )
+    elif not has_adapters:
+        text = f"adapt found no nn.Linear in this {kind}: it is only frozen"
     else:
-        text = f"adapt found no nn.Linear in this {type(module).__name__}: it is only frozen"
+        return
     warnings.warn(text, stacklevel=3)

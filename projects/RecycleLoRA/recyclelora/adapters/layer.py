@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import weakref
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,24 @@ from .checks import check_linear
 from .initialisers import INITIALISERS, Factors
 from .merging import MergeableLinear
 from .pair import AdapterPair
+from .selection import is_conv1d
 from .settings import AdapterSettings
+from .switches import (
+    STATE_CHANGED,
+    SameState,
+    Switches,
+    check_recomputed,
+    has_saved_tensor_hooks,
+    is_eager,
+    keep_for_recomputation,
+    switches_of,
+)
+
+
+def plain_weight(linear: nn.Module) -> Tensor:
+    """The weight (out, in) of a linear layer or a ``Conv1D``, detached."""
+    weight = linear.weight.detach()
+    return weight.T if is_conv1d(linear) else weight
 
 
 class DualLoRALinear(MergeableLinear, AdapterPair):
@@ -29,8 +48,11 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
 
     Attributes
     ----------
-    weight : Parameter, (out, in)
+    residual : Parameter, (out, in)
         The frozen residual W_res of the active pair, also while merged.
+    weight : Tensor, (out, in)
+        The effective weight, differentiable in the factors; a property. It has the shape (in, out)
+        where the layer replaces a ``Conv1D`` of Hugging Face.
     bias : Parameter, (out,), or None
     lora_A_main, lora_B_main, lora_A_sub, lora_B_sub, columns, initial_A, initial_B, scaling
         The active pair, see :class:`AdapterPair`.
@@ -39,8 +61,6 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         "svd" (which changes every entry), nothing for "kaiming".
     merged_weight : Tensor, (out, in), or None
         The weight in use while merged; not in the state dict.
-    main_on, sub_on : bool
-        Whether main and sub act with their trained factors; if not, with their initial ones.
     pair_name : str
         The active pair's name, "default" at first.
     pairs : ModuleDict
@@ -58,20 +78,30 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, factors: Factors, settings: AdapterSettings
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        factors: Factors,
+        settings: AdapterSettings,
+        *,
+        source_type: type | None = None,
     ) -> None:
         super().__init__(factors, weight.shape[1], settings)
         self.out_features = weight.shape[0]
-        self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        self.source_type = source_type  # a Conv1D, whose weight is (in, out)
+        self._source: Callable[[], Tensor | None] | None = None
+        weight = weight.detach()
+        self.residual = nn.Parameter(weight.contiguous().clone(), requires_grad=False)
         self.register_parameter("bias", None)
         if bias is not None:
             self.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
         self.register_buffer("pretrained", None)
         self.register_buffer("merged_weight", None, persistent=False)
-        self.main_on = self.sub_on = True
+        self._last_switches = Switches()
+        self._last_code = 0
         self.pair_name = "default"
         self.pairs = nn.ModuleDict()
-        self._take_residual(weight.detach())
+        self._take_residual(weight)
 
     @classmethod
     def from_linear(
@@ -109,27 +139,117 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         """
         settings = AdapterSettings(r_main, r_sub, alpha, init, sparse_a)
         check_linear(linear, settings)
-        weight = linear.weight.detach()
-        factors = INITIALISERS[init](weight, r_main, r_sub, settings.scaling)
-        return cls(weight, linear.bias, factors, settings).train(linear.training)
+        factors = INITIALISERS[settings.init](
+            plain_weight(linear), settings.r_main, settings.r_sub, settings.scaling
+        )
+        return cls.from_factors(linear, factors, settings)
+
+    @classmethod
+    def from_factors(
+        cls, linear: nn.Module, factors: Factors, settings: AdapterSettings
+    ) -> "DualLoRALinear":
+        """The layer that replaces ``linear`` (or a ``Conv1D``), with these initial factors."""
+        source_type = type(linear) if is_conv1d(linear) else None
+        layer = cls(plain_weight(linear), linear.bias, factors, settings, source_type=source_type)
+        layer._source = weakref.ref(linear.weight)
+        return layer.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x (..., in)`` to ``(..., out)``."""
+        if x.is_nested:
+            return F.linear(x, self.effective_with_gradient(), self.bias)
+        switches = self.switches()
         if self.merged_weight is not None:
-            return self.forward_merged(x, [getattr(self, name) for name in self.FACTORS])
-        if not self._trained_in_use():
+            return self.forward_merged(x, self._trained_factors())
+        x, *factors = self._checked(x, switches)
+        if not self._trained_in_use(switches):
             return F.linear(x, self.pretrained_weight(), self.bias)
-        factors = self.factors(self.main_on, self.sub_on)
         columns = self.columns if self.settings.sparse_a else None
-        return dual_lora_linear(x, self.weight, self.bias, *factors, self.scaling, columns)
+        return dual_lora_linear(x, self.residual, self.bias, *factors, self.scaling, columns)
+
+    @property
+    def weight(self) -> Tensor:
+        """The effective weight, differentiable in the factors; while merged, without gradient."""
+        weight = self.effective_with_gradient()
+        return weight.T if self.source_type is not None else weight
+
+    def effective_with_gradient(self) -> Tensor:
+        """W_res + s B A (out, in), formed in the factors' dtype and cast to that of the base."""
+        switches = self.switches()
+        if self.merged_weight is not None:
+            return self.merged_weight_now()
+        if not self._trained_in_use(switches):
+            return self.pretrained_weight()
+        _, A_main, B_main, A_sub, B_sub = self._checked(None, switches)
+        with torch.autocast(self.residual.device.type, enabled=False):
+            product = self.scaling * (B_main @ A_main + B_sub @ A_sub)
+            if self.settings.sparse_a:
+                weight = self.residual.to(product.dtype).index_add(1, self.columns, product)
+            else:
+                weight = self.residual + product
+        return weight.to(self.residual.dtype)
+
+    def switches(self) -> Switches:
+        """Which adapters act in the running thread."""
+        if torch.compiler.is_compiling():  # a plain attribute, on which the compiled code depends
+            return self._last_switches
+        return switches_of(self, self._last_switches)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "weight":
+            self._assign_weight(value)
+        else:
+            super().__setattr__(name, value)
+
+    def _assign_weight(self, value: object) -> None:
+        source = self._source() if self._source is not None else None
+        if value is source:
+            return
+        pretrained = self.pretrained_weight()
+        pretrained = pretrained.T if self.source_type is not None else pretrained
+        if isinstance(value, Tensor) and value.shape == pretrained.shape:
+            if value.is_meta and pretrained.is_meta:
+                return
+            if value.device == pretrained.device and torch.equal(value, pretrained):
+                return
+        raise ValueError(
+            "the weight of an adapted layer is computed from its residual and its adapters and "
+            "cannot be assigned: expected the tensor that the layer was adapted from, got another "
+            "value; load or tie plain weights before adapt(), or call export() first"
+        )
+
+    def _trained_factors(self) -> list[Tensor]:
+        factors = [getattr(self, name) for name in self.FACTORS]
+        return [factor for factor in factors if factor is not None]
+
+    def _checked(self, x: Tensor | None, switches: Switches) -> list[Tensor | None]:
+        """x and the factors in use, tied to the state that their backward pass must have."""
+        tensors = [x, *self.factors(*switches)]
+        if not is_eager() or torch.autograd.forward_ad._current_level >= 0:
+            return tensors
+        code = 8 * self.serial + 2 * switches.main + switches.sub
+        if torch._C._current_graph_task_id() == -1:
+            self._last_code = code
+            if has_saved_tensor_hooks():
+                keep_for_recomputation(self, code)
+        elif has_saved_tensor_hooks():
+            check_recomputed(self, code)
+        elif code != self._last_code:  # checkpointing with use_reentrant=True
+            raise RuntimeError(STATE_CHANGED)
+        if torch.is_grad_enabled() and has_saved_tensor_hooks():
+            for i, tensor in enumerate(tensors):
+                if tensor is not None and tensor.requires_grad:
+                    tensors[i] = SameState.apply(tensor, code)
+                    break
+        return tensors
 
     def pretrained_weight(self) -> Tensor:
         """W0 (out, in), bit for bit; not to be written to."""
         if self.pretrained is None:
-            return self.weight.detach()
+            return self.residual.detach()
         if self.columns is None:
             return self.pretrained
-        return self.weight.detach().index_copy(1, self.columns, self.pretrained)
+        return self.residual.detach().index_copy(1, self.columns, self.pretrained)
 
     @torch.no_grad()
     def effective_weight(self) -> Tensor:
@@ -138,20 +258,25 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         The sum is formed in float64 and cast once to the weight's dtype. With both adapters off
         it is W0, bit for bit.
         """
-        if not self._trained_in_use():
+        switches = self.switches()
+        if not self._trained_in_use(switches):
             return self.pretrained_weight().clone()
-        factors = (factor.double() for factor in self.factors(self.main_on, self.sub_on))
+        factors = (factor.double() for factor in self.factors(*switches))
         A_main, B_main, A_sub, B_sub = factors
         product = self.scaling * (B_main @ A_main + B_sub @ A_sub)
-        weight, sparse_a = self.weight.double(), self.settings.sparse_a
+        weight, sparse_a = self.residual.double(), self.settings.sparse_a
         weight = weight.index_add(1, self.columns, product) if sparse_a else weight + product
-        return weight.to(self.weight.dtype)
+        return weight.to(self.residual.dtype)
 
-    def set_active(self, main: bool, sub: bool) -> None:
-        """Switch main and sub on (trained factors) or off (initial factors); both off is W0."""
-        self.main_on, self.sub_on = main, sub
-        if self.merged_weight is not None:
-            self.merge()
+    def plain_linear(self, weight: Tensor) -> nn.Module:
+        """A layer of the replaced kind with this weight (out, in) and the bias."""
+        linear = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        if self.source_type is not None:
+            linear = self.source_type(self.out_features, self.in_features)
+            weight = weight.T.contiguous()
+        linear.weight = nn.Parameter(weight.detach())
+        linear.bias = self.bias
+        return linear
 
     def to_dense(self) -> "DualLoRALinear":
         """A copy whose A covers all inputs: lora_A_main (r_main, in), lora_A_sub (r_sub, in)."""
@@ -159,6 +284,8 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         if self.settings.sparse_a:
             for name in ("lora_A_main", "lora_A_sub"):
                 A = getattr(self, name)
+                if A is None:
+                    continue
                 dense = A.detach().new_zeros(len(A), self.in_features)
                 dense = dense.index_copy(1, self.columns, A.detach())
                 setattr(layer, name, nn.Parameter(dense, requires_grad=A.requires_grad))
@@ -173,10 +300,15 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         else:
             self.pairs[name] = pair
 
+    def needs_new_parameters(self, name: str) -> bool:
+        """Whether activating the pair of this name replaces parameters instead of values."""
+        return name != self.pair_name and self.pairs[name].settings != self.settings
+
     def activate_pair(self, name: str) -> None:
         """Compute with the pair of this name, its residual derived from W0.
 
-        The parameters change places with those of the pair that was active, which waits frozen.
+        Values, or where the settings differ the parameters, change places with those of the pair
+        that was active, which stays frozen in ``pairs``.
         A merged layer stays merged, with the new pair.
         """
         if name == self.pair_name:
@@ -189,6 +321,10 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         self.pairs[self.pair_name] = pair
         self.pair_name = name
 
+    def __getstate__(self) -> dict:
+        # A weak reference cannot be pickled; without it values are compared.
+        return self.__dict__ | {"_source": None}
+
     def extra_repr(self) -> str:
         """Text of the layer in ``print(model)``."""
         values = dataclasses.asdict(self.settings) | {"alpha": f"{self.settings.alpha:g}"}
@@ -199,9 +335,9 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             f"merged={self.merged_weight is not None}"
         )
 
-    def _trained_in_use(self) -> bool:
+    def _trained_in_use(self, switches: Switches) -> bool:
         ranks = self.settings.r_main, self.settings.r_sub
-        return any(on and rank for on, rank in zip((self.main_on, self.sub_on), ranks))
+        return any(on and rank for on, rank in zip(switches, ranks))
 
     def _change_over(self, pair: AdapterPair) -> None:
         weight = self.pretrained_weight()
@@ -225,15 +361,15 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             self.pretrained = weight.clone()
             product = self.scaling * (initial_B @ self.initial_A.double())
             residual = (weight.double() - product).to(weight.dtype)
-        self.weight.copy_(residual)
+        self.residual.copy_(residual)
 
     def _load_from_state_dict(
         self, state_dict, prefix, metadata, strict, missing, unexpected, errors
     ):  # type: ignore[no-untyped-def]
         # Plain weights would become the residual, and the adapters would count twice.
-        if f"{prefix}weight" in state_dict and f"{prefix}lora_A_main" not in state_dict:
+        if f"{prefix}weight" in state_dict and f"{prefix}residual" not in state_dict:
             errors.append(
-                f"{prefix}weight is a plain weight (no {prefix}lora_A_main beside it), but the "
+                f"{prefix}weight is a plain weight (no {prefix}residual beside it), but the "
                 "model is adapted: load plain weights before adapt()"
             )
             return

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .switches import is_eager
+
 
 class MergeableLinear(nn.Module):
     """What adapted linear layers have in common: a weight made of parts, merged for inference.
@@ -16,41 +18,54 @@ class MergeableLinear(nn.Module):
 
     Attributes
     ----------
-    weight : Parameter, (out, in)
     bias : Parameter, (out,), or None
     merged_weight : Tensor, (out, in), or None
         The weight in use while merged; not in the state dict.
     """
 
-    weight: nn.Parameter
     bias: nn.Parameter | None
     merged_weight: Tensor | None
+    merged_switches: object = None
 
     def effective_weight(self) -> Tensor:
         """The weight (out, in) that the unmerged layer applies, formed in float64, cast once."""
         raise NotImplementedError
 
+    def switches(self) -> object:
+        """The state on which the effective weight depends besides the parameters."""
+        return None
+
     def merge(self) -> None:
         """Compute with one plain weight from now on; parameters and state dict stay as they are.
 
-        Merging a merged layer again takes up what has changed since.
+        Merging a merged layer again forms the weight anew.
         """
         self.merged_weight = self.effective_weight()
+        self.merged_switches = self.switches()
 
     def unmerge(self) -> None:
         """Undo :meth:`merge`: drop the merged weight. Nothing else was changed."""
         self.merged_weight = None
 
+    def merged_weight_now(self) -> Tensor:
+        """The merged weight, or that of this thread's switches where they differ from merge()'s."""
+        if self.switches() == self.merged_switches:
+            return self.merged_weight
+        return self.effective_weight()
+
     def forward_merged(self, x: Tensor, adapters: Sequence[Tensor]) -> Tensor:
-        """``x (..., in)`` to ``(..., out)``; a backward to the ``adapters`` is refused."""
-        out = F.linear(x, self.merged_weight, self.bias)
-        if torch.is_grad_enabled() and any(factor.requires_grad for factor in adapters):
-            return _MergedOutput.apply(out, *adapters)
-        return out
+        """``x (..., in)`` to ``(..., out)``; a backward to the ``adapters`` raises."""
+        weight = self.merged_weight_now()
+        trained = [factor for factor in adapters if factor.requires_grad]
+        if trained and torch.is_grad_enabled() and is_eager():
+            # On the weight's side: a gradient of x alone does not pass through it.
+            weight = _MergedWeight.apply(weight, *trained)
+        return F.linear(x, weight, self.bias)
 
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
         # Every move of a module ends here: .to(), .cuda(), .half(), .to_empty().
-        if self.weight.is_meta and not fn(self.weight).is_meta:
+        own = next(self.parameters(recurse=False))
+        if own.is_meta and not fn(own).is_meta:
             raise RuntimeError(
                 "this adapted model is on the meta device and has no values to give memory to: "
                 "load a state dict with load_state_dict(state_dict, assign=True), or adapt a "
@@ -59,12 +74,12 @@ class MergeableLinear(nn.Module):
         return super()._apply(fn, recurse)
 
 
-class _MergedOutput(torch.autograd.Function):
-    """Hands the output on; refuses the gradient that a merged layer could not give its adapters."""
+class _MergedWeight(torch.autograd.Function):
+    """Return the merged weight; refuse the gradient of the adapters, which it does not have."""
 
     @staticmethod
-    def forward(ctx, out: Tensor, *adapters: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        return out.view_as(out)
+    def forward(ctx, weight: Tensor, *adapters: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        return weight.view_as(weight)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> None:  # type: ignore[no-untyped-def]

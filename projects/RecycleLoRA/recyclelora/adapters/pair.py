@@ -1,12 +1,16 @@
 """One main and one sub adapter: the trained factors and the initial factors."""
 
 import dataclasses
+import itertools
 
 import torch
 from torch import Tensor, nn
 
 from .initialisers import Factors
 from .settings import AdapterSettings
+
+_SERIALS = itertools.count(1)  # one number a pair, by which a backward pass recognises it
+HALF = (torch.float16, torch.bfloat16)
 
 
 class AdapterPair(nn.Module):
@@ -19,6 +23,7 @@ class AdapterPair(nn.Module):
     settings : AdapterSettings
     lora_A_main, lora_A_sub : Parameter, (r, in), or (r, r_main + r_sub) if ``sparse_a``
     lora_B_main, lora_B_sub : Parameter, (out, r)
+        The factors of an adapter of rank 0 are None. Half precision bases have float32 factors.
     columns : Tensor, (r_main + r_sub,), int64, or None
         Pivot columns of main, then of sub; only for ``init="rrqr"``.
     initial_A : Tensor, (r_main + r_sub, in), or None
@@ -33,16 +38,16 @@ class AdapterPair(nn.Module):
         super().__init__()
         self.in_features = in_features
         self.settings = settings
+        self.serial = next(_SERIALS)
         self.register_buffer("columns", factors.columns)
         self.register_buffer("initial_A", factors.A)
         self.register_buffer("initial_B", factors.B)
         ranks = [settings.r_main, settings.r_sub]
         A_main, A_sub = self.initial_rows().split(ranks)
         B_main, B_sub = factors.B.split(ranks, dim=1)
-        self.lora_A_main = nn.Parameter(A_main.clone())
-        self.lora_B_main = nn.Parameter(B_main.clone())
-        self.lora_A_sub = nn.Parameter(A_sub.clone())
-        self.lora_B_sub = nn.Parameter(B_sub.clone())
+        for name, factor in zip(self.FACTORS, (A_main, B_main, A_sub, B_sub)):
+            parameter = nn.Parameter(factor.clone()) if factor.numel() else None
+            self.register_parameter(name, parameter)
 
     @property
     def scaling(self) -> float:
@@ -66,29 +71,39 @@ class AdapterPair(nn.Module):
 
     def factors(self, main: bool, sub: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A_main, B_main, A_sub and B_sub: the current ones, or the initial ones where False."""
-        A_main, B_main, A_sub, B_sub = (getattr(self, name) for name in self.FACTORS)
-        if not (main and sub):
-            initial_A, initial_B, r_main = self.initial_rows(), self.initial_B, self.settings.r_main
-            if not main:
-                A_main, B_main = initial_A[:r_main], initial_B[:, :r_main]
-            if not sub:
-                A_sub, B_sub = initial_A[r_main:], initial_B[:, r_main:]
+        initial_A, initial_B, r_main = self.initial_rows(), self.initial_B, self.settings.r_main
+        initial = (initial_A[:r_main], initial_B[:, :r_main])
+        initial += (initial_A[r_main:], initial_B[:, r_main:])
+        current = (getattr(self, name) for name in self.FACTORS)
+        A_main, B_main, A_sub, B_sub = (
+            old if new is None or not on else new
+            for new, old, on in zip(current, initial, (main, main, sub, sub))
+        )
         return A_main, B_main, A_sub, B_sub
 
     def exchange(self, other: "AdapterPair") -> None:
         """Swap tensors and settings with another pair of the same layer.
 
-        The parameters move as objects, so an optimiser keeps their state. The flags requires_grad
+        Values are swapped where settings and shapes match, so that optimisers and DDP keep the
+        parameters they hold. Otherwise the parameters move as objects. The flags requires_grad
         stay: they belong to the active and the inactive place, not to the pair.
         """
+        same = self.settings == other.settings
         for name in self.TENSORS:
             mine, theirs = getattr(self, name), getattr(other, name)
-            if isinstance(mine, nn.Parameter):
-                trains_here, trains_there = mine.requires_grad, theirs.requires_grad
-                theirs.requires_grad_(trains_here)
-                mine.requires_grad_(trains_there)
+            if mine is not None and theirs is not None and same and mine.shape == theirs.shape:
+                with torch.no_grad():
+                    kept = mine.detach().clone()
+                    mine.copy_(theirs)
+                    theirs.copy_(kept)
+                continue
+            trains = [p is not None and p.requires_grad for p in (mine, theirs)]
+            if isinstance(mine, nn.Parameter) and isinstance(theirs, nn.Parameter):
+                theirs.requires_grad_(trains[0])
+                mine.requires_grad_(trains[1])
             setattr(self, name, theirs)
             setattr(other, name, mine)
+        self.serial, other.serial = other.serial, self.serial
         self.settings, other.settings = other.settings, self.settings
 
     def get_extra_state(self) -> Tensor:
@@ -98,3 +113,16 @@ class AdapterPair(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Set alpha from a state dict."""
         self.settings = dataclasses.replace(self.settings, alpha=float(state))
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        # Factors stay in float32 when the layer is cast to half precision.
+        factors = [t for name in self.TENSORS if (t := getattr(self, name)) is not None]
+        kept = {id(t) for factor in factors for t in (factor, factor.grad)}
+
+        def apply(tensor: Tensor) -> Tensor:
+            out = fn(tensor)
+            if id(tensor) in kept and out.dtype in HALF and tensor.dtype not in HALF:
+                return tensor.to(out.device)
+            return out
+
+        return super()._apply(apply, recurse)

@@ -1,6 +1,7 @@
 """The settings of a pair of adapters, and the scaling that follows from them."""
 
 import math
+import numbers
 from dataclasses import dataclass
 
 from .initialisers import INITIALISERS
@@ -41,12 +42,13 @@ class AdapterSettings:
     def __post_init__(self) -> None:
         for name in ("r_main", "r_sub"):
             rank = getattr(self, name)
-            if isinstance(rank, bool) or not isinstance(rank, int):
+            if isinstance(rank, bool) or not isinstance(rank, numbers.Integral):
                 raise TypeError(f"{name} must be an int, got {rank!r}")
             if rank < 0:
                 raise ValueError(f"{name} must be 0 or more, got {rank}")
+            object.__setattr__(self, name, int(rank))
         alpha, init = self.alpha, self.init
-        is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+        is_number = isinstance(alpha, numbers.Real) and not isinstance(alpha, bool)
         if not (is_number and math.isfinite(alpha) and alpha > 0):
             raise ValueError(f"alpha must be a finite number above 0, got {alpha!r}")
         if not isinstance(init, str) or init not in INITIALISERS:

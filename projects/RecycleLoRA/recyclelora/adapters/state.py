@@ -1,12 +1,12 @@
 """What an adapted model may be switched to, and back: off, another pair, plain linears."""
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .checks import check_pair_name, check_weight
 from .decomposition import initial_factors
@@ -14,6 +14,8 @@ from .inject import replace_modules
 from .layer import DualLoRALinear
 from .pair import AdapterPair
 from .settings import AdapterSettings
+from .switches import Switches, of_this_thread, set_in_this_thread
+from .wrappers import warn_of_new_parameters
 
 
 class AdapterParameters(NamedTuple):
@@ -46,7 +48,8 @@ def adapter_parameters(model: nn.Module) -> AdapterParameters:
     for name, layer in adapted_layers(model).items():
         for kind, group in zip(groups._fields, groups):
             for key in (f"lora_A_{kind}", f"lora_B_{kind}"):
-                group[f"{name}.{key}" if name else key] = getattr(layer, key)
+                if getattr(layer, key) is not None:
+                    group[f"{name}.{key}" if name else key] = getattr(layer, key)
     return groups
 
 
@@ -56,7 +59,8 @@ def active(model: nn.Module, main: bool = True, sub: bool = True) -> Iterator[nn
 
     An adapter that is off acts with its initial factors, so that it adds back what its
     initialisation took out of W0. Hence main alone is W_res + s(B_main A_main + B_sub_init
-    A_sub_init), and with both off the weights are W0, bit for bit.
+    A_sub_init), and with both off the weights are W0, bit for bit. The choice belongs to the
+    running thread; a backward pass with checkpointing has to run in it too.
 
     Examples
     --------
@@ -70,15 +74,21 @@ def active(model: nn.Module, main: bool = True, sub: bool = True) -> Iterator[nn
     >>> torch.allclose(model(x) - without, torch.zeros(2, 8), atol=1e-6)  # nothing learned yet
     True
     """
-    layers = adapted_layers(model).values()
-    before = [(layer, layer.main_on, layer.sub_on) for layer in layers]
+    layers = list(adapted_layers(model).values())
+    before = of_this_thread()
+    switches = Switches(bool(main), bool(sub))
+    latest = [layer._last_switches for layer in layers]
+    set_in_this_thread({**(before or {}), **dict.fromkeys(layers, switches)})
+    for layer in layers:
+        layer._last_switches = switches
     try:
-        for layer in layers:
-            layer.set_active(main, sub)
         yield model
     finally:
-        for layer, main_before, sub_before in before:
-            layer.set_active(main_before, sub_before)
+        set_in_this_thread(before)
+        for layer, last in zip(layers, latest):
+            layer._last_switches = last
+            if layer.merged_weight is not None and layer.merged_switches != layer.switches():
+                layer.merge()
 
 
 def pair_names(model: nn.Module) -> tuple[str, list[str]]:
@@ -117,7 +127,10 @@ def add_pair(
         check_pair_name(name, taken={layer.pair_name, *layer.pairs})
         check_weight(layer.pretrained_weight(), settings, f"layer {layer_name!r}")
     decomposed = initial_factors(
-        layers, DualLoRALinear.pretrained_weight, settings, description=f"pair {name}"
+        layers,
+        DualLoRALinear.pretrained_weight,
+        dict.fromkeys(layers, settings),
+        description=f"pair {name}",
     )
     for layer_name, factors in decomposed:
         layer = layers[layer_name]
@@ -127,33 +140,61 @@ def add_pair(
 def activate_pair(model: nn.Module, name: str) -> None:
     """Let every adapted layer compute with, and train, the pair of this name.
 
-    The residual is derived from W0. Parameters move with their pair and stay the same objects:
-    an optimiser made before goes on with the pair it was made for.
+    The residual is derived from W0. Where the settings of both pairs match, values are copied into
+    the parameters that are there, so that optimisers, DDP and averages of weights stay valid; reset
+    the state of the optimiser. Otherwise the layers get new parameters, with a warning.
+
+    Raises
+    ------
+    ValueError
+        If there is no pair of this name.
+    RuntimeError
+        If the layers would get new parameters while DDP or FSDP holds the old ones.
     """
-    layers = _layers_or_raise(model).values()
+    layers = list(_layers_or_raise(model).values())
     for layer in layers:
         if name not in {layer.pair_name, *layer.pairs}:
             layer.activate_pair(name)  # raises, naming the pairs there are
+    warn_of_new_parameters([layer for layer in layers if layer.needs_new_parameters(name)])
     for layer in layers:
         layer.activate_pair(name)
 
 
 @torch.no_grad()
-def export(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` with plain, frozen ``nn.Linear`` layers: adapters merged for good.
+def export(model: nn.Module, copy: bool = True) -> nn.Module:
+    """Return ``model`` with plain, frozen linear layers: the adapters are merged for good.
 
     Its state dict has the keys and shapes of the model before :func:`adapt`.
+
+    Parameters
+    ----------
+    model : nn.Module
+    copy : bool
+        Whether to leave ``model`` as it is. False converts it in place, one layer after the other,
+        and needs no second copy of the weights.
     """
-    replacements: dict[nn.Module, nn.Module] = {}
-    plain = copy.deepcopy(model)
-    for layer in adapted_layers(plain).values():
-        linear = nn.Linear(
-            layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta"
-        )
-        linear.weight = nn.Parameter(layer.effective_weight())
-        linear.bias = layer.bias
-        replacements[layer] = linear.requires_grad_(False).train(layer.training)
-    return replace_modules(plain, replacements)
+    if copy:
+        originals = adapted_layers(model)
+        model = deepcopy(model)
+        pairs = dict(zip(adapted_layers(model).values(), originals.values()))
+        return _to_plain(model, lambda layer: pairs[layer].effective_weight())
+    return _to_plain(model, DualLoRALinear.effective_weight)
+
+
+@torch.no_grad()
+def remove_adapters(model: nn.Module) -> nn.Module:
+    """Convert ``model`` in place to plain, frozen linear layers with their pretrained weights W0.
+
+    Returns ``model``; if it is itself an adapted layer, the linear that replaces it.
+    """
+    return _to_plain(model, DualLoRALinear.pretrained_weight)
+
+
+def _to_plain(model: nn.Module, weight_of: Callable[[DualLoRALinear], Tensor]) -> nn.Module:
+    for layer in adapted_layers(model).values():
+        linear = layer.plain_linear(weight_of(layer))
+        model = replace_modules(model, {layer: linear.requires_grad_(False).train(layer.training)})
+    return model
 
 
 def _layers_or_raise(model: nn.Module) -> dict[str, DualLoRALinear]:

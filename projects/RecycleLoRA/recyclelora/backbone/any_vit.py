@@ -106,9 +106,8 @@ def _refuse_unreached(backbone: AnyViT, image: torch.Tensor) -> None:
     if unreached:
         raise ValueError(
             f"adapters could not act on {len(unreached)} linear layers of "
-            f"{type(backbone.vit).__name__} ({join_names(unreached, 3)}): its forward reads their "
-            "weights without calling them, or computes nothing of the maps from them; choose a "
-            "model that calls them, and remove heads and blocks that the maps do not need"
+            f"{type(backbone.vit).__name__} ({join_names(unreached, 3)}): the maps "
+            "do not depend on them; remove heads and blocks that the maps do not need"
         )
 
 

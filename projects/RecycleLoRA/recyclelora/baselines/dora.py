@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from recyclelora.adapters import AdapterSettings, MergeableLinear
 from recyclelora.adapters.checks import check_linear
-from recyclelora.adapters.inject import find_linears, replace_modules, use_forward_of_linears
+from recyclelora.adapters.inject import find_linears, replace_modules
 from recyclelora.common.validation import check_integer, check_number
 
 from .checks import check_module
@@ -121,7 +121,8 @@ def dora(module: nn.Module, rank: int = 36, alpha: float = 36.0) -> nn.Module:
     check_module(module)
     check_integer("rank", rank, least=1, most=65_536)
     check_number("alpha", alpha, least=1e-6, most=1e6)
-    linears, _ = find_linears(module)
+    read_only = {m.out_proj for m in module.modules() if isinstance(m, nn.MultiheadAttention)}
+    linears = {n: m for n, m in find_linears(module).items() if m not in read_only}
     for name, linear in linears.items():
         check_linear(linear, AdapterSettings(0, 0), f"layer {name!r}")
         if rank > min(linear.weight.shape):
@@ -132,5 +133,9 @@ def dora(module: nn.Module, rank: int = 36, alpha: float = 36.0) -> nn.Module:
     module.requires_grad_(False)
     layers = {linear: DoRALinear(linear, rank=rank, alpha=alpha) for linear in linears.values()}
     module = replace_modules(module, layers)
-    use_forward_of_linears(module)
+    for child in module.modules():  # fused paths read the weights and would miss the adapters
+        if isinstance(child, nn.TransformerEncoderLayer):
+            child.activation_relu_or_gelu = 0  # PyTorch's value for "no fused path"
+        elif isinstance(child, nn.TransformerEncoder):
+            child.use_nested_tensor = False
     return module

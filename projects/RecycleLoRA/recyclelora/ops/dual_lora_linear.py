@@ -1,8 +1,11 @@
 """The dual-adapter linear layer as one operator, forward and backward."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
+from torch.utils.flop_counter import register_flop_formula
 
 from . import reference
 from .library import define_operators
@@ -74,7 +77,8 @@ def dual_lora_linear(
         )
     arguments = (x, weight, bias, A_main, B_main, A_sub, B_sub)
     tensors = [tensor for tensor in arguments if tensor is not None]
-    transformed = torch._C._are_functorch_transforms_active()
+    # Tracers and FLOP counters read the plain formula too.
+    transformed = torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
     if transformed or any(unpack_dual(tensor).tangent is not None for tensor in tensors):
         # torch.func refuses an operator's autograd, and forward mode would drop the tangents
         # there: the plain formula has every derivative.
@@ -167,3 +171,19 @@ def _rows(x: Tensor) -> Tensor:
 
 
 torch.library.register_autograd(FORWARD, _backward, setup_context=_keep)
+
+
+@register_flop_formula(torch.ops.recyclelora.dual_lora_linear)
+def _flops(x, weight, bias, A_main, B_main, A_sub, B_sub, scaling, columns=None, **_) -> int:  # type: ignore[no-untyped-def]
+    """Multiplications and additions by the formula x W' + s (x A') B'; arguments are shapes."""
+    rows, rank = math.prod(x[:-1]), A_main[0] + A_sub[0]
+    return 2 * rows * (math.prod(weight) + rank * (A_main[1] + weight[0]))
+
+
+@register_flop_formula(torch.ops.recyclelora.dual_lora_linear_backward)
+def _flops_of_backward(grad, x, kept, weight, A, B, scaling, columns, wanted, **_) -> int:  # type: ignore[no-untyped-def]
+    rows, (rank, inputs), outputs = math.prod(grad[:-1]), A, weight[0]
+    wants_x, _, wants_A, wants_B = wanted
+    hidden = outputs * rank if wants_x or wants_A else 0
+    products = wants_x * (math.prod(weight) + rank * inputs) + wants_A * rank * inputs
+    return 2 * rows * (hidden + products + wants_B * rank * outputs)

@@ -1,5 +1,6 @@
 """Rank-revealing QR: which columns of a weight matter, in which order, and their directions."""
 
+import numbers
 from typing import NamedTuple
 
 import torch
@@ -77,10 +78,13 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
     if not isinstance(weight, Tensor):
         raise TypeError(f"rrqr: weight must be a torch.Tensor, got {type(weight).__name__}")
     for name, count in (("n_major", n_major), ("n_minor", n_minor)):
-        if isinstance(count, bool) or not isinstance(count, int | torch.SymInt):
+        if isinstance(count, bool) or not isinstance(count, numbers.Integral | torch.SymInt):
             raise TypeError(f"rrqr: {name} must be an int, got {count!r}")
-        if isinstance(count, int) and abs(count) >= 2**63:  # more than an operator takes
+        if (
+            isinstance(count, numbers.Integral) and abs(count) >= 2**63
+        ):  # more than an operator takes
             raise ValueError(f"rrqr: {name} must be 0..min(d, k), got {count}")
+    n_major, n_minor = (n if isinstance(n, torch.SymInt) else int(n) for n in (n_major, n_minor))
     if weight.layout != torch.strided:
         raise ValueError(f"rrqr: weight must be dense, got {weight.layout}; call to_dense() first")
     if unpack_dual(weight).tangent is not None:  # PyTorch would drop it: a derivative of zero

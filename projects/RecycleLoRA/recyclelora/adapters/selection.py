@@ -1,0 +1,130 @@
+"""Which layers of a model get adapters, with which ranks, and which weights none can reach."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+
+from .settings import AdapterSettings
+
+LEAST_SIDE = 16  # smaller matrices are tokens and tables rather than weights of a product
+TABLES = ("bias", "embed", "token", "table")  # in names of parameters that are added or looked up
+NO_LINEARS = (nn.Embedding, nn.EmbeddingBag, _ConvNd, _NormBase, nn.LayerNorm, nn.GroupNorm)
+
+Patterns = str | Iterable[str] | None
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether ``module`` is a ``Conv1D`` of Hugging Face: a linear layer with weight (in, out)."""
+    names = ((kind.__module__, kind.__name__) for kind in type(module).__mro__)
+    return ("transformers.pytorch_utils", "Conv1D") in names
+
+
+def is_out_of_reach(weight: Tensor) -> bool:
+    """Whether a weight is quantised or distributed, so that it is no plain tensor."""
+    if is_lazy(weight):
+        return False
+    return type(weight.data) is not Tensor or weight.is_quantized
+
+
+def select_linears(
+    module: nn.Module,
+    settings: AdapterSettings,
+    *,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    ranks: Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, tuple[nn.Module, AdapterSettings]]:
+    """The linear layers to adapt by name, with their settings.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a pattern or a rank is invalid, or a pattern of ``include`` or ``ranks`` matches no
+        module.
+    """
+    include, exclude = _patterns("include", include), _patterns("exclude", exclude)
+    by_pattern = _ranks(settings, ranks)
+    names = [name for name, _ in module.named_modules()]
+    for pattern in [*(include or ()), *by_pattern]:
+        if not matches_any(names, pattern):
+            raise ValueError(
+                f"the pattern {pattern!r} matches no module of this {type(module).__name__}: "
+                "expected a name as in named_modules(), or a glob pattern such as 'blocks.*.qkv'"
+            )
+    selected = {}
+    for name, child in module.named_modules():
+        chosen = settings
+        for pattern, of_pattern in by_pattern.items():
+            if fnmatch.fnmatchcase(name, pattern):
+                chosen = of_pattern
+        if (
+            (isinstance(child, nn.Linear) or is_conv1d(child))
+            and chosen.rank
+            and (include is None or any(fnmatch.fnmatchcase(name, p) for p in include))
+            and not any(fnmatch.fnmatchcase(name, p) for p in exclude or ())
+            and not is_out_of_reach(child.weight)
+        ):
+            selected[name] = (child, chosen)
+    return selected
+
+
+def matches_any(names: Iterable[str], pattern: str) -> bool:
+    """Whether a glob pattern matches one of the names."""
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+
+
+def weights_out_of_reach(
+    module: nn.Module, settings: AdapterSettings, exclude: Patterns = None
+) -> list[str]:
+    """Names of matrices that act like linear layers but belong to no layer that is adapted."""
+    exclude, found = _patterns("exclude", exclude) or (), []
+    least = max(LEAST_SIDE, settings.rank)
+    for name, owner in module.named_modules():
+        is_linear = isinstance(owner, nn.Linear) or is_conv1d(owner)
+        is_other = isinstance(owner, NO_LINEARS) or "norm" in type(owner).__name__.lower()
+        is_other |= "embedding" in type(owner).__name__.lower()
+        for key, weight in owner.named_parameters(recurse=False):
+            full = f"{name}.{key}" if name else key
+            if any(fnmatch.fnmatchcase(n, p) for n in (name, full) for p in exclude):
+                continue
+            if is_lazy(weight):
+                continue
+            if is_out_of_reach(weight):
+                if weight.dim() >= 2:
+                    found.append(full)
+            elif not is_linear and not is_other and weight.dim() in (2, 3):
+                is_table = any(word in key.lower() for word in TABLES)
+                if min(weight.shape[-2:]) >= least and not is_table:
+                    found.append(full)
+    return found
+
+
+def _patterns(name: str, patterns: Patterns) -> tuple[str, ...] | None:
+    if patterns is None:
+        return None
+    found = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    for pattern in found:
+        if not isinstance(pattern, str):
+            raise TypeError(f"{name} must be one or several glob patterns (str), got {pattern!r}")
+    return found
+
+
+def _ranks(
+    settings: AdapterSettings, ranks: Mapping[str, tuple[int, int]] | None
+) -> dict[str, AdapterSettings]:
+    by_pattern = {}
+    if ranks is not None and not isinstance(ranks, Mapping):
+        raise TypeError(f"ranks must map patterns to (r_main, r_sub), got {ranks!r}")
+    for pattern, pair in (ranks or {}).items():
+        if not isinstance(pattern, str) or not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(
+                f"ranks must map patterns to (r_main, r_sub), got {pattern!r}: {pair!r}"
+            )
+        r_main, r_sub = pair
+        by_pattern[pattern] = dataclasses.replace(settings, r_main=r_main, r_sub=r_sub)
+    return by_pattern
