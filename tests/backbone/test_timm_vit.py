@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from recyclelora import adapt
 from recyclelora.adapters import unreached_linears
 from recyclelora.backbone import load_weights, timm_vit
 from recyclelora.backbone.any_vit import AnyViT
@@ -107,11 +108,14 @@ def test_later_blocks_are_removed_and_checkpointing_is_exact(timm):
 
 
 @pytest.mark.slow
-def test_fused_qkv_is_reported_as_unreached(timm):
-    """EVA's attention as timm builds it; timm_vit has it call its projections."""
+def test_unreached_linears_with_read_qkv_weight_is_empty(timm):
+    """Attention of BEiT reads ``qkv.weight``, which is the effective weight of an adapted layer."""
     theirs = timm.create_model("beit_base_patch16_224", num_classes=0, img_size=64, **SIZE)
-    unreached = unreached_linears(theirs, torch.zeros(1, 3, 64, 64))
-    assert unreached == [f"blocks.{number}.attn.qkv" for number in range(4)]
+    assert unreached_linears(theirs, torch.zeros(1, 3, 64, 64)) == []
+    adapt(theirs, r_main=2, r_sub=1)
+    theirs(torch.randn(1, 3, 64, 64)).square().sum().backward()
+    for number in range(4):
+        assert theirs.blocks[number].attn.qkv.lora_B_main.grad.any()
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ def test_pissa_starts_as_in_peft(shape):
     assert ours.scaling == other.scaling["default"] == 1.0
     product = other.lora_B["default"].weight @ other.lora_A["default"].weight
     torch.testing.assert_close(ours.lora_B_sub @ ours.lora_A_sub, product, atol=1e-5, rtol=0)
-    torch.testing.assert_close(ours.weight, other.base_layer.weight, atol=1e-5, rtol=0)
-    assert not ours.weight.requires_grad and not other.base_layer.weight.requires_grad
+    torch.testing.assert_close(ours.residual, other.base_layer.weight, atol=1e-5, rtol=0)
+    assert not ours.residual.requires_grad and not other.base_layer.weight.requires_grad
     torch.testing.assert_close(ours(x), before, atol=1e-5, rtol=0)
     torch.testing.assert_close(theirs(x), before, atol=1e-5, rtol=0)
