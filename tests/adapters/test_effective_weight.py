@@ -26,19 +26,14 @@ from recyclelora.adapters import (
     unmerge,
 )
 
+from ..support.trained_adapters import learn
+
 
 def network(**settings):
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(16, 24), nn.GELU(), nn.Linear(24, 16))
     plain = copy.deepcopy(model)
     return plain, adapt(model, **{"r_main": 4, "r_sub": 2, **settings})
-
-
-@torch.no_grad()
-def learn(model, scale=0.2):
-    for group in adapter_parameters(model):
-        for parameter in group.values():
-            parameter.add_(scale * torch.randn_like(parameter))
 
 
 def gradients(model):

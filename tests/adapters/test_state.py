@@ -18,19 +18,14 @@ from recyclelora.adapters import (
     unmerge,
 )
 
+from ..support.trained_adapters import learn
+
 
 def build(**settings):
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(12, 20), nn.GELU(), nn.Linear(20, 12))
     plain = copy.deepcopy(model)
     return plain, adapt(model, **{"r_main": 3, "r_sub": 2, **settings})
-
-
-@torch.no_grad()
-def learn(model, scale=0.2):
-    for group in adapter_parameters(model):
-        for parameter in group.values():
-            parameter.add_(scale * torch.randn_like(parameter))
 
 
 def test_merge_model_same_output_and_state():

@@ -29,8 +29,8 @@ def save_adapters(model: nn.Module, path: str | Path) -> None:
     """Write the active pair of every adapted layer to ``path``, without the base.
 
     The file holds tensors and plain types: per layer the factors, the initial factors, the
-    settings, and the SHA-256 of W0, by which :func:`load_adapters` knows the base. It is written
-    beside ``path`` and then renamed.
+    settings, and the SHA-256 of W0, by which :func:`load_adapters` recognises the base. The
+    write is atomic.
 
     Raises
     ------
@@ -83,8 +83,8 @@ def load_adapters(module: nn.Module, path: str | Path, name: str = "default") ->
     FileNotFoundError
         If there is no such file.
     ValueError
-        One sentence if the file is not whole or not one of adapters, or if the layers or the base
-        weights differ; nothing is changed then.
+        If the file is damaged or holds no adapters, or if the layers or the base weights differ.
+        Nothing is changed then.
     """
     check_pair_name(name, taken=())
     path = Path(path)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from recyclelora.common.state_dicts import join_names
+
 from .checks import check_linear
 from .decomposition import initial_factors
 from .layer import DualLoRALinear, plain_weight
@@ -114,11 +116,10 @@ def _quoted(name: str) -> str:
 def _warn_unadapted(module: nn.Module, has_adapters: bool, out_of_reach: list[str]) -> None:
     kind = type(module).__name__
     if out_of_reach:
-        names = ", ".join(out_of_reach[:3])
-        names += f" and {len(out_of_reach) - 3} more" if len(out_of_reach) > 3 else ""
         text = (
             f"adapt cannot reach {len(out_of_reach)} weights of this {kind}, which are frozen: "
-            f"{names}; pass exclude=... to confirm that they stay without adapters"
+            f"{join_names(out_of_reach, limit=3)}; pass exclude=... to confirm that they stay without "
+            "adapters"
         )
     elif not has_adapters:
         text = f"adapt found no nn.Linear in this {kind}: it is only frozen"

@@ -93,8 +93,8 @@ def merge(model: nn.Module) -> None:
     """Let every adapted layer compute with one plain weight, W_res + s B A, as fast as before.
 
     The sum is formed in float64 and cast once. Parameters and state dict stay as they are, so
-    :func:`unmerge` is exact, to the bit. A merged model is not for training: ``backward()``
-    through it says so. Merging again takes up what has changed since.
+    :func:`unmerge` restores every bit. A merged model cannot be trained: ``backward()`` through its
+    adapters raises. Merging again includes the changes made since.
     """
     for layer in _mergeable(model):
         layer.merge()
@@ -108,7 +108,7 @@ def unmerge(model: nn.Module) -> None:
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[nn.Module]:
-    """Merged inside the ``with``; afterwards each layer as it was. Fine on a model without any."""
+    """Merge inside the ``with`` block, then restore the previous state of each layer."""
     layers = _mergeable(model)
     before = {layer for layer in layers if layer.merged_weight is not None}
     merge(model)

@@ -51,7 +51,7 @@ def select_linears(
     by_pattern = _ranks(settings, ranks)
     names = [name for name, _ in module.named_modules()]
     for pattern in [*(include or ()), *by_pattern]:
-        if not matches_any(names, pattern):
+        if not any(matches(name, (pattern,)) for name in names):
             raise ValueError(
                 f"the pattern {pattern!r} matches no module of this {type(module).__name__}: "
                 "expected a name as in named_modules(), or a glob pattern such as 'blocks.*.qkv'"
@@ -60,22 +60,22 @@ def select_linears(
     for name, child in module.named_modules():
         chosen = settings
         for pattern, of_pattern in by_pattern.items():
-            if fnmatch.fnmatchcase(name, pattern):
+            if matches(name, (pattern,)):
                 chosen = of_pattern
         if (
             (isinstance(child, nn.Linear) or is_conv1d(child))
             and chosen.rank
-            and (include is None or any(fnmatch.fnmatchcase(name, p) for p in include))
-            and not any(fnmatch.fnmatchcase(name, p) for p in exclude or ())
+            and (include is None or matches(name, include))
+            and not matches(name, exclude or ())
             and not is_out_of_reach(child.weight)
         ):
             selected[name] = (child, chosen)
     return selected
 
 
-def matches_any(names: Iterable[str], pattern: str) -> bool:
-    """Whether a glob pattern matches one of the names."""
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the glob patterns matches a name."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def weights_out_of_reach(
@@ -90,7 +90,7 @@ def weights_out_of_reach(
         is_other |= "embedding" in type(owner).__name__.lower()
         for key, weight in owner.named_parameters(recurse=False):
             full = f"{name}.{key}" if name else key
-            if any(fnmatch.fnmatchcase(n, p) for n in (name, full) for p in exclude):
+            if matches(name, exclude) or matches(full, exclude):
                 continue
             if is_lazy(weight):
                 continue

@@ -62,8 +62,8 @@ def folder_lock(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # Not the filelock package: its lock cannot pass to a child (the descriptor is private, and its
-    # release unlocks the child's copy too), and it truncates a file that names the holder.
+    # Not the filelock package: its lock cannot pass to a child, because the descriptor is private
+    # and a release unlocks the child's copy too.
     lock = fcntl.flock if inheritable else fcntl.lockf
     with (folder / name).open("a+b", buffering=0) as file:
         try:
