@@ -118,8 +118,8 @@ def _warn_unadapted(module: nn.Module, has_adapters: bool, out_of_reach: list[st
     if out_of_reach:
         text = (
             f"adapt cannot reach {len(out_of_reach)} weights of this {kind}, which are frozen: "
-            f"{join_names(out_of_reach, limit=3)}; pass exclude=... to confirm that they stay without "
-            "adapters"
+            f"{join_names(out_of_reach, limit=3)}; pass exclude=... to confirm that they stay "
+            "without adapters"
         )
     elif not has_adapters:
         text = f"adapt found no nn.Linear in this {kind}: it is only frozen"
