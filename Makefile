@@ -10,9 +10,9 @@ SOURCES := $(filter-out %.md,$(wildcard csrc/*.* csrc/*/*.* $(PACKAGE)/include/*
 CPP := $(filter-out %.def,$(SOURCES)) $(wildcard examples/cpp/*.cpp tests/ops/*.cpp tests/ops/*.h)
 LIBRARY := $(PACKAGE)/_C.abi3.so
 PYTEST := $(BIN)/python -m pytest
-LINTED := benchmark configs projects tests tools setup.py
+LINTED := benchmark configs docs projects tests tools setup.py
 
-.PHONY: help setup demo benchmark test test-slow test-all lint format clean
+.PHONY: help setup demo benchmark docs test test-slow test-all lint format clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -30,6 +30,9 @@ benchmark: setup $(STAMPS)/benchmark  ## time it against SciPy, peft and Hugging
 	$(BIN)/python -m benchmark.memory
 	$(BIN)/python -m benchmark.hours
 	$(BIN)/python tools/update_readme.py
+
+docs: setup $(STAMPS)/docs  ## the documentation site, in build/docs; warnings are errors
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs build/docs
 
 test: setup  ## the tests of at most a few seconds each
 	$(PYTEST) -m "not slow"
@@ -89,4 +92,9 @@ $(STAMPS)/benchmark: $(LIBRARY)
 	@# Aside and without what they require (a `typing` of Python 2): for one test, which looks there.
 	@$(PIP) install --quiet --no-deps --target .venv/oracles --upgrade \
 	  cityscapesscripts==2.3.0 pyquaternion==0.9.9
+	@touch $@
+
+$(STAMPS)/docs: $(LIBRARY)
+	@echo "[set-up] installing what the documentation needs"
+	@$(PIP) install --quiet "recyclelora[docs]"
 	@touch $@

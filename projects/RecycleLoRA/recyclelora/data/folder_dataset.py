@@ -35,7 +35,7 @@ class Layout:
     label_suffix : str
         Ending of label names.
     prefixes : tuple of str
-        Beginnings of file names that are not part of the key, such as "rgb_" and "ss_".
+        Beginnings of file names that are not part of the key, such as ``rgb_`` and ``ss_``.
     not_labels : tuple of str
         Endings of other files in the folder of the labels, which are skipped.
     """

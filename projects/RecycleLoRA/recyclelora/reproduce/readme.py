@@ -1,4 +1,4 @@
-"""The tables of README.md and of the card of drawn_streets, from the JSON files in results/."""
+"""The tables of README.md and of the documentation, from the JSON files in results/."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -120,9 +120,10 @@ def streets_table(results: Path) -> str:
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {
         "demo": demo_table,
-        **{name: partial(runs_table, name) for name in SMALL_TABLES},
-        **{name: partial(benchmark_table, name) for name in BENCHMARKS},
+        "streets_to_real": partial(runs_table, "streets_to_real"),
     },
+    "docs/results.md": {"camvid_to_real": partial(runs_table, "camvid_to_real")},
+    "docs/benchmarks.md": {name: partial(benchmark_table, name) for name in BENCHMARKS},
     "projects/DrawnStreets/README.md": {"streets": streets_table},
 }
 """Page -> name of a table -> the function that makes it from the folder of results."""
