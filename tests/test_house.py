@@ -24,6 +24,7 @@ FLOORS = [
     "evaluation",
     "config",
     "engine",
+    "analysis",
     "reproduce",
 ]
 # (floor, lower floor) pairs without an import, although the order would allow one.

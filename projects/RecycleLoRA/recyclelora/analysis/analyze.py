@@ -1,0 +1,247 @@
+"""The analysis of one or several runs: JSON, figures and a report (``tools/analyze.py``)."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from recyclelora.common.atomic_write import atomic_write
+from recyclelora.data import read_image
+from recyclelora.engine.build import build_from_checkpoint, load_config
+from recyclelora.engine.checkpoint import read_checkpoint
+from recyclelora.engine.predict import find_photographs
+
+from . import figures
+from .features import PATCH, block_paths, feature_changes, principal_colors
+from .measures import analyze_adapters
+from .report import Report, overall_tables
+from .scores import paired_difference
+from .trained_pair import TrainedPair, trained_pairs
+
+logger = logging.getLogger(__name__)
+LONG_SIDE = 512  # of an image for the feature changes, in pixels
+MOST_IMAGES = 8  # rows of the figure of feature changes
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run to analyze.
+
+    Parameters
+    ----------
+    weights : str
+        A checkpoint, or a file of ``tools/export_trained.py``.
+    config_file : str
+        The config of the run, a path or a shipped name.
+    overrides : sequence of str
+        The overrides ``key=value`` of the run.
+    """
+
+    weights: str
+    config_file: str
+    overrides: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def name(self) -> str:
+        """Folder and stem of the weights, which label the run in figures."""
+        path = Path(self.weights)
+        return f"{path.parent.name}/{path.stem}" if path.parent.name else path.stem
+
+
+def analyze_runs(
+    runs: Sequence[Run], *, output: Path, images: Path | None = None, block: int | None = None
+) -> Path:
+    """Analyze the adapters of each run, and compare them.
+
+    Writes ``analysis.json``, ``figures/NAME.png`` and ``.svg``, and ``report.html`` into
+    ``output``, each atomically. If the folder of every run has ``domains.json`` and
+    ``images.json``, their scores are compared too.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        The first one is the reference of every comparison.
+    output : Path
+    images : Path, optional
+        A photograph or a folder of them, for the feature changes of the first run.
+    block : int, optional
+        The block of the feature changes; the last one by default.
+
+    Returns
+    -------
+    Path
+        The report.
+
+    Raises
+    ------
+    ValueError
+        If a run has no adapters, or its weights belong to another model.
+    """
+    photographs = _photographs(images) if images is not None else []
+    results, pairs, pictures = {}, {}, []
+    for number, run in enumerate(runs):
+        label = run.name if run.name not in results else f"{run.name} ({number + 1})"
+        model = _model(run)
+        results[label] = analyze_adapters(model)
+        pairs[label] = trained_pairs(model)
+        if number == 0 and photographs:
+            pictures = _feature_rows(model, photographs, block)
+        del model
+    scores = _scores(dict(zip(results, runs)))
+    drawn = _figures(results, pairs, pictures, scores)
+    comparison = _comparison(scores)
+    _write(output / "analysis.json", json.dumps({"runs": results, "scores": comparison}, indent=1))
+    for name, figure in drawn.items():
+        _save(figure, output / "figures", name)
+    page = _report(results, drawn, comparison)
+    _write(output / "report.html", page)
+    return output / "report.html"
+
+
+def _model(run: Run) -> nn.Module:
+    cfg = load_config(run.config_file, run.overrides)
+    content = read_checkpoint(run.weights)
+    device = torch.device("cpu")
+    return build_from_checkpoint(cfg, content, source=run.weights, device=device).eval()
+
+
+def _photographs(images: Path) -> list[np.ndarray]:
+    files = list(find_photographs([images]).values())
+    if len(files) > MOST_IMAGES:
+        logger.info("%s: the first %d of %d images are shown", images, MOST_IMAGES, len(files))
+    return [read_image(file) for file in files[:MOST_IMAGES]]
+
+
+def _feature_rows(
+    model: nn.Module, photographs: Sequence[np.ndarray], block: int | None
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return per photograph the input and the colours of main's and of sub's change."""
+    paths = block_paths(model.backbone)
+    number = len(paths) - 1 if block is None else block
+    if not 0 <= number < len(paths):
+        raise ValueError(f"--block must be 0 to {len(paths) - 1}, got {block}")
+    rows = []
+    for pixels in tqdm(photographs, "features", unit="image", delay=1, leave=False):
+        image = _fitted(pixels)
+        tensor = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
+        tensor = (tensor - model.pixel_mean) / model.pixel_std
+        changes = feature_changes(model.backbone, model.backbone, tensor, paths[number])
+        colors = [_enlarged(principal_colors(change[0])) for change in changes.values()]
+        rows.append((image, *colors))
+    return rows
+
+
+def _fitted(pixels: np.ndarray) -> np.ndarray:
+    """Return the photograph with a long side of 512 pixels, both sides multiples of 2 patches."""
+    unit, scale = 2 * PATCH, LONG_SIDE / max(pixels.shape[:2])
+    height, width = (max(unit, round(side * scale / unit) * unit) for side in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _enlarged(colors: np.ndarray) -> np.ndarray:
+    tensor = torch.from_numpy(colors.transpose(2, 0, 1))[None]
+    large = F.interpolate(tensor, scale_factor=PATCH, mode="nearest")
+    return large[0].numpy().transpose(1, 2, 0)
+
+
+def _scores(runs: Mapping[str, Run]) -> dict[str, tuple[dict, dict]]:
+    """Return domains.json and images.json of each run; nothing unless all runs have them."""
+    found = {}
+    for name, run in runs.items():
+        files = [Path(run.weights).with_name(file) for file in ("domains.json", "images.json")]
+        if not all(file.is_file() for file in files):
+            logger.info("no comparison of scores: %s lacks an evaluation", Path(run.weights).parent)
+            return {}
+        found[name] = tuple(json.loads(file.read_text()) for file in files)
+    return found
+
+
+def _comparison(scores: Mapping[str, tuple[dict, dict]]) -> dict:
+    """Return per other run and common domain the paired difference to the first run."""
+    names = list(scores)
+    result: dict = {}
+    for other in names[1:]:
+        first, second = scores[names[0]][1], scores[other][1]
+        result[other] = {
+            domain: paired_difference(first[domain], second[domain])
+            for domain in first
+            if domain in second
+        }
+    return result
+
+
+def _figures(
+    results: Mapping[str, dict],
+    pairs: Mapping[str, list[TrainedPair]],
+    pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    scores: Mapping[str, tuple[dict, dict]],
+) -> dict[str, Figure]:
+    layers = {run: found["layers"] for run, found in results.items()}
+    first = next(iter(results))
+    shown = {run: own[-1] for run, own in pairs.items()}
+    drawn = {"cosines": figures.cosine_heatmaps(shown)}
+    dual = {run: own for run, own in layers.items() if any("subspace" in one for one in own)}
+    if dual:
+        drawn["subspaces"] = figures.subspace_blocks(dual)
+    drawn["efficiency"] = figures.per_layer(layers, "efficiency", "effective rank / r")
+    drawn["moved"] = figures.per_layer(layers, "moved", "change / norm of W0")
+    drawn["spectra"] = figures.spectra(layers[first])
+    if pictures:
+        drawn["features"] = figures.feature_grid(pictures)
+    domains = {run: own[0] for run, own in scores.items()}
+    if domains:
+        common = set.intersection(*(set(own["domains"]) for own in domains.values()))
+        for domain in domains[first]["domains"]:
+            if domain in common:
+                drawn[f"classes {domain}"] = figures.class_bars(domains, domain)
+    return drawn
+
+
+CAPTIONS = {
+    "cosines": "Figure 3: cosine similarity within the last adapted layer.",
+    "subspaces": "Figure 4: similarity of main and sub per block, beside random subspaces.",
+    "efficiency": "Effective rank of each update divided by its rank.",
+    "moved": "Change of each update relative to the pretrained weight.",
+    "spectra": "Diagonal of R of every layer of the first run, with the chosen pivots.",
+    "features": "Figure 5: principal components of the feature changes by main and by sub.",
+}
+
+
+def _report(results: Mapping[str, dict], drawn: Mapping[str, Figure], comparison: dict) -> str:
+    report = Report("What the adapters learned")
+    overall_tables(report, results)
+    report.section("Figures")
+    for name, figure in drawn.items():
+        report.figure(figure, CAPTIONS.get(name, f"IoU of each class, {name[8:]}."))
+    for run, domains in comparison.items():
+        report.section(
+            f"{run} against {next(iter(results))}",
+            "Difference of the mean mIoU of single images, in percentage points, with the 95 % "
+            "interval of a paired bootstrap over images.",
+        )
+        rows = [[domain, *found.values()] for domain, found in domains.items()]
+        report.table(["domain", "difference", "low", "high", "images"], rows)
+    return report.html()
+
+
+def _save(figure: Figure, folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix in ("png", "svg"):
+        file = folder / f"{name.replace(' ', '_').replace('/', '_')}.{suffix}"
+        with atomic_write(file) as temporary:
+            figure.savefig(temporary, format=suffix, dpi=150)
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")

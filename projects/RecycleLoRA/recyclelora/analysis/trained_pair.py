@@ -1,0 +1,121 @@
+"""The trained and the initial factors of every adapted layer, as plain tensors in float64."""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recyclelora.adapters import DualLoRALinear, adapted_layers
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One adapter of a layer: ``B A`` now and at the start of the training.
+
+    Parameters
+    ----------
+    A, initial_A : Tensor, (r, in)
+    B, initial_B : Tensor, (out, r)
+    pivots : Tensor, (r,), or None
+        The columns of A whose rows were one-hot at the start; None for another initialiser.
+    """
+
+    A: Tensor
+    B: Tensor
+    initial_A: Tensor
+    initial_B: Tensor
+    pivots: Tensor | None
+
+    @property
+    def rank(self) -> int:
+        """The rank r."""
+        return self.A.shape[0]
+
+
+@dataclass(frozen=True)
+class TrainedPair:
+    """Both adapters of one layer.
+
+    Parameters
+    ----------
+    name : str
+        The layer's name in the model.
+    main, sub : Factor or None
+        None where the rank is 0.
+    scaling : float
+        The factor s before B A.
+    shape : tuple of int
+        (out, in).
+    weight_norm : float
+        Frobenius norm of the pretrained weight W0.
+    """
+
+    name: str
+    main: Factor | None
+    sub: Factor | None
+    scaling: float
+    shape: tuple[int, int]
+    weight_norm: float
+
+    @property
+    def block(self) -> int | None:
+        """The number of the transformer block that the layer belongs to, from its name."""
+        found = re.search(r"(?:^|\.)(\d+)\.", self.name)
+        return int(found.group(1)) if found else None
+
+    @property
+    def factors(self) -> dict[str, Factor]:
+        """The adapters that exist, by "main" and "sub"."""
+        both = {"main": self.main, "sub": self.sub}
+        return {kind: factor for kind, factor in both.items() if factor is not None}
+
+
+def trained_pairs(model: nn.Module) -> list[TrainedPair]:
+    """Return the factors of all adapted layers of ``model``, in the order of the model.
+
+    Raises
+    ------
+    ValueError
+        If the model has no adapters.
+
+    Examples
+    --------
+    >>> from recyclelora import adapt
+    >>> (pair,) = trained_pairs(adapt(nn.Sequential(nn.Linear(16, 8)), r_main=3, r_sub=1))
+    >>> pair.name, pair.main.rank, pair.sub.rank, pair.block
+    ('0', 3, 1, None)
+    """
+    layers = adapted_layers(model)
+    if not layers:
+        raise ValueError(
+            "the model has no adapters: expected one that was adapted by adapt() or soma(); "
+            "frozen, fully fine-tuned and DoRA models have no main or sub adapter to analyze"
+        )
+    return [_trained_pair(name, layer) for name, layer in layers.items()]
+
+
+@torch.no_grad()
+def _trained_pair(name: str, layer: DualLoRALinear) -> TrainedPair:
+    now, before = layer.factors(main=True, sub=True), layer.factors(main=False, sub=False)
+    r_main, columns = layer.settings.r_main, layer.columns
+    pivots = (None, None) if columns is None else (columns[:r_main].cpu(), columns[r_main:].cpu())
+    adapters = []
+    for i, own in enumerate(pivots):
+        A, B, initial_A, initial_B = (
+            tensor.detach().cpu().double()
+            for tensor in (*now[2 * i : 2 * i + 2], *before[2 * i : 2 * i + 2])
+        )
+        if layer.settings.sparse_a:
+            A, initial_A = (
+                _dense(rows, columns.cpu(), layer.in_features) for rows in (A, initial_A)
+            )
+        adapters.append(Factor(A, B, initial_A, initial_B, own) if len(A) else None)
+    norm = layer.pretrained_weight().double().norm().item()
+    shape = layer.out_features, layer.in_features
+    return TrainedPair(name, *adapters, layer.scaling, shape, norm)
+
+
+def _dense(rows: Tensor, columns: Tensor, in_features: int) -> Tensor:
+    """Return A (r, in) of rows over the pivot columns alone."""
+    return rows.new_zeros(len(rows), in_features).index_copy(1, columns, rows)
