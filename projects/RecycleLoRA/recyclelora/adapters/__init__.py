@@ -6,6 +6,7 @@ from .inject import adapt
 from .layer import DualLoRALinear
 from .merging import MergeableLinear, merge, merged, unmerge
 from .settings import AdapterSettings
+from .several_pairs import activate_pairs, pairs_per_sample
 from .state import (
     activate_pair,
     active,
@@ -22,6 +23,7 @@ __all__ = [
     "DualLoRALinear",
     "MergeableLinear",
     "activate_pair",
+    "activate_pairs",
     "active",
     "adapt",
     "adapted_layers",
@@ -32,6 +34,7 @@ __all__ = [
     "merge",
     "merged",
     "pair_names",
+    "pairs_per_sample",
     "remove_adapters",
     "save_adapters",
     "unmerge",

@@ -6,11 +6,45 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .initialisers import INITIALISERS, Factors
-from .settings import AdapterSettings
+from .initialisers import INITIALISERS, Factors, factor_dtype, one_hot_rows
+from .settings import CUSTOM, AdapterSettings
 
 # Size limit of a stack, counted in float32 or wider: all equal layers of DINOv2-L fit.
 STACKED_BYTES = 1 << 29
+
+
+def decompose(weight: Tensor, settings: AdapterSettings, name: str = "this layer") -> Factors:
+    """Initial factors of a weight (out, in), or of a stack (n, out, in) of weights.
+
+    Nothing is decomposed for an adapter of rank 0. Where both adapters have the same initialiser,
+    they come from one decomposition. A function as initialiser gets a copy of one weight.
+
+    Raises
+    ------
+    ValueError
+        If a function fails or returns factors that do not fit; messages call the layer ``name``.
+    """
+    main, sub = settings.of_pair().sides
+    if callable(settings.init):
+        return _of_function(weight, settings, name)
+    if CUSTOM in (main, sub):
+        raise ValueError(
+            f"init={CUSTOM!r} stands for the function that made the factors of a saved pair: load "
+            "that pair, or pass the function"
+        )
+    ranks, scaling = (settings.r_main, settings.r_sub), settings.scaling
+    if not settings.rank:
+        return _without_rank(weight, settings)
+    if main == sub:
+        return INITIALISERS[main](weight, *ranks, scaling)
+    factors = (
+        INITIALISERS[main](weight, ranks[0], 0, scaling),
+        INITIALISERS[sub](weight, 0, ranks[1], scaling),
+    )
+    rows = [
+        one_hot_rows(columns, weight.shape[-1], B) if A is None else A for A, B, columns in factors
+    ]
+    return Factors(torch.cat(rows, dim=-2), torch.cat([f.B for f in factors], dim=-1), None)
 
 
 def initial_factors(
@@ -20,10 +54,12 @@ def initial_factors(
     *,
     description: str,
 ) -> Iterator[tuple[str, Factors]]:
-    """Yield the name and the initial factors of every layer, the largest layers first.
+    """The name and the initial factors of every layer, the largest layers first.
 
-    A stack of equal shapes keeps every thread, or a GPU, busy. Its factors equal those of each
-    weight alone, bit for bit. The extra memory is that of one stack and of its decomposition.
+    All factors are made before the first is returned, so that a decomposition that fails leaves
+    every layer as it was. A stack of equal shapes keeps every thread, or a GPU, busy. Its factors
+    equal those of each weight alone, bit for bit. The extra memory is that of one stack and of its
+    decomposition.
 
     Parameters
     ----------
@@ -35,17 +71,17 @@ def initial_factors(
     description : str
         Title of the progress bar.
     """
-    bar = tqdm(total=len(layers), desc=description, unit="layer", delay=1, leave=False)
-    for names in _stacks(layers, weight_of, settings):
-        weights = torch.stack([weight_of(layers[name]) for name in names])
-        own = settings[names[0]]
-        factors = INITIALISERS[own.init](weights, own.r_main, own.r_sub, own.scaling)
-        del weights
-        for i, name in enumerate(names):
-            # Cloned, so that no layer keeps the whole stack in memory.
-            yield name, Factors(*(None if f is None else f[i].clone() for f in factors))
-            bar.update()
-    bar.close()
+    found: dict[str, Factors] = {}
+    with tqdm(total=len(layers), desc=description, unit="layer", delay=1, leave=False) as bar:
+        for names in _stacks(layers, weight_of, settings):
+            weights = torch.stack([weight_of(layers[name]) for name in names])
+            factors = decompose(weights, settings[names[0]], f"layer {names[0]!r}")
+            del weights
+            for i, name in enumerate(names):
+                # Cloned, so that no layer keeps the whole stack in memory.
+                found[name] = Factors(*(None if f is None else f[i].clone() for f in factors))
+                bar.update()
+    return ((name, found.pop(name)) for name in list(found))
 
 
 def _stacks(
@@ -55,7 +91,7 @@ def _stacks(
 ) -> Iterator[list[str]]:
     groups: dict[tuple, list[str]] = {}
     for name, layer in layers.items():
-        if settings[name].init == "kaiming":  # random numbers are drawn in the order of the model
+        if settings[name].random:  # random numbers are drawn in the order of the model
             yield [name]
             continue
         weight = weight_of(layer)
@@ -66,3 +102,64 @@ def _stacks(
         count = max(STACKED_BYTES // max(size, 1), torch.get_num_threads())
         for start in range(0, len(names), count):
             yield names[start : start + count]
+
+
+def _without_rank(weight: Tensor, settings: AdapterSettings) -> Factors:
+    *stack, out_features, in_features = weight.shape
+    dtype = factor_dtype(weight)
+    B = weight.new_zeros(*stack, out_features, 0, dtype=dtype)
+    if settings.one_hot:
+        return Factors(None, B, weight.new_zeros(*stack, 0, dtype=torch.int64))
+    return Factors(weight.new_zeros(*stack, 0, in_features, dtype=dtype), B, None)
+
+
+def _of_function(weight: Tensor, settings: AdapterSettings, name: str) -> Factors:
+    if weight.dim() == 3:
+        factors = [_of_function(one, settings, name) for one in weight]
+        return Factors(*(None if f[0] is None else torch.stack(f) for f in zip(*factors)))
+    empty = _without_rank(weight, settings)
+    rows, columns = [empty.A], [empty.B]
+    for side, rank in (("main", settings.r_main), ("sub", settings.r_sub)):
+        if rank:
+            A, B = _checked_factors(settings.init, weight, rank, side, name)
+            rows.append(A)
+            columns.append(B)
+    return Factors(torch.cat(rows), torch.cat(columns, dim=1), None)
+
+
+def _checked_factors(
+    function: Callable, weight: Tensor, rank: int, side: str, name: str
+) -> list[Tensor]:
+    """A (r, in) and B (out, r) that a user's function returns for one adapter."""
+    weight = weight.detach().to(factor_dtype(weight), copy=True)
+    title = f"the init function {getattr(function, '__name__', type(function).__name__)}"
+    where = f"for the {side} adapter of {name}"
+    try:
+        factors = function(weight, rank, side)
+    except Exception as error:  # of the user's function
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"{title} raised {type(error).__name__} ({reason}) {where}: expected "
+            "f(weight, r, side) to return A and B"
+        ) from error
+    if not isinstance(factors, tuple | list) or len(factors) != 2:
+        raise ValueError(
+            f"{title} must return a pair (A, B) {where}, got {type(factors).__name__}: return "
+            "A (r, in) and B (out, r)"
+        )
+    shapes = {"A": (rank, weight.shape[1]), "B": (weight.shape[0], rank)}
+    for (key, shape), factor in zip(shapes.items(), factors):
+        if not isinstance(factor, Tensor):
+            raise ValueError(
+                f"{title} must return tensors {where}, got {key} of type {type(factor).__name__}"
+            )
+        wanted = (shape, weight.dtype, weight.device, weight.layout)
+        given = (tuple(factor.shape), factor.dtype, factor.device, factor.layout)
+        if given != wanted:
+            raise ValueError(
+                f"{title} must return {key} of shape {shape}, {weight.dtype}, dense, on "
+                f"{weight.device} {where}, got {given[0]}, {given[1]}, {given[3]}, on {given[2]}"
+            )
+        if not factor.is_meta and not torch.isfinite(factor).all():
+            raise ValueError(f"{title} must return finite factors {where}, but {key} is not")
+    return [factor.detach() for factor in factors]

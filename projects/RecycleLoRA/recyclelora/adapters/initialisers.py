@@ -1,7 +1,29 @@
-"""Initial factors B A of a weight: from its pivoted QR, its SVD, or random."""
+"""Initial factors B A of a weight: the table of initialisers, their definitions and sources.
+
+Every initialiser makes factors for a main adapter, for a sub adapter, or for both. The frozen
+residual is W_res = W0 - s B A, with s the scaling, so the outputs of the pretrained network are
+unchanged. With the SVD W0 = U S V', m = min(out, in), and singular values in descending order:
+
+============== ============================== ============================== =============
+word           main                           sub                            s B A at first
+============== ============================== ============================== =============
+``rrqr``       last pivots of W0 P = Q R      first pivots                   subtracted
+``svd``        smallest singular triplets     largest singular triplets      subtracted
+``kaiming``    A random, B = 0                the same                       0
+``pissa``      largest singular triplets      the following ones             subtracted
+``olora``      first rows and columns of Q R  the following ones             subtracted
+``mica``       last columns of U, A = 0       the ones before them           0
+``orthogonal`` random, B A = 0                the same                       0
+============== ============================== ============================== =============
+
+An initialiser of one end of the spectrum (``pissa``, ``olora``, ``mica``) keeps to it on either
+side, as its paper defines it. If it serves both sides, main comes first, and both together are the
+published method of rank r_main + r_sub. A further initialiser is an entry of :data:`INITIALISERS`.
+"""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -23,9 +45,45 @@ class Factors(NamedTuple):
     columns: Tensor | None
 
 
+@dataclass(frozen=True)
+class Initialiser:
+    """An entry of the table: a function and what holds for all of its factors.
+
+    Attributes
+    ----------
+    function : Callable
+        ``function(weight (..., out, in), r_main, r_sub, scaling) -> Factors``; called with ranks
+        of which at least one is above 0.
+    one_hot : bool
+        Whether the rows of A are one-hot, so that ``Factors.columns`` stands for A.
+    random : bool
+        Whether the factors are drawn from torch's global generator.
+    zero_product : bool
+        Whether B A = 0, so that W_res = W0.
+    frozen_B : bool
+        Whether only A trains.
+    """
+
+    function: Callable[[Tensor, int, int, float], Factors]
+    one_hot: bool = False
+    random: bool = False
+    zero_product: bool = False
+    frozen_B: bool = False
+
+    def __call__(self, weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
+        """The factors of a weight (..., out, in)."""
+        return self.function(weight, r_main, r_sub, scaling)
+
+
 def factor_dtype(weight: Tensor) -> torch.dtype:
     """float32 for weights in half precision, else the dtype of the weight."""
     return torch.float64 if weight.dtype == torch.float64 else torch.float32
+
+
+def one_hot_rows(columns: Tensor, in_features: int, like: Tensor) -> Tensor:
+    """Rows (..., r, in_features) that are 1 at ``columns`` (..., r), in the dtype of ``like``."""
+    rows = like.new_zeros(*columns.shape, in_features)
+    return rows.scatter(-1, columns[..., None], 1.0)
 
 
 def rrqr_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
@@ -46,19 +104,19 @@ def rrqr_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Fac
 def svd_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
     """Singular triplets: the r_main smallest for main, the r_sub largest for sub.
 
-    B = U sqrt(S / s) and A = sqrt(S / s) V', so that s B A is exactly that part of weight.
+    Main is MiLoRA (Wang et al., 2024, arXiv:2406.09044, section 3), sub is PiSSA, see
+    :func:`pissa_factors`.
     """
-    u, s, vt = torch.linalg.svd(weight.double(), full_matrices=False)
     last = min(weight.shape[-2:])
-    index = torch.tensor([*range(last - r_main, last), *range(r_sub)], dtype=torch.long)
-    index = index.to(weight.device)
-    root = (s[..., index] / scaling).sqrt()
-    A, B = root[..., None] * vt[..., index, :], u[..., index] * root[..., None, :]
-    return Factors(A.to(factor_dtype(weight)), B.to(factor_dtype(weight)), None)
+    return _triplets(weight, [*range(last - r_main, last), *range(r_sub)], scaling)
 
 
 def kaiming_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
-    """As LoRA: A is Kaiming-uniform (drawn from torch's global generator), B is zero."""
+    """As LoRA (Hu et al., 2021, arXiv:2106.09685) is implemented: A Kaiming-uniform, B zero.
+
+    The bound of A is that of ``nn.Linear``, 1 / sqrt(in). Deviation: the paper (section 4.1) draws
+    A from a Gaussian; its code, and this one, does not.
+    """
     *stack, out_features, in_features = weight.shape
     dtype = factor_dtype(weight)
     A = weight.new_empty(*stack, r_main + r_sub, in_features, dtype=dtype)
@@ -69,8 +127,84 @@ def kaiming_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> 
     return Factors(A, weight.new_zeros(*stack, out_features, r_main + r_sub, dtype=dtype), None)
 
 
-INITIALISERS: dict[str, Callable[[Tensor, int, int, float], Factors]] = {
-    "rrqr": rrqr_factors,
-    "svd": svd_factors,
-    "kaiming": kaiming_factors,
+def pissa_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
+    """PiSSA: the principal singular triplets (Meng et al., 2024, arXiv:2404.02948, section 3).
+
+    B = U sqrt(S / s) and A = sqrt(S / s) V' of the r largest singular values. The paper's A is B
+    here, and its s is 1; S is divided by s as in the package peft, so that s B A is exactly the
+    principal part of the weight.
+    """
+    return _triplets(weight, list(range(r_main + r_sub)), scaling)
+
+
+def olora_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
+    """OLoRA: the QR of the weight (Büyükakyüz, 2024, arXiv:2406.01775, section 3).
+
+    With ``weight = Q R``, not pivoted: B is the first r columns of Q, A the first r rows of R, and
+    W_res = W0 - s B A.
+    """
+    q, r = torch.linalg.qr(weight.to(factor_dtype(weight)))
+    rank = r_main + r_sub
+    return Factors(r[..., :rank, :], q[..., :rank], None)
+
+
+def mica_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
+    """MiCA: minor left singular vectors (Rüdiger and Raschka, 2026, arXiv:2604.01694).
+
+    B = U[:, -r:], which stays frozen, and A = 0, which trains: the weight changes in the span of
+    its least left singular vectors alone. As in the package peft, U is that of the thin SVD.
+    """
+    u = torch.linalg.svd(weight.double(), full_matrices=False)[0]
+    last, rank = min(weight.shape[-2:]), r_main + r_sub
+    order = [*range(last - r_main, last), *range(last - rank, last - r_main)]
+    B = u[..., torch.tensor(order, device=u.device)].to(factor_dtype(weight))
+    return Factors(B.new_zeros(*weight.shape[:-2], rank, weight.shape[-1]), B, None)
+
+
+def orthogonal_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
+    """Random factors, none of them zero, whose product is zero: B A = 0 up to round-off.
+
+    With a random orthogonal Q (r, r) and Gaussian X (out, r / 2) and Y (in, r / 2):
+    B = X Q_even / 10 and A = (Y Q_odd / 10)', where Q_odd is every second row of Q from the first
+    on. This is ``init_lora_weights="orthogonal"`` of the package peft, after the article
+    "Rethinking LoRA initialisation" on datta0.github.io; there is no paper. Main and sub are
+    drawn independently.
+
+    Deviation: peft refuses an odd r; here A gets one row of Q more than B. With r = 1 B is 0.
+    """
+    sides = [_orthogonal(weight, rank) for rank in (r_main, r_sub)]
+    A, B = (torch.cat(factors, dim=dim) for factors, dim in zip(zip(*sides), (-2, -1)))
+    return Factors(A, B, None)
+
+
+INITIALISERS: dict[str, Initialiser] = {
+    "rrqr": Initialiser(rrqr_factors, one_hot=True),
+    "svd": Initialiser(svd_factors),
+    "kaiming": Initialiser(kaiming_factors, random=True, zero_product=True),
+    "pissa": Initialiser(pissa_factors),
+    "olora": Initialiser(olora_factors),
+    "mica": Initialiser(mica_factors, zero_product=True, frozen_B=True),
+    "orthogonal": Initialiser(orthogonal_factors, random=True, zero_product=True),
 }
+
+
+def _triplets(weight: Tensor, order: list[int], scaling: float) -> Factors:
+    """B = U sqrt(S / s) and A = sqrt(S / s) V' of the singular triplets ``order``."""
+    u, s, vt = torch.linalg.svd(weight.double(), full_matrices=False)
+    index = torch.tensor(order, dtype=torch.long, device=weight.device)
+    root = (s[..., index] / scaling).sqrt()
+    A, B = root[..., None] * vt[..., index, :], u[..., index] * root[..., None, :]
+    return Factors(A.to(factor_dtype(weight)), B.to(factor_dtype(weight)), None)
+
+
+def _orthogonal(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    *stack, out_features, in_features = weight.shape
+    dtype = factor_dtype(weight)
+
+    def gaussian(*shape: int) -> Tensor:
+        return weight.new_empty(*stack, *shape, dtype=dtype).normal_()
+
+    q, _ = torch.linalg.qr(gaussian(rank, rank))
+    odd, even = q[..., 0::2, :], q[..., 1::2, :]
+    A = (gaussian(in_features, odd.shape[-2]) @ odd).mT / 10.0
+    return A, gaussian(out_features, even.shape[-2]) @ even / 10.0

@@ -9,9 +9,15 @@ from recyclelora.common.state_dicts import join_names
 
 from .checks import check_linear
 from .decomposition import initial_factors
-from .layer import DualLoRALinear, plain_weight
-from .selection import Patterns, is_conv1d, select_linears, weights_out_of_reach
-from .settings import AdapterSettings
+from .layer import DualLoRALinear
+from .selection import (
+    Patterns,
+    is_conv1d,
+    plain_weight,
+    select_linears,
+    weights_out_of_reach,
+)
+from .settings import AdapterSettings, Init
 
 
 def adapt(
@@ -19,7 +25,7 @@ def adapt(
     r_main: int = 32,
     r_sub: int = 4,
     alpha: float = 1.0,
-    init: str = "rrqr",
+    init: Init = "rrqr",
     sparse_a: bool = False,
     *,
     include: Patterns = None,
@@ -30,9 +36,9 @@ def adapt(
 
     The layers are replaced in place by :class:`DualLoRALinear`; a linear used in several places
     stays one layer. Every other parameter (biases, norms, tokens) gets requires_grad=False. All
-    layers are checked before the first is changed. Those of equal shape are decomposed together,
-    the largest first, to the same factors as alone. With both ranks 0 the layers are left alone
-    and everything is frozen. On the meta device only shapes are made.
+    layers are checked and decomposed before the first is changed. Those of equal shape are
+    decomposed together, the largest first, to the same factors as alone. With both ranks 0 the
+    layers are left alone and everything is frozen. On the meta device only shapes are made.
 
     ``Conv1D`` of Hugging Face is adapted too. One warning names the weights that no adapter
     reaches: matrices that belong to no linear layer (``in_proj_weight`` of attention, stacked
@@ -80,15 +86,14 @@ def adapt(
     selected = select_linears(module, settings, include=include, exclude=exclude, ranks=ranks)
     for name, (linear, own) in selected.items():
         check_linear(linear, own, _quoted(name))
+    linears = {name: linear for name, (linear, _) in selected.items()}
+    settings_of = {name: own for name, (_, own) in selected.items()}
+    decomposed = initial_factors(linears, plain_weight, settings_of, description="adapting")
     if settings.rank or ranks:
         _warn_unadapted(module, bool(selected), weights_out_of_reach(module, settings, exclude))
 
     module.requires_grad_(False)
-    linears = {name: linear for name, (linear, _) in selected.items()}
-    settings_of = {name: own for name, (_, own) in selected.items()}
-    for name, factors in initial_factors(
-        linears, plain_weight, settings_of, description=f"adapting ({init})"
-    ):
+    for name, factors in decomposed:
         linear = linears[name]
         layer = DualLoRALinear.from_factors(linear, factors, settings_of[name])
         module = replace_modules(module, {linear: layer})

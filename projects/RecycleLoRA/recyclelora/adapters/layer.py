@@ -11,27 +11,14 @@ from torch import Tensor, nn
 
 from ..ops import dual_lora_linear
 from .checks import check_linear
-from .initialisers import INITIALISERS, Factors
+from .decomposition import decompose
+from .initialisers import Factors
 from .merging import MergeableLinear
+from .mixtures import Mixture, check_one_weight, forward_per_sample, mixed_weight
 from .pair import AdapterPair
-from .selection import is_conv1d
-from .settings import AdapterSettings
-from .switches import (
-    STATE_CHANGED,
-    SameState,
-    Switches,
-    check_recomputed,
-    has_saved_tensor_hooks,
-    is_eager,
-    keep_for_recomputation,
-    switches_of,
-)
-
-
-def plain_weight(linear: nn.Module) -> Tensor:
-    """The weight (out, in) of a linear layer or a ``Conv1D``, detached."""
-    weight = linear.weight.detach()
-    return weight.T if is_conv1d(linear) else weight
+from .selection import is_conv1d, plain_weight
+from .settings import AdapterSettings, Init
+from .switches import Switches, switches_of, tie_to_state
 
 
 class DualLoRALinear(MergeableLinear, AdapterPair):
@@ -57,14 +44,16 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     lora_A_main, lora_B_main, lora_A_sub, lora_B_sub, columns, initial_A, initial_B, scaling
         The active pair, see :class:`AdapterPair`.
     pretrained : Tensor, or None
-        What W_res lacks of W0: the pivot columns (out, r_main + r_sub) for "rrqr", all of W0 for
-        "svd" (which changes every entry), nothing for "kaiming".
+        What W_res lacks of W0: nothing if B_init A_init = 0, the pivot columns
+        (out, r_main + r_sub) if A_init is one-hot there ("rrqr"), else all of W0.
     merged_weight : Tensor, (out, in), or None
         The weight in use while merged; not in the state dict.
     pair_name : str
         The active pair's name, "default" at first.
     pairs : ModuleDict
         The other pairs by name.
+    mixture : Mixture, or None
+        The pairs that the layer adds up instead of computing with the active one.
 
     Examples
     --------
@@ -99,8 +88,10 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         self.register_buffer("merged_weight", None, persistent=False)
         self._last_switches = Switches()
         self._last_code = 0
+        self.sample_contexts = 0  # in how many threads each sample has a pair of its own
         self.pair_name = "default"
         self.pairs = nn.ModuleDict()
+        self.mixture: Mixture | None = None
         self._take_residual(weight)
 
     @classmethod
@@ -110,7 +101,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         r_main: int = 32,
         r_sub: int = 4,
         alpha: float = 1.0,
-        init: str = "rrqr",
+        init: Init = "rrqr",
         sparse_a: bool = False,
     ) -> "DualLoRALinear":
         """The layer that computes what ``linear`` computes, with adapters to train.
@@ -126,8 +117,11 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             Ranks, 0 or more, together at most min(out, in).
         alpha : float
             Above 0; the adapters are scaled by alpha / (r_main + r_sub).
-        init : {"rrqr", "svd", "kaiming"}
-            See :mod:`recyclelora.adapters.initialisers`.
+        init : str, pair of str or Callable
+            A word of :mod:`recyclelora.adapters.initialisers`, a pair (main, sub) of words, or a
+            function ``f(weight (out, in), r, side) -> (A (r, in), B (out, r))`` with side "main"
+            or "sub". It gets a copy of the weight, in float32 if that is in half precision, and
+            returns dense, finite tensors of that dtype; s B A is subtracted from the weight.
         sparse_a : bool
             Only for "rrqr": A is restricted to the pivot columns.
 
@@ -139,9 +133,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         """
         settings = AdapterSettings(r_main, r_sub, alpha, init, sparse_a)
         check_linear(linear, settings)
-        factors = INITIALISERS[settings.init](
-            plain_weight(linear), settings.r_main, settings.r_sub, settings.scaling
-        )
+        factors = decompose(plain_weight(linear), settings)
         return cls.from_factors(linear, factors, settings)
 
     @classmethod
@@ -156,12 +148,17 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x (..., in)`` to ``(..., out)``."""
+        if (out := forward_per_sample(self, x)) is not None:
+            return out
         if x.is_nested:
             return F.linear(x, self.effective_with_gradient(), self.bias)
         switches = self.switches()
         if self.merged_weight is not None:
             return self.forward_merged(x, self._trained_factors())
-        x, *factors = self._checked(x, switches)
+        if self.mixture is not None:
+            (x,) = tie_to_state(self, self.mixture.serial, switches, [x])
+            return F.linear(x, mixed_weight(self, switches, self.initial_B.dtype), self.bias)
+        x, *factors = tie_to_state(self, self.serial, switches, [x, *self.factors(*switches)])
         if not self._trained_in_use(switches):
             return F.linear(x, self.pretrained_weight(), self.bias)
         columns = self.columns if self.settings.sparse_a else None
@@ -175,12 +172,17 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
 
     def effective_with_gradient(self) -> Tensor:
         """W_res + s B A (out, in), formed in the factors' dtype and cast to that of the base."""
+        check_one_weight(self)
         switches = self.switches()
         if self.merged_weight is not None:
             return self.merged_weight_now()
+        if self.mixture is not None:
+            tie_to_state(self, self.mixture.serial, switches, [])
+            return mixed_weight(self, switches, self.initial_B.dtype)
         if not self._trained_in_use(switches):
             return self.pretrained_weight()
-        _, A_main, B_main, A_sub, B_sub = self._checked(None, switches)
+        factors = tie_to_state(self, self.serial, switches, list(self.factors(*switches)))
+        A_main, B_main, A_sub, B_sub = factors
         with torch.autocast(self.residual.device.type, enabled=False):
             product = self.scaling * (B_main @ A_main + B_sub @ A_sub)
             if self.settings.sparse_a:
@@ -218,30 +220,25 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             "value; load or tie plain weights before adapt(), or call export() first"
         )
 
+    def pair(self, name: str) -> AdapterPair:
+        """The pair of this name; the layer itself is the active one."""
+        return self if name == self.pair_name else self.pairs[name]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The active pair's tensors by name, detached; absent ones are left out."""
+        if self.mixture is not None:
+            weights = ", ".join(f"{name!r}: {weight:g}" for name, weight in self.mixture.weights)
+            raise ValueError(
+                f"the layer computes with several pairs ({{{weights}}}), but a file holds one: "
+                "activate the pair to save with activate_pair() first"
+            )
+        return super().tensors()
+
     def _trained_factors(self) -> list[Tensor]:
+        if self.mixture is not None:
+            return []
         factors = [getattr(self, name) for name in self.FACTORS]
         return [factor for factor in factors if factor is not None]
-
-    def _checked(self, x: Tensor | None, switches: Switches) -> list[Tensor | None]:
-        """x and the factors in use, tied to the state that their backward pass must have."""
-        tensors = [x, *self.factors(*switches)]
-        if not is_eager() or torch.autograd.forward_ad._current_level >= 0:
-            return tensors
-        code = 8 * self.serial + 2 * switches.main + switches.sub
-        if torch._C._current_graph_task_id() == -1:
-            self._last_code = code
-            if has_saved_tensor_hooks():
-                keep_for_recomputation(self, code)
-        elif has_saved_tensor_hooks():
-            check_recomputed(self, code)
-        elif code != self._last_code:  # checkpointing with use_reentrant=True
-            raise RuntimeError(STATE_CHANGED)
-        if torch.is_grad_enabled() and has_saved_tensor_hooks():
-            for i, tensor in enumerate(tensors):
-                if tensor is not None and tensor.requires_grad:
-                    tensors[i] = SameState.apply(tensor, code)
-                    break
-        return tensors
 
     def pretrained_weight(self) -> Tensor:
         """W0 (out, in), bit for bit; not to be written to."""
@@ -258,7 +255,10 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         The sum is formed in float64 and cast once to the weight's dtype. With both adapters off
         it is W0, bit for bit.
         """
+        check_one_weight(self)
         switches = self.switches()
+        if self.mixture is not None:
+            return mixed_weight(self, switches, torch.float64).clone()
         if not self._trained_in_use(switches):
             return self.pretrained_weight().clone()
         factors = (factor.double() for factor in self.factors(*switches))
@@ -283,12 +283,9 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         layer = copy.deepcopy(self)
         if self.settings.sparse_a:
             for name in ("lora_A_main", "lora_A_sub"):
-                A = getattr(self, name)
-                if A is None:
-                    continue
-                dense = A.detach().new_zeros(len(A), self.in_features)
-                dense = dense.index_copy(1, self.columns, A.detach())
-                setattr(layer, name, nn.Parameter(dense, requires_grad=A.requires_grad))
+                if (A := getattr(self, name)) is not None:
+                    dense = nn.Parameter(self.dense_rows(A.detach()), A.requires_grad)
+                    setattr(layer, name, dense)
             layer.settings = dataclasses.replace(self.settings, sparse_a=False)
         return layer
 
@@ -311,19 +308,36 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         that was active, which stays frozen in ``pairs``.
         A merged layer stays merged, with the new pair.
         """
+        self.check_pair(name)
+        if self.merged_weight is not None:
+            check_one_weight(self)
+        self.mix(None)
         if name == self.pair_name:
             return
-        if name not in self.pairs:
-            known = ", ".join(sorted({self.pair_name, *self.pairs}))
-            raise ValueError(f"there is no adapter pair {name!r}; known are: {known}")
         pair = self.pairs.pop(name)
         self._change_over(pair)
         self.pairs[self.pair_name] = pair
         self.pair_name = name
 
+    def check_pair(self, name: str) -> None:
+        """Raise if there is no pair of this name."""
+        if name != self.pair_name and name not in self.pairs:
+            known = ", ".join(sorted({self.pair_name, *self.pairs}))
+            raise ValueError(f"there is no adapter pair {name!r}; known are: {known}")
+
+    def mix(self, mixture: Mixture | None) -> None:
+        """Compute with several pairs, or with the active one again; a merged layer stays merged."""
+        if mixture == self.mixture:
+            return
+        if self.merged_weight is not None:
+            check_one_weight(self)
+        self.mixture = mixture
+        if self.merged_weight is not None:
+            self.merge()
+
     def __getstate__(self) -> dict:
         # A weak reference cannot be pickled; without it values are compared.
-        return self.__dict__ | {"_source": None}
+        return self.__dict__ | {"_source": None, "sample_contexts": 0}
 
     def extra_repr(self) -> str:
         """Text of the layer in ``print(model)``."""
@@ -340,6 +354,8 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         return any(on and rank for on, rank in zip(switches, ranks))
 
     def _change_over(self, pair: AdapterPair) -> None:
+        if self.merged_weight is not None:
+            check_one_weight(self)
         weight = self.pretrained_weight()
         self.exchange(pair)
         self._take_residual(weight)
@@ -349,18 +365,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     @torch.no_grad()
     def _take_residual(self, weight: Tensor) -> None:
         """Set W_res = W0 - s B_init A_init in place, and keep what it loses of W0 = weight."""
-        initial_B = self.initial_B.double()
-        if self.settings.init == "kaiming" or self.settings.rank == 0:
-            self.pretrained, residual = None, weight  # B_init A_init is zero
-        elif self.columns is not None:
-            self.pretrained = weight.index_select(1, self.columns)
-            # A_init is one-hot, so only the pivot columns change.
-            pivots = self.pretrained.double() - self.scaling * initial_B
-            residual = weight.index_copy(1, self.columns, pivots.to(weight.dtype))
-        else:
-            self.pretrained = weight.clone()
-            product = self.scaling * (initial_B @ self.initial_A.double())
-            residual = (weight.double() - product).to(weight.dtype)
+        residual, self.pretrained = self.residual_of(weight)
         self.residual.copy_(residual)
 
     def _load_from_state_dict(

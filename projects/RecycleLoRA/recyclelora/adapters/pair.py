@@ -6,11 +6,16 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from .initialisers import Factors
+from .initialisers import Factors, one_hot_rows
 from .settings import AdapterSettings
 
-_SERIALS = itertools.count(1)  # one number a pair, by which a backward pass recognises it
+_SERIALS = itertools.count(1)
 HALF = (torch.float16, torch.bfloat16)
+
+
+def new_serial() -> int:
+    """A number for a pair or several, by which a backward pass recognises what a layer computed."""
+    return next(_SERIALS)
 
 
 class AdapterPair(nn.Module):
@@ -24,10 +29,11 @@ class AdapterPair(nn.Module):
     lora_A_main, lora_A_sub : Parameter, (r, in), or (r, r_main + r_sub) if ``sparse_a``
     lora_B_main, lora_B_sub : Parameter, (out, r)
         The factors of an adapter of rank 0 are None. Half precision bases have float32 factors.
+        Those of ``settings.frozen`` do not train.
     columns : Tensor, (r_main + r_sub,), int64, or None
-        Pivot columns of main, then of sub; only for ``init="rrqr"``.
+        Pivot columns of main, then of sub; only if the initial A is one-hot (``init="rrqr"``).
     initial_A : Tensor, (r_main + r_sub, in), or None
-        Initial rows of A; None for ``init="rrqr"``, where they are one-hot at ``columns``.
+        Initial rows of A; None where they are one-hot at ``columns``.
     initial_B : Tensor, (out, r_main + r_sub)
     """
 
@@ -37,8 +43,8 @@ class AdapterPair(nn.Module):
     def __init__(self, factors: Factors, in_features: int, settings: AdapterSettings) -> None:
         super().__init__()
         self.in_features = in_features
-        self.settings = settings
-        self.serial = next(_SERIALS)
+        self.settings = settings = settings.of_pair()
+        self.serial = new_serial()
         self.register_buffer("columns", factors.columns)
         self.register_buffer("initial_A", factors.A)
         self.register_buffer("initial_B", factors.B)
@@ -46,7 +52,8 @@ class AdapterPair(nn.Module):
         A_main, A_sub = self.initial_rows().split(ranks)
         B_main, B_sub = factors.B.split(ranks, dim=1)
         for name, factor in zip(self.FACTORS, (A_main, B_main, A_sub, B_sub)):
-            parameter = nn.Parameter(factor.clone()) if factor.numel() else None
+            trains = name not in settings.frozen
+            parameter = nn.Parameter(factor.clone(), trains) if factor.numel() else None
             self.register_parameter(name, parameter)
 
     @property
@@ -66,8 +73,7 @@ class AdapterPair(nn.Module):
         rank, like = len(self.columns), self.initial_B
         if self.settings.sparse_a:
             return torch.eye(rank, dtype=like.dtype, device=like.device)
-        rows = like.new_zeros(rank, self.in_features)
-        return rows.scatter(1, self.columns[:, None], 1.0)
+        return one_hot_rows(self.columns, self.in_features, like)
 
     def factors(self, main: bool, sub: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A_main, B_main, A_sub and B_sub: the current ones, or the initial ones where False."""
@@ -81,14 +87,53 @@ class AdapterPair(nn.Module):
         )
         return A_main, B_main, A_sub, B_sub
 
+    def residual_of(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """W_res = W0 - s B_init A_init (out, in) of W0 = weight, and what it loses of W0.
+
+        That is nothing where the product is 0, the pivot columns where A is one-hot at them, and
+        all of W0 else. Both are in the dtype of ``weight``.
+        """
+        initial_B = self.initial_B.double()
+        if self.settings.zero_product or self.settings.rank == 0:
+            return weight, None
+        if self.columns is not None:
+            lost = weight.index_select(1, self.columns)
+            pivots = lost.double() - self.scaling * initial_B
+            return weight.index_copy(1, self.columns, pivots.to(weight.dtype)), lost
+        product = self.scaling * (initial_B @ self.initial_A.double())
+        return (weight.double() - product).to(weight.dtype), weight.clone()
+
+    def change(self, main: bool = True, sub: bool = True) -> tuple[Tensor, Tensor]:
+        """A (n, in) and B (out, n) with dW = B A = s (B A - B_init A_init), detached.
+
+        It is what training changed in the weight; False leaves the change of that adapter out.
+        """
+        rows = [self.initial_B.new_zeros(0, self.in_features)]
+        columns = [self.initial_B[:, :0]]
+        current, initial = self.factors(main, sub), self.factors(False, False)
+        for first, on in ((0, main), (2, sub)):
+            if on:
+                (A, B), (A_init, B_init) = current[first : first + 2], initial[first : first + 2]
+                rows += [self.dense_rows(A.detach()), self.dense_rows(A_init)]
+                columns += [self.scaling * B.detach(), -self.scaling * B_init]
+        return torch.cat(rows), torch.cat(columns, dim=1)
+
+    def dense_rows(self, A: Tensor) -> Tensor:
+        """A (r, in) of A, which has a column for each of ``columns`` if the pair is sparse."""
+        if not self.settings.sparse_a:
+            return A
+        return A.new_zeros(len(A), self.in_features).index_copy(1, self.columns, A)
+
     def exchange(self, other: "AdapterPair") -> None:
         """Swap tensors and settings with another pair of the same layer.
 
         Values are swapped where settings and shapes match, so that optimisers and DDP keep the
         parameters they hold. Otherwise the parameters move as objects. The flags requires_grad
-        stay: they belong to the active and the inactive place, not to the pair.
+        stay: they belong to the active and the inactive place, not to the pair. Only the frozen
+        factors of a pair train in no place.
         """
         same = self.settings == other.settings
+        trains = [{name: pair._trains(name) for name in self.FACTORS} for pair in (self, other)]
         for name in self.TENSORS:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine is not None and theirs is not None and same and mine.shape == theirs.shape:
@@ -97,14 +142,22 @@ class AdapterPair(nn.Module):
                     mine.copy_(theirs)
                     theirs.copy_(kept)
                 continue
-            trains = [p is not None and p.requires_grad for p in (mine, theirs)]
-            if isinstance(mine, nn.Parameter) and isinstance(theirs, nn.Parameter):
-                theirs.requires_grad_(trains[0])
-                mine.requires_grad_(trains[1])
             setattr(self, name, theirs)
             setattr(other, name, mine)
         self.serial, other.serial = other.serial, self.serial
         self.settings, other.settings = other.settings, self.settings
+        for pair, flags in zip((self, other), trains):
+            for name, flag in flags.items():
+                if not same and getattr(pair, name) is not None:
+                    getattr(pair, name).requires_grad_(flag and name not in pair.settings.frozen)
+
+    def _trains(self, name: str) -> bool:
+        """Whether the factor trains; an absent or a frozen one counts as those beside it."""
+        for other in (name, name.replace("_B_", "_A_"), *self.FACTORS):
+            factor = getattr(self, other)
+            if factor is not None and other not in self.settings.frozen:
+                return factor.requires_grad
+        return False
 
     def get_extra_state(self) -> Tensor:
         """Alpha, on which the computed function depends, for the state dict."""

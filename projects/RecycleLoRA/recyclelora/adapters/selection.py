@@ -24,6 +24,12 @@ def is_conv1d(module: nn.Module) -> bool:
     return ("transformers.pytorch_utils", "Conv1D") in names
 
 
+def plain_weight(linear: nn.Module) -> Tensor:
+    """The weight (out, in) of a linear layer or a ``Conv1D``, detached."""
+    weight = linear.weight.detach()
+    return weight.T if is_conv1d(linear) else weight
+
+
 def is_out_of_reach(weight: Tensor) -> bool:
     """Whether a weight is quantised or distributed, so that it is no plain tensor."""
     if is_lazy(weight):

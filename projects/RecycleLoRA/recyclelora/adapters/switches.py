@@ -2,12 +2,22 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-_LOCAL = threading.local()
+
+class _ThreadState(threading.local):
+    """What a thread has set, by layer; ``switches`` is None until it sets any."""
+
+    switches: Mapping[Any, "Switches"] | None = None
+    samples: Mapping[Any, Any] = MappingProxyType({})
+    expected: Mapping[Any, set[int]] = MappingProxyType({})
+
+
+_LOCAL = _ThreadState()
 
 STATE_CHANGED = (
     "the state of an adapted layer (its adapters on or off, pair, merged) differs between a "
@@ -41,12 +51,22 @@ def switches_of(layer: Any, latest: Switches) -> Switches:
 
 def of_this_thread() -> Mapping[Any, Switches] | None:
     """The switches that the running thread has set, by layer; None if it never set any."""
-    return getattr(_LOCAL, "switches", None)
+    return _LOCAL.switches
 
 
 def set_in_this_thread(switches: Mapping[Any, Switches] | None) -> None:
     """Replace what :func:`of_this_thread` returns."""
     _LOCAL.switches = switches
+
+
+def samples_of_this_thread() -> Mapping[Any, Any]:
+    """The pairs of each sample that the running thread has set, by layer."""
+    return _LOCAL.samples
+
+
+def set_samples_in_this_thread(samples: Mapping[Any, Any]) -> None:
+    """Replace what :func:`samples_of_this_thread` returns."""
+    _LOCAL.samples = samples
 
 
 def is_eager() -> bool:
@@ -63,8 +83,35 @@ def has_saved_tensor_hooks() -> bool:
     return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
-def keep_for_recomputation(layer: Any, code: int) -> None:
-    """Let checkpointing recompute the running region with the switches of this thread.
+def tie_to_state(
+    layer: Any, serial: int, switches: Switches, tensors: list[Tensor | None]
+) -> list[Tensor | None]:
+    """The tensors of a computation of ``layer``, tied to the state that its backward must have.
+
+    ``serial`` is the number of the pair, or of the several pairs, that the layer computes with. A
+    recomputation in another state raises.
+    """
+    if not is_eager() or torch.autograd.forward_ad._current_level >= 0:
+        return tensors
+    code = 4 * serial + 2 * switches.main + switches.sub
+    if torch._C._current_graph_task_id() == -1:
+        layer._last_code = code
+        if has_saved_tensor_hooks():
+            _keep_for_recomputation(layer, code)
+    elif has_saved_tensor_hooks():
+        if code not in _LOCAL.expected.get(layer, {code}):
+            raise RuntimeError(STATE_CHANGED)
+    elif code != layer._last_code:  # checkpointing with use_reentrant=True
+        raise RuntimeError(STATE_CHANGED)
+    if torch.is_grad_enabled() and has_saved_tensor_hooks():
+        for i, tensor in enumerate(tensors):
+            if tensor is not None and tensor.requires_grad:
+                return [*tensors[:i], SameState.apply(tensor, code), *tensors[i + 1 :]]
+    return tensors
+
+
+def _keep_for_recomputation(layer: Any, code: int) -> None:
+    """Let checkpointing recompute the running region in the state of this thread.
 
     Checkpointing restores autocast and random numbers, but has no place for a state of ours.
     Where its internals differ from those known here, :class:`SameState` raises instead.
@@ -75,29 +122,21 @@ def keep_for_recomputation(layer: Any, code: int) -> None:
         if type(frame).__name__ == "_CheckpointFrame" and hasattr(frame, "recompute_fn"):
             if not hasattr(frame, "recyclelora_codes"):
                 frame.recyclelora_codes = {}
-                frame.recompute_fn = _in_state(
-                    frame.recompute_fn, of_this_thread() or {}, frame.recyclelora_codes
-                )
+                frame.recompute_fn = _in_state(frame.recompute_fn, frame.recyclelora_codes)
             frame.recyclelora_codes.setdefault(layer, set()).add(code)
 
 
-def check_recomputed(layer: Any, code: int) -> None:
-    """Raise if checkpointing recomputes ``layer`` in a state that its forward pass did not have."""
-    expected = getattr(_LOCAL, "expected", None) or {}
-    if code not in expected.get(layer, {code}):
-        raise RuntimeError(STATE_CHANGED)
+def _in_state(function: Callable[..., Any], codes: Mapping[Any, set[int]]) -> Callable[..., Any]:
+    """``function`` in the present state of this thread, whichever thread calls it later."""
+    switches, samples = _LOCAL.switches or {}, _LOCAL.samples
 
-
-def _in_state(
-    function: Callable[..., Any], switches: Mapping[Any, Switches], codes: Mapping[Any, set[int]]
-) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
-        before, expected = of_this_thread(), getattr(_LOCAL, "expected", None)
-        _LOCAL.switches, _LOCAL.expected = switches, codes
+        before = _LOCAL.switches, _LOCAL.samples, _LOCAL.expected
+        _LOCAL.switches, _LOCAL.samples, _LOCAL.expected = switches, samples, codes
         try:
             return function(*args)
         finally:
-            _LOCAL.switches, _LOCAL.expected = before, expected
+            _LOCAL.switches, _LOCAL.samples, _LOCAL.expected = before
 
     return call
 

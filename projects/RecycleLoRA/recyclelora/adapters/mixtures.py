@@ -1,0 +1,99 @@
+"""Several pairs of adapters at once in one layer: a weighted sum, or a pair for each sample."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .pair import new_serial
+from .switches import Switches, samples_of_this_thread, tie_to_state
+
+
+class Mixture(NamedTuple):
+    """The pairs that a layer adds up, by name with their weights."""
+
+    weights: tuple[tuple[str, float], ...]
+    serial: int
+
+    @classmethod
+    def of(cls, weights: dict[str, float]) -> "Mixture":
+        """A mixture with a serial number of its own."""
+        return cls(tuple(weights.items()), new_serial())
+
+
+class Samples(NamedTuple):
+    """Which samples of a batch each pair serves: indices (n,) by name."""
+
+    count: int
+    rows: dict[str, Tensor]
+    serial: int
+
+    @classmethod
+    def of(cls, names: Sequence[str | None]) -> "Samples":
+        """Samples in the order of their pairs' names; None for a sample without adapters."""
+        rows: dict[str, list[int]] = {}
+        for i, name in enumerate(names):
+            if name is not None:
+                rows.setdefault(name, []).append(i)
+        tensors = {name: torch.tensor(indices) for name, indices in rows.items()}
+        return cls(len(names), tensors, new_serial())
+
+
+def mixed_weight(layer: Any, switches: Switches, dtype: torch.dtype) -> Tensor:
+    """W0 + sum of w_i dW_i (out, in), formed in ``dtype``, without gradient."""
+    weight = layer.pretrained_weight()
+    changes = [(w, layer.pair(name).change(*switches)) for name, w in layer.mixture.weights]
+    rows = [A.to(dtype) for _, (A, _) in changes]
+    columns = [w * B.to(dtype) for w, (_, B) in changes]
+    if not sum(len(A) for A in rows):
+        return weight
+    with torch.autocast(weight.device.type, enabled=False):
+        change = torch.cat(columns, dim=1) @ torch.cat(rows)
+        return (weight.to(dtype) + change).to(weight.dtype)
+
+
+def forward_per_sample(layer: Any, x: Tensor) -> Tensor | None:
+    """``x (n, ..., in)``, each sample with its own pair; None if this thread has set no pairs."""
+    samples = _samples_of(layer)
+    if samples is None:
+        return None
+    if x.is_nested or x.dim() < 2 or len(x) != samples.count:
+        shape = "a nested tensor" if x.is_nested else f"an input of shape {tuple(x.shape)}"
+        raise ValueError(
+            f"a pair for each sample needs inputs with dimension 0 of size {samples.count}, the "
+            f"number of names, in every adapted layer, got {shape}: run models that move samples "
+            "out of dimension 0 (window attention) with one pair at a time"
+        )
+    switches = layer.switches()
+    (x,) = tie_to_state(layer, samples.serial, switches, [x])
+    out = F.linear(x, layer.pretrained_weight(), layer.bias)
+    for name, rows in samples.rows.items():
+        A, B = layer.pair(name).change(*switches)
+        rows = rows.to(x.device)
+        change = F.linear(F.linear(x.index_select(0, rows).to(A.dtype), A), B)
+        out = out.index_add(0, rows, change.to(out.dtype))
+    return out
+
+
+def check_one_weight(layer: Any) -> None:
+    """Raise if this thread has set a pair for each sample, so that there is no single weight."""
+    if _samples_of(layer) is not None:
+        raise RuntimeError(
+            "inside pairs_per_sample() a layer has a weight for each sample and no single one to "
+            "read, merge or export (nn.MultiheadAttention reads out_proj.weight): adapt the model "
+            "without the layers whose weight is read, or run one pair at a time"
+        )
+
+
+def _samples_of(layer: Any) -> Samples | None:
+    if torch.compiler.is_compiling():
+        # Compiled code depends on the layer's attributes, not on those of a thread.
+        if layer.sample_contexts:
+            raise RuntimeError(
+                "pairs_per_sample() cannot act in code that torch.compile compiles as a whole: "
+                "compile without fullgraph=True, or call the model that is not compiled"
+            )
+        return None
+    return samples_of_this_thread().get(layer)

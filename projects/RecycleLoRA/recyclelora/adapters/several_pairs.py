@@ -1,0 +1,134 @@
+"""Computing with several pairs of adapters at once: a weighted sum, or a pair for each sample."""
+
+import math
+import numbers
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from torch import nn
+
+from .layer import DualLoRALinear
+from .mixtures import Mixture, Samples
+from .state import adapted_layers
+from .switches import samples_of_this_thread, set_samples_in_this_thread
+
+_COUNTING = threading.Lock()
+
+
+def activate_pairs(model: nn.Module, weights: Mapping[str, float]) -> None:
+    r"""Let every adapted layer compute with a weighted sum of pairs.
+
+    .. math:: W = W_0 + \sum_i w_i\, \Delta W_i, \quad
+              \Delta W_i = s_i (B_i A_i - B_{i,init} A_{i,init})
+
+    The pairs may have different ranks, scalings and initialisers. The sum is formed anew in every
+    forward pass, and no gradient reaches the factors; :func:`merge` forms it once. Inside
+    :func:`active` the change of an adapter that is off is left out of every pair. Parameters and
+    state dict stay as they are. :func:`activate_pair` computes with one pair again, which can be
+    trained and saved.
+
+    Parameters
+    ----------
+    model : nn.Module
+    weights : mapping of str to float
+        A finite weight for each pair, by name. Without any the layers compute with W0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no pair of a name or a weight is no finite number; nothing is changed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from recyclelora import adapt
+    >>> from recyclelora.adapters import add_pair
+    >>> linear, x = nn.Linear(16, 8), torch.randn(2, 16)
+    >>> model = adapt(linear, r_main=3, r_sub=1)
+    >>> add_pair(model, "night", r_main=2, r_sub=2)
+    >>> activate_pairs(model, {"default": 0.3, "night": 0.7})
+    >>> torch.allclose(model(x), linear(x), atol=1e-5)  # nothing learned yet
+    True
+    """
+    layers = _layers(model)
+    if not isinstance(weights, Mapping):
+        raise TypeError(
+            f"weights must map names of pairs to numbers, as in {{'night': 0.7}}, got {weights!r}"
+        )
+    for name, weight in weights.items():
+        for layer in layers:
+            layer.check_pair(name)
+        is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+        if not is_number or not math.isfinite(weight):
+            raise ValueError(f"the weight of pair {name!r} must be a finite number, got {weight!r}")
+    mixture = Mixture.of({name: float(weight) for name, weight in weights.items()})
+    for layer in layers:
+        layer.mix(mixture)
+
+
+@contextmanager
+def pairs_per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Module]:
+    """Inside the ``with``, compute each sample of a batch with its own pair; for inference.
+
+    Sample i is that of index i in dimension 0 of the model's input, and it has to be so in the
+    input of every adapted layer: a layer whose input has another size raises. (A dimension 0 of
+    this size that holds something else, such as the tokens, cannot be recognised.) No gradient
+    reaches the factors. The choice belongs to the running thread, so that several threads can
+    serve one model, and it counts before :func:`activate_pairs` and :func:`merge`. A layer then
+    has no single weight: reading, merging or exporting it raises.
+
+    Parameters
+    ----------
+    model : nn.Module
+    names : sequence of str or None
+        The name of a pair for each sample; None for the pretrained weights.
+
+    Raises
+    ------
+    ValueError
+        If there is no pair of a name. In a forward pass, if dimension 0 of a layer's input does
+        not have the size ``len(names)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from recyclelora import adapt
+    >>> from recyclelora.adapters import add_pair
+    >>> linear, x = nn.Linear(16, 8), torch.randn(3, 16)
+    >>> model = adapt(linear, r_main=3, r_sub=1)
+    >>> add_pair(model, "night", r_main=2, r_sub=2)
+    >>> with torch.inference_mode(), pairs_per_sample(model, ["night", "default", None]):
+    ...     out = model(x)
+    >>> torch.allclose(out, linear(x), atol=1e-5)  # nothing learned yet
+    True
+    """
+    layers = _layers(model)
+    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+        raise TypeError(
+            f"names must be a list with the name of a pair, or None, for each sample, got {names!r}"
+        )
+    for name in dict.fromkeys(names):
+        for layer in layers if name is not None else ():
+            layer.check_pair(name)
+    before = samples_of_this_thread()
+    set_samples_in_this_thread({**before, **dict.fromkeys(layers, Samples.of(names))})
+    _count(layers, 1)
+    try:
+        yield model
+    finally:
+        _count(layers, -1)
+        set_samples_in_this_thread(before)
+
+
+def _layers(model: nn.Module) -> list[DualLoRALinear]:
+    layers = list(adapted_layers(model).values())
+    if not layers:
+        raise ValueError("the model has no adapters: call adapt() first")
+    return layers
+
+
+def _count(layers: Sequence[DualLoRALinear], step: int) -> None:
+    with _COUNTING:
+        for layer in layers:
+            layer.sample_contexts += step
