@@ -58,8 +58,8 @@ def initial_factors(
 
     All factors are made before the first is returned, so that a decomposition that fails leaves
     every layer as it was. A stack of equal shapes keeps every thread, or a GPU, busy. Its factors
-    equal those of each weight alone, bit for bit. The extra memory is that of one stack and of its
-    decomposition.
+    equal those of each weight alone, bit for bit. The extra memory is that of all factors, of one
+    stack and of its decomposition.
 
     Parameters
     ----------

@@ -342,6 +342,8 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     def extra_repr(self) -> str:
         """Text of the layer in ``print(model)``."""
         values = dataclasses.asdict(self.settings) | {"alpha": f"{self.settings.alpha:g}"}
+        if self.mixture is not None:
+            values["mixture"] = dict(self.mixture.weights)
         settings = ", ".join(f"{key}={value}" for key, value in values.items())
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "

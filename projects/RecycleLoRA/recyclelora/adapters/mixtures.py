@@ -68,13 +68,21 @@ def forward_per_sample(layer: Any, x: Tensor) -> Tensor | None:
         )
     switches = layer.switches()
     (x,) = tie_to_state(layer, samples.serial, switches, [x])
-    out = F.linear(x, layer.pretrained_weight(), layer.bias)
+    out = _pretrained_output(layer, x)
     for name, rows in samples.rows.items():
-        A, B = layer.pair(name).change(*switches)
         rows = rows.to(x.device)
-        change = F.linear(F.linear(x.index_select(0, rows).to(A.dtype), A), B)
+        change = layer.pair(name).apply_change(x.index_select(0, rows), *switches)
         out = out.index_add(0, rows, change.to(out.dtype))
     return out
+
+
+def _pretrained_output(layer: Any, x: Tensor) -> Tensor:
+    """``x W0' + bias``; where W_res differs from W0 in few columns, W0 is not formed."""
+    if layer.columns is None:
+        return F.linear(x, layer.pretrained_weight(), layer.bias)
+    out, dtype = F.linear(x, layer.residual, layer.bias), layer.initial_B.dtype
+    lost = layer.pretrained.to(dtype) - layer.residual.index_select(1, layer.columns).to(dtype)
+    return out + F.linear(x.index_select(-1, layer.columns).to(dtype), lost).to(out.dtype)
 
 
 def check_one_weight(layer: Any) -> None:

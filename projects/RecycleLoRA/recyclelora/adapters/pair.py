@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .initialisers import Factors, one_hot_rows
@@ -117,6 +118,24 @@ class AdapterPair(nn.Module):
                 rows += [self.dense_rows(A.detach()), self.dense_rows(A_init)]
                 columns += [self.scaling * B.detach(), -self.scaling * B_init]
         return torch.cat(rows), torch.cat(columns, dim=1)
+
+    def apply_change(self, x: Tensor, main: bool = True, sub: bool = True) -> Tensor:
+        """``dW x`` (..., out) of ``x (..., in)``, with dW as in :meth:`change`, not formed."""
+        x = x.to(self.initial_B.dtype)
+        pivots = None if self.columns is None else x.index_select(-1, self.columns)
+        change = x.new_zeros(*x.shape[:-1], len(self.initial_B))
+        r_main, rank = self.settings.r_main, self.settings.rank
+        for kind, start, stop, on in (("main", 0, r_main, main), ("sub", r_main, rank, sub)):
+            if on and stop > start:
+                A, B = getattr(self, f"lora_A_{kind}"), getattr(self, f"lora_B_{kind}")
+                inner = F.linear(pivots if self.settings.sparse_a else x, A.detach())
+                if pivots is None:
+                    before = F.linear(x, self.initial_A[start:stop])
+                else:  # the one-hot rows of the initial A select the pivots
+                    before = pivots[..., start:stop]
+                change = change + F.linear(inner, B.detach())
+                change = change - F.linear(before, self.initial_B[:, start:stop])
+        return self.scaling * change
 
     def dense_rows(self, A: Tensor) -> Tensor:
         """A (r, in) of A, which has a column for each of ``columns`` if the pair is sparse."""
