@@ -16,6 +16,7 @@ from .merging import MergeableLinear
 from .pair import AdapterPair
 from .selection import is_conv1d
 from .settings import AdapterSettings
+from .sharding import copy_values, full_tensor
 from .switches import (
     STATE_CHANGED,
     SameState,
@@ -245,11 +246,12 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
 
     def pretrained_weight(self) -> Tensor:
         """W0 (out, in), bit for bit; not to be written to."""
-        if self.pretrained is None:
-            return self.residual.detach()
-        if self.columns is None:
+        if self.pretrained is not None and self.columns is None:
             return self.pretrained
-        return self.residual.detach().index_copy(1, self.columns, self.pretrained)
+        residual = full_tensor(self.residual.detach())
+        if self.pretrained is None:
+            return residual
+        return residual.index_copy(1, self.columns, self.pretrained)
 
     @torch.no_grad()
     def effective_weight(self) -> Tensor:
@@ -297,6 +299,8 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         pair.requires_grad_(False)
         if name == self.pair_name:
             self._change_over(pair)
+        elif name in self.pairs:
+            self.pairs[name].exchange(pair)
         else:
             self.pairs[name] = pair
 
@@ -361,7 +365,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             self.pretrained = weight.clone()
             product = self.scaling * (initial_B @ self.initial_A.double())
             residual = (weight.double() - product).to(weight.dtype)
-        self.residual.copy_(residual)
+        copy_values(self.residual, residual)
 
     def _load_from_state_dict(
         self, state_dict, prefix, metadata, strict, missing, unexpected, errors

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .initialisers import Factors
 from .settings import AdapterSettings
+from .sharding import copy_values
 
 _SERIALS = itertools.count(1)  # one number a pair, by which a backward pass recognises it
 HALF = (torch.float16, torch.bfloat16)
@@ -92,10 +93,9 @@ class AdapterPair(nn.Module):
         for name in self.TENSORS:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine is not None and theirs is not None and same and mine.shape == theirs.shape:
-                with torch.no_grad():
-                    kept = mine.detach().clone()
-                    mine.copy_(theirs)
-                    theirs.copy_(kept)
+                kept = mine.detach().clone()
+                copy_values(mine, theirs)
+                copy_values(theirs, kept)
                 continue
             trains = [p is not None and p.requires_grad for p in (mine, theirs)]
             if isinstance(mine, nn.Parameter) and isinstance(theirs, nn.Parameter):
