@@ -79,11 +79,14 @@ def holders(modules: Collection[nn.Module]) -> set[str]:
 def _distributed_wrappers(modules: Set[nn.Module]) -> set[str]:
     # They do not mark the modules inside them: look for them among all objects.
     names = {"DistributedDataParallel": "DDP", "FullyShardedDataParallel": "FSDP"}
+    kinds: dict[type, set[str]] = {}
     found = set()
     for obj in gc.get_objects():
-        kinds = {names[kind.__name__] for kind in type(obj).__mro__ if kind.__name__ in names}
-        if kinds and not modules.isdisjoint(obj.modules()):
-            found |= kinds
+        kind = type(obj)
+        if kind not in kinds:
+            kinds[kind] = {names[c.__name__] for c in kind.__mro__ if c.__name__ in names}
+        if kinds[kind] and not modules.isdisjoint(obj.modules()):
+            found |= kinds[kind]
     return found
 
 
