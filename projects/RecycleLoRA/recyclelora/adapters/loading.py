@@ -1,7 +1,7 @@
 """Load adapters that were saved on the same pretrained base."""
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -73,12 +73,23 @@ def load_adapters(module: nn.Module, path: str | Path, name: str = "default") ->
         file = run_on_all(lambda: read_adapter_file(path), sharded=sharded)
         targets = adapted or by_plain_name(module, find_linears(module))
         _check_names(file, targets, bool(adapted), path)
+        held = holders([] if adapted else [targets[key] for key in file.header.layers])
+        if "FSDP" in held:
+            raise RuntimeError(
+                f"FSDP holds the weights that the adapters of {path} would replace: load them "
+                "before wrapping the model"
+            )
         _check_bases(file, targets, path)
         pairs = _pairs(file, targets, path)
         saved = {key: file.tensors[tensor] for key, tensor in file.header.also.items()}
         _check_others(module, file, saved, path)
         warn_of_new_parameters(_replaced(targets, pairs))
-        _check_holders([t for t in targets.values() if not isinstance(t, DualLoRALinear)])
+        if held:
+            warnings.warn(
+                "DDP holds the weights that the adapters replace and does not synchronise the new "
+                "parameters: make it anew before training",
+                stacklevel=2,
+            )
         for key, pair in pairs.items():
             module = _put(module, targets[key], pair, name)
         others = other_tensors(module)
@@ -210,22 +221,6 @@ def _replaced(
     """The layers whose active pair has other settings than the one that takes its place."""
     layers = {key: t for key, t in targets.items() if isinstance(t, DualLoRALinear)}
     return [layer for key, layer in layers.items() if layer.settings != pairs[key].settings]
-
-
-def _check_holders(linears: Collection[nn.Module]) -> None:
-    """Raise or warn if FSDP or DDP holds the weights of linears that are replaced."""
-    held = holders(linears)
-    if "FSDP" in held:
-        raise RuntimeError(
-            "FSDP holds the weights that the adapters would replace: load the adapters before "
-            "wrapping the model"
-        )
-    if held:
-        warnings.warn(
-            "DDP holds the weights that the adapters replace and does not synchronise the new "
-            "parameters: make it anew before training",
-            stacklevel=3,
-        )
 
 
 def _put(module: nn.Module, target: nn.Module, pair: AdapterPair, name: str) -> nn.Module:

@@ -73,6 +73,8 @@ def check_other_tensors(found: Mapping[str, Tensor], saved: Mapping[str, Tensor]
         target = found[name]
         if reason := why_not_plain(target):
             raise ValueError(f"{name!r} {reason} in the model")
+        if target.is_inference() and not torch.is_inference_mode_enabled():
+            raise ValueError(f"{name!r} was made in inference mode: load in that mode")
         if target.shape != value.shape:
             raise ValueError(
                 f"{name!r} is {list(target.shape)} in the model and {list(value.shape)} in the file"
