@@ -2,18 +2,25 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from recyclelora import adapt
+from recyclelora import DualLoRALinear, __version__, adapt
 from recyclelora.adapters import (
     activate_pair,
     active,
+    adapted_layers,
     adapter_parameters,
+    add_pair,
     load_adapters,
     merge,
     pair_names,
     save_adapters,
 )
+from recyclelora.adapters.initialisers import INITIALISERS
+
+from ..support.adapter_files import read_header_and_tensors
+from ..support.trained_adapters import learn
 
 
 def base(seed=1, width=20):
@@ -25,11 +32,8 @@ def base(seed=1, width=20):
 def trained(request, tmp_path):
     init, sparse_a = request.param
     model = adapt(base(), r_main=3, r_sub=2, alpha=2.0, init=init, sparse_a=sparse_a)
-    with torch.no_grad():
-        for group in adapter_parameters(model):
-            for parameter in group.values():
-                parameter.add_(0.2 * torch.randn_like(parameter))
-    path = tmp_path / "night.pt"
+    learn(model)
+    path = tmp_path / "night.safetensors"
     save_adapters(model, path)
     return model, path
 
@@ -66,13 +70,9 @@ def test_load_on_adapted_model_adds_or_replaces_pair(trained):
 def test_save_merged_model_same_content(trained, tmp_path):
     model, path = trained
     merge(model)
-    save_adapters(model, tmp_path / "merged.pt")
-    first, second = (torch.load(p, weights_only=True) for p in (path, tmp_path / "merged.pt"))
-    assert first.keys() == second.keys()
-    for name, entry in first["layers"].items():
-        for key, tensor in entry["tensors"].items():
-            assert torch.equal(tensor, second["layers"][name]["tensors"][key])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["merged.pt", "night.pt"]
+    save_adapters(model, tmp_path / "merged.safetensors")
+    assert path.read_bytes() == (tmp_path / "merged.safetensors").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["merged.safetensors", "night.safetensors"]
 
 
 def test_load_on_other_base_raises_unchanged(trained):
@@ -99,14 +99,187 @@ def test_load_damaged_file_raises(trained, tmp_path):
     (tmp_path / "empty.pt").write_bytes(b"")
     (tmp_path / "text.pt").write_text("hello")
     for name in ("cut.pt", "empty.pt", "text.pt"):
-        with pytest.raises(ValueError, match="damaged, cut off"):
+        with pytest.raises(ValueError, match="is no safetensors file, or it is damaged or cut off"):
             load_adapters(base(), tmp_path / name)
     torch.save(model.state_dict(), tmp_path / "state.pt")
-    with pytest.raises(ValueError, match="holds no adapters"):
+    with pytest.raises(ValueError, match="is no safetensors file"):
         load_adapters(base(), tmp_path / "state.pt")
+    save_file(base().state_dict(), tmp_path / "foreign.safetensors")
+    with pytest.raises(ValueError, match="holds no adapters"):
+        load_adapters(base(), tmp_path / "foreign.safetensors")
     with pytest.raises(ValueError, match="no adapters to save"):
         save_adapters(base(), tmp_path / "x.pt")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         save_adapters(model, tmp_path / "missing" / "x.pt")
     with pytest.raises(ValueError, match="plain word"):
         load_adapters(base(), path, name="a.b")
+
+
+def test_save_header_has_settings_base_and_version(tmp_path):
+    model = adapt(base(), r_main=3, r_sub=2, alpha=2.0)
+    save_adapters(model, tmp_path / "a.safetensors")
+    header, tensors = read_header_and_tensors(tmp_path / "a.safetensors")
+    assert header["format"] == "recyclelora adapters" and header["format_version"] == 1
+    assert header["recyclelora_version"] == __version__
+    layer = header["layers"]["0"]
+    settings = {"r_main": 3, "r_sub": 2, "alpha": 2.0, "init": "rrqr", "sparse_a": False}
+    assert layer["settings"] == settings and layer["shape"] == [20, 12]
+    assert layer["weight_dtype"] == "float32" and len(layer["weight_sha256"]) == 64
+    assert torch.equal(tensors["0.lora_A_main"], model[0].lora_A_main)
+
+
+@pytest.mark.parametrize("settings", [{"r_main": 3, "r_sub": 0}, {"r_main": 0, "r_sub": 3}])
+@pytest.mark.parametrize("initial_factors", [True, False])
+def test_load_one_rank_zero_same_outputs(settings, initial_factors, tmp_path):
+    model = adapt(base(), **settings)
+    learn(model)
+    save_adapters(model, tmp_path / "a.safetensors", initial_factors=initial_factors)
+    x = torch.randn(4, 12)
+    assert torch.equal(load_adapters(base(), tmp_path / "a.safetensors")(x), model(x))
+
+
+def test_load_layer_without_rank_and_root_linear(tmp_path):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(8, 8), torch.randn(2, 8)
+    for ranks in ((0, 0), (3, 1)):
+        layer = DualLoRALinear.from_linear(linear, *ranks)
+        learn(layer)
+        save_adapters(layer, tmp_path / "a.safetensors")
+        loaded = load_adapters(copy.deepcopy(linear), tmp_path / "a.safetensors")
+        assert isinstance(loaded, DualLoRALinear) and torch.equal(loaded(x), layer(x))
+
+
+def test_load_linear_in_two_places_stays_one_layer(tmp_path):
+    def tied():
+        torch.manual_seed(0)
+        linear = nn.Linear(12, 12)
+        return nn.Sequential(linear, nn.GELU(), linear)
+
+    model, x = adapt(tied(), 3, 2), torch.randn(4, 12)
+    learn(model)
+    save_adapters(model, tmp_path / "a.safetensors")
+    loaded = load_adapters(tied(), tmp_path / "a.safetensors")
+    assert loaded[0] is loaded[2] and torch.equal(loaded(x), model(x))
+
+
+def test_save_views_of_one_storage_loads(tmp_path):
+    model, x = adapt(base(), 3, 2), torch.randn(4, 12)
+    storage = 0.1 * torch.randn(2000)
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        parameter.data = storage[7 : 7 + 2 * parameter.numel() : 2].view(parameter.shape)
+    model[0].lora_B_main = nn.Parameter(storage[:60].view(3, 20).T)
+    save_adapters(model, tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_size < 12_000
+    assert torch.equal(load_adapters(base(), tmp_path / "a.safetensors")(x), model(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("initial_factors", [True, False])
+def test_load_half_precision_adapters_on_float32_base(dtype, initial_factors, tmp_path):
+    model = adapt(base().to(dtype), r_main=3, r_sub=2)
+    learn(model)
+    path = tmp_path / "a.safetensors"
+    save_adapters(model, path, initial_factors=initial_factors)
+    half = load_adapters(base().to(dtype), path)
+    x = torch.randn(4, 12)
+    assert torch.equal(half(x.to(dtype)), model(x.to(dtype)))
+    with pytest.warns(UserWarning, match=rf"{dtype}.*equals it after a cast") as warned:
+        loaded = load_adapters(base(), path)
+    assert len(warned) == 1 and warned[0].filename == __file__
+    assert torch.equal(loaded[0].lora_A_main, model[0].lora_A_main)
+    with active(loaded, False, False):
+        assert torch.equal(loaded(x), base()(x))
+    torch.testing.assert_close(loaded(x), model(x.to(dtype)).float(), atol=0.1, rtol=0)
+
+
+def test_load_on_less_precise_base_raises(tmp_path):
+    save_adapters(adapt(base(), r_main=3, r_sub=2), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"other base weights: layer '0' differs.*cast the model"):
+        load_adapters(base().bfloat16(), tmp_path / "a.safetensors")
+
+
+def halves(weight, r, side):
+    """Factors of a function: rows of the weight, taken once."""
+    first = 0 if side == "main" else 5
+    return weight[first : first + r], torch.eye(len(weight), dtype=weight.dtype)[:, :r]
+
+
+@pytest.mark.parametrize("init", [*INITIALISERS, ("rrqr", "svd"), ("olora", "kaiming"), halves])
+def test_save_without_initial_factors_recomputes_them(init, tmp_path):
+    model, x = adapt(base(), r_main=3, r_sub=2, init=init), torch.randn(4, 12)
+    learn(model)
+    sizes = {}
+    for kept in (True, False):
+        save_adapters(model, tmp_path / "a.safetensors", initial_factors=kept)
+        sizes[kept] = (tmp_path / "a.safetensors").stat().st_size
+        loaded = load_adapters(base(), tmp_path / "a.safetensors")
+        assert torch.equal(loaded[0].initial_B, model[0].initial_B)
+        assert torch.equal(loaded(x), model(x))
+        assert loaded[0].settings == model[0].settings
+    assert (sizes[False] < sizes[True]) == (not model[0].settings.random)
+
+
+def test_save_other_initial_factors_left_out_raises(tmp_path):
+    model = adapt(base(), r_main=3, r_sub=2).double()
+    with pytest.raises(ValueError, match="layer '0' are not those of its weight"):
+        save_adapters(model, tmp_path / "a.safetensors", initial_factors=False)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_load_recomputed_factors_differ_raises(tmp_path, monkeypatch):
+    path, plain = tmp_path / "a.safetensors", base()
+    save_adapters(adapt(base(), r_main=3, r_sub=2, init="svd"), path, initial_factors=False)
+    svd = torch.linalg.svd
+
+    def other_rounding(*args, **options):
+        u, s, vt = svd(*args, **options)
+        return u * (1 + 1e-6), s, vt
+
+    monkeypatch.setattr(torch.linalg, "svd", other_rounding)
+    with pytest.raises(ValueError, match=r"cannot be recomputed here: those of layer '0' differ"):
+        load_adapters(plain, path)
+    assert not adapted_layers(plain)
+
+
+def test_save_named_pair_leaves_active_pair(tmp_path):
+    model, x = adapt(base(), r_main=3, r_sub=2), torch.randn(4, 12)
+    add_pair(model, "night", r_main=1, r_sub=2, init="svd")
+    before = model(x).detach()
+    save_adapters(model, tmp_path / "night.safetensors", name="night")
+    assert torch.equal(model(x), before) and pair_names(model)[0] == "default"
+    header, _ = read_header_and_tensors(tmp_path / "night.safetensors")
+    assert header["layers"]["0"]["settings"]["init"] == "svd"
+    with pytest.raises(
+        ValueError, match="no adapter pair 'dusk' to save; known are: default, nigh"
+    ):
+        save_adapters(model, tmp_path / "dusk.safetensors", name="dusk")
+
+
+def test_load_same_settings_keeps_parameters(tmp_path):
+    model, x = adapt(base(), r_main=3, r_sub=2), torch.randn(4, 12)
+    learn(model)
+    save_adapters(model, tmp_path / "a.safetensors")
+    other = adapt(base(), r_main=3, r_sub=2)
+    add_pair(other, "night", r_main=3, r_sub=2)
+    held = dict(other.named_parameters())
+    for name in ("default", "night", "dusk"):
+        load_adapters(other, tmp_path / "a.safetensors", name=name)
+        assert torch.equal(other(x), model(x))
+        active = {key: p for key, p in other.named_parameters() if ".pairs." not in key}
+        assert all(p is held[key] for key, p in active.items())
+
+
+def test_load_on_meta_device_raises(tmp_path):
+    save_adapters(adapt(base(), r_main=3, r_sub=2), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="layer '0', which is on the meta device"):
+        load_adapters(base().to("meta"), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="on the meta device and has no values to save"):
+        save_adapters(adapt(base().to("meta"), 3, 2), tmp_path / "b.safetensors")
+
+
+def test_save_diverged_adapters_raises(tmp_path):
+    model = adapt(base(), r_main=3, r_sub=2)
+    model[2].lora_B_sub.data[0, 0] = torch.inf
+    with pytest.raises(ValueError, match=r"lora_B_sub .* holds NaN or Inf in layer '2'"):
+        save_adapters(model, tmp_path / "a.safetensors")
+    assert not [*tmp_path.iterdir()]

@@ -7,7 +7,7 @@ from torch import nn
 from recyclelora import adapt
 from recyclelora.adapters import adapted_layers, merged
 from recyclelora.baselines import SplitProjection, soma
-from recyclelora.common.digests import base_digest
+from recyclelora.common.digests import tensor_digest
 from recyclelora.engine.trained import pretrained_weights
 
 IMAGES = torch.randn(2, 3, 64, 96)
@@ -52,11 +52,11 @@ def test_soma_adapters_are_smallest_singular_parts(vit):
             torch.testing.assert_close(norm.double(), s[-3:], atol=1e-5, rtol=1e-3)
 
 
-def test_soma_merges_and_keeps_the_base_digest(vit):
+def test_soma_merges_and_keeps_the_tensor_digest(vit):
     module = vit()
-    digest = base_digest(pretrained_weights(module.requires_grad_(False)))
+    digest = tensor_digest(pretrained_weights(module.requires_grad_(False)))
     soma(module, rank=2, first_block=1)
-    assert base_digest(pretrained_weights(module)) == digest
+    assert tensor_digest(pretrained_weights(module)) == digest
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.requires_grad:

@@ -1,5 +1,6 @@
 """Untrusted weights, checkpoints and adapters: no code runs, and nothing is loaded in part."""
 
+import copy
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ import onnx
 import pytest
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
 from torch import nn
 
 from recyclelora import adapt
@@ -22,6 +24,7 @@ from recyclelora.backbone import DinoVisionTransformer, load_weights
 from recyclelora.engine import read_checkpoint
 from recyclelora.engine.checkpoint import FORMAT
 
+from ..support.adapter_files import read_header_and_tensors, write_header_and_tensors
 from ..support.training_runs import run_tool
 
 KERNEL = "patch_embed.proj.weight"
@@ -54,7 +57,6 @@ READERS = {"weights": read_weights, "checkpoint": read_checkpoint, "adapters": r
 WRAPPINGS = {
     "checkpoint": lambda evil, f: torch.save({"format": FORMAT, "model": {"a": evil}}, f),
     "optimizer": lambda evil, f: torch.save({"format": FORMAT, "model": {}, "optimizer": evil}, f),
-    "adapters": lambda evil, f: torch.save({"format": "recyclelora adapters 1", "layers": evil}, f),
     "old": lambda evil, f: torch.save({"a": evil}, f, _use_new_zipfile_serialization=False),
     "pickle": lambda evil, f: f.write_bytes(pickle.dumps({"a": evil})),
     "pickle of protocol 0": lambda evil, f: f.write_bytes(pickle.dumps(evil, protocol=0)),
@@ -126,7 +128,6 @@ def raw(content):
     return lambda file: file.write_bytes(content)
 
 
-ADAPTERS = "recyclelora adapters 1"
 DAMAGED = {
     "nothing": raw(b""),
     "text": raw(b"no weights"),
@@ -151,10 +152,6 @@ DAMAGED = {
     "without values": saved({KERNEL: torch.zeros(24, 3, 14, 14, device="meta")}),
     "complex": saved({KERNEL: torch.zeros(24, 3, 14, 14, dtype=torch.complex64)}),
     "one number repeated": saved({KERNEL: torch.zeros(1).expand(24, 3, 10**5, 10**5)}),
-    "adapters without layers": saved({"format": ADAPTERS}),
-    "adapters of no layer": saved({"format": ADAPTERS, "layers": {}}),
-    "adapters that are a number": saved({"format": ADAPTERS, "layers": 3}),
-    "adapters without tensors": saved({"format": ADAPTERS, "layers": {"0": {"settings": {}}}}),
 }
 
 
@@ -218,25 +215,39 @@ def test_onnx_file_with_random_bytes_raises(tmp_path):
             read_weights(tmp_path / "model.onnx")
 
 
-# An entry of an adapter file, one part of it changed.
+# Of an adapter file: the header's entry of a layer and the layer's tensors, one part changed.
 ENTRY = {
-    "a rank too many": lambda e: e["settings"].update(r_main=4),
-    "a negative rank": lambda e: e["settings"].update(r_sub=-1),
-    "a rank that is text": lambda e: e["settings"].update(r_main="3"),
-    "a huge rank": lambda e: e["settings"].update(r_main=10**9),
-    "no alpha": lambda e: e["settings"].pop("alpha"),
-    "alpha NaN": lambda e: e["settings"].update(alpha=float("nan")),
-    "another init": lambda e: e["settings"].update(init="svd"),
-    "no factor": lambda e: e["tensors"].pop("lora_B_sub"),
-    "a factor of one number": lambda e: e["tensors"].update(lora_B_main=torch.zeros(1, 1)),
-    "a factor with NaN": lambda e: e["tensors"]["lora_A_main"].fill_(torch.nan),
-    "columns outside": lambda e: e["tensors"]["columns"].fill_(10**9),
-    "columns that are fractions": lambda e: e["tensors"].update(columns=torch.zeros(4)),
-    "initial factors of another shape": lambda e: e["tensors"].update(initial_B=torch.zeros(8, 3)),
-    "a tensor that is text": lambda e: e["tensors"].update(lora_A_main="x"),
-    "no digest": lambda e: e.pop("weight_sha256"),
-    "another digest": lambda e: e.update(weight_sha256="0"),
-    "another shape": lambda e: e.update(shape=[9, 9]),
+    "a rank too many": lambda e, t: e["settings"].update(r_main=4),
+    "a negative rank": lambda e, t: e["settings"].update(r_sub=-1),
+    "a rank that is text": lambda e, t: e["settings"].update(r_main="3"),
+    "a rank that is a list": lambda e, t: e["settings"].update(r_main=[3]),
+    "a huge rank": lambda e, t: e["settings"].update(r_main=10**9),
+    "no alpha": lambda e, t: e["settings"].pop("alpha"),
+    "alpha NaN": lambda e, t: e["settings"].update(alpha=float("nan")),
+    "another init": lambda e, t: e["settings"].update(init="svd"),
+    "an unknown init": lambda e, t: e["settings"].update(init=["rrqr", {}]),
+    "sparse": lambda e, t: e["settings"].update(sparse_a=True),
+    "sparse by a word": lambda e, t: e["settings"].update(sparse_a="no"),
+    "settings that are text": lambda e, t: e.update(settings="x"),
+    "no factor": lambda e, t: t.pop("lora_B_sub"),
+    "no initial factor": lambda e, t: t.pop("initial_B"),
+    "a factor too many": lambda e, t: t.update(lora_C=torch.zeros(1)),
+    "a factor of one number": lambda e, t: t.update(lora_B_main=torch.zeros(1, 1)),
+    "a factor with NaN": lambda e, t: t["lora_A_main"].fill_(torch.nan),
+    "a factor of whole numbers": lambda e, t: t.update(lora_A_main=torch.ones(3, 8).int()),
+    "columns outside": lambda e, t: t["columns"].fill_(10**9),
+    "columns twice": lambda e, t: t["columns"].fill_(1),
+    "columns that are fractions": lambda e, t: t.update(columns=torch.zeros(4)),
+    "initial factors of another shape": lambda e, t: t.update(initial_B=torch.zeros(8, 3)),
+    "no digest": lambda e, t: e.pop("weight_sha256"),
+    "another digest": lambda e, t: e.update(weight_sha256="0"),
+    "a digest that is a number": lambda e, t: e.update(weight_sha256=0),
+    "initial factors left out": lambda e, t: e.update(initial_sha256="0"),
+    "another dtype": lambda e, t: e.update(weight_dtype="bfloat16"),
+    "an unknown dtype": lambda e, t: e.update(weight_dtype="float8"),
+    "another shape": lambda e, t: e.update(shape=[9, 9]),
+    "a shape of three": lambda e, t: e.update(shape=[8, 8, 8]),
+    "a shape of fractions": lambda e, t: e.update(shape=[8.0, 8.0]),
 }
 
 
@@ -246,14 +257,70 @@ def test_load_adapters_invalid_entry_changes_nothing(fault, tmp_path):
     trained = adapt(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), r_main=3, r_sub=1)
     for mine, theirs in zip(model, trained):
         mine.weight.data = theirs.pretrained_weight().clone()
-    file = Path(tmp_path, "adapters.pt")
+    file = Path(tmp_path, "adapters.safetensors")
     save_adapters(trained, file)
-    content = torch.load(file, weights_only=True)
-    ENTRY[fault](content["layers"]["1"])  # the first layer is whole
-    torch.save(content, file)
-    with pytest.raises(ValueError, match=r"adapters\.pt"):
+    header, tensors = read_header_and_tensors(file)
+    # The second layer: the first one is whole.
+    layer = {key[2:]: tensors.pop(key) for key in [*tensors] if key.startswith("1.")}
+    ENTRY[fault](header["layers"]["1"], layer)
+    tensors |= {f"1.{key}": tensor for key, tensor in layer.items()}
+    write_header_and_tensors(file, header, tensors)
+    with pytest.raises(ValueError, match=r"adapters\.safetensors") as stopped:
+        load_adapters(model, file)
+    assert "\n" not in str(stopped.value) and len(str(stopped.value)) < 500
+    assert not adapted_layers(model)
+
+
+HEADER = {
+    "another format": lambda h: h.update(format="x"),
+    "a newer format": lambda h: h.update(format_version=2),
+    "no version": lambda h: h.pop("recyclelora_version"),
+    "no layers": lambda h: h.update(layers={}),
+    "layers that are a list": lambda h: h.update(layers=[1]),
+    "a layer that is text": lambda h: h["layers"].update({"0": "x"}),
+    "no other tensors": lambda h: h.pop("also"),
+    "other tensors that are numbers": lambda h: h.update(also={"0.bias": 1}),
+    "other tensors that are missing": lambda h: h.update(also={"0.bias": "x"}),
+    "a weight beside the adapters": lambda h: h.update(also={"0.weight": "0.initial_B"}),
+}
+
+
+@pytest.mark.parametrize("fault", HEADER)
+def test_load_adapters_invalid_header_changes_nothing(fault, tmp_path):
+    model = nn.Sequential(nn.Linear(8, 8))
+    file = Path(tmp_path, "adapters.safetensors")
+    save_adapters(adapt(nn.Sequential(nn.Linear(8, 8)), r_main=3, r_sub=1), file)
+    header, tensors = read_header_and_tensors(file)
+    HEADER[fault](header)
+    write_header_and_tensors(file, header, tensors)
+    with pytest.raises(ValueError, match=r"adapters\.safetensors"):
         load_adapters(model, file)
     assert not adapted_layers(model)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", "[" * 100_000])
+def test_load_adapters_header_is_no_header_raises(text, tmp_path):
+    file = tmp_path / "adapters.safetensors"
+    save_file({"a": torch.ones(1)}, file, {"recyclelora": text})
+    with pytest.raises(ValueError, match=r"adapters\.safetensors (is damaged|holds no adapters)"):
+        read_adapters(file)
+
+
+def test_load_adapters_random_bytes_raises(tmp_path):
+    torch.manual_seed(0)
+    file, model = tmp_path / "adapters.safetensors", nn.Sequential(nn.Linear(8, 8))
+    save_adapters(adapt(copy.deepcopy(model), r_main=3, r_sub=1), file)
+    content, rng = file.read_bytes(), np.random.default_rng(0)
+    for _ in range(100):
+        changed = bytearray(content)
+        for place in rng.integers(0, 900, 2):
+            changed[place] = rng.integers(256)
+        end = rng.choice([len(changed), rng.integers(len(changed))])
+        file.write_bytes(changed[:end])
+        plain = copy.deepcopy(model)
+        with pytest.raises(ValueError):
+            load_adapters(plain, file)
+        assert not adapted_layers(plain)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
 """Adapters for linear layers: initialise, inject, train, switch, merge, save."""
 
 from .dependencies import unreached_linears
-from .files import load_adapters, save_adapters
 from .inject import adapt
 from .layer import DualLoRALinear
+from .loading import load_adapters
 from .merging import MergeableLinear, merge, merged, unmerge
+from .saving import save_adapters
 from .settings import AdapterSettings
 from .several_pairs import activate_pairs, pairs_per_sample
 from .state import (

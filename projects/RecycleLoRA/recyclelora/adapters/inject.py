@@ -111,6 +111,8 @@ def replace_modules(module: nn.Module, replacements: Mapping[nn.Module, nn.Modul
         for name, child in parent._modules.items():
             if child in replacements:
                 setattr(parent, name, replacements[child])
+                if type(parent).__name__ == "OptimizedModule":
+                    parent._initialize()  # or torch.compile goes on with the module before
     return replacements.get(module, module)
 
 

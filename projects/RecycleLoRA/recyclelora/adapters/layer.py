@@ -18,6 +18,7 @@ from .mixtures import Mixture, check_one_weight, forward_per_sample, mixed_weigh
 from .pair import AdapterPair
 from .selection import is_conv1d, plain_weight
 from .settings import AdapterSettings, Init
+from .sharding import copy_values, full_tensor
 from .switches import Switches, switches_of, tie_to_state
 
 
@@ -242,11 +243,12 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
 
     def pretrained_weight(self) -> Tensor:
         """W0 (out, in), bit for bit; not to be written to."""
-        if self.pretrained is None:
-            return self.residual.detach()
-        if self.columns is None:
+        if self.pretrained is not None and self.columns is None:
             return self.pretrained
-        return self.residual.detach().index_copy(1, self.columns, self.pretrained)
+        residual = full_tensor(self.residual.detach())
+        if self.pretrained is None:
+            return residual
+        return residual.index_copy(1, self.columns, self.pretrained)
 
     @torch.no_grad()
     def effective_weight(self) -> Tensor:
@@ -294,6 +296,8 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         pair.requires_grad_(False)
         if name == self.pair_name:
             self._change_over(pair)
+        elif name in self.pairs:
+            self.pairs[name].exchange(pair)
         else:
             self.pairs[name] = pair
 
@@ -368,7 +372,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     def _take_residual(self, weight: Tensor) -> None:
         """Set W_res = W0 - s B_init A_init in place, and keep what it loses of W0 = weight."""
         residual, self.pretrained = self.residual_of(weight)
-        self.residual.copy_(residual)
+        copy_values(self.residual, residual)
 
     def _load_from_state_dict(
         self, state_dict, prefix, metadata, strict, missing, unexpected, errors

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .initialisers import Factors, one_hot_rows
 from .settings import AdapterSettings
+from .sharding import copy_values
 
 _SERIALS = itertools.count(1)
 HALF = (torch.float16, torch.bfloat16)
@@ -156,10 +157,9 @@ class AdapterPair(nn.Module):
         for name in self.TENSORS:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine is not None and theirs is not None and same and mine.shape == theirs.shape:
-                with torch.no_grad():
-                    kept = mine.detach().clone()
-                    mine.copy_(theirs)
-                    theirs.copy_(kept)
+                kept = mine.detach().clone()
+                copy_values(mine, theirs)
+                copy_values(theirs, kept)
                 continue
             setattr(self, name, theirs)
             setattr(other, name, mine)

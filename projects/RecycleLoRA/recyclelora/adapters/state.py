@@ -14,6 +14,7 @@ from .inject import replace_modules
 from .layer import DualLoRALinear
 from .pair import AdapterPair
 from .settings import AdapterSettings
+from .sharding import full_parameters
 from .switches import Switches, of_this_thread, set_in_this_thread
 from .wrappers import warn_of_new_parameters
 
@@ -123,18 +124,19 @@ def add_pair(
     """
     settings = AdapterSettings(r_main, r_sub, alpha, init, sparse_a)
     layers = _layers_or_raise(model)
-    for layer_name, layer in layers.items():
-        check_pair_name(name, taken={layer.pair_name, *layer.pairs})
-        check_weight(layer.pretrained_weight(), settings, f"layer {layer_name!r}")
-    decomposed = initial_factors(
-        layers,
-        DualLoRALinear.pretrained_weight,
-        dict.fromkeys(layers, settings),
-        description=f"pair {name}",
-    )
-    for layer_name, factors in decomposed:
-        layer = layers[layer_name]
-        layer.put_pair(name, AdapterPair(factors, layer.in_features, settings))
+    with full_parameters(model):
+        for layer_name, layer in layers.items():
+            check_pair_name(name, taken={layer.pair_name, *layer.pairs})
+            check_weight(layer.pretrained_weight(), settings, f"layer {layer_name!r}")
+        decomposed = initial_factors(
+            layers,
+            DualLoRALinear.pretrained_weight,
+            dict.fromkeys(layers, settings),
+            description=f"pair {name}",
+        )
+        for layer_name, factors in decomposed:
+            layer = layers[layer_name]
+            layer.put_pair(name, AdapterPair(factors, layer.in_features, settings))
 
 
 def activate_pair(model: nn.Module, name: str) -> None:
@@ -156,8 +158,9 @@ def activate_pair(model: nn.Module, name: str) -> None:
         if name not in {layer.pair_name, *layer.pairs}:
             layer.activate_pair(name)  # raises, naming the pairs there are
     warn_of_new_parameters([layer for layer in layers if layer.needs_new_parameters(name)])
-    for layer in layers:
-        layer.activate_pair(name)
+    with full_parameters(model, writeback=True):
+        for layer in layers:
+            layer.activate_pair(name)
 
 
 @torch.no_grad()

@@ -2,10 +2,12 @@
 
 import gc
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 
 import torch
 from torch import nn
+
+from .sharding import is_dtensor
 
 # The attribute under which a wrapper keeps its module, by the name of the wrapper's class.
 WRAPPED = {
@@ -16,6 +18,10 @@ WRAPPED = {
     "AveragedModel": "module",
     "CheckpointWrapper": "_checkpoint_wrapped_module",
     "OffloadWrapper": "_checkpoint_wrapped_module",
+    "DeepSpeedEngine": "module",
+    "ModelEmaV2": "module",
+    "ModelEmaV3": "module",
+    "_FabricModule": "_forward_module",
 }
 
 
@@ -38,26 +44,57 @@ def plain_names(model: nn.Module) -> Mapping[str, str]:
             plain[name] = f"{before}.{leaf}" if before else leaf
         else:
             plain[name] = ""
-        for kind in type(module).__mro__:
-            if kind.__name__ in WRAPPED and hasattr(module, WRAPPED[kind.__name__]):
-                inner = WRAPPED[kind.__name__]
-                hidden[f"{name}.{inner}" if name else inner] = plain[name]
-                break
+        if inner := wrapped_attribute(module):
+            hidden[f"{name}.{inner}" if name else inner] = plain[name]
     return plain
+
+
+def by_plain_name(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The modules by their names in the model without its wrappers."""
+    plain = plain_names(model)
+    return {plain[name]: module for name, module in modules.items()}
+
+
+def wrapped_attribute(module: nn.Module) -> str | None:
+    """The attribute under which ``module`` keeps the module it wraps; None if it wraps none."""
+    for kind in type(module).__mro__:
+        inner = WRAPPED.get(kind.__name__)
+        if inner is not None and hasattr(module, inner):
+            return inner
+    return None
+
+
+def holders(modules: Collection[nn.Module]) -> set[str]:
+    """Which of "DDP" and "FSDP" hold parameters of these modules."""
+    found = {"FSDP" for m in modules if any(map(is_dtensor, m.parameters()))}
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        wrappers = _distributed_wrappers(set(modules))
+        if wrappers:
+            gc.collect()  # a wrapper that nothing refers to any more holds nothing
+            wrappers = _distributed_wrappers(set(modules))
+        found |= wrappers
+    return found
+
+
+def _distributed_wrappers(modules: Set[nn.Module]) -> set[str]:
+    # They do not mark the modules inside them: look for them among all objects.
+    names = {"DistributedDataParallel": "DDP", "FullyShardedDataParallel": "FSDP"}
+    kinds: dict[type, set[str]] = {}
+    found = set()
+    for obj in gc.get_objects():
+        kind = type(obj)
+        if kind not in kinds:
+            kinds[kind] = {names[c.__name__] for c in kind.__mro__ if c.__name__ in names}
+        if kinds[kind] and not modules.isdisjoint(obj.modules()):
+            found |= kinds[kind]
+    return found
 
 
 def warn_of_new_parameters(layers: Collection[nn.Module]) -> None:
     """Warn once that these layers get new parameters; raise if DDP or FSDP holds the old ones."""
     if not layers:
         return
-    held = any(type(p.data).__name__ == "DTensor" for layer in layers for p in layer.parameters())
-    # DDP does not mark its module: look for wrappers among all objects.
-    if not held and torch.distributed.is_available() and torch.distributed.is_initialized():
-        holders = ("DistributedDataParallel", "FullyShardedDataParallel")
-        kinds = ((obj, [kind.__name__ for kind in type(obj).__mro__]) for obj in gc.get_objects())
-        wrappers = [obj for obj, names in kinds if any(holder in names for holder in holders)]
-        held = any(child in layers for wrapper in wrappers for child in wrapper.modules())
-    if held:
+    if holders(layers):
         raise RuntimeError(
             "DDP or FSDP holds the parameters of these layers, and a pair with other settings "
             "would replace them: activate or load the pair before wrapping the model"
@@ -65,5 +102,5 @@ def warn_of_new_parameters(layers: Collection[nn.Module]) -> None:
     warnings.warn(
         f"the adapter pair has other settings than the one before it, so {len(layers)} layers get "
         "new parameters: make optimisers anew from adapter_parameters(model)",
-        stacklevel=4,
+        stacklevel=3,
     )

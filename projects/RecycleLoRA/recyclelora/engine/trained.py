@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from recyclelora.adapters import DualLoRALinear
 from recyclelora.common.atomic_write import atomic_write
-from recyclelora.common.digests import base_digest
+from recyclelora.common.digests import tensor_digest
 from recyclelora.common.state_dicts import describe_mismatch
 
 TRAINED = "recyclelora-trained-1"
@@ -38,7 +38,7 @@ def save_trained(
     content = {
         "format": TRAINED,
         "iteration": iteration,
-        "base_sha256": base_digest(pretrained_weights(model.backbone)),
+        "base_sha256": tensor_digest(pretrained_weights(model.backbone)),
         "trained": {
             name: parameter.detach().to("cpu", dtype or parameter.dtype)
             for name, parameter in _trainable(model).items()
@@ -72,7 +72,7 @@ def load_trained(model: nn.Module, content: dict, *, source: str) -> None:
             f"{source} belongs to another model: {mismatch}. Use the config and overrides (ranks, "
             "sizes, classes) that it was trained with"
         )
-    if base_digest(pretrained_weights(model.backbone)) != content.get("base_sha256"):
+    if tensor_digest(pretrained_weights(model.backbone)) != content.get("base_sha256"):
         raise ValueError(
             f"{source} was trained on other backbone weights than those loaded here: set "
             "model.backbone.module.weights to the ones of its training"

@@ -1,0 +1,175 @@
+"""Save adapters as a safetensors file: a few megabytes that turn a pretrained base into a model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from recyclelora.common.digests import tensor_digest
+from recyclelora.common.safetensors_file import write_safetensors
+
+from . import decomposition
+from .file_content import AdapterFile, check_values, initial_digest
+from .file_header import METADATA_KEY, FileHeader, LayerHeader
+from .initialisers import Factors
+from .layer import DualLoRALinear
+from .other_tensors import select_tensors
+from .pair import AdapterPair
+from .selection import Patterns
+from .sharding import full_parameters, full_tensor, is_sharded, run_on_all
+from .state import adapted_layers
+from .wrappers import by_plain_name
+
+
+def save_adapters(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    also: Patterns = None,
+    initial_factors: bool = True,
+) -> None:
+    """Write a pair of adapters of every adapted layer to a safetensors file, without the base.
+
+    The file holds the factors, the initial factors, and a JSON header with the settings and with
+    the dtype and the SHA-256 of each W0, by which :func:`load_adapters` recognises the base. Names
+    are those of the model without wrappers (``torch.compile``, DDP, FSDP, ``DataParallel``). All
+    processes of a model under FSDP have to call this; the first one writes. The write is atomic.
+
+    Parameters
+    ----------
+    model : nn.Module
+    path : str or Path
+        The file, in a folder that exists.
+    name : str, optional
+        The pair to save; the active one by default.
+    also : str or iterable of str, optional
+        Glob patterns on names of further parameters and persistent buffers, or of modules that hold
+        them, for instance ``"head"``; :func:`load_adapters` puts them back.
+    initial_factors : bool
+        Whether to store initial factors that follow from W0. False makes the file smaller, by a
+        third for "rrqr" and by half for "svd"; :func:`load_adapters` then decomposes the base
+        again, on the CPU. Rounding in a decomposition may differ between machines and versions of
+        PyTorch, in which case such a file cannot be loaded; hence the default. Random and custom
+        initial factors are always stored.
+
+    Raises
+    ------
+    ValueError
+        If the model has no adapters or no values, if there is no such pair, if a pattern matches
+        nothing, if initial factors to be left out are not those that a decomposition gives, or if
+        ``path`` is a folder.
+    FileNotFoundError
+        If the folder of ``path`` does not exist.
+    OSError
+        If the file cannot be written.
+    """
+    layers, path = by_plain_name(model, adapted_layers(model)), Path(path)
+    if not layers:
+        raise ValueError("the model has no adapters to save: call adapt() first")
+    sharded = is_sharded(model)
+    writes = not sharded or torch.distributed.get_rank() == 0
+    run_on_all(lambda: _check_path(path) if writes else None, sharded=sharded)
+    with full_parameters(model):
+        others = select_tensors(model, also)
+        content = _content(layers, name, others, keep_initial=initial_factors)
+    if writes:
+        metadata = {METADATA_KEY: content.header.to_json()}
+    run_on_all(
+        lambda: write_safetensors(path, content.tensors, metadata) if writes else None,
+        sharded=sharded,
+    )
+
+
+def _check_path(path: Path) -> None:
+    if path.is_dir():
+        raise ValueError(f"cannot save adapters to {path}: it is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot save adapters to {path}: there is no folder {path.parent}")
+
+
+def _content(
+    layers: Mapping[str, DualLoRALinear],
+    name: str | None,
+    others: Mapping[str, Tensor],
+    *,
+    keep_initial: bool,
+) -> AdapterFile:
+    from recyclelora import __version__
+
+    pairs = {key: _pair_of(layer, name, key) for key, layer in layers.items()}
+    digests = {} if keep_initial else _recomputable(layers, pairs)
+    headers, tensors = {}, {}
+    for key, layer in tqdm(layers.items(), desc="saving adapters", delay=1, leave=False):
+        weight = layer.pretrained_weight()
+        headers[key] = LayerHeader(
+            pairs[key].settings,
+            tuple(weight.shape),
+            weight.dtype,
+            tensor_digest([weight]),
+            digests.get(key),
+        )
+        own = {part: _stored(tensor) for part, tensor in pairs[key].tensors().items()}
+        if key in digests:
+            own = {part: tensor for part, tensor in own.items() if part in AdapterPair.FACTORS}
+        try:
+            check_values(own, headers[key])
+        except ValueError as error:
+            raise ValueError(f"cannot save adapters: {error} in layer {key!r}") from None
+        tensors |= {f"{key}.{part}" if key else part: tensor for part, tensor in own.items()}
+    also, first = {}, {}
+    for key, tensor in others.items():
+        also[key] = first.setdefault(id(tensor), key)
+        if also[key] == key:
+            tensors[key] = _stored(tensor)
+    return AdapterFile(FileHeader(__version__, headers, also), tensors)
+
+
+def _pair_of(layer: DualLoRALinear, name: str | None, key: str) -> AdapterPair:
+    if layer.residual.is_meta:
+        raise ValueError(
+            f"layer {key!r} is on the meta device and has no values to save: load them first"
+        )
+    if layer.residual.shape != (layer.out_features, layer.in_features):
+        raise ValueError(
+            f"layer {key!r} holds a part of its weight: pass the model that FSDP wraps, not a part "
+            "of it"
+        )
+    if name is None or name == layer.pair_name:
+        return layer
+    if name not in layer.pairs:
+        known = ", ".join(sorted({layer.pair_name, *layer.pairs}))
+        raise ValueError(f"there is no adapter pair {name!r} to save; known are: {known}")
+    return layer.pairs[name]
+
+
+def _recomputable(
+    layers: Mapping[str, DualLoRALinear], pairs: Mapping[str, AdapterPair]
+) -> dict[str, str]:
+    """Digests of the initial factors that follow from W0, by layer."""
+    settings = {key: pair.settings for key, pair in pairs.items() if not pair.settings.random}
+    found = {}
+    for key, factors in decomposition.initial_factors(
+        {key: layers[key] for key in settings},
+        lambda layer: layer.pretrained_weight().cpu(),
+        settings,
+        description="decomposing the base",
+    ):
+        pair = pairs[key]
+        own = initial_digest(Factors(pair.initial_A, pair.initial_B, pair.columns))
+        if own != initial_digest(factors):
+            raise ValueError(
+                f"the initial factors of layer {key!r} are not those of its weight decomposed on "
+                "this CPU (they were made on another device, or before a cast): save them with "
+                "initial_factors=True"
+            )
+        found[key] = own
+    return found
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """A copy on the CPU that is contiguous and shares no memory."""
+    whole = full_tensor(tensor.detach())
+    return whole.to("cpu", copy=True, memory_format=torch.contiguous_format)
