@@ -283,3 +283,19 @@ def test_save_diverged_adapters_raises(tmp_path):
     with pytest.raises(ValueError, match=r"lora_B_sub .* holds NaN or Inf in layer '2'"):
         save_adapters(model, tmp_path / "a.safetensors")
     assert not [*tmp_path.iterdir()]
+
+
+def test_save_on_full_disk_keeps_file_before(trained, monkeypatch):
+    model, path = trained
+    before = path.read_bytes()
+
+    def write_half(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(type(path), "write_bytes", write_half)
+    learn(model)
+    with pytest.raises(OSError, match="No space left"):
+        save_adapters(model, path)
+    assert path.read_bytes() == before and [*path.parent.iterdir()] == [path]

@@ -43,7 +43,12 @@ def main(rank, folder):
         save_adapters(wrapped, path)
         torch.distributed.barrier()
         other = wrap(adapt(base(), r_main=2, r_sub=1))
+        with torch.no_grad():
+            other(x)  # after it, fully_shard keeps whole copies of some parameters
         load_adapters(other, path)
+        for module in other.modules():
+            if hasattr(module, "reshard"):  # drops those copies
+                module.reshard()
         with torch.no_grad():
             torch.save(other(x), folder / f"{kind}{rank}.pt")
         if kind == "FSDP1":

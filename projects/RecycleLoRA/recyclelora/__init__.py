@@ -1,7 +1,7 @@
 """RecycleLoRA on Detectron2: adapters from a rank-revealing QR, for segmentation that generalises.
 
-The names below need PyTorch, NumPy, SciPy, threadpoolctl and tqdm alone; every package but
-``recyclelora.adapters`` and ``recyclelora.ops`` imports detectron2.
+The names below need PyTorch, NumPy, SciPy, safetensors, threadpoolctl and tqdm alone; every package
+but ``recyclelora.adapters`` and ``recyclelora.ops`` imports detectron2.
 """
 
 from .adapters import DualLoRALinear, adapt

@@ -1,8 +1,8 @@
 """Report what is installed, how it was built and what is missing: python -m recyclelora.collect_env
 
 Paste the output into a bug report. The exit status is 1 if a requirement is missing. The packages
-that ``import recyclelora`` itself needs (PyTorch, NumPy, SciPy, threadpoolctl, tqdm) have to be
-installed; else Python raises an error that names the package.
+that ``import recyclelora`` itself needs (PyTorch, NumPy, SciPy, safetensors, threadpoolctl, tqdm)
+have to be installed; else Python raises an error that names the package.
 """
 
 import importlib

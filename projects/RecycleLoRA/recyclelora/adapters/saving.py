@@ -65,6 +65,17 @@ def save_adapters(
         If the folder of ``path`` does not exist.
     OSError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> import copy, tempfile
+    >>> from recyclelora import adapt
+    >>> from recyclelora.adapters import load_adapters
+    >>> base = nn.ModuleDict({"body": nn.Linear(16, 16), "head": nn.Linear(16, 3)})
+    >>> model = adapt(copy.deepcopy(base), r_main=3, r_sub=1, exclude="head")
+    >>> file = Path(tempfile.mkdtemp(), "adapters.safetensors")
+    >>> save_adapters(model, file, also="head")
+    >>> loaded = load_adapters(base, file)
     """
     layers, path = by_plain_name(model, adapted_layers(model)), Path(path)
     if not layers:
@@ -75,8 +86,7 @@ def save_adapters(
     with full_parameters(model):
         others = select_tensors(model, also)
         content = _content(layers, name, others, keep_initial=initial_factors)
-    if writes:
-        metadata = {METADATA_KEY: content.header.to_json()}
+    metadata = {METADATA_KEY: content.header.to_json()}
     run_on_all(
         lambda: write_safetensors(path, content.tensors, metadata) if writes else None,
         sharded=sharded,

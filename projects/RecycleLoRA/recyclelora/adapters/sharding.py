@@ -34,14 +34,18 @@ def is_dtensor(tensor: Tensor) -> bool:
 
 def is_sharded(module: nn.Module) -> bool:
     """Whether processes hold parts of the parameters of ``module``."""
-    return _has_flat_parameters(module) or any(map(is_dtensor, module.parameters()))
+    kinds = ("FullyShardedDataParallel", "FSDPModule")
+    if any(_modules_of(module, kind) for kind in kinds):
+        return True
+    return any(map(is_dtensor, module.parameters()))
 
 
 @contextmanager
 def full_parameters(module: nn.Module, *, writeback: bool = False) -> Iterator[None]:
     """Give the modules inside FullyShardedDataParallel their whole parameters inside the ``with``.
 
-    All processes have to enter it. DTensors stay as they are: see :func:`full_tensor`.
+    All processes have to enter it. Under ``fully_shard`` parameters are DTensors inside, see
+    :func:`full_tensor`.
 
     Parameters
     ----------
@@ -49,7 +53,9 @@ def full_parameters(module: nn.Module, *, writeback: bool = False) -> Iterator[N
     writeback : bool
         Whether to keep what the block changes.
     """
-    if not _has_flat_parameters(module):
+    for child in _modules_of(module, "FSDPModule"):
+        child.reshard()  # after a forward pass it may hold copies, and writing to them is in vain
+    if not _modules_of(module, "FullyShardedDataParallel"):
         yield
         return
     from torch.distributed.fsdp import FullyShardedDataParallel
@@ -78,6 +84,7 @@ def run_on_all(action: Callable[[], Result], *, sharded: bool) -> Result:
     return result
 
 
-def _has_flat_parameters(module: nn.Module) -> bool:
-    kinds = (kind for child in module.modules() for kind in type(child).__mro__)
-    return any(kind.__name__ == "FullyShardedDataParallel" for kind in kinds)
+def _modules_of(module: nn.Module, kind: str) -> list[nn.Module]:
+    """The modules whose class, or a base class of it, has this name."""
+    children = module.modules()
+    return [child for child in children if any(k.__name__ == kind for k in type(child).__mro__)]

@@ -157,8 +157,8 @@ def activate_pair(model: nn.Module, name: str) -> None:
     for layer in layers:
         if name not in {layer.pair_name, *layer.pairs}:
             layer.activate_pair(name)  # raises, naming the pairs there are
-    warn_of_new_parameters([layer for layer in layers if layer.needs_new_parameters(name)])
     with full_parameters(model, writeback=True):
+        warn_of_new_parameters([layer for layer in layers if layer.needs_new_parameters(name)])
         for layer in layers:
             layer.activate_pair(name)
 
