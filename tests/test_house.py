@@ -25,6 +25,7 @@ FLOORS = [
     "config",
     "engine",
     "analysis",
+    "export",
     "reproduce",
 ]
 # (floor, lower floor) pairs without an import, although the order would allow one.
