@@ -44,7 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
     if differences is None:
         print(f"{LAYOUTS[args.layout].library} is not installed: the output was not compared")
     for (height, width), largest, relative in differences or ():
-        print(f"largest output difference at {height}x{width}: {largest:.1e}, relative {relative:.1e}")
+        print(
+            f"largest output difference at {height}x{width}: {largest:.1e}, relative {relative:.1e}"
+        )
 
 
 if __name__ == "__main__":
