@@ -161,6 +161,22 @@ def test_saved_adapters_can_be_trained_on_in_peft(tmp_path):
     assert all(p.grad is not None for p in loaded.parameters() if p.requires_grad)
 
 
+class _Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.read, self.called = nn.Linear(12, 12), nn.Linear(12, 12)
+
+    def forward(self, x):
+        x = nn.functional.linear(x, self.read.weight, self.read.bias)
+        return self.called(x.to(self.called.weight.dtype))
+
+
+def test_layer_whose_weight_is_read_is_named(tmp_path):
+    model = adapted(_Reader())
+    with pytest.warns(UserWarning, match=r"weight of 1 adapted layers \(read\)"):
+        save_peft(model, tmp_path)
+
+
 class _TwoPlaces(nn.Module):
     def __init__(self):
         super().__init__()

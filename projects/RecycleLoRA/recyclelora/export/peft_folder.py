@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from recyclelora.adapters.wrappers import plain_names
 from recyclelora.common.atomic_folder import atomic_folder_write
 from recyclelora.common.state_dicts import join_names
 from recyclelora.common.validation import check_integer
+
+from .weight_readers import layers_read_by_parents
 
 PREFIX = "base_model.model."  # of every key in a file of peft
 # Singular values below this part of the largest are rounding errors of float64.
@@ -49,7 +52,8 @@ def save_peft(model: nn.Module, folder: str | Path, *, rank: int | None = None) 
     :func:`~recyclelora.adapters.active`. Factors are float32, or float64 for a base in float64.
 
     peft adapts what a layer computes when it is called. Code that reads ``layer.weight`` instead
-    (fused attention) sees the base weight there, unlike in a model adapted by this package.
+    (some attention of timm and torchvision) sees the base weight there, unlike in a model adapted
+    by this package. A warning names layers that are read so.
 
     The folder holds ``adapter_config.json`` and ``adapter_model.safetensors``; other files in it
     are kept. Both are replaced together, or not at all (see
@@ -91,6 +95,7 @@ def save_peft(model: nn.Module, folder: str | Path, *, rank: int | None = None) 
         check_integer("rank", rank, least=1)
     layers = _layers_by_name(model)
     modules = _trained_modules(model, layers)
+    _warn_of_read_weights(model, layers)
     changes = {name: _change(layer, rank) for name, layer in layers.items()}
     tensors = {}
     for name, change in changes.items():
@@ -148,6 +153,18 @@ def _layers_by_name(model: nn.Module) -> dict[str, DualLoRALinear]:
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise ValueError(f"{key} of layer {name!r} holds NaN or Inf: nothing was saved")
     return layers
+
+
+def _warn_of_read_weights(model: nn.Module, layers: Mapping[str, DualLoRALinear]) -> None:
+    read = layers_read_by_parents(model, layers.values())
+    names = [name for name, layer in layers.items() if layer in read]
+    if names:
+        warnings.warn(
+            f"the model's code reads the weight of {len(names)} adapted layers "
+            f"({join_names(names, 3)}); where it does not call them, peft's adapters have no "
+            "effect: compare the outputs, or exclude these layers in adapt()",
+            stacklevel=3,
+        )
 
 
 def _change(layer: DualLoRALinear, limit: int | None) -> LowRank:
