@@ -131,17 +131,18 @@ def _from_hugging_face(tensors: State) -> State:
     return renamed
 
 
-def to_hugging_face(tensors: State) -> State:
-    """Rename a DINOv2's official keys to those in files of Hugging Face transformers."""
-    fused, parts = FUSED_QKV
-    split = {}
-    for name, tensor in tensors.items():
-        if fused in name:
-            split |= {name.replace(fused, part): t for part, t in zip(parts, tensor.chunk(3))}
-        else:
-            split[name] = tensor
-    pairs = [(official, in_files) for official, in_files, *_ in HUGGING_FACE]
-    return {_replace(name, pairs): tensor for name, tensor in split.items()}
+def to_hugging_face(tensors: State, *, in_memory: bool = False) -> State:
+    """Rename a DINOv2's official keys to those in files of Hugging Face transformers.
+
+    ``in_memory`` gives the keys of its models in transformers 5 instead.
+    """
+    for fused, parts in (FUSED_QKV, FUSED_SWIGLU) if in_memory else (FUSED_QKV,):
+        for name in [name for name in tensors if fused in name]:
+            tensors = dict(tensors)
+            pieces = tensors.pop(name).chunk(len(parts))
+            tensors |= {name.replace(fused, part): piece for part, piece in zip(parts, pieces)}
+    pairs = [(official, others[-1 if in_memory else 0]) for official, *others in HUGGING_FACE]
+    return {_replace(name, pairs): tensor for name, tensor in tensors.items()}
 
 
 def _from_timm(tensors: State) -> State:

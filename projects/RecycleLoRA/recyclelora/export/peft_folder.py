@@ -36,7 +36,9 @@ class LowRank(NamedTuple):
 
 
 @torch.no_grad()
-def save_peft(model: nn.Module, folder: str | Path, *, rank: int | None = None) -> float:
+def save_peft(
+    model: nn.Module, folder: str | Path, *, rank: int | None = None, layout: str | None = None
+) -> float:
     r"""Write the active adapters as a LoRA folder of peft, for the **original** base weights.
 
     ``peft.PeftModel.from_pretrained(base, folder)`` then computes what ``model`` computes, where
@@ -68,6 +70,10 @@ def save_peft(model: nn.Module, folder: str | Path, *, rank: int | None = None) 
     rank : int, optional
         The largest rank in the folder: of larger changes only the largest singular values are
         kept. None keeps all of them.
+    layout : {"timm", "hugging_face"}, optional
+        Only for a :class:`~recyclelora.backbone.DinoVisionTransformer`: the names of this library's
+        DINOv2, the base that the folder is for. In transformers (5 or later) queries, keys and
+        values are layers of their own. None keeps the names of ``model``.
 
     Returns
     -------
@@ -79,7 +85,8 @@ def save_peft(model: nn.Module, folder: str | Path, *, rank: int | None = None) 
     ------
     TypeError, ValueError
         If the model has no adapters, their values are not finite or not available (meta device,
-        sharded), peft could not adapt the same layers, or something trains that peft cannot save.
+        sharded), peft could not adapt the same layers, something trains that peft cannot save, or
+        the names are not those of a DINOv2 with ``layout``.
         Nothing is written.
 
     Examples
@@ -95,8 +102,18 @@ def save_peft(model: nn.Module, folder: str | Path, *, rank: int | None = None) 
         check_integer("rank", rank, least=1)
     layers = _layers_by_name(model)
     modules = _trained_modules(model, layers)
+    parts = {name: _parts(name, layer, layout) for name, layer in layers.items()}
+    if layout is not None and modules:
+        raise ValueError(
+            f"{join_names(list(modules), 3)} would train besides the adapters, and layout= renames "
+            "adapters alone: set requires_grad=False on what has its pretrained value"
+        )
     _warn_of_read_weights(model, layers)
-    changes = {name: _change(layer, rank) for name, layer in layers.items()}
+    changes = {
+        part: _change(layers[name], rows, rank)
+        for name, rows_of in parts.items()
+        for part, rows in rows_of.items()
+    }
     tensors = {}
     for name, change in changes.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = change.A
@@ -104,8 +121,11 @@ def save_peft(model: nn.Module, folder: str | Path, *, rank: int | None = None) 
     for name, module in modules.items():
         for key, tensor in module.state_dict().items():
             tensors[f"{PREFIX}{name}.{key}"] = tensor.detach().cpu().clone()
-    ranks = {name: len(change.A) for name, change in changes.items()}
-    config = _config(model, layers, ranks, modules)
+    others = plain_names(model).values() if layout is None else ()
+    config = _config({name: len(change.A) for name, change in changes.items()}, modules, others)
+    config["fan_in_fan_out"] = any(layer.source_type is not None for layer in layers.values())
+    if layout is None:
+        config["base_model_name_or_path"] = getattr(model, "name_or_path", None) or None
     with atomic_folder_write(folder) as temporary:
         text = json.dumps(config, indent=2) + "\n"
         (temporary / "adapter_config.json").write_text(text, encoding="utf-8")
@@ -167,8 +187,30 @@ def _warn_of_read_weights(model: nn.Module, layers: Mapping[str, DualLoRALinear]
         )
 
 
-def _change(layer: DualLoRALinear, limit: int | None) -> LowRank:
-    """s (B A - B_init A_init) in factors of equal norm, of at most the rank ``limit``."""
+def _parts(name: str, layer: DualLoRALinear, layout: str | None) -> dict[str, Tensor]:
+    """The names of a layer in the base, and the outputs that each of them has of the layer."""
+    rows = torch.arange(layer.out_features)
+    if layout is None:
+        return {name: rows}
+    if layout not in ("timm", "hugging_face"):
+        raise ValueError(f"layout must be timm, hugging_face or None, got {layout!r}")
+    if not re.match(r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2|w12|w3))$", name):
+        raise ValueError(
+            f"layout={layout!r} renames the layers of a DinoVisionTransformer, got the layer "
+            f"{name!r}: give the backbone itself, or leave layout out"
+        )
+    # Imports detectron2, as the backbone itself does.
+    from recyclelora.backbone.rename_keys import to_hugging_face, to_timm
+
+    key = f"{name}.weight"
+    renamed = (
+        to_timm({key: rows}) if layout == "timm" else to_hugging_face({key: rows}, in_memory=True)
+    )
+    return {part.removesuffix(".weight"): some for part, some in renamed.items()}
+
+
+def _change(layer: DualLoRALinear, rows: Tensor, limit: int | None) -> LowRank:
+    """Rows of s (B A - B_init A_init) in factors of equal norm, of at most the rank ``limit``."""
     A_main, B_main, A_sub, B_sub = (
         factor.detach().cpu().double() for factor in layer.factors(*layer.switches())
     )
@@ -177,7 +219,7 @@ def _change(layer: DualLoRALinear, limit: int | None) -> LowRank:
         factor.detach().cpu().double() for factor in (layer.initial_rows(), layer.initial_B)
     )
     # Differences first: B and B_init alone are large against the change.
-    left = layer.scaling * torch.cat([B - initial_B, initial_B], dim=1)
+    left = layer.scaling * torch.cat([B - initial_B, initial_B], dim=1)[rows]
     right = torch.cat([A, A - initial_A])
     q_left, r_left = torch.linalg.qr(left)
     q_right, r_right = torch.linalg.qr(right.T)
@@ -235,26 +277,21 @@ def _holds(name: str, layers: Collection[str]) -> bool:
 
 
 def _config(
-    model: nn.Module,
-    layers: Mapping[str, DualLoRALinear],
-    ranks: Mapping[str, int],
-    modules: Collection[str],
+    ranks: Mapping[str, int], modules: Collection[str], all_modules: Iterable[str]
 ) -> dict[str, Any]:
-    """What ``adapter_config.json`` holds."""
+    """What ``adapter_config.json`` holds, but for the base."""
     ((usual, _),) = Counter(ranks.values()).most_common(1)
     # A pattern is a regular expression that peft searches at the end of names.
     other = {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != usual}
     return {
         "peft_type": "LORA",
-        "base_model_name_or_path": getattr(model, "name_or_path", None) or None,
         "inference_mode": True,
         "r": usual,
         "lora_alpha": usual,
         "rank_pattern": other,
         "alpha_pattern": other,
-        "target_modules": _targets(layers, plain_names(model).values()),
+        "target_modules": _targets(ranks, all_modules),
         "modules_to_save": sorted(modules) or None,
-        "fan_in_fan_out": any(layer.source_type is not None for layer in layers.values()),
         "lora_dropout": 0.0,
         "bias": "none",
     }
