@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "peft"
 
 
-@pytest.mark.parametrize("name", ["peft_save", "peft_init"])
+@pytest.mark.parametrize("name", ["save_peft", "init_peft"])
 def test_example_runs_and_its_outputs_agree(name, tmp_path, monkeypatch, capsys):
     for library in ("peft", "transformers"):
         pytest.importorskip(library)

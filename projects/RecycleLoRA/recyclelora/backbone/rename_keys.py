@@ -136,9 +136,9 @@ def to_hugging_face(tensors: State, *, in_memory: bool = False) -> State:
 
     ``in_memory`` gives the keys of its models in transformers 5 instead.
     """
+    tensors = dict(tensors)
     for fused, parts in (FUSED_QKV, FUSED_SWIGLU) if in_memory else (FUSED_QKV,):
         for name in [name for name in tensors if fused in name]:
-            tensors = dict(tensors)
             pieces = tensors.pop(name).chunk(len(parts))
             tensors |= {name.replace(fused, part): piece for part, piece in zip(parts, pieces)}
     pairs = [(official, others[-1 if in_memory else 0]) for official, *others in HUGGING_FACE]

@@ -120,8 +120,8 @@ def export_backbone(
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     if not isinstance(backbone, DinoVisionTransformer):
         raise TypeError(
-            f"expected a DinoVisionTransformer, got {type(backbone).__name__}: EVA-02, the models "
-            "of other libraries and Rein are not exported; save their state dict instead"
+            f"expected a DinoVisionTransformer, got {type(backbone).__name__}: merge the adapters "
+            "of another model by recyclelora.adapters.export(), and save it with its own library"
         )
     kind = LAYOUTS[layout]
     state = merged_state(backbone)

@@ -1,6 +1,6 @@
 """Adapt a Hugging Face model, train it, and use the adapters in peft on the original weights.
 
-    python examples/peft_save.py FOLDER
+    python examples/peft/save_peft.py FOLDER
 
 Needs ``pip install recyclelora peft transformers``. The small random DINOv2 stands for one that
 ``Dinov2Model.from_pretrained("facebook/dinov2-base")`` downloads.

@@ -1,6 +1,6 @@
 """Start a LoRA of peft from the minor and major directions of its base, and train it with peft.
 
-    python examples/peft_init.py FOLDER
+    python examples/peft/init_peft.py FOLDER
 
 Needs ``pip install recyclelora peft transformers``. The small random DINOv2 stands for one that
 ``Dinov2Model.from_pretrained("facebook/dinov2-base")`` downloads.
