@@ -82,6 +82,25 @@ def test_file_in_place_of_the_folder_raises(tmp_path):
     assert path.read_text() == "mine"
 
 
+def test_working_directory_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "model" / "below").mkdir(parents=True)
+    for inside in ("model", "model/below"):
+        monkeypatch.chdir(tmp_path / inside)
+        with pytest.raises(ValueError, match="it is the working directory"):
+            write(tmp_path / "model", "new")
+    assert content(tmp_path) == {}
+
+
+def test_two_writers_at_once_leave_one_whole_folder(tmp_path):
+    folder = tmp_path / "model"
+    with atomic_folder_write(folder) as first, atomic_folder_write(folder) as second:
+        for temporary, text in ((first, "first"), (second, "second")):
+            (temporary / "a.txt").write_text(text)
+            (temporary / "b.txt").write_text(text)
+    assert content(folder) == {"a.txt": "first", "b.txt": "first"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_file_system_without_exchange_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic_folder, "_RENAME_EXCHANGE", 1 << 20)  # an unknown flag: EINVAL
     folder = tmp_path / "model"

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 import torch
@@ -123,6 +124,27 @@ def test_dora_is_merged(tmp_path):
         if name.endswith(("lora_B", "magnitude")):
             nn.init.normal_(parameter, std=0.1)
     assert export_backbone(backbone, tmp_path, layout="timm")[0].relative < 1e-5
+
+
+def test_library_that_computes_something_else_writes_nothing(tmp_path, monkeypatch):
+    timm = pytest.importorskip("timm")
+    forward = timm.models.VisionTransformer.forward_features
+    monkeypatch.setattr(
+        timm.models.VisionTransformer, "forward_features", lambda self, x: 1.01 * forward(self, x)
+    )
+    with pytest.raises(ValueError, match=r"timm of .* computes another output"):
+        export_backbone(tiny(), tmp_path / "folder", layout="timm")
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: 1 / 0)
+    with pytest.raises(ValueError, match="timm cannot load what was written for it"):
+        export_backbone(tiny(), tmp_path / "folder", layout="timm")
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_is_written_where_the_library_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert export_backbone(tiny(), tmp_path, layout="timm") is None
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
 
 
 def _not_finite():

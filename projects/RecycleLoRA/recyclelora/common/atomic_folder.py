@@ -5,6 +5,7 @@ import ctypes
 import errno
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def atomic_folder_write(folder: str | Path) -> Iterator[Path]:
 
     Files of ``folder`` that the block did not write are kept. If the block raises, the temporary
     folder is removed and ``folder`` is unchanged. If the process is killed, ``folder`` holds either
-    all old or all new files, and ``.NAME.PROCESS.partial`` stays beside it. The two folders are
+    all old or all new files, and ``.NAME.RANDOM.partial`` stays beside it. The two folders are
     exchanged in one step; only on file systems without that operation (some network file systems)
     ``folder`` is absent for a moment between two renames.
 
@@ -36,6 +37,8 @@ def atomic_folder_write(folder: str | Path) -> Iterator[Path]:
     ------
     NotADirectoryError
         If ``folder`` is a file.
+    ValueError
+        If ``folder`` is the working directory or a parent of it, which cannot be exchanged.
 
     Examples
     --------
@@ -50,8 +53,11 @@ def atomic_folder_write(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder).resolve()
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"cannot write to {folder}: it is a file; name a folder")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # of an earlier process with this number
+    if folder in (Path.cwd(), *Path.cwd().parents):
+        raise ValueError(
+            f"cannot replace {folder}: it is the working directory; name a folder in it"
+        )
+    temporary = folder.with_name(f".{folder.name[:40]}.{uuid.uuid4().hex[:12]}.partial")
     temporary.mkdir(parents=True)
     try:
         yield temporary

@@ -145,7 +145,15 @@ def export_backbone(
         (temporary / kind.weights).write_bytes(_serialised(tensors, kind.weights))
         if importlib.util.find_spec(kind.library) is None and layout != "dinov2":
             return None
-        return _compare(backbone, kind.load(temporary, settings), f"{kind.library} of {folder}")
+        try:
+            tokens_of = kind.load(temporary, settings)
+        except Exception as error:  # of another library and its version
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{kind.library} cannot load what was written for it ({reason}): install a newer "
+                f"{kind.library}; nothing was written"
+            ) from error
+        return _compare(backbone, tokens_of, f"{kind.library} of {folder}")
 
 
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
