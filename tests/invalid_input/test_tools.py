@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
 TRAIN = "lazyconfig_train_net.py --config-file tests/support/tiny_config.py"
 PREDICT = "predict.py --config-file tests/support/tiny_config.py --out OUT"
+EXPORT_BACKBONE = "export_backbone.py --config-file tests/support/tiny_config.py"
 NOT_A_COUNT = "expected a whole number from 1"
 
 # What is typed -> what is said. OUT is a folder to write, FILE a file that is there.
@@ -50,6 +51,10 @@ COMMANDS = [
         "no checkpoint at",
     ),
     ("export_trained.py --config-file tests/support/tiny_config.py FILE OUT", "FILE"),
+    (f"{EXPORT_BACKBONE} nowhere.pth OUT --layout timm", "no checkpoint at"),
+    (f"{EXPORT_BACKBONE} FILE OUT --layout timm", "FILE"),
+    (f"{EXPORT_BACKBONE} FILE OUT --layout jax", "invalid choice: 'jax'"),
+    (f"{EXPORT_BACKBONE} FILE OUT", "arguments are required: --layout"),
     ("reproduce.py --table nonsense", "invalid choice: 'nonsense'"),
     ("reproduce.py --table streets_to_real --row none", "no row none in streets_to_real"),
     ("reproduce.py --table streets_to_real --seeds -3", "no seed -3 in streets_to_real"),

@@ -1,8 +1,12 @@
 """RecycleLoRA on Detectron2: adapters from a rank-revealing QR, for segmentation that generalises.
 
 The names below need PyTorch, NumPy, SciPy, safetensors, threadpoolctl and tqdm alone; every package
-but ``recyclelora.adapters`` and ``recyclelora.ops`` imports detectron2.
+but ``recyclelora.adapters``, ``recyclelora.ops`` and ``recyclelora.export`` imports detectron2.
+``recyclelora.export`` is imported when it is first used.
 """
+
+import importlib
+from types import ModuleType
 
 from .adapters import DualLoRALinear, adapt
 from .ops import cmake_path, include_path, library_path, rrqr
@@ -10,3 +14,9 @@ from .ops import cmake_path, include_path, library_path, rrqr
 __version__ = "0.2.0"
 
 __all__ = ["DualLoRALinear", "adapt", "cmake_path", "include_path", "library_path", "rrqr"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name == "export":
+        return importlib.import_module(".export", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""State dicts of DINOv2 and EVA-02 as other libraries save them, renamed to our keys."""
+"""State dicts of DINOv2 and EVA-02, renamed from and to the keys of other libraries."""
 
 import re
 
@@ -7,27 +7,31 @@ import torch
 # The parameter by which a ViT is found in a checkpoint, under its name in each layout.
 PATCH_KERNELS = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
 
-# Pattern -> official name. Where there are two names, the files of transformers 5 have the first,
-# the state dicts of its models the second.
+# Parts of names: the official one, the one in files of transformers, and where it differs the one
+# in the state dicts of its models since transformers 5. Parts without a dot in front begin a name.
 HUGGING_FACE = [
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^embeddings\.position_embeddings$", "pos_embed"),
-    (r"^embeddings\.", ""),
-    (r"^encoder\.layer\.", "blocks."),
-    (r"^layernorm\.", "norm."),
-    (r"\.attention\.(attention\.query|q_proj)\.", ".attn.query."),
-    (r"\.attention\.(attention\.key|k_proj)\.", ".attn.key."),
-    (r"\.attention\.(attention\.value|v_proj)\.", ".attn.value."),
-    (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
-    (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
-    (r"\.mlp\.weights_in\.", ".mlp.w12."),
-    (r"\.mlp\.(weights_out|down_proj)\.", ".mlp.w3."),
+    ("patch_embed.proj.", "embeddings.patch_embeddings.projection."),
+    ("pos_embed", "embeddings.position_embeddings"),
+    ("cls_token", "embeddings.cls_token"),
+    ("mask_token", "embeddings.mask_token"),
+    ("register_tokens", "embeddings.register_tokens"),
+    ("blocks.", "encoder.layer."),
+    ("norm.", "layernorm."),
+    (".attn.query.", ".attention.attention.query.", ".attention.q_proj."),
+    (".attn.key.", ".attention.attention.key.", ".attention.k_proj."),
+    (".attn.value.", ".attention.attention.value.", ".attention.v_proj."),
+    (".attn.proj.", ".attention.output.dense.", ".attention.o_proj."),
+    (".ls1.gamma", ".layer_scale1.lambda1"),
+    (".ls2.gamma", ".layer_scale2.lambda1"),
+    (".mlp.w12.", ".mlp.weights_in."),
+    (".mlp.w3.", ".mlp.weights_out.", ".mlp.down_proj."),
 ]
+# Of timm: registers, and the SwiGLU, which it names like an MLP.
+TIMM_REGISTERS = ("register_tokens", "reg_token")
+TIMM_SWIGLU = [(".mlp.w12.", ".mlp.fc1."), (".mlp.w3.", ".mlp.fc2.")]
 # Matrices that the official layout stacks into one, in this order.
-FUSED = {
-    ".attn.qkv.": (".attn.query.", ".attn.key.", ".attn.value."),
-    ".mlp.w12.": (".mlp.gate_proj.", ".mlp.up_proj."),
-}
+FUSED_QKV = (".attn.qkv.", (".attn.query.", ".attn.key.", ".attn.value."))
+FUSED_SWIGLU = (".mlp.w12.", (".mlp.gate_proj.", ".mlp.up_proj."))
 
 
 # Pattern -> our name, of EVA-02. From the official layout only the biases differ.
@@ -116,8 +120,9 @@ def _rename(tensors: State, patterns: list[tuple[str, str]]) -> State:
 
 
 def _from_hugging_face(tensors: State) -> State:
-    renamed = _rename(tensors, HUGGING_FACE)
-    for fused, parts in FUSED.items():
+    pairs = [(other, official) for official, *others in HUGGING_FACE for other in others]
+    renamed = {_replace(name, pairs): tensor for name, tensor in tensors.items()}
+    for fused, parts in (FUSED_QKV, FUSED_SWIGLU):
         for first in [name for name in renamed if parts[0] in name]:
             names = [first.replace(parts[0], part) for part in parts]
             if all(name in renamed for name in names):  # else they are reported as unexpected
@@ -126,20 +131,55 @@ def _from_hugging_face(tensors: State) -> State:
     return renamed
 
 
+def to_hugging_face(tensors: State, *, in_memory: bool = False) -> State:
+    """Rename a DINOv2's official keys to those in files of Hugging Face transformers.
+
+    ``in_memory`` gives the keys of its models in transformers 5 instead.
+    """
+    tensors = dict(tensors)
+    for fused, parts in (FUSED_QKV, FUSED_SWIGLU) if in_memory else (FUSED_QKV,):
+        for name in [name for name in tensors if fused in name]:
+            pieces = tensors.pop(name).chunk(len(parts))
+            tensors |= {name.replace(fused, part): piece for part, piece in zip(parts, pieces)}
+    pairs = [(official, others[-1 if in_memory else 0]) for official, *others in HUGGING_FACE]
+    return {_replace(name, pairs): tensor for name, tensor in tensors.items()}
+
+
 def _from_timm(tensors: State) -> State:
     """timm's layout is the official one, except for registers and SwiGLU."""
     tensors = dict(tensors)
-    if {"reg_token", "cls_token", "pos_embed"} <= tensors.keys():
-        tensors["register_tokens"] = tensors.pop("reg_token")
+    registers, in_timm = TIMM_REGISTERS
+    if {in_timm, "cls_token", "pos_embed"} <= tensors.keys():
+        tensors[registers] = tensors.pop(in_timm)
         # With registers timm adds the cls token's position to the cls token itself.
         zero = torch.zeros_like(tensors["cls_token"])
         tensors["pos_embed"] = torch.cat([zero, tensors["pos_embed"]], dim=1)
+    pairs = [(other, official) for official, other in TIMM_SWIGLU]
     for name in [name for name in tensors if name.endswith(".mlp.fc1.weight")]:
-        block = name.removesuffix("fc1.weight")
-        second = tensors.get(block + "fc2.weight")
+        second = tensors.get(name.replace(".fc1.", ".fc2."))
         if second is not None and len(tensors[name]) == 2 * second.shape[1]:  # gate and value
-            for old, new in (("fc1", "w12"), ("fc2", "w3")):
-                for part in ("weight", "bias"):
-                    if f"{block}{old}.{part}" in tensors:
-                        tensors[f"{block}{new}.{part}"] = tensors.pop(f"{block}{old}.{part}")
+            block = name.removesuffix("fc1.weight")
+            for old in [other for other in tensors if other.startswith(block)]:
+                tensors[_replace(old, pairs)] = tensors.pop(old)
     return tensors
+
+
+def to_timm(tensors: State) -> State:
+    """Rename a DINOv2's official keys to those of timm, which has no mask token."""
+    tensors = {_replace(n, TIMM_SWIGLU): t for n, t in tensors.items() if n != "mask_token"}
+    registers, in_timm = TIMM_REGISTERS
+    if registers in tensors:
+        tensors[in_timm] = tensors.pop(registers)
+        cls, patches = tensors["pos_embed"].tensor_split([1], dim=1)
+        tensors |= {"cls_token": tensors["cls_token"] + cls, "pos_embed": patches}
+    return tensors
+
+
+def _replace(name: str, pairs: list[tuple[str, str]]) -> str:
+    """Replace the parts of a name, one after the other."""
+    for old, new in pairs:
+        if old.startswith("."):
+            name = name.replace(old, new)
+        elif name.startswith(old):
+            name = new + name.removeprefix(old)
+    return name

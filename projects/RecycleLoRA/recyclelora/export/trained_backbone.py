@@ -1,0 +1,38 @@
+"""Export of a run's backbone: the work of ``tools/export_backbone.py``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from recyclelora.engine.build import build_from_checkpoint, load_config
+from recyclelora.engine.checkpoint import read_checkpoint
+
+from .backbone import Difference, export_backbone
+
+
+def export_trained_backbone(
+    checkpoint: str, folder: Path, *, config_file: str, overrides: Sequence[str], layout: str
+) -> list[Difference] | None:
+    """Write the merged backbone of a checkpoint as a folder of another library.
+
+    Parameters
+    ----------
+    checkpoint : str
+        A checkpoint of a run, or a file of ``tools/export_trained.py``.
+    folder : Path
+    config_file, overrides : str, sequence of str
+        Of the run.
+    layout : str
+        See :func:`export_backbone`.
+
+    Returns
+    -------
+    list of Difference, or None
+        As of :func:`export_backbone`.
+    """
+    content = read_checkpoint(checkpoint)
+    cfg = load_config(config_file, overrides)
+    cpu = torch.device("cpu")
+    model = build_from_checkpoint(cfg, content, source=checkpoint, device=cpu)
+    return export_backbone(model.backbone, folder, layout=layout)

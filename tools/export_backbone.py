@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Write the backbone of a run, its adapters merged, for another library.
+
+    python tools/export_backbone.py --config-file configs/streets_to_real.py \
+        output/streets_to_real/recyclelora_seed0/iter_0000300.pth dinov2 --layout hugging_face
+
+The folder is loaded by ``transformers.AutoModel.from_pretrained("dinov2")`` (``hugging_face``), by
+``timm.create_model("local-dir:dinov2", pretrained=True)`` (``timm``) or by the official code
+(``dinov2``). The library, where it is installed, loads it at once, and the largest difference of
+its output is printed. Overrides ``key=value`` are those of the run.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from recyclelora.common.validation import format_error
+from recyclelora.export.backbone import LAYOUTS
+from recyclelora.export.trained_backbone import export_trained_backbone
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Export; invalid input ends in one sentence and exit code 1."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, help="the config of the run")
+    parser.add_argument("checkpoint", help="iter_XXXXXXX.pth of the run")
+    parser.add_argument("output", type=Path, help="the folder to write")
+    parser.add_argument("--layout", required=True, choices=LAYOUTS, help="the library it is for")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the run")
+    args = parser.parse_args(arguments)
+    try:
+        differences = export_trained_backbone(
+            args.checkpoint,
+            args.output,
+            config_file=args.config_file,
+            overrides=args.opts,
+            layout=args.layout,
+        )
+    except Exception as error:
+        sys.exit(f"error: {format_error(error)}")
+    print(f"wrote {args.output}")
+    if differences is None:
+        print(f"{LAYOUTS[args.layout].library} is not installed: the output was not compared")
+    for (height, width), largest, relative in differences or ():
+        print(
+            f"largest output difference at {height}x{width}: {largest:.1e}, relative {relative:.1e}"
+        )
+
+
+if __name__ == "__main__":
+    main()
