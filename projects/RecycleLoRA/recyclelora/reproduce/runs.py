@@ -15,12 +15,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 
 from drawn_streets import streets_in, write_streets
 from recyclelora.common.devices import pick_device
 from recyclelora.common.folder_lock import folder_lock
+from recyclelora.config.objects import instantiate
 from recyclelora.data.datasets import get_dataset
 from recyclelora.evaluation import constant_prediction, evaluate_domains, majority_class
 from recyclelora.evaluation.domains import write_json
