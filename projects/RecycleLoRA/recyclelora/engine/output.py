@@ -60,7 +60,7 @@ def setup(cfg: DictConfig) -> logging.Logger:
             logger = setup_logger(str(output / "log.txt"), comm.get_rank(), name=name)
             logger.setLevel(logging.INFO)
             for handler in logger.handlers:
-                if str(handler.stream.name).startswith(str(output)):
+                if str(getattr(handler.stream, "name", "")).startswith(str(output)):
                     # Detectron2 opens the file in the encoding of the locale.
                     handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         if comm.is_main_process():
