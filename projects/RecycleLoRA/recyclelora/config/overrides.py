@@ -3,7 +3,7 @@
 import copy
 import difflib
 import inspect
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detectron2.config import LazyCall
@@ -73,7 +73,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             ) from error
         key = ".".join(names)
         if key in _NAMED:
-            _call_by_name(cfg, key)
+            _call_by_name(cfg, key, override)
     return cfg
 
 
@@ -89,12 +89,15 @@ def _parse_value(text: str) -> Any:
     return text
 
 
-def _call_by_name(cfg: DictConfig, key: str) -> None:
+def _call_by_name(cfg: DictConfig, key: str, override: str) -> None:
     known, given = _NAMED[key], OmegaConf.select(cfg, key)
     if isinstance(given, DictConfig):
         return
-    if not isinstance(given, Hashable) or given not in known:
-        raise ValueError(f"{key} must be one of {', '.join(known)}, got {short_repr(given)}")
+    expected = f"{key} must be one of {', '.join(known)}"
+    if isinstance(given, ListConfig):
+        raise ValueError(f"cannot apply the override {short_repr(override)}: {expected}")
+    if given not in known:
+        raise ValueError(f"{expected}, got {short_repr(given)}")
     OmegaConf.update(cfg, key, LazyCall(known[given])(), merge=False)
 
 
@@ -103,12 +106,12 @@ def _find(cfg: DictConfig, names: Sequence[str], key: str) -> tuple[DictConfig |
     node = cfg
     for depth, name in enumerate(names):
         known = _names_below(node)
-        if name not in known and not _takes_any(node):
+        if name not in known:
             raise ValueError(
                 f"unknown key {short_repr(key)} in the config"
                 + _nearest(cfg, names, known, names[:depth])
             )
-        parent, found = node, known.get(name, name)
+        parent, found = node, known[name]
         if depth + 1 < len(names):
             node = _child(parent, found)
     return parent, found
@@ -125,14 +128,6 @@ def _child(parent: DictConfig | ListConfig, name: Any) -> Any:
         parent[name] = copy.deepcopy(child)  # other keys may refer to it too
         return parent[name]
     return child
-
-
-def _takes_any(node: Any) -> bool:
-    """Whether ``node`` calls a target with ``**``."""
-    if not is_call(node):
-        return False
-    parameters = _parameters(node).values()
-    return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _parameters(call: Any) -> dict[str, inspect.Parameter]:
