@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recyclelora.common.validation import check_integer, short_repr
 from recyclelora.data import CLASSES
+from recyclelora.evaluation import Protocol
 from recyclelora.evaluation.predictions import check_format
 
 from .objects import object_name, result_class
@@ -72,6 +73,7 @@ def check_config(cfg: DictConfig) -> None:
             )
         for section, key in (("dataloader", "train"), ("evaluation", "protocol")):
             _check_calls(f"{section}.{key}", _inside(cfg, section, key))
+        _check_value("evaluation.protocol", cfg.evaluation.protocol, Protocol)
         _check_evaluation(cfg.evaluation)
         if cfg.dataloader.train.get("iterations") is not None:
             raise ValueError(
