@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 _TIMEOUT = 20.0  # seconds without a byte
-_ATTEMPTS = 5  # in a row that bring nothing
+_PAUSES = (0.0, 1.0, 3.0, 10.0)  # seconds before further attempts, if the one before got nothing
 _CHUNK = 2**20
 
 
@@ -55,7 +56,9 @@ def download(url: str, path: Path, *, what: str, check: Callable[[Path], None]) 
     part = path.with_name(f".{path.name}.part")
     tag = path.with_name(f".{path.name}.etag")
     without_progress, reason = 0, ""
-    while without_progress < _ATTEMPTS:
+    while without_progress <= len(_PAUSES):
+        if without_progress:
+            time.sleep(_PAUSES[without_progress - 1])
         before = part.stat().st_size if part.exists() else 0
         try:
             if _receive(url, part, tag, what):
