@@ -194,7 +194,8 @@ def main() -> int:
             part_rows, part_missing = part()
         except Exception as error:  # of a broken library; the report has to continue
             name = part.__name__.removesuffix("_report")
-            part_rows, part_missing = [(name, f"{type(error).__name__}: {error}")], []
+            reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+            part_rows, part_missing = [(name, reason)], [(name, "correct what the error names")]
         rows += part_rows
         missing += part_missing
     width = max(len(key) for key, _ in rows) + 2
