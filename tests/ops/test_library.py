@@ -138,7 +138,7 @@ def test_file_that_is_no_library_raises(fresh_load, monkeypatch, tmp_path):
 
 
 def test_library_of_another_torch_imports_and_its_operators_raise(tmp_path):
-    """In a copy: collect_env reports it with exit code 1, every operator and the tool raise."""
+    """In a copy: `import recyclelora` works, collect_env reports it, every operator raises."""
     shutil.copytree(
         library.PACKAGE, tmp_path / "recyclelora", ignore=shutil.ignore_patterns("__pyc*")
     )
@@ -148,7 +148,6 @@ def test_library_of_another_torch_imports_and_its_operators_raise(tmp_path):
     code = """
 import sys, torch, recyclelora
 from recyclelora import collect_env
-from recyclelora.engine import train
 layer = recyclelora.DualLoRALinear.from_linear(torch.nn.Linear(8, 8), 2, 1, init="kaiming")
 for call in (lambda: recyclelora.rrqr(torch.eye(3), 1, 1), lambda: layer(torch.ones(1, 8))):
     try:
@@ -157,12 +156,8 @@ for call in (lambda: recyclelora.rrqr(torch.eye(3), 1, 1), lambda: layer(torch.o
         print("raised:", error)
 rows, missing = collect_env.extension_report()
 print("reported:", rows[0][1], [name for name, _ in missing])
-try:
-    train.main(["--config-file", "nowhere.py"])
-except SystemExit as end:
-    print("tool:", end.code)
 """
     lines = run_python(code, PYTHONPATH=str(tmp_path)).stdout.splitlines()
-    assert [line.partition(" ")[0] for line in lines] == ["raised:"] * 2 + ["reported:", "tool:"]
+    assert [line.partition(" ")[0] for line in lines] == ["raised:", "raised:", "reported:"]
     assert all("it was for torch 1.13.1: run `pip install" in line for line in lines)
-    assert lines[2].endswith("['extension']") and lines[3].startswith("tool: error: Expected ")
+    assert lines[2].endswith("['extension']")
