@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.command_line import path_argument, tolerate_any_text
 from recyclelora.common.devices import pick_device
 from recyclelora.common.validation import format_error
 
@@ -48,6 +49,7 @@ def require_finite(losses: Sequence[float], name: str) -> None:
 
 def exit_with_sentence(main: Callable[[], None]) -> None:
     """Run ``main``. A wrong result or invalid input is reported in one sentence, exit code 1."""
+    tolerate_any_text()
     try:
         main()
     except WrongResult as error:
@@ -260,9 +262,13 @@ def parser_of(description: str, name: str, rounds: int) -> argparse.ArgumentPars
     parser.add_argument("--device", type=device, default=torch.device("cpu"))
     add_count(parser, "--rounds", rounds, "how often each call is timed")
     parser.add_argument(
-        "--output", type=Path, help=f"default: results/benchmark/{name}.json, _cuda on a GPU"
+        "--output",
+        type=path_argument,
+        help=f"default: results/benchmark/{name}.json, _cuda on a GPU",
     )
-    parser.add_argument("--plot", type=Path, help=f"default: docs/benchmark_{name}.png, likewise")
+    parser.add_argument(
+        "--plot", type=path_argument, help=f"default: docs/benchmark_{name}.png, likewise"
+    )
     return parser
 
 
