@@ -163,7 +163,7 @@ class PeakMemory:
         else:
             ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
             # psutil has no peak on Linux: /proc resets it here, and holds it as VmHWM.
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
             self._before = psutil.Process().memory_info().rss
         return self
 
@@ -171,7 +171,7 @@ class PeakMemory:
         if self.device.type == "cuda":
             self.peak = torch.cuda.max_memory_allocated(self.device)
         else:
-            status = Path("/proc/self/status").read_text()
+            status = Path("/proc/self/status").read_text(encoding="utf-8")
             self.peak = int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE).group(1)) * 1024
         self.beyond = self.peak - self._before
 
@@ -190,7 +190,8 @@ def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def write_results(args: argparse.Namespace, result: Mapping[str, Any], figure: Figure) -> None:
     """Write a result as JSON and its plot as PNG, each atomically."""
     with atomic_write(args.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+        temporary.write_text(text, encoding="utf-8")
     with atomic_write(args.plot) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     print(f"wrote {args.output}\nwrote {args.plot}")

@@ -12,7 +12,7 @@ from recyclelora.common.paths import expand_path, is_expandable
 
 @pytest.fixture(autouse=True)
 def variables(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/users/me")
     monkeypatch.setenv("DISK", "/data")
     monkeypatch.setenv("SIGN", "$")
     monkeypatch.delenv("NOT_SET", raising=False)
@@ -22,13 +22,13 @@ def variables(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("~", "/home/me"),
-        ("~/a b", "/home/me/a b"),
-        (Path("~/a"), "/home/me/a"),
+        ("~", "/users/me"),
+        ("~/a b", "/users/me/a b"),
+        (Path("~/a"), "/users/me/a"),
         ("$DISK/a", "/data/a"),
         ("${DISK}/a", "/data/a"),
         ("/x/${DISK}_$DISK", "/x//data_/data"),
-        ("~/$DISK", "/home/me/data"),
+        ("~/$DISK", "/users/me/data"),
         ("$SIGN", "$"),
         ("a/~", "a/~"),
         ("US$5", "US$5"),

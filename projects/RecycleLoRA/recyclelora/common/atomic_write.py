@@ -43,7 +43,7 @@ def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> with atomic_write(folder / "a.txt") as temporary:
-    ...     _ = temporary.write_text("the content")
+    ...     _ = temporary.write_text("the content", encoding="utf-8")
     >>> [file.name for file in folder.iterdir()]
     ['a.txt']
     """

@@ -105,7 +105,7 @@ def load() -> bool:
 
 def schemas() -> list[str]:
     """Return the schema of every operator, as the compiled library defines them."""
-    text = (include_path() / "recyclelora" / "schemas.def").read_text()
+    text = (include_path() / "recyclelora" / "schemas.def").read_text(encoding="utf-8")
     return re.findall(r'^SCHEMA\("(.*)"\)$', text, re.MULTILINE)
 
 

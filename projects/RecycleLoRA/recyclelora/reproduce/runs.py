@@ -99,7 +99,7 @@ def record_seconds(folder: Path) -> Iterator[None]:
         yield
     finally:
         lasted.append(time.monotonic() - start)
-        with attempts.open("a") as file:
+        with attempts.open("a", encoding="utf-8") as file:
             file.writelines(f"{seconds:.1f}\n" for seconds in lasted)
         began.unlink()
 
@@ -113,7 +113,7 @@ def train(run: Run, workspace: Workspace, lock: int) -> float:
     absent = [file.name for file in (last, folder / "domains.json") if not file.is_file()]
     if status or absent:
         raise ValueError(f"{run.table} {run.name} did not end well (status {status}): see above")
-    return sum(map(float, (folder / "seconds.txt").read_text().split()))
+    return sum(map(float, (folder / "seconds.txt").read_text(encoding="utf-8").split()))
 
 
 def evaluate_majority(cfg: DictConfig, folder: Path) -> float:
