@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.command_line import path_argument, tolerate_any_text
 from recyclelora.common.devices import pick_device
 from recyclelora.common.validation import format_error
 
@@ -48,6 +49,7 @@ def require_finite(losses: Sequence[float], name: str) -> None:
 
 def exit_with_sentence(main: Callable[[], None]) -> None:
     """Run ``main``. A wrong result or invalid input is reported in one sentence, exit code 1."""
+    tolerate_any_text()
     try:
         main()
     except WrongResult as error:
@@ -161,7 +163,7 @@ class PeakMemory:
         else:
             ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
             # psutil has no peak on Linux: /proc resets it here, and holds it as VmHWM.
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
             self._before = psutil.Process().memory_info().rss
         return self
 
@@ -169,7 +171,7 @@ class PeakMemory:
         if self.device.type == "cuda":
             self.peak = torch.cuda.max_memory_allocated(self.device)
         else:
-            status = Path("/proc/self/status").read_text()
+            status = Path("/proc/self/status").read_text(encoding="utf-8")
             self.peak = int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE).group(1)) * 1024
         self.beyond = self.peak - self._before
 
@@ -188,7 +190,8 @@ def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def write_results(args: argparse.Namespace, result: Mapping[str, Any], figure: Figure) -> None:
     """Write a result as JSON and its plot as PNG, each atomically."""
     with atomic_write(args.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+        temporary.write_text(text, encoding="utf-8")
     with atomic_write(args.plot) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     print(f"wrote {args.output}\nwrote {args.plot}")
@@ -260,9 +263,13 @@ def parser_of(description: str, name: str, rounds: int) -> argparse.ArgumentPars
     parser.add_argument("--device", type=device, default=torch.device("cpu"))
     add_count(parser, "--rounds", rounds, "how often each call is timed")
     parser.add_argument(
-        "--output", type=Path, help=f"default: results/benchmark/{name}.json, _cuda on a GPU"
+        "--output",
+        type=path_argument,
+        help=f"default: results/benchmark/{name}.json, _cuda on a GPU",
     )
-    parser.add_argument("--plot", type=Path, help=f"default: docs/benchmark_{name}.png, likewise")
+    parser.add_argument(
+        "--plot", type=path_argument, help=f"default: docs/benchmark_{name}.png, likewise"
+    )
     return parser
 
 

@@ -164,7 +164,7 @@ def kept(args: argparse.Namespace) -> list[dict]:
     if not args.keep or not args.output.is_file():
         return []
     wanted = [list(run) for run in args.runs]
-    runs = json.loads(args.output.read_text())["runs"]
+    runs = json.loads(args.output.read_text(encoding="utf-8"))["runs"]
     return [run for run in runs if [run["backbone"], run["batch"]] in wanted]
 
 

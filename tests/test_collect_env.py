@@ -1,7 +1,9 @@
 """The report names what is there and, with a remedy, what is not."""
 
+import pwd
 import sys
 
+import pytest
 import torch
 
 from recyclelora import collect_env
@@ -57,3 +59,37 @@ def test_gpu_without_compiled_code_is_reported(monkeypatch):
     rows, missing = collect_env.extension_report()
     assert rows[-1] == ("extension on GPU 0", "not compiled for it")
     assert missing[0][0] == "extension on GPU 0"
+
+
+def test_report_goes_on_after_a_part_that_fails(capsys, monkeypatch):
+    def detectron2_report():
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    parts = (detectron2_report, collect_env.user_report)
+    monkeypatch.setattr(collect_env, "PARTS", parts)
+    assert collect_env.main() == 1
+    text = capsys.readouterr().out
+    assert "RuntimeError: operator torchvision::nms does not exist" in text
+    assert "missing: detectron2: " in text and "home folder" in text
+
+
+@pytest.mark.parametrize(("home", "words"), [("", "HOME is not set"), ("/nowhere", "not writable")])
+def test_user_without_entry_or_home_is_reported(monkeypatch, home, words):
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setenv("LOGNAME", "uid12345")
+    monkeypatch.setenv("HOME", home)
+    rows = dict(collect_env.user_report()[0])
+    assert rows["user"] == "uid12345, without an entry in the password database"
+    assert words in rows["home folder"] and "RECYCLELORA_CACHE" in rows["home folder"]
+
+
+def test_folder_of_unset_variable_is_reported(monkeypatch):
+    monkeypatch.delenv("NOT_SET", raising=False)
+    monkeypatch.setenv("RECYCLELORA_DATA", "$NOT_SET/a")
+    monkeypatch.setenv("DETECTRON2_DATASETS", "~")
+    rows = dict(collect_env.folder_report()[0])
+    assert "NOT_SET, which is not set" in rows["RECYCLELORA_DATA"]
+    assert rows["DETECTRON2_DATASETS"].startswith("~ (")

@@ -163,6 +163,28 @@ def test_files_and_functions_are_short():
     assert not too_long, "\n".join(too_long)
 
 
+def opens_text_in_the_locale(call: ast.Call) -> bool:
+    """Whether a call reads or writes text without naming its encoding."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if any(keyword.arg == "encoding" for keyword in call.keywords):
+        return False
+    if name == "write_text" or (name == "read_text" and not call.args):
+        return True
+    modes = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
+    return name == "open" and any(mode in ("r", "w", "a", "x") for mode in modes)
+
+
+def test_text_files_are_opened_in_a_named_encoding():
+    found = [
+        f"{name(path)}, line {node.lineno}"
+        for path in PYTHON
+        if path.relative_to(ROOT).parts[0] in ("benchmark", "projects", "tools")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and opens_text_in_the_locale(node)
+    ]
+    assert not found, found
+
+
 def test_no_module_is_called_utils():
     vague = {"utils", "util", "helpers", "misc"}
     assert [name(path) for path in PYTHON if vague & {path.stem, path.parent.name}] == []

@@ -14,9 +14,9 @@ Writes ``OUT/analysis.json``, ``OUT/figures/`` (PNG and SVG) and ``OUT/report.ht
 
 import argparse
 import sys
-from pathlib import Path
 
 from recyclelora.analysis.analyze import Run, analyze_runs
+from recyclelora.common.command_line import path_argument, tolerate_any_text
 from recyclelora.common.validation import format_error
 
 
@@ -30,9 +30,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--against", nargs="+", action="append", default=[], metavar="WEIGHTS [CONFIG] [key=value]"
     )
-    parser.add_argument("--images", type=Path, help="photographs for the feature changes")
+    parser.add_argument("--images", type=path_argument, help="photographs for the feature changes")
     parser.add_argument("--block", type=int, help="block of the feature changes; default: the last")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=path_argument, required=True, help="folder to write")
     parser.add_argument("overrides", nargs="*", help="overrides key=value of the run")
     return parser.parse_args(arguments)
 
@@ -49,6 +49,7 @@ def other_run(words: list[str], config_file: str) -> Run:
 
 def main(arguments: list[str] | None = None) -> None:
     """Analyze the runs; invalid input ends in one sentence and exit code 1."""
+    tolerate_any_text()
     args = parse(arguments)
     try:
         runs = [Run(args.weights, args.config_file, args.overrides)]

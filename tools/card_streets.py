@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from drawn_streets.card import write_card
+from recyclelora.common.command_line import path_argument, tolerate_any_text
 from recyclelora.reproduce.environment import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,14 +23,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Parse the command line and write the card."""
+    tolerate_any_text()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=300, help="streets to count (default: 300)")
     parser.add_argument("--seed", type=int, default=0, help="which streets (default: 0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: all cores")
-    parser.add_argument("--output", type=Path, default=ROOT / "results" / "streets.json")
-    parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "streets.jpg")
+    parser.add_argument("--output", type=path_argument, default=ROOT / "results" / "streets.json")
+    parser.add_argument("--picture", type=path_argument, default=ROOT / "docs" / "streets.jpg")
     args = parser.parse_args()
     if min(args.count, args.workers) < 1 or args.seed < 0:
         parser.error("--count and --workers must be at least 1, and --seed not negative")

@@ -18,8 +18,8 @@ counted.
 import argparse
 import os
 import sys
-from pathlib import Path
 
+from recyclelora.common.command_line import path_argument, tolerate_any_text
 from recyclelora.common.validation import format_error
 from recyclelora.data.check_report import report_datasets
 
@@ -31,7 +31,9 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("names", nargs="*", help="registered datasets; without: every benchmark")
     parser.add_argument("--quick", action="store_true", help="count files and read headers only")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the full result to FILE")
+    parser.add_argument(
+        "--json", type=path_argument, metavar="FILE", help="write the full result to FILE"
+    )
     # The cores that this process may use; macOS cannot tell them.
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -41,6 +43,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the check; exits with the code above."""
+    tolerate_any_text()
     args = argument_parser().parse_args(arguments)
     try:
         text, code = report_datasets(

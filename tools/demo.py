@@ -11,6 +11,7 @@ a table and ``output/demo/run/domains.png``. Run again, it goes on where it stop
 import argparse
 import sys
 
+from recyclelora.common.command_line import tolerate_any_text
 from recyclelora.common.validation import format_error
 from recyclelora.reproduce.checkout import find_checkout
 from recyclelora.reproduce.demo import run_demo
@@ -18,6 +19,7 @@ from recyclelora.reproduce.demo import run_demo
 
 def main() -> None:
     """Run the demo; an error ends it in one sentence and exit code 1."""
+    tolerate_any_text()
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()  # it takes none

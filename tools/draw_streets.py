@@ -7,7 +7,9 @@ python tools/draw_streets.py datasets/streets/night --count 40 --domain night --
 import sys
 
 from drawn_streets.command_line import main
+from recyclelora.common.command_line import tolerate_any_text
 from recyclelora.common.validation import format_error
 
 if __name__ == "__main__":
+    tolerate_any_text()
     sys.exit(main(description=__doc__, format_error=format_error))

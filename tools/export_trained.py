@@ -10,20 +10,21 @@ the base, as for a training. Overrides ``key=value`` are those of the run.
 
 import argparse
 import sys
-from pathlib import Path
 
+from recyclelora.common.command_line import path_argument, tolerate_any_text
 from recyclelora.common.validation import format_error
 from recyclelora.engine.export import export_trained
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Export; invalid input ends in one sentence and exit code 1."""
+    tolerate_any_text()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="the config of the run")
     parser.add_argument("checkpoint", help="iter_XXXXXXX.pth of the run")
-    parser.add_argument("output", type=Path, help="the file to write")
+    parser.add_argument("output", type=path_argument, help="the file to write")
     parser.add_argument("--half", action="store_true", help="store float16")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the run")
     args = parser.parse_args(arguments)

@@ -114,7 +114,13 @@ def run(command: list[str], timeout: float | None = None) -> subprocess.Complete
     env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env=env, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env=env,
+            check=False,
         )
     except (subprocess.TimeoutExpired, FileNotFoundError) as error:
         return subprocess.CompletedProcess(command, 1, "", str(error))

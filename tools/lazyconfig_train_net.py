@@ -6,7 +6,16 @@ python tools/lazyconfig_train_net.py --config-file configs/demo.py --eval-only
 python tools/lazyconfig_train_net.py --config-file F --num-gpus 4 train.output_dir=output/mine
 """
 
-from recyclelora.engine.train import main
+import sys
+
+try:
+    from recyclelora.engine.train import main
+except Exception as error:  # a broken library can raise any error
+    reason = (str(error).splitlines() or [""])[0]
+    sys.exit(
+        f"error: the packages that a training needs do not import ({type(error).__name__}: "
+        f"{reason}); `{sys.executable} -m recyclelora.collect_env` reports what to install"
+    )
 
 if __name__ == "__main__":
     main()

@@ -19,6 +19,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from recyclelora.common.command_line import path_argument, tolerate_any_text
+from recyclelora.common.paths import expand_path
 from recyclelora.common.validation import format_error
 from recyclelora.engine.predict import predict_photographs
 from recyclelora.evaluation.predictions import FORMATS
@@ -31,7 +33,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config-file", required=True, help="the config of the run")
     parser.add_argument("--checkpoint", required=True, help="what it trained")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=path_argument, required=True, help="folder to write")
     parser.add_argument("--save", choices=FORMATS, help="write class maps alone, in this form")
     parser.add_argument(
         "--benchmark", default="photographs", help="the set whose image size the protocol applies"
@@ -42,11 +44,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     """Segment the photographs; invalid input ends in one sentence and exit code 1."""
+    tolerate_any_text()
     args = parse(arguments)
     overrides = [one for one in args.photos if "=" in one and not Path(one).exists()]
     try:
         count = predict_photographs(
-            [one for one in args.photos if one not in overrides],
+            [expand_path(one) for one in args.photos if one not in overrides],
             config_file=args.config_file,
             overrides=overrides,
             checkpoint=args.checkpoint,

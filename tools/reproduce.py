@@ -21,8 +21,8 @@ apply to every run and need ``--scratch FOLDER``, where everything is then writt
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from recyclelora.common.command_line import path_argument, tolerate_any_text
 from recyclelora.common.validation import format_error
 from recyclelora.reproduce.checkout import find_checkout
 from recyclelora.reproduce.queue import TABLE_NAMES, reproduce
@@ -45,8 +45,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--dry-run", action="store_true", help="show the commands that are left to run")
     add("--collect", action="store_true", help="run nothing, write the tables of what is finished")
     add("--num-gpus", type=int, default=1, help="of this machine, for each run (default: 1)")
-    add("--scratch", type=Path, help="folder for runs that are not the table's own")
-    add("--root", type=Path, help="the checkout (default: that of the working directory)")
+    add("--scratch", type=path_argument, help="folder for runs that are not the table's own")
+    add("--root", type=path_argument, help="the checkout (default: that of the working directory)")
     arguments = sys.argv[1:] if arguments is None else arguments
     # Taken out first: the options that take several values would swallow them.
     overrides = [one for one in arguments if "=" in one and not one.startswith("-")]
@@ -57,6 +57,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """List, show or run; bad input ends in one sentence and exit code 1."""
+    tolerate_any_text()
     args = parse(arguments)
     action = next((a for a in ("list", "dry_run", "collect") if getattr(args, a)), "run")
     try:

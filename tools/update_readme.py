@@ -7,19 +7,20 @@ python tools/update_readme.py --check   exit 1 if one differs from the JSON
 
 import argparse
 import sys
-from pathlib import Path
 
+from recyclelora.common.command_line import path_argument, tolerate_any_text
 from recyclelora.reproduce.checkout import find_checkout
 from recyclelora.reproduce.readme import update_pages
 
 
 def main() -> None:
     """Rewrite or check the pages."""
+    tolerate_any_text()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="change nothing")
-    parser.add_argument("--root", type=Path, help="the checkout (default: where you are)")
+    parser.add_argument("--root", type=path_argument, help="the checkout (default: where you are)")
     args = parser.parse_args()
     try:
         update_pages(args.root or find_checkout(), check=args.check)

@@ -219,3 +219,18 @@ def test_shared_real_sets_match_their_label_maps(real_data):
         for record in records[:5]:
             image, label = read(record)
             assert image.shape == (*label.shape, 3)
+
+
+def test_folders_of_variables_and_arguments_are_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DISK", str(tmp_path))
+    for kind in ("images", "labels"):
+        (tmp_path / "sets" / "town" / kind).mkdir(parents=True)
+    for value in ("~/sets", "$DISK/sets"):
+        monkeypatch.setenv("RECYCLELORA_DATA", value)
+        assert real_sets() == ["town"]
+        assert get_dataset("town").layout()
+        monkeypatch.setenv("DETECTRON2_DATASETS", value)
+        assert get_dataset("cityscapes_val").root == tmp_path / "sets"
+    register_folder("mine", images="~/sets/town/images", labels="$DISK/sets/town/labels")
+    assert get_dataset("mine").is_available()

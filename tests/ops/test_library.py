@@ -135,3 +135,29 @@ def test_file_that_is_no_library_raises(fresh_load, monkeypatch, tmp_path):
     monkeypatch.setattr(library, "library_path", lambda: path)
     with pytest.raises(RuntimeError, match=r"Expected .*_C\.abi3\.so to load into torch"):
         library.load()
+
+
+def test_library_of_another_torch_imports_and_its_operators_raise(tmp_path):
+    """In a copy: `import recyclelora` works, collect_env reports it, every operator raises."""
+    shutil.copytree(
+        library.PACKAGE, tmp_path / "recyclelora", ignore=shutil.ignore_patterns("__pyc*")
+    )
+    copy = tmp_path / "recyclelora" / "_C.abi3.so"
+    torch_here = torch.__version__.partition("+")[0].encode()
+    copy.write_bytes(copy.read_bytes().replace(b";torch=" + torch_here, b";torch=1.13.1"))
+    code = """
+import sys, torch, recyclelora
+from recyclelora import collect_env
+layer = recyclelora.DualLoRALinear.from_linear(torch.nn.Linear(8, 8), 2, 1, init="kaiming")
+for call in (lambda: recyclelora.rrqr(torch.eye(3), 1, 1), lambda: layer(torch.ones(1, 8))):
+    try:
+        call()
+    except RuntimeError as error:
+        print("raised:", error)
+rows, missing = collect_env.extension_report()
+print("reported:", rows[0][1], [name for name, _ in missing])
+"""
+    lines = run_python(code, PYTHONPATH=str(tmp_path)).stdout.splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["raised:", "raised:", "reported:"]
+    assert all("it was for torch 1.13.1: run `pip install" in line for line in lines)
+    assert lines[2].endswith("['extension']")

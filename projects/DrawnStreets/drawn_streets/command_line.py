@@ -1,6 +1,8 @@
 """The command line of ``python -m drawn_streets``."""
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Callable
 
@@ -15,7 +17,7 @@ def parse_arguments(
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("root", help="folder to write; an interrupted run resumes")
+    parser.add_argument("root", type=_path, help="folder to write; an interrupted run resumes")
     parser.add_argument("--count", type=int, required=True, help="number of images")
     parser.add_argument(
         "--domain",
@@ -39,6 +41,11 @@ def parse_arguments(
     return parser.parse_args(arguments)
 
 
+def _path(text: str) -> str:
+    """Replace ``~`` and environment variables."""
+    return os.path.expanduser(os.path.expandvars(text))
+
+
 def main(
     arguments: list[str] | None = None,
     *,
@@ -56,6 +63,9 @@ def main(
     format_error : callable
         Converts an exception to the line that is printed.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 prints escapes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         write_streets(**vars(parse_arguments(arguments, description)))
     except (ValueError, OSError) as error:

@@ -165,7 +165,7 @@ def streets_in(root: str | Path) -> dict[str, Any] | None:
     if not root.exists() or not any(root.iterdir()):
         return None
     try:
-        found = json.loads((root / "dataset.json").read_text())
+        found = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
         if not isinstance(found, dict) or not isinstance(found.get("count", 0), int):
             raise ValueError("not written by write_streets")
     except (OSError, ValueError):
@@ -247,4 +247,4 @@ def _write_image(path: Path, image: np.ndarray, options: list[int]) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -8,8 +8,12 @@ but ``recyclelora.adapters``, ``recyclelora.ops`` and ``recyclelora.export`` imp
 import importlib
 from types import ModuleType
 
-from .adapters import DualLoRALinear, adapt
-from .ops import cmake_path, include_path, library_path, rrqr
+from .common.user import ensure_user_name
+
+ensure_user_name()  # before torchvision is imported
+
+from .adapters import DualLoRALinear, adapt  # noqa: E402
+from .ops import cmake_path, include_path, library_path, rrqr  # noqa: E402
 
 __version__ = "0.2.0"
 

@@ -5,11 +5,13 @@ that ``import recyclelora`` itself needs (PyTorch, NumPy, SciPy, safetensors, th
 have to be installed; else Python raises an error that names the package.
 """
 
+import getpass
 import importlib
 import importlib.metadata
 import json
 import os
 import platform
+import pwd
 import re
 import shlex
 import shutil
@@ -19,6 +21,8 @@ from pathlib import Path
 import torch
 from torch.utils.collect_env import run, run_and_read_all
 
+from recyclelora.common.command_line import tolerate_any_text
+from recyclelora.common.paths import expand_path
 from recyclelora.ops import library
 
 MODULES = (
@@ -62,7 +66,7 @@ def python_report() -> Report:
     missing = []
     for module in MODULES:
         version, reason = module_version(module)
-        rows.append((module, version or reason))
+        rows.append((module, (version or reason).replace("\n", " ")))
         if version is None:
             missing.append((module, f"`pip install {PACKAGES.get(module, module)}`"))
     return rows, missing
@@ -146,16 +150,52 @@ def folder_report() -> Report:
     rows = []
     for variable, purpose in FOLDERS.items():
         value = os.environ.get(variable) or "not set"
-        state = "" if value == "not set" or Path(value).is_dir() else ", which is not a folder"
+        state = ""
+        if value != "not set":
+            try:
+                state = "" if expand_path(value).is_dir() else ", which is not a folder"
+            except ValueError as error:
+                state = f", where {error}"
         rows.append((variable, f"{value}{state} ({purpose})"))
     return rows, []
 
 
+def user_report() -> Report:
+    """Report who runs this, and the home folder, below which PyTorch and others keep caches."""
+    name = getpass.getuser()
+    try:
+        pwd.getpwuid(os.getuid())
+        entry = ""
+    except KeyError:
+        entry = ", without an entry in the password database"
+    home = os.environ.get("HOME")
+    if not home:
+        state = "HOME is not set (set RECYCLELORA_CACHE to keep pretrained weights)"
+    elif not os.access(home, os.W_OK | os.X_OK):
+        state = f"{home}, not writable (set RECYCLELORA_CACHE to keep pretrained weights)"
+    else:
+        state = home
+    encoding = f"{sys.stdout.encoding} (terminal), {sys.getfilesystemencoding()} (file names)"
+    return [("user", f"{name}{entry}"), ("home folder", state), ("encoding", encoding)], []
+
+
+PARTS = (
+    *(python_report, user_report, detectron2_report, device_report, extension_report),
+    folder_report,
+)
+
+
 def main() -> int:
     """Print the report and return the exit status."""
+    tolerate_any_text()
     rows, missing = [], []
-    for part in (python_report, detectron2_report, device_report, extension_report, folder_report):
-        part_rows, part_missing = part()
+    for part in PARTS:
+        try:
+            part_rows, part_missing = part()
+        except Exception as error:  # of a broken library; the report has to continue
+            name = part.__name__.removesuffix("_report")
+            reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+            part_rows, part_missing = [(name, reason)], [(name, "correct what the error names")]
         rows += part_rows
         missing += part_missing
     width = max(len(key) for key, _ in rows) + 2

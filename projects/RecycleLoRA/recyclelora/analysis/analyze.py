@@ -161,7 +161,7 @@ def _scores(runs: Mapping[str, Run]) -> dict[str, tuple[dict, dict]]:
         if not all(file.is_file() for file in files):
             logger.info("no comparison of scores: %s lacks an evaluation", Path(run.weights).parent)
             return {}
-        found[name] = tuple(json.loads(file.read_text()) for file in files)
+        found[name] = tuple(json.loads(file.read_text(encoding="utf-8")) for file in files)
     return found
 
 

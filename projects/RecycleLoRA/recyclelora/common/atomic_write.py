@@ -1,11 +1,14 @@
 """Atomic writes: a file is replaced completely or not at all."""
 
+import errno
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# What file systems report that cannot sync a file or a folder (network mounts, FUSE).
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # .NAME.PROCESS.tmp
 
 
@@ -23,24 +26,31 @@ def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
         The file to write. Its folder has to exist.
     sync : bool
         Flush the content to the disk before the rename, and the rename itself after it, so that
-        both survive a power failure.
+        both survive a power failure. A file system that cannot do this is no error.
 
     Yields
     ------
     Path
         The temporary file to write to.
 
+    Raises
+    ------
+    OSError
+        If it cannot be written; ``filename`` is set.
+
     Examples
     --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> with atomic_write(folder / "a.txt") as temporary:
-    ...     _ = temporary.write_text("the content")
+    ...     _ = temporary.write_text("the content", encoding="utf-8")
     >>> [file.name for file in folder.iterdir()]
     ['a.txt']
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Names may have 255 bytes.
+    name = path.name if len(os.fsencode(path.name)) <= 200 else path.name[:50]
+    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
     try:
         yield temporary
         if sync:
@@ -48,6 +58,11 @@ def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
         temporary.replace(path)
         if sync:
             _fsync(path.parent)
+    except OSError as error:
+        # Of a write it is None.
+        if error.filename in (None, str(temporary)) and error.errno is not None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -74,9 +89,15 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
 
 
 def _fsync(path: Path) -> None:
-    """Flush the content of a file, or the entries of a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush the content of a file, or the entries of a folder, to the disk where it can."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder to write to, but not to list
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)

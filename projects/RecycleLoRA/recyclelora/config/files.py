@@ -8,7 +8,11 @@ from pathlib import Path
 
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from recyclelora.common.paths import expand_path
+
+from .objects import as_calls
 from .validation import SECTIONS
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -86,6 +90,7 @@ def read_config(file: str) -> DictConfig:
     """
     if not file:
         raise ValueError("no config: give --config-file, for instance configs/demo.py")
+    file = str(expand_path(file))
     if not Path(file).is_file():
         if file in config_names():
             return get_config(file)
@@ -107,8 +112,11 @@ def read_config(file: str) -> DictConfig:
                 "and there is none of this name: start from a shipped config by "
                 "recyclelora.config.get_config(NAME) instead"
             ) from error
+        remedy = "correct it"
+        if isinstance(error, OmegaConfBaseException):
+            remedy = "an object that a config cannot hold goes in as a LazyCall that makes it"
         raise ValueError(
-            f"{where}: the config does not load ({type(error).__name__}: {error}); correct it"
+            f"{where}: the config does not load ({type(error).__name__}: {error}); {remedy}"
         ) from error
     finally:  # LazyConfig.load leaves its own function there if the config raises
         builtins.__import__ = import_function
@@ -117,7 +125,8 @@ def read_config(file: str) -> DictConfig:
         raise ValueError(f"{file} lacks {', '.join(missing)}: see configs/demo.py")
     # Other names of the file, such as imports, are not part of the run: an override of them would
     # have no effect, so their keys are unknown.
-    return OmegaConf.create({s: loaded[s] for s in SECTIONS}, flags={"allow_objects": True})
+    content = {section: as_calls(loaded[section], section) for section in SECTIONS}
+    return OmegaConf.create(content, flags={"allow_objects": True})
 
 
 def _shipped_folder() -> Path:

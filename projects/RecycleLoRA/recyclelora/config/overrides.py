@@ -1,16 +1,22 @@
 """Command-line overrides ``key=value`` of a LazyConfig; keys that do not exist are refused."""
 
+import copy
 import difflib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from detectron2.config import LazyCall, LazyConfig
+from detectron2.config import LazyCall
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Sweep
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from recyclelora.common.validation import short_repr
 from recyclelora.evaluation import multi_scale, native, paper, rein
 
-from .walk import find_parameters, find_target, is_call, walk
+from .keys import join_names, split_override
+from .walk import find_parameters, find_target, is_call
 
 # Keys whose value may be the name of a function that is called without arguments.
 _NAMED = {
@@ -23,9 +29,14 @@ _LONGEST = 5_000
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Apply ``key=value`` strings to ``cfg``, in place.
 
-    A key exists if it is in the config or is an argument of the target above it. If a key occurs
-    several times, the last value counts. The value of ``evaluation.protocol`` may be a name:
-    ``evaluation.protocol=rein``, then ``evaluation.protocol.flip=True``.
+    A key exists if it is in the config or is an argument of the target above it. A name in it that
+    has other characters than letters, digits, ``_`` and ``-`` stands in quotes:
+    ``dataloader.test.'streets night'=null``. The value replaces what stands there, a dictionary
+    or list too. It is written as in Hydra: ``3``, ``1e-4``, ``true``, ``null``, ``[1,2]``,
+    ``{a:1}``, ``${other.key}``, or a text, which needs quotes only if it would be read as one of
+    these. If a key occurs several times, the last value counts. The value of
+    ``evaluation.protocol`` may be a name: ``evaluation.protocol=rein``, then
+    ``evaluation.protocol.flip=True``.
 
     Returns
     -------
@@ -39,7 +50,6 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         an unknown key; the message names the nearest known key.
     """
     for override in overrides:
-        key, equals, _ = override.partition("=")
         if len(override) > _LONGEST:
             raise ValueError(
                 f"expected overrides of at most {_LONGEST:,} characters, got {len(override):,} in "
@@ -49,71 +59,111 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise ValueError(
                 f"options stand before the overrides: move {short_repr(override)} forward"
             )
-        if not equals or not key or key != key.strip():
-            raise ValueError(
-                f"expected an override of the form key=value, got {short_repr(override)}"
-            )
-        _check_known(cfg, key)
+        names, text = split_override(override)
+        parent, name = _find(cfg, names, override[: -len(text) - 1])
         try:
             # Interpolations are resolved when objects are built, so they follow an override of
             # the key that they refer to.
-            cfg = LazyConfig.apply_overrides(cfg, [override])
-        except Exception as error:  # the parser, OmegaConf and Detectron2 raise many types
+            parent[name] = _parse_value(text)
+        except Exception as error:  # the parser and OmegaConf raise many types
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(
                 f"cannot apply the override {short_repr(override)} ({short_repr(reason)}): "
                 """a text with signs goes into quotes, as in 'key="a text"'"""
             ) from error
+        key = ".".join(names)
         if key in _NAMED:
-            _call_by_name(cfg, key)
+            _call_by_name(cfg, key, override)
     return cfg
 
 
-def _call_by_name(cfg: DictConfig, key: str) -> None:
+def _parse_value(text: str) -> Any:
+    """Read a value in Hydra's grammar; what is none is a text, unless it begins as a list would."""
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([f"value={text}"])
+        if not isinstance(parsed._value, Sweep):  # a list of runs, as in a=1,2
+            return parsed.value()
+    except Exception:  # the parser raises many types
+        if text.lstrip().startswith(("[", "{", "'", '"')):
+            raise
+    return text
+
+
+def _call_by_name(cfg: DictConfig, key: str, override: str) -> None:
     known, given = _NAMED[key], OmegaConf.select(cfg, key)
     if isinstance(given, DictConfig):
         return
+    expected = f"{key} must be one of {', '.join(known)}"
+    if isinstance(given, ListConfig):
+        raise ValueError(f"cannot apply the override {short_repr(override)}: {expected}")
     if given not in known:
-        raise ValueError(f"{key} must be one of {', '.join(known)}, got {short_repr(given)}")
+        raise ValueError(f"{expected}, got {short_repr(given)}")
     OmegaConf.update(cfg, key, LazyCall(known[given])(), merge=False)
 
 
-def _check_known(cfg: DictConfig, key: str) -> None:
-    node, parents = cfg, []
-    for part in key.split("."):
+def _find(cfg: DictConfig, names: Sequence[str], key: str) -> tuple[DictConfig | ListConfig, Any]:
+    """Return the node that holds, or may hold, the key, and the last name as it stands there."""
+    node = cfg
+    for depth, name in enumerate(names):
         known = _names_below(node)
-        if part not in known:
-            parent = ".".join(parents)
+        if name not in known:
             raise ValueError(
-                f"unknown key {short_repr(key)} in the config" + _nearest(cfg, key, known, parent)
+                f"unknown key {short_repr(key)} in the config"
+                + _nearest(cfg, names, known, names[:depth])
             )
-        parents.append(part)
-        # An interpolation may refer to a key that only a later override sets.
-        node = OmegaConf.select(node, part, throw_on_resolution_failure=False)
+        parent, found = node, known[name]
+        if depth + 1 < len(names):
+            node = _child(parent, found)
+    return parent, found
 
 
-def _names_below(node: Any) -> list[str]:
-    """The keys of ``node`` and the arguments of its target; none for a value."""
+def _child(parent: DictConfig | ListConfig, name: Any) -> Any:
+    if isinstance(parent, DictConfig) and name not in parent:
+        return None  # an argument that has its default
+    try:
+        child = parent[name]
+    except OmegaConfBaseException:  # it may refer to a key that only a later override sets
+        return None
+    if OmegaConf.is_interpolation(parent, name) and OmegaConf.is_config(child):
+        parent[name] = copy.deepcopy(child)  # other keys may refer to it too
+        return parent[name]
+    return child
+
+
+def _parameters(call: Any) -> dict[str, inspect.Parameter]:
+    try:
+        return find_parameters(find_target(call, "")) or {}
+    except ValueError:  # check_config reports the target
+        return {}
+
+
+def _names_below(node: Any) -> dict[str, Any]:
+    """The keys of ``node`` and the arguments of its target, by their text; none for a value."""
     if isinstance(node, list | ListConfig):
-        return [str(i) for i in range(len(node))]
+        return {str(i): i for i in range(len(node))}
     if not isinstance(node, dict | DictConfig):
-        return []
-    names = [str(name) for name in node if name != "_target_"]
-    if is_call(node):
-        try:
-            parameters = find_parameters(find_target(node, "")) or {}
-        except ValueError:  # check_config reports the target
-            return names
-        names += [name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD]
-    return names
+        return {}
+    parameters = _parameters(node).values() if is_call(node) else ()
+    names = {p.name: p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    return {**names, **{str(name): name for name in node if name != "_target_"}}
 
 
-def _nearest(cfg: DictConfig, key: str, siblings: list[str], parent: str) -> str:
+def _nearest(
+    cfg: DictConfig, names: Sequence[str], siblings: Sequence[str], parents: Sequence[str]
+) -> str:
     # Unresolved, so that an interpolation that leads nowhere does not hide the unknown key.
-    nodes = walk(OmegaConf.to_container(cfg, resolve=False))
-    known = [f"{above}.{name}".lstrip(".") for above, node in nodes for name in _names_below(node)]
-    match = difflib.get_close_matches(key, sorted(set(known)), n=1, cutoff=0.5)
+    known = {join_names(key) for key in _keys(OmegaConf.to_container(cfg, resolve=False))}
+    match = difflib.get_close_matches(join_names(names), sorted(known), n=1, cutoff=0.5)
     if match:
-        return f"; the nearest known key is {match[0]!r}"
-    names = ", ".join(sorted(siblings)) or "nothing"
-    return f"; known under {parent or 'the top level'!r}: {names}"
+        quotes = "" if "'" in match[0] else "'"
+        return f"; the nearest known key is {quotes}{match[0]}{quotes}"
+    known_names = ", ".join(sorted(join_names([name]) for name in siblings)) or "nothing"
+    return f"; known under {join_names(parents) or 'the top level'!r}: {known_names}"
+
+
+def _keys(node: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The names of all keys below a plain node."""
+    for text, name in _names_below(node).items():
+        yield (*above, text)
+        inside = node[name] if isinstance(node, list) else node.get(name)
+        yield from _keys(inside, (*above, text))

@@ -1,5 +1,6 @@
 """Whether a resumed run is the run that wrote its checkpoint."""
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recyclelora.common.validation import short_repr
 
+from .objects import as_calls, object_name
 from .walk import find_parameters, find_target, is_call, is_list, walk
 
 # The settings that determine a training; a checkpoint keeps them.
@@ -65,6 +67,8 @@ def check_same_run(before: Mapping[str, Any] | None, cfg: DictConfig, *, source:
     for key in sorted({*before, *now}, key=lambda key: (key.count("."), key)):
         default = defaults.get(key, _NOTHING)
         old, new = before.get(key, default), now.get(key, default)
+        if key.endswith("._target_"):  # a name with its module, or without
+            old, new = (str(name).rpartition(".")[2] for name in (old, new))
         if old != new:
             texts = changes if _MAY_CHANGE.fullmatch(key) else refused
             texts.append(f"{key}={_text(new)} instead of {_text(old)}")
@@ -83,12 +87,13 @@ def _text(value: Any) -> str:
 
 
 def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):  # a default
+        node = OmegaConf.create({"": node}, flags={"allow_objects": True})
+        node = as_calls(node, key)[""]
     for name, value in walk(node, key):
-        if value is None or isinstance(value, bool | int | float | str):
-            yield name, value
-        elif not isinstance(value, Mapping) and not is_list(value):
+        if not isinstance(value, Mapping) and not is_list(value):
             # A function or a class: its name without its module, which may change.
-            yield name, getattr(value, "__qualname__", type(value).__qualname__)
+            yield name, object_name(value)
 
 
 def _defaults(section: str, node: Any) -> Iterator[tuple[str, Any]]:

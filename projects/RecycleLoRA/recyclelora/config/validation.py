@@ -1,10 +1,11 @@
 """Validation of a whole config before anything is built: names, arguments and types."""
 
+import dataclasses
 import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,9 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recyclelora.common.validation import check_integer, short_repr
 from recyclelora.data import CLASSES
+from recyclelora.evaluation import Protocol
 from recyclelora.evaluation.predictions import check_format
 
-from .walk import find_parameters, find_target, is_call, is_list, walk
+from .objects import object_name, result_class
+from .walk import find_annotations, find_parameters, find_target, is_call, is_list, walk
 
 SECTIONS = ("train", "model", "optimizer", "schedule", "dataloader", "evaluation")
 
@@ -70,6 +73,7 @@ def check_config(cfg: DictConfig) -> None:
             )
         for section, key in (("dataloader", "train"), ("evaluation", "protocol")):
             _check_calls(f"{section}.{key}", _inside(cfg, section, key))
+        _check_value("evaluation.protocol", cfg.evaluation.protocol, Protocol)
         _check_evaluation(cfg.evaluation)
         if cfg.dataloader.train.get("iterations") is not None:
             raise ValueError(
@@ -87,7 +91,7 @@ def check_config(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise ValueError(
             f"the config cannot be resolved ({str(error).splitlines()[0]}); correct the "
-            "interpolation"
+            "interpolation (an environment variable is $NAME in a path, or ${oc.env:NAME})"
         ) from error
 
 
@@ -110,6 +114,8 @@ def _check_train(train: Any) -> None:
             raise ValueError(f"the config lacks train.{key}: see configs/common/train.py")
         if isinstance(expected, tuple):
             check_integer(f"train.{key}", train[key], least=expected[0], most=expected[1])
+        elif is_call(train[key]):
+            raise ValueError(f"train.{key} must be {_words(expected)}, got a LazyCall or an object")
         else:
             _check_value(f"train.{key}", train[key], expected)
     if not train.output_dir.strip():
@@ -153,18 +159,11 @@ def _check_arguments(key: str, call: Mapping) -> None:
     ]
     if unknown or missing:
         problem = f"has no argument {unknown[0]!r}" if unknown else f"needs {missing[0]!r} too"
-        raise ValueError(f"{key}: {target.__name__} {problem}; correct the config")
-    annotations = _annotations(target)
+        raise ValueError(f"{key}: {object_name(target)} {problem}; correct the config")
+    annotations = find_annotations(target)
     for name, value in given.items():
         if f"{key}.{name}" not in _GIVEN_BY_THE_RUN:
             _check_value(f"{key}.{name}", value, annotations.get(name, Any))
-
-
-def _annotations(target: Callable) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except (NameError, TypeError, AttributeError):  # names that only a type checker resolves
-        return {}
 
 
 def _check_value(key: str, value: Any, annotation: Any) -> None:
@@ -177,14 +176,18 @@ def _check_value(key: str, value: Any, annotation: Any) -> None:
 # both would need own code again, and its messages ("Input should be a valid number", one for each
 # part of a union) would need _words.
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether ``annotation`` allows a value of a config; a call may return anything."""
+    """Whether ``annotation`` allows a value of a config."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
     if isinstance(annotation, typing.TypeVar):
         return _fits(value, annotation.__bound__ or Any)
-    if is_call(value) or annotation is Any:
+    if annotation is Any:
         return True
+    if origin is typing.Literal:
+        return value in parts
+    if is_call(value):
+        return _may_make(value, origin or annotation)
     if value is None or annotation is type(None):
         return value is None and annotation is type(None)
     if isinstance(value, bool) or annotation is bool:
@@ -203,7 +206,20 @@ def _fits(value: Any, annotation: Any) -> bool:
         return all(any(_fits(item, part) for part in items) for item in value)
     if inspect.isclass(kind) and issubclass(kind, Mapping):
         return isinstance(value, Mapping)
+    if is_list(value) or isinstance(value, Mapping):
+        return not inspect.isclass(kind) or issubclass(list if is_list(value) else dict, kind)
+    if dataclasses.is_dataclass(kind):
+        return isinstance(value, kind)
     return not isinstance(value, int | float | str)  # an object, which its receiver checks
+
+
+def _may_make(call: Mapping, kind: Any) -> bool:
+    """Whether a call may make an object of ``kind``; of functions it is unknown."""
+    result = result_class(call)
+    if result is None or not inspect.isclass(kind):
+        return True
+    known = dataclasses.is_dataclass(result) or dataclasses.is_dataclass(kind)
+    return not known or issubclass(result, kind)
 
 
 def _words(annotation: Any) -> str:

@@ -1,6 +1,8 @@
 """One walk over a config: its nodes by dotted key, and the signatures of its calls."""
 
+import functools
 import inspect
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -65,3 +67,13 @@ def find_parameters(target: Callable) -> dict[str, inspect.Parameter] | None:
         return None
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
     return {p.name: p for p in parameters if p.kind not in by_position}
+
+
+def find_annotations(target: Callable) -> dict[str, Any]:
+    """Return the annotations of the arguments of ``target``; none if they cannot be resolved."""
+    target = inspect.unwrap(target)
+    target = target.func if isinstance(target, functools.partial) else target
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError, AttributeError):  # names that only a type checker resolves
+        return {}

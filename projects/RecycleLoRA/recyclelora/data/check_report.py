@@ -51,7 +51,8 @@ def report_datasets(
     if json_file:
         found = {report.name: report.as_json() for report in reports}
         with atomic_write(json_file) as temporary:
-            temporary.write_text(json.dumps({"quick": quick, "sets": found}, indent=1))
+            text = json.dumps({"quick": quick, "sets": found}, indent=1)
+            temporary.write_text(text, encoding="utf-8")
     messages = [*_missing(reports), *(line for report in reports for line in _faults(report))]
     text = "\n".join([*messages, "", _overview(reports), *_class_shares(reports)])
     states = {report.state for report in reports}

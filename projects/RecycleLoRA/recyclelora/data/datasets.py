@@ -11,6 +11,8 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from recyclelora.common.paths import expand_path
+
 from .benchmarks import BENCHMARKS
 from .classes import CLASSES, COLORS, IGNORE_LABEL
 from .folder_dataset import FolderDataset, Layout
@@ -111,7 +113,8 @@ def register_folder(
     if not isinstance(name, str) or not name:
         raise ValueError(f"a dataset's name must be text, got {name!r}")
     suffixes = (image_suffix,) if isinstance(image_suffix, str) else tuple(image_suffix)
-    layout = Layout(str(images), str(labels), suffixes, label_suffix)
+    folders = str(expand_path(images)), str(expand_path(labels))
+    layout = Layout(*folders, suffixes, label_suffix)
     options = {"label_map": label_map, "folding": folding}
     draw = {"subset": subset, "subset_seed": subset_seed}
     return register(FolderDataset(name, (layout,), **options, **draw))
@@ -145,11 +148,12 @@ def real_sets() -> list[str]:
     root = os.environ.get(_REAL_ROOT)
     if not root:
         return []
-    if not Path(root).is_dir():
+    root = expand_path(root)
+    if not root.is_dir():
         raise FileNotFoundError(
             f"{_REAL_ROOT}: expected a folder, got {root}, which is not there; correct or unset it"
         )
-    names = sorted(entry.name for entry in Path(root).iterdir() if (entry / "labels").is_dir())
+    names = sorted(entry.name for entry in root.iterdir() if (entry / "labels").is_dir())
     return [register(dataset) for dataset in map(_real_set, names) if dataset.is_available()]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from recyclelora.common.paths import expand_path
 from recyclelora.common.validation import check_integer
 
 from .label_maps import TRAIN_IDS, Folding, LabelMap
@@ -110,7 +111,7 @@ class FolderDataset:
                 f"dataset '{self.name}' lies below the folder that the environment variable "
                 f"{self.root_variable} names, which is not set; set it to that folder"
             )
-        return Path(root)
+        return expand_path(root)
 
     def layout(self) -> Layout:
         """Return the first layout whose folders exist, else raise an error that lists all."""

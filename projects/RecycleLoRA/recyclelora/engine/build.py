@@ -4,12 +4,13 @@ import copy
 from collections.abc import Mapping, Sequence
 
 import torch
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
 from recyclelora.config.files import read_config
+from recyclelora.config.objects import instantiate
 from recyclelora.config.overrides import apply_overrides
+from recyclelora.config.paths import expand_paths
 from recyclelora.config.validation import check_config
 
 from .checkpoint import evaluated_weights, load_model
@@ -20,6 +21,7 @@ def load_config(config_file: str, overrides: Sequence[str]) -> DictConfig:
     """Return the config file with the overrides ``key=value`` applied, validated."""
     cfg = apply_overrides(read_config(config_file), overrides)
     check_config(cfg)
+    expand_paths(cfg)
     return cfg
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.paths import expand_path
 from recyclelora.common.state_dicts import describe_mismatch
 from recyclelora.common.tensor_file import read_tensor_file
 
@@ -74,7 +75,7 @@ def read_checkpoint(path: str | Path) -> dict:
     ValueError
         If the file is damaged or has another format.
     """
-    path = Path(path)
+    path = expand_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: give the path of an existing .pth file")
     content = read_tensor_file(path)

@@ -1,9 +1,9 @@
 """Evaluation of a run's checkpoint on every target domain."""
 
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 
 from recyclelora.common.devices import pick_device
+from recyclelora.config.objects import instantiate
 from recyclelora.data.loader import TestLoader
 from recyclelora.evaluation import evaluate_domains
 from recyclelora.evaluation.sliding_window import Predict

@@ -31,7 +31,7 @@ class MetricsFile(JSONWriter):
         if path.exists():
             lines = list(_lines_before(path, start))
             with atomic_write(path, sync=True) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in lines))
+                temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         super().__init__(str(path), window_size=WINDOW)
 
     def write(self) -> None:
@@ -63,7 +63,7 @@ def restore_history(storage: EventStorage, history: History) -> None:
 
 
 def _lines_before(path: Path, start: int) -> Iterator[str]:
-    for line in path.read_text(errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(line)["iteration"] < start:
                 yield line

@@ -32,13 +32,14 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
+from recyclelora.common.atomic_write import atomic_write
 from recyclelora.common.folder_lock import FolderLockedError, folder_lock
+from recyclelora.config.objects import config_text
 
 LOGGER = "recyclelora.run"
 LOCK = "training.lock"
@@ -58,8 +59,14 @@ def setup(cfg: DictConfig) -> logging.Logger:
         for name in ("recyclelora", "detectron2", "fvcore"):
             logger = setup_logger(str(output / "log.txt"), comm.get_rank(), name=name)
             logger.setLevel(logging.INFO)
+            for handler in logger.handlers:
+                if str(getattr(handler.stream, "name", "")).startswith(str(output)):
+                    # Detectron2 opens the file in the encoding of the locale.
+                    handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         if comm.is_main_process():
-            LazyConfig.save(cfg, str(output / "config.yaml"))
+            with atomic_write(output / "config.yaml") as temporary:
+                text = config_text(cfg).encode(errors="backslashreplace")
+                temporary.write_bytes(text)
     seed_all_rng(cfg.train.seed)
     return logging.getLogger(LOGGER)
 

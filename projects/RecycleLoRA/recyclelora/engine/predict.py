@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.config import instantiate
 from tqdm import tqdm
 
 from recyclelora.common.devices import pick_device
+from recyclelora.config.objects import instantiate
 from recyclelora.data import read_image
 from recyclelora.evaluation.predictions import save_map, save_pictures
 from recyclelora.evaluation.protocol import nearest

@@ -18,7 +18,9 @@ import torch
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
+from recyclelora.common.command_line import tolerate_any_text
 from recyclelora.common.validation import format_error
+from recyclelora.ops.library import load_problem
 
 from .build import load_config
 from .evaluation import evaluate
@@ -60,7 +62,10 @@ def run(args: Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Start the processes of the run that the command line describes."""
+    tolerate_any_text()
     args = argument_parser().parse_args(arguments)
+    if problem := load_problem():
+        sys.exit(f"error: {problem}")
     try:
         launch_processes(run, args)
     except torch.multiprocessing.ProcessExitedException:

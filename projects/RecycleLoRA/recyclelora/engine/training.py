@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 import torch
-from detectron2.config import instantiate
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.hooks import HookBase, IterationTimer
 from detectron2.utils import comm
@@ -16,6 +15,7 @@ from torch import nn
 
 from recyclelora.common.atomic_write import remove_leftovers
 from recyclelora.common.devices import pick_device
+from recyclelora.config.objects import instantiate
 from recyclelora.config.resume_check import check_same_run, run_settings
 from recyclelora.data.loader import TestLoader
 from recyclelora.evaluation import preview_domains

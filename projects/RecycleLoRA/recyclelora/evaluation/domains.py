@@ -166,7 +166,8 @@ def write_json(file: Path, content: Mapping) -> None:
     """Write JSON atomically; creates the folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _evaluate(

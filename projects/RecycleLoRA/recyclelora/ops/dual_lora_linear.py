@@ -8,7 +8,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.utils.flop_counter import register_flop_formula
 
 from . import reference
-from .library import define_operators
+from .library import define_operators, reference_kernel
 
 
 def dual_lora_linear(
@@ -94,8 +94,11 @@ BACKWARD = "recyclelora::dual_lora_linear_backward"
 
 define_operators()
 # The kernels of every device that has no compiled one.
-torch.library.impl(FORWARD, "CompositeExplicitAutograd", reference.dual_lora_linear)
-torch.library.impl(BACKWARD, "CompositeExplicitAutograd", reference.dual_lora_linear_backward)
+for _name, _function in (
+    (FORWARD, reference.dual_lora_linear),
+    (BACKWARD, reference.dual_lora_linear_backward),
+):
+    torch.library.impl(_name, "CompositeExplicitAutograd", reference_kernel(_function))
 
 
 @torch.library.register_fake(FORWARD)

@@ -3,7 +3,9 @@
 import functools
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -83,7 +85,10 @@ def load() -> bool:
             path,
         )
         return False
-    info = build_info()
+    try:
+        info = build_info()
+    except OSError as error:
+        raise RuntimeError(f"Expected to read {path}, got {error.strerror}: {REBUILD}") from error
     if mismatch := built_for_another(info):
         raise RuntimeError(f"Expected {path} to be built {mismatch}: {REBUILD}")
     if info["cuda"] == "none" and torch.cuda.device_count() > 0:
@@ -100,14 +105,42 @@ def load() -> bool:
 
 def schemas() -> list[str]:
     """Return the schema of every operator, as the compiled library defines them."""
-    text = (include_path() / "recyclelora" / "schemas.def").read_text()
+    text = (include_path() / "recyclelora" / "schemas.def").read_text(encoding="utf-8")
     return re.findall(r'^SCHEMA\("(.*)"\)$', text, re.MULTILINE)
+
+
+@functools.cache
+def load_problem() -> str:
+    """Return why the compiled library that is there cannot be loaded; empty if it can.
+
+    ``import recyclelora`` is no error then, so that ``collect_env`` can report it. The operators
+    raise.
+    """
+    try:
+        load()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def reference_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function``, the kernel of devices that have no compiled one.
+
+    If the compiled library is there and cannot be loaded, the returned function raises instead:
+    slower operators must not do its work unnoticed.
+    """
+    problem = load_problem()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError(problem)
+
+    return refuse if problem else function
 
 
 @functools.cache
 def define_operators() -> None:
     """Define ``torch.ops.recyclelora``: with the compiled library, else from the schemas alone."""
-    if not load():
+    if load_problem() or not load():
         for schema in schemas():
             name, arguments = re.fullmatch(r"(\w+)(.*)", schema).groups()
             torch.library.define(f"recyclelora::{name}", arguments)

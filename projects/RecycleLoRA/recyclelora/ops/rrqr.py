@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from . import reference
-from .library import define_operators
+from .library import define_operators, reference_kernel
 
 NO_DERIVATIVE = (
     "rrqr has no derivative (its pivots jump); call it on weight.detach() to use its result as a "
@@ -94,7 +94,8 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
 
 define_operators()
 # The kernel of every device that has no compiled one.
-torch.library.impl("recyclelora::rrqr", "CompositeExplicitAutograd", reference.rrqr)
+_kernel = reference_kernel(reference.rrqr)
+torch.library.impl("recyclelora::rrqr", "CompositeExplicitAutograd", _kernel)
 
 
 @torch.library.register_fake("recyclelora::rrqr")

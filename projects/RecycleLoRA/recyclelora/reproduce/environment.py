@@ -28,7 +28,11 @@ def environment(device: torch.device, root: Path | None = None) -> dict[str, Any
     root : Path, optional
         The checkout; by default that of the working directory.
     """
-    names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    names = re.findall(
+        r"^model name\s*: (.*)$",
+        Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"),
+        re.MULTILINE,
+    )
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     key = "CUDA" if device.type == "cuda" else "CPU"
     cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
@@ -66,7 +70,9 @@ def _version(package: str) -> str | None:
 def _commit(root: Path) -> str:
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
-        result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, errors="replace", check=False
+        )
         return result.stdout.strip()
 
     commit = git("rev-parse", "--short", "HEAD") or "unknown"

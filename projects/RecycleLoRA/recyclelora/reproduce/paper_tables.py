@@ -135,7 +135,10 @@ def _write_files(
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / f"{stem}.md") as file:
         file.write_text(markdown, encoding="utf-8")
-    with atomic_write(folder / f"{stem}.csv") as file, file.open("w", newline="") as lines:
+    with (
+        atomic_write(folder / f"{stem}.csv") as file,
+        file.open("w", newline="", encoding="utf-8") as lines,
+    ):
         writer = csv.DictWriter(lines, list(records[0]))
         writer.writeheader()
         writer.writerows(records)

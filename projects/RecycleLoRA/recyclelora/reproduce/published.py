@@ -109,7 +109,10 @@ def _beyond(root: Path, printed: set[str | None]) -> PaperTable:
         for file in sorted((root / "configs").glob("*_*_*.py"))
         if file.stem not in printed and not file.stem.endswith("_to_real")
     ]
-    labels = [ast.get_docstring(ast.parse(file.read_text())).partition("\n")[0] for file in files]
+    labels = [
+        ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))).partition("\n")[0]
+        for file in files
+    ]
     rows = [
         PrintedRow(row=number, cells={"what": label}, name=file.stem, config=file.stem)
         for number, (file, label) in enumerate(zip(files, labels, strict=True), 1)

@@ -151,7 +151,7 @@ def update_pages(root: Path, *, check: bool = False) -> None:
     """
     for page in PAGES:
         try:
-            old = (root / page).read_text()
+            old = (root / page).read_text(encoding="utf-8")
             new = update_tables(page, old, root / "results")
         except (OSError, ValueError, KeyError, TypeError) as error:
             name = type(error).__name__
@@ -161,4 +161,4 @@ def update_pages(root: Path, *, check: bool = False) -> None:
         if check and new != old:
             raise ValueError(f"{page} differs from results/: run tools/update_readme.py")
         if not check:
-            (root / page).write_text(new)
+            (root / page).write_text(new, encoding="utf-8")

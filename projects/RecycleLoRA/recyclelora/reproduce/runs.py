@@ -15,12 +15,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 
 from drawn_streets import streets_in, write_streets
 from recyclelora.common.devices import pick_device
 from recyclelora.common.folder_lock import folder_lock
+from recyclelora.config.objects import instantiate
 from recyclelora.data.datasets import get_dataset
 from recyclelora.evaluation import constant_prediction, evaluate_domains, majority_class
 from recyclelora.evaluation.domains import write_json
@@ -99,7 +99,7 @@ def record_seconds(folder: Path) -> Iterator[None]:
         yield
     finally:
         lasted.append(time.monotonic() - start)
-        with attempts.open("a") as file:
+        with attempts.open("a", encoding="utf-8") as file:
             file.writelines(f"{seconds:.1f}\n" for seconds in lasted)
         began.unlink()
 
@@ -113,7 +113,7 @@ def train(run: Run, workspace: Workspace, lock: int) -> float:
     absent = [file.name for file in (last, folder / "domains.json") if not file.is_file()]
     if status or absent:
         raise ValueError(f"{run.table} {run.name} did not end well (status {status}): see above")
-    return sum(map(float, (folder / "seconds.txt").read_text().split()))
+    return sum(map(float, (folder / "seconds.txt").read_text(encoding="utf-8").split()))
 
 
 def evaluate_majority(cfg: DictConfig, folder: Path) -> float:

@@ -1,0 +1,16 @@
+"""A name for users without an entry in the password database, as in many containers."""
+
+import getpass
+import os
+
+
+def ensure_user_name() -> None:
+    """Set LOGNAME to ``uid12345`` where neither a variable nor the system names the user.
+
+    PyTorch names a cache folder after the user as soon as torchvision is imported, and fails
+    without a name.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # OSError since Python 3.13
+        os.environ["LOGNAME"] = f"uid{os.getuid()}"

@@ -1,0 +1,64 @@
+"""Dotted keys of a config as users write them: ``dataloader.test.'streets night'.subset``."""
+
+import re
+from collections.abc import Sequence
+
+from recyclelora.common.validation import short_repr
+
+_PART = re.compile(
+    r"""'((?:[^'\\]|\\.)*)'(?=[.=]|$)  |  "((?:[^"\\]|\\.)*)"(?=[.=]|$)  |  ([^.=]*)""",
+    re.VERBOSE | re.DOTALL,
+)
+_PLAIN = re.compile(r"[\w-]+")
+
+
+def split_override(override: str) -> tuple[list[str], str]:
+    """Split ``key=value`` into the names of its key and the text of its value.
+
+    Names are separated by dots. A name with a dot, an equals sign or a quote, or with spaces at
+    its ends, stands in single or double quotes, in which a backslash precedes a quote or another
+    backslash.
+
+    Raises
+    ------
+    ValueError
+        If it has no such form.
+
+    Examples
+    --------
+    >>> split_override("dataloader.test.'v1.5 night'.subset=3")
+    (['dataloader', 'test', 'v1.5 night', 'subset'], '3')
+    """
+    names, position = [], 0
+    while True:
+        found = _PART.match(override, position)
+        quoted = next((text for text in found.groups()[:2] if text is not None), None)
+        name = found[3] if quoted is None else re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)
+        names.append(name)
+        position = found.end()
+        end = override[position : position + 1]
+        if end == "=" and override[0] != "=" and (quoted is not None or name == name.strip()):
+            return names, override[position + 1 :]
+        if end != "." or (quoted is None and name != name.strip()):
+            raise ValueError(
+                f"expected an override of the form key=value, got {short_repr(override)}; a name "
+                """with special characters stands in quotes, as in "a.'b c'.d=3\""""
+            )
+        position += 1
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Return the key of these names; the inverse of :func:`split_override`.
+
+    >>> join_names(["test", "streets night", "it's", "0"])
+    'test.\\'streets night\\'."it\\'s".0'
+    """
+    return ".".join(_quote(name) for name in names)
+
+
+def _quote(name: str) -> str:
+    if _PLAIN.fullmatch(name):
+        return name
+    quote = '"' if "'" in name else "'"
+    escaped = name.replace("\\", "\\\\").replace(quote, "\\" + quote)
+    return quote + escaped + quote
