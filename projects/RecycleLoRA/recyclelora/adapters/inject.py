@@ -10,7 +10,13 @@ from recyclelora.common.state_dicts import join_names
 from .checks import check_linear
 from .decomposition import initial_factors
 from .layer import DualLoRALinear, plain_weight
-from .selection import Patterns, is_conv1d, select_linears, weights_out_of_reach
+from .selection import (
+    Patterns,
+    advice_on_small_layers,
+    is_conv1d,
+    select_linears,
+    weights_out_of_reach,
+)
 from .settings import AdapterSettings
 
 
@@ -62,6 +68,7 @@ def adapt(
     TypeError, ValueError
         One sentence, naming the layer, if a setting is out of range, ``module`` is adapted
         already, or a weight is too small for the ranks or holds NaN or Inf; nothing is changed.
+        The sentence on small weights names patterns for ``exclude``.
 
     Examples
     --------
@@ -79,7 +86,10 @@ def adapt(
             check_linear(child, settings, _quoted(name))
     selected = select_linears(module, settings, include=include, exclude=exclude, ranks=ranks)
     for name, (linear, own) in selected.items():
-        check_linear(linear, own, _quoted(name))
+        try:
+            check_linear(linear, own, _quoted(name))
+        except ValueError as error:
+            raise ValueError(f"{error}{advice_on_small_layers(name, selected)}") from None
     if settings.rank or ranks:
         _warn_unadapted(module, bool(selected), weights_out_of_reach(module, settings, exclude))
 
