@@ -10,7 +10,7 @@ SOURCES := $(filter-out %.md,$(wildcard csrc/*.* csrc/*/*.* $(PACKAGE)/include/*
 CPP := $(filter-out %.def,$(SOURCES)) $(wildcard examples/cpp/*.cpp tests/ops/*.cpp tests/ops/*.h)
 LIBRARY := $(PACKAGE)/_C.abi3.so
 PYTEST := $(BIN)/python -m pytest
-LINTED := benchmark configs docs projects tests tools setup.py
+LINTED := benchmark configs docs examples projects tests tools setup.py
 
 .PHONY: help setup demo benchmark docs test test-slow test-all lint format clean
 .DELETE_ON_ERROR:
