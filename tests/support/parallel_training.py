@@ -1,15 +1,17 @@
-"""Train one adapted model on one or two gloo processes: KIND RANK WORLD STORE OUTPUT.
+"""Train adapted models on one or two gloo processes: RANK WORLD FOLDER.
 
-Each process trains on its slice of a batch, under no wrapper, DDP or FSDP2, saves the adapters,
-loads them again into a wrapped model, and writes what it saw to ``OUTPUT.RANK``.
+One process trains plain models, two train with DDP and with FSDP2, each on its half of every batch.
+All of them save the adapters, load them, activate another pair, and try changes that would replace
+parameters. Process R writes what it saw to ``FOLDER/seen_WORLD_R.pt``.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -24,6 +26,8 @@ from recyclelora.adapters import (
 )
 
 STEPS, ROWS = 4, 8
+RANKS = {"both": (4, 2), "main alone": (4, 0)}
+KINDS = {1: ["plain"], 2: ["DDP", "FSDP2"]}
 
 
 def base() -> nn.Module:
@@ -34,19 +38,18 @@ def base() -> nn.Module:
 
 def wrap(model: nn.Module, kind: str) -> nn.Module:
     """The model as this kind of training holds it."""
-    if kind == "ddp":
+    if kind == "DDP":
         return DistributedDataParallel(model)
-    if kind == "fsdp":
+    if kind == "FSDP2":
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-        for layer in model:
-            if any(True for _ in layer.parameters()):
-                fully_shard(layer, mesh=mesh)
-        return fully_shard(model, mesh=mesh)
+        for layer in (model[0], model[2]):
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
     return model
 
 
-def train(model: nn.Module, x: torch.Tensor) -> None:
-    """Some steps, whose gradient is that of the whole batch."""
+def train(model: nn.Module, x: Tensor) -> None:
+    """Some steps towards the reversed input; the mean over processes is that over the batch."""
     main, sub = adapter_parameters(model)
     optimizer = torch.optim.AdamW([*main.values(), *sub.values()], lr=1e-2)
     for _ in range(STEPS):
@@ -55,8 +58,8 @@ def train(model: nn.Module, x: torch.Tensor) -> None:
         optimizer.step()
 
 
-def refusal(change) -> str:  # type: ignore[no-untyped-def]
-    """The error that a change raises, or nothing."""
+def error_of(change: Callable[[], object]) -> str:
+    """The message of the RuntimeError that a call raises."""
     try:
         change()
     except RuntimeError as error:
@@ -64,38 +67,48 @@ def refusal(change) -> str:  # type: ignore[no-untyped-def]
     return ""
 
 
-def main(kind: str, rank: int, world: int, store: str, output: str) -> None:
-    """Train, save, load, and try what has to be refused."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+def run(kind: str, ranks: tuple[int, int], folder: Path) -> dict[str, Tensor | str]:
+    """What one kind of training computes, by what was done before."""
     torch.manual_seed(1)
     batch = torch.randn(ROWS, 16)
-    x = batch[rank * ROWS // world : (rank + 1) * ROWS // world]
-    r_sub = 0 if "main" in kind else 2
-    model = adapt(base(), 4, r_sub)
-    other = Path(f"{output}.other.{rank}.safetensors")
+    x = batch.chunk(dist.get_world_size())[dist.get_rank()]
+    file = folder / f"{kind}_{ranks[1]}.safetensors"
+    other = folder / f"{kind}_{ranks[1]}_other_{dist.get_rank()}.safetensors"
     save_adapters(adapt(base(), 3, 1), other)
-    add_pair(model, "night", 4, r_sub)
+    model = adapt(base(), *ranks)
+    add_pair(model, "night", *ranks)
     add_pair(model, "rain", 2, 1)
-    wrapped = wrap(model, kind.partition("-")[0])
+    wrapped, fresh = wrap(model, kind), wrap(adapt(base(), *ranks), kind)
     train(wrapped, x)
-    file = Path(f"{output}.safetensors")
     save_adapters(wrapped, file)
     dist.barrier()
-    found = {"trained": wrapped(batch).detach()}
-    fresh = wrap(adapt(base(), 4, r_sub), kind.partition("-")[0])
-    found["loaded"] = load_adapters(fresh, file)(batch).detach()
-    found["refused pair"] = refusal(lambda: activate_pair(wrapped, "rain"))
-    found["refused file"] = refusal(lambda: load_adapters(fresh, other))
-    found["kept"] = wrapped(batch).detach()
+    seen = {"trained": wrapped(batch), "loaded": load_adapters(fresh, file)(batch)}
+    if kind != "plain":
+        seen["pair"] = error_of(lambda: activate_pair(wrapped, "rain"))
+        seen["file"] = error_of(lambda: load_adapters(fresh, other))
+        seen["kept"] = wrapped(batch)
     activate_pair(wrapped, "night")
     train(wrapped, x)
-    found["night"] = wrapped(batch).detach()
-    torch.save(found, f"{output}.{rank}")
+    seen["night"] = wrapped(batch)
+    return {
+        key: value.detach() if isinstance(value, Tensor) else value for key, value in seen.items()
+    }
+
+
+def main(rank: int, world: int, folder: Path) -> None:
+    """Run every kind of training of so many processes."""
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store_{world}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
+    seen = {
+        (kind, name): run(kind, ranks, folder)
+        for kind in KINDS[world]
+        for name, ranks in RANKS.items()
+    }
+    torch.save(seen, folder / f"seen_{world}_{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    kind, rank, world, *rest = sys.argv[1:]
-    main(kind, int(rank), int(world), *rest)
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
