@@ -88,7 +88,7 @@ def run(kind: str, ranks: tuple[int, int], folder: Path) -> dict[str, Tensor | s
         seen["file"] = error_of(lambda: load_adapters(fresh, other))
         seen["kept"] = wrapped(batch)
     activate_pair(wrapped, "night")
-    train(wrapped, x)
+    train(wrapped, 2 * x)  # other data than the first pair saw
     seen["night"] = wrapped(batch)
     return {
         key: value.detach() if isinstance(value, Tensor) else value for key, value in seen.items()
