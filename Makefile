@@ -29,6 +29,7 @@ benchmark: setup $(STAMPS)/benchmark  ## time it against SciPy, peft and Hugging
 	$(BIN)/python -m benchmark.step --batch 2 --precisions bfloat16
 	$(BIN)/python -m benchmark.memory
 	$(BIN)/python -m benchmark.hours
+	$(BIN)/python -m benchmark.models
 	$(BIN)/python tools/update_readme.py
 
 docs: setup $(STAMPS)/docs  ## the documentation site, in build/docs; warnings are errors
