@@ -158,7 +158,8 @@ def models_table(run: dict) -> str:
     table = markdown_table(rows, [*headers, "change", "in float64"])
     missing = "".join(f" {name} was not installed." for name in run["left_out"])
     main, sub = run["ranks"]
-    packages = [name for name in ("timm", "transformers", "torchvision") if name not in missing]
+    libraries = ("timm", "transformers", "torchvision")
+    packages = [name for name in libraries if name not in run["left_out"]]
     return (
         f"{table}\n\n*adapted*, *too small*: linear layers with adapters, and those smaller than "
         f"{main} + {sub}. *warned*: weights outside linear layers that the warning names. "
