@@ -10,7 +10,7 @@ SOURCES := $(filter-out %.md,$(wildcard csrc/*.* csrc/*/*.* $(PACKAGE)/include/*
 CPP := $(filter-out %.def,$(SOURCES)) $(wildcard examples/cpp/*.cpp tests/ops/*.cpp tests/ops/*.h)
 LIBRARY := $(PACKAGE)/_C.abi3.so
 PYTEST := $(BIN)/python -m pytest
-LINTED := benchmark configs docs projects tests tools setup.py
+LINTED := benchmark configs docs examples projects tests tools setup.py
 
 .PHONY: help setup demo benchmark docs test test-slow test-all lint format clean
 .DELETE_ON_ERROR:
@@ -29,6 +29,7 @@ benchmark: setup $(STAMPS)/benchmark  ## time it against SciPy, peft and Hugging
 	$(BIN)/python -m benchmark.step --batch 2 --precisions bfloat16
 	$(BIN)/python -m benchmark.memory
 	$(BIN)/python -m benchmark.hours
+	$(BIN)/python -m benchmark.models
 	$(BIN)/python tools/update_readme.py
 
 docs: setup $(STAMPS)/docs  ## the documentation site, in build/docs; warnings are errors

@@ -41,7 +41,7 @@ ROOT_MODULES = {"__init__.py", "collect_env.py"}
 # A folder with more Python files is hard to survey.
 MOST_FILES = 30
 
-TREES = [ROOT / name for name in ("projects", "tools", "benchmark", "configs", "tests")]
+TREES = [ROOT / name for name in ("projects", "tools", "benchmark", "configs", "examples", "tests")]
 PYTHON = [*sorted(path for tree in TREES for path in tree.rglob("*.py")), ROOT / "setup.py"]
 OTHER = ("*.md", "*.toml", "*.txt", "*.cff", "*.in", "Makefile", ".ci/*", ".*.yaml")
 CPP = ("csrc/**/*.*", "examples/**/*.*", "projects/**/*.h", "projects/**/*.cmake")
@@ -225,6 +225,7 @@ def test_test_folders_mirror_the_package():
         "benchmark",
         "configs",
         "drawn_streets",
+        "examples",
         "golden",
         "invalid_input",
         "support",

@@ -12,12 +12,20 @@ from .common.user import ensure_user_name
 
 ensure_user_name()  # before torchvision is imported
 
-from .adapters import DualLoRALinear, adapt  # noqa: E402
+from .adapters import DualLoRALinear, adapt, adapter_table  # noqa: E402
 from .ops import cmake_path, include_path, library_path, rrqr  # noqa: E402
 
 __version__ = "0.2.0"
 
-__all__ = ["DualLoRALinear", "adapt", "cmake_path", "include_path", "library_path", "rrqr"]
+__all__ = [
+    "DualLoRALinear",
+    "adapt",
+    "adapter_table",
+    "cmake_path",
+    "include_path",
+    "library_path",
+    "rrqr",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

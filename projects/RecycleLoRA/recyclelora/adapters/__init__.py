@@ -18,9 +18,11 @@ from .state import (
     pair_names,
     remove_adapters,
 )
+from .table import AdapterTable, adapter_table
 
 __all__ = [
     "AdapterSettings",
+    "AdapterTable",
     "DualLoRALinear",
     "MergeableLinear",
     "activate_pair",
@@ -29,6 +31,7 @@ __all__ = [
     "adapt",
     "adapted_layers",
     "adapter_parameters",
+    "adapter_table",
     "add_pair",
     "export",
     "load_adapters",

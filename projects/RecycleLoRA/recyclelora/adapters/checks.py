@@ -33,7 +33,7 @@ def check_linear(linear: nn.Module, settings: AdapterSettings, name: str = "this
     if changed or "forward" in vars(linear):
         raise ValueError(
             f"{name} is a {type(linear).__name__} with a forward of its own, which adapters would "
-            "replace: make it a plain nn.Linear first"
+            "replace: make it a plain nn.Linear first, or leave it out by adapt(..., exclude=...)"
         )
     extras = {key for key, _ in linear.named_parameters()} - {"weight", "bias"}
     extras |= {key for key, _ in linear.named_buffers()}

@@ -12,6 +12,7 @@ from .decomposition import initial_factors
 from .layer import DualLoRALinear
 from .selection import (
     Patterns,
+    advice_on_small_layers,
     is_conv1d,
     plain_weight,
     select_linears,
@@ -68,6 +69,7 @@ def adapt(
     TypeError, ValueError
         One sentence, naming the layer, if a setting is out of range, ``module`` is adapted
         already, or a weight is too small for the ranks or holds NaN or Inf; nothing is changed.
+        The sentence on small weights names patterns for ``exclude``.
 
     Examples
     --------
@@ -85,12 +87,16 @@ def adapt(
             check_linear(child, settings, _quoted(name))
     selected = select_linears(module, settings, include=include, exclude=exclude, ranks=ranks)
     for name, (linear, own) in selected.items():
-        check_linear(linear, own, _quoted(name))
+        try:
+            check_linear(linear, own, _quoted(name))
+        except ValueError as error:
+            raise ValueError(f"{error}{advice_on_small_layers(name, selected)}") from None
     linears = {name: linear for name, (linear, _) in selected.items()}
     settings_of = {name: own for name, (_, own) in selected.items()}
     decomposed = initial_factors(linears, plain_weight, settings_of, description="adapting")
     if settings.rank or ranks:
-        _warn_unadapted(module, bool(selected), weights_out_of_reach(module, settings, exclude))
+        missed = weights_out_of_reach(module, settings, include=include, exclude=exclude)
+        _warn_unadapted(module, bool(selected), missed)
 
     module.requires_grad_(False)
     for name, factors in decomposed:

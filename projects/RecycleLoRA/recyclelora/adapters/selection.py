@@ -2,18 +2,29 @@
 
 import dataclasses
 import fnmatch
+import re
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import ParametrizationList
 
 from .settings import AdapterSettings
 
 LEAST_SIDE = 16  # smaller matrices are tokens and tables rather than weights of a product
-TABLES = ("bias", "embed", "token", "table")  # in names of parameters that are added or looked up
-NO_LINEARS = (nn.Embedding, nn.EmbeddingBag, _ConvNd, _NormBase, nn.LayerNorm, nn.GroupNorm)
+# Last words of names of parameters that are added or looked up. Only their use tells them from the
+# weight of a product: `positional_embedding` (77, 512) of CLIP is a table, `text_projection`
+# (512, 512) beside it a weight. A word inside a name decides nothing: `token_mixing` is a weight.
+TABLES = ("bias", "biases", "embed", "embedding", "embeddings", "table", "token", "tokens")
+RELATIVE_POSITIONS = ("rel_pos_h", "rel_pos_w", "rel_pos_t")  # of MViT, ViTDet and SAM
+NO_LINEARS = (
+    *(nn.Embedding, nn.EmbeddingBag, _ConvNd),
+    *(_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+)
+# Ends of the class names of other libraries' embeddings and norms, as `LayerNorm2d`.
+NO_LINEAR_NAMES = re.compile(r"(embed|embeddings?|norm)(\dd)?$", re.IGNORECASE)
 
 Patterns = str | Iterable[str] | None
 
@@ -85,29 +96,52 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def weights_out_of_reach(
-    module: nn.Module, settings: AdapterSettings, exclude: Patterns = None
+    module: nn.Module,
+    settings: AdapterSettings,
+    *,
+    include: Patterns = None,
+    exclude: Patterns = None,
 ) -> list[str]:
-    """Names of matrices that act like linear layers but belong to no layer that is adapted."""
-    exclude, found = checked_patterns("exclude", exclude) or (), []
+    """Names of matrices that act like linear layers but belong to no layer that is adapted.
+
+    Those that ``include`` does not select, and those that ``exclude`` names, are left out: the
+    caller decided on them.
+    """
+    include, exclude = checked_patterns("include", include), checked_patterns("exclude", exclude)
+    found = []
     least = max(LEAST_SIDE, settings.rank)
     for name, owner in module.named_modules():
-        is_linear = isinstance(owner, nn.Linear) or is_conv1d(owner)
-        is_other = isinstance(owner, NO_LINEARS) or "norm" in type(owner).__name__.lower()
-        is_other |= "embedding" in type(owner).__name__.lower()
+        user = _user_of(module, name, owner)
+        is_linear = isinstance(user, nn.Linear) or is_conv1d(user)
+        is_other = isinstance(user, NO_LINEARS) or NO_LINEAR_NAMES.search(type(user).__name__)
         for key, weight in owner.named_parameters(recurse=False):
             full = f"{name}.{key}" if name else key
-            if matches(name, exclude) or matches(full, exclude):
-                continue
-            if is_lazy(weight):
+            names = (name, full)
+            wanted = include is None or any(matches(n, include) for n in names)
+            if not wanted or any(matches(n, exclude or ()) for n in names) or is_lazy(weight):
                 continue
             if is_out_of_reach(weight):
                 if weight.dim() >= 2:
                     found.append(full)
-            elif not is_linear and not is_other and weight.dim() in (2, 3):
-                is_table = any(word in key.lower() for word in TABLES)
-                if min(weight.shape[-2:]) >= least and not is_table:
-                    found.append(full)
+                continue
+            is_matrix = weight.dim() in (2, 3) and min(weight.shape[-2:]) >= least
+            if is_matrix and not (is_linear or is_other or _is_table(key, weight)):
+                found.append(full)
     return found
+
+
+def _user_of(module: nn.Module, name: str, owner: nn.Module) -> nn.Module:
+    """The module that computes with the parameters of ``owner``, which may be parametrizations."""
+    if not isinstance(owner, ParametrizationList):
+        return owner
+    return module.get_submodule(name.rpartition("parametrizations")[0].rstrip("."))
+
+
+def _is_table(key: str, weight: Tensor) -> bool:
+    """Whether a parameter is added or looked up: tokens, positions, relative position biases."""
+    is_broadcast = weight.dim() == 3 and len(weight) == 1  # over the batch, as ViT's pos_embed
+    last_word = key.lower().rpartition("_")[2]
+    return is_broadcast or last_word in TABLES or key in RELATIVE_POSITIONS
 
 
 def checked_patterns(name: str, patterns: Patterns) -> tuple[str, ...] | None:
@@ -135,3 +169,27 @@ def _ranks(
         r_main, r_sub = pair
         by_pattern[pattern] = dataclasses.replace(settings, r_main=r_main, r_sub=r_sub)
     return by_pattern
+
+
+def advice_on_small_layers(
+    name: str, selected: Mapping[str, tuple[nn.Module, AdapterSettings]]
+) -> str:
+    """How to leave out every selected layer that is too small for its ranks, if ``name`` is one.
+
+    It ends the sentence of the error for that layer, so that one call shows all such layers.
+    """
+    small = {
+        n
+        for n, (linear, own) in selected.items()
+        if not is_lazy(linear.weight) and own.rank > min(linear.weight.shape)
+    }
+    if name not in small or name == "":
+        return ""
+    patterns: dict[str, None] = {}
+    for each in small:
+        *parents, last = each.split(".")
+        stars = ".".join([*("*" if part.isdecimal() else part for part in parents), last])
+        fits = (n for n in selected if n not in small and matches(n, (stars,)))
+        patterns[each if any(fits) else stars] = None
+    known = ", ".join(map(repr, sorted(patterns)))
+    return f", or leave out what is too small by exclude=[{known}]"

@@ -139,6 +139,36 @@ def hours_table(run: dict) -> str:
     )
 
 
+def models_table(run: dict) -> str:
+    """What adapt does to every family of models."""
+    rows = [
+        [
+            part["library"],
+            part["family"],
+            part["layers"],
+            *(part[key] or "" for key in ("too_small", "warned", "unreached")),
+            *(
+                "" if part["change"][key] is None else f"{part['change'][key]:.0e}"
+                for key in ("float32", "float64")
+            ),
+        ]
+        for part in run["runs"]
+    ]
+    headers = ["library", "family", "adapted", "too small", "warned", "unreached"]
+    table = markdown_table(rows, [*headers, "change", "in float64"])
+    missing = "".join(f" {name} was not installed." for name in run["left_out"])
+    main, sub = run["ranks"]
+    libraries = ("timm", "transformers", "torchvision")
+    packages = [name for name in libraries if name not in run["left_out"]]
+    return (
+        f"{table}\n\n*adapted*, *too small*: linear layers with adapters, and those smaller than "
+        f"{main} + {sub}. *warned*: weights outside linear layers that the warning names. "
+        "*unreached*: adapted layers that these inputs do not use. Where the last column is "
+        f"empty, the model has no float64 kernel. "
+        f"{ran_on(run, packages=packages)}{missing}"
+    )
+
+
 BENCHMARKS = {
     "rrqr": rrqr_table,
     "adapter": adapter_table,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from .benchmark_tables import BENCHMARKS
+from .benchmark_tables import BENCHMARKS, models_table
 from .formatting import (
     NOT_RUN,
     commits_of,
@@ -40,6 +40,12 @@ def benchmark_table(name: str, results: Path) -> str:
     """The table of a benchmark."""
     file = results / "benchmark" / f"{name}.json"
     return BENCHMARKS[name](read_json(file)) if file.is_file() else NOT_RUN
+
+
+def models_of_adapters(results: Path) -> str:
+    """The table of the model families that adapt was tried on."""
+    file = results / "benchmark" / "models.json"
+    return models_table(read_json(file)) if file.is_file() else NOT_RUN
 
 
 def runs_table(name: str, results: Path) -> str:
@@ -123,6 +129,7 @@ PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
         "streets_to_real": partial(runs_table, "streets_to_real"),
     },
     "docs/results.md": {"camvid_to_real": partial(runs_table, "camvid_to_real")},
+    "docs/models.md": {"models": models_of_adapters},
     "docs/benchmarks.md": {name: partial(benchmark_table, name) for name in BENCHMARKS},
     "projects/DrawnStreets/README.md": {"streets": streets_table},
 }

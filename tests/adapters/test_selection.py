@@ -1,0 +1,71 @@
+"""Which weights the warning of adapt() names, and what its error on small layers advises."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from recyclelora import adapt
+from recyclelora.adapters import adapted_layers
+
+
+class OneWeight(nn.Module):
+    """A module without linears, with one parameter of this name."""
+
+    def __init__(self, key, *shape):
+        super().__init__()
+        self.register_parameter(key, nn.Parameter(torch.randn(*shape)))
+
+
+class CosineNormLinear(OneWeight):
+    """A linear whose class name has a norm's name inside."""
+
+
+class ChannelNorm2d(OneWeight):
+    """A norm of another library."""
+
+
+@pytest.mark.parametrize(
+    ("module", "is_named"),
+    [
+        (OneWeight("stable_token_mixing", 32, 32), True),
+        (OneWeight("unembed", 32, 64), True),
+        (OneWeight("experts", 4, 32, 32), True),
+        (CosineNormLinear("kernel", 32, 32), True),
+        (OneWeight("position_embedding", 32, 32), False),
+        (OneWeight("relative_position_bias_table", 169, 24), False),
+        (OneWeight("rel_pos_h", 32, 32), False),
+        (OneWeight("positions", 1, 32, 32), False),
+        (OneWeight("kernel", 32, 8), False),
+        (OneWeight("kernel", 32, 32, 3, 3), False),
+        (ChannelNorm2d("weight", 32, 32), False),
+        (nn.RMSNorm((32, 32)), False),
+        (nn.utils.parametrizations.weight_norm(nn.Conv1d(32, 32, 32)), False),
+        (nn.GRU(32, 32), True),
+    ],
+)
+def test_adapt_names_matrices_but_no_tables(module, is_named):
+    model = nn.Sequential(nn.Linear(16, 16), module)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        adapt(model, 4, 2)
+    assert [("cannot reach" in str(one.message)) for one in caught] == [True] * is_named
+
+
+def test_adapt_small_layers_error_shows_exclude():
+    block = nn.ModuleDict({"fc": nn.Linear(16, 16), "0": nn.Linear(2, 16), "1": nn.Linear(16, 16)})
+    model = nn.ModuleDict({"blocks": nn.ModuleList([block, copy.deepcopy(block)])})
+    model["head"] = nn.Linear(16, 3)
+    with pytest.raises(ValueError, match=r"exclude=\['blocks.\*.0', 'head'\]$"):
+        adapt(model, 4, 2)
+    adapt(model, 4, 2, exclude=["blocks.*.0", "head"])
+    names = [f"blocks.{i}.{name}" for i in range(2) for name in ("fc", "1")]
+    assert [*adapted_layers(model)] == names
+
+
+def test_adapt_small_layer_among_numbered_shows_full_name():
+    model = nn.ModuleList([nn.Sequential(nn.Linear(16, 16)), nn.Sequential(nn.Linear(16, 2))])
+    with pytest.raises(ValueError, match=r"exclude=\['1.0'\]$"):
+        adapt(model, 4, 2)
