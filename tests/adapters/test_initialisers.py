@@ -198,6 +198,16 @@ def test_unused_initialiser_not_called(init, ranks, expected, monkeypatch):
     assert calls == expected
 
 
+@pytest.mark.parametrize("init", ["svd", ("mica", "pissa"), ("svd", "mica"), ("rrqr", "svd")])
+def test_svd_runs_once_for_both_sides(init, monkeypatch):
+    calls, svd = [], torch.linalg.svd
+    monkeypatch.setattr(
+        torch.linalg, "svd", lambda *args, **kwargs: calls.append(args) or svd(*args, **kwargs)
+    )
+    make(32, 32, init=init)
+    assert len(calls) == 1
+
+
 def test_kaiming_runs_no_decomposition(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError

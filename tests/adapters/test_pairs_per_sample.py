@@ -227,6 +227,10 @@ def test_per_sample_compiled_model_follows():
             with pairs_per_sample(model, names):
                 torch.testing.assert_close(compiled(x), model(x))
         torch.testing.assert_close(compiled(x), model(x))
+        torch._dynamo.reset()
+        whole = torch.compile(model, backend="eager", fullgraph=True)
+        with pairs_per_sample(model, ["night", "rain"]), pytest.raises(RuntimeError):
+            whole(x)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ STACKED_BYTES = 1 << 29
 def decompose(weight: Tensor, settings: AdapterSettings, name: str = "this layer") -> Factors:
     """Initial factors of a weight (out, in), or of a stack (n, out, in) of weights.
 
-    Nothing is decomposed for an adapter of rank 0. Where both adapters have the same initialiser,
-    they come from one decomposition. A function as initialiser gets a copy of one weight.
+    Nothing is decomposed for an adapter of rank 0. Where the initialisers of both adapters need the
+    same decomposition, it runs once. A function as initialiser gets a copy of one weight.
 
     Raises
     ------
@@ -37,10 +37,12 @@ def decompose(weight: Tensor, settings: AdapterSettings, name: str = "this layer
         return _without_rank(weight, settings)
     if main == sub:
         return INITIALISERS[main](weight, *ranks, scaling)
-    factors = (
-        INITIALISERS[main](weight, ranks[0], 0, scaling),
-        INITIALISERS[sub](weight, 0, ranks[1], scaling),
-    )
+    first, second = INITIALISERS[main], INITIALISERS[sub]
+    decomposed = first.decomposed(weight)
+    factors = [first.function(decomposed, ranks[0], 0, scaling)]
+    if first.decomposition is not second.decomposition:
+        decomposed = second.decomposed(weight)
+    factors.append(second.function(decomposed, 0, ranks[1], scaling))
     rows = [
         one_hot_rows(columns, weight.shape[-1], B) if A is None else A for A, B, columns in factors
     ]

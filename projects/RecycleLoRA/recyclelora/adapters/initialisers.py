@@ -24,7 +24,7 @@ published method of rank r_main + r_sub. A further initialiser is an entry of :d
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,9 @@ class Initialiser:
     function : Callable
         ``function(weight (..., out, in), r_main, r_sub, scaling) -> Factors``; called with ranks
         of which at least one is above 0.
+    decomposition : Callable, optional
+        Makes of the weight what ``function`` gets in its place. Where main and sub have
+        initialisers with the same decomposition, it runs once.
     one_hot : bool
         Whether the rows of A are one-hot, so that ``Factors.columns`` stands for A.
     random : bool
@@ -64,7 +67,8 @@ class Initialiser:
         Whether only A trains.
     """
 
-    function: Callable[[Tensor, int, int, float], Factors]
+    function: Callable[[Any, int, int, float], Factors]
+    decomposition: Callable[[Tensor], Any] | None = None
     one_hot: bool = False
     random: bool = False
     zero_product: bool = False
@@ -72,7 +76,20 @@ class Initialiser:
 
     def __call__(self, weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
         """The factors of a weight (..., out, in)."""
-        return self.function(weight, r_main, r_sub, scaling)
+        return self.function(self.decomposed(weight), r_main, r_sub, scaling)
+
+    def decomposed(self, weight: Tensor) -> Any:
+        """What ``function`` gets: the decomposition of the weight, or the weight itself."""
+        return weight if self.decomposition is None else self.decomposition(weight)
+
+
+class ThinSvd(NamedTuple):
+    """The thin SVD of a weight in float64, and the dtype of factors made from it."""
+
+    u: Tensor
+    s: Tensor
+    vt: Tensor
+    dtype: torch.dtype
 
 
 def factor_dtype(weight: Tensor) -> torch.dtype:
@@ -84,6 +101,11 @@ def one_hot_rows(columns: Tensor, in_features: int, like: Tensor) -> Tensor:
     """Rows (..., r, in_features) that are 1 at ``columns`` (..., r), in the dtype of ``like``."""
     rows = like.new_zeros(*columns.shape, in_features)
     return rows.scatter(-1, columns[..., None], 1.0)
+
+
+def thin_svd(weight: Tensor) -> ThinSvd:
+    """The thin SVD of a weight (..., out, in), computed in float64."""
+    return ThinSvd(*torch.linalg.svd(weight.double(), full_matrices=False), factor_dtype(weight))
 
 
 def rrqr_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
@@ -101,14 +123,14 @@ def rrqr_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Fac
     return Factors(None, torch.cat([q_minor, q_major], dim=-1), columns)
 
 
-def svd_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
+def svd_factors(svd: ThinSvd, r_main: int, r_sub: int, scaling: float) -> Factors:
     """Singular triplets: the r_main smallest for main, the r_sub largest for sub.
 
     Main is MiLoRA (Wang et al., 2024, arXiv:2406.09044, section 3), sub is PiSSA, see
     :func:`pissa_factors`.
     """
-    last = min(weight.shape[-2:])
-    return _triplets(weight, [*range(last - r_main, last), *range(r_sub)], scaling)
+    last = svd.s.shape[-1]
+    return _triplets(svd, [*range(last - r_main, last), *range(r_sub)], scaling)
 
 
 def kaiming_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
@@ -127,14 +149,14 @@ def kaiming_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> 
     return Factors(A, weight.new_zeros(*stack, out_features, r_main + r_sub, dtype=dtype), None)
 
 
-def pissa_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
+def pissa_factors(svd: ThinSvd, r_main: int, r_sub: int, scaling: float) -> Factors:
     """PiSSA: the principal singular triplets (Meng et al., 2024, arXiv:2404.02948, section 3).
 
     B = U sqrt(S / s) and A = sqrt(S / s) V' of the r largest singular values. The paper's A is B
     here, and its s is 1; S is divided by s as in the package peft, so that s B A is exactly the
     principal part of the weight.
     """
-    return _triplets(weight, list(range(r_main + r_sub)), scaling)
+    return _triplets(svd, list(range(r_main + r_sub)), scaling)
 
 
 def olora_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
@@ -148,17 +170,16 @@ def olora_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Fa
     return Factors(r[..., :rank, :], q[..., :rank], None)
 
 
-def mica_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
+def mica_factors(svd: ThinSvd, r_main: int, r_sub: int, scaling: float) -> Factors:
     """MiCA: minor left singular vectors (Rüdiger and Raschka, 2026, arXiv:2604.01694).
 
     B = U[:, -r:], which stays frozen, and A = 0, which trains: the weight changes in the span of
     its least left singular vectors alone. As in the package peft, U is that of the thin SVD.
     """
-    u = torch.linalg.svd(weight.double(), full_matrices=False)[0]
-    last, rank = min(weight.shape[-2:]), r_main + r_sub
+    last, rank = svd.s.shape[-1], r_main + r_sub
     order = [*range(last - r_main, last), *range(last - rank, last - r_main)]
-    B = u[..., torch.tensor(order, device=u.device)].to(factor_dtype(weight))
-    return Factors(B.new_zeros(*weight.shape[:-2], rank, weight.shape[-1]), B, None)
+    B = svd.u[..., torch.tensor(order, device=svd.u.device)].to(svd.dtype)
+    return Factors(B.new_zeros(*B.shape[:-2], rank, svd.vt.shape[-1]), B, None)
 
 
 def orthogonal_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
@@ -179,22 +200,21 @@ def orthogonal_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) 
 
 INITIALISERS: dict[str, Initialiser] = {
     "rrqr": Initialiser(rrqr_factors, one_hot=True),
-    "svd": Initialiser(svd_factors),
+    "svd": Initialiser(svd_factors, thin_svd),
     "kaiming": Initialiser(kaiming_factors, random=True, zero_product=True),
-    "pissa": Initialiser(pissa_factors),
+    "pissa": Initialiser(pissa_factors, thin_svd),
     "olora": Initialiser(olora_factors),
-    "mica": Initialiser(mica_factors, zero_product=True, frozen_B=True),
+    "mica": Initialiser(mica_factors, thin_svd, zero_product=True, frozen_B=True),
     "orthogonal": Initialiser(orthogonal_factors, random=True, zero_product=True),
 }
 
 
-def _triplets(weight: Tensor, order: list[int], scaling: float) -> Factors:
+def _triplets(svd: ThinSvd, order: list[int], scaling: float) -> Factors:
     """B = U sqrt(S / s) and A = sqrt(S / s) V' of the singular triplets ``order``."""
-    u, s, vt = torch.linalg.svd(weight.double(), full_matrices=False)
-    index = torch.tensor(order, dtype=torch.long, device=weight.device)
-    root = (s[..., index] / scaling).sqrt()
-    A, B = root[..., None] * vt[..., index, :], u[..., index] * root[..., None, :]
-    return Factors(A.to(factor_dtype(weight)), B.to(factor_dtype(weight)), None)
+    index = torch.tensor(order, dtype=torch.long, device=svd.s.device)
+    root = (svd.s[..., index] / scaling).sqrt()
+    A, B = root[..., None] * svd.vt[..., index, :], svd.u[..., index] * root[..., None, :]
+    return Factors(A.to(svd.dtype), B.to(svd.dtype), None)
 
 
 def _orthogonal(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
