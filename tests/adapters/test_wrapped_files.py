@@ -27,6 +27,7 @@ from recyclelora.adapters import (
 )
 
 from ..support.adapter_files import read_header_and_tensors
+from ..support.sharded_adapters import BATCH, base, train, trained
 from ..support.trained_adapters import learn
 
 
@@ -35,18 +36,6 @@ def process_group(tmp_path):
     torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
-
-
-def base():
-    torch.manual_seed(0)
-    inner = nn.Sequential(nn.Linear(16, 16), nn.GELU())
-    return nn.Sequential(inner, nn.Linear(16, 24), nn.Linear(24, 5))
-
-
-def trained(**settings):
-    model = adapt(base(), **{"r_main": 2, "r_sub": 1, **settings})
-    learn(model)
-    return model
 
 
 def compiled(model):
@@ -211,20 +200,28 @@ def test_deleted_ddp_wrapper_does_not_count(tmp_path, process_group):
 
 @pytest.mark.slow
 def test_two_processes_save_and_load_as_one(tmp_path):
-    script = "tests.support.sharded_adapters"
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", script]
+    command = [sys.executable, "-m", "tests.support.sharded_adapters"]
     ranks = [
         subprocess.Popen([*command, str(rank), str(tmp_path)], cwd=root, stderr=subprocess.PIPE)
         for rank in range(2)
     ]
-    errors = [rank.communicate(timeout=300)[1].decode() for rank in ranks]
+    try:
+        errors = [rank.communicate(timeout=300)[1].decode() for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(errors)
     model = trained()
     save_adapters(model, tmp_path / "one.safetensors")
     one, expected = (tmp_path / "one.safetensors").read_bytes(), model(torch.ones(2, 16))
+    train(model, BATCH)
+    save_adapters(model, tmp_path / "one.safetensors")
+    _, alone = read_header_and_tensors(tmp_path / "one.safetensors")
     for kind in ("DDP", "FSDP1", "FSDP2"):
         assert (tmp_path / f"{kind}.safetensors").read_bytes() == one
+        _, together = read_header_and_tensors(tmp_path / f"{kind}_trained.safetensors")
+        torch.testing.assert_close(together, alone)
         for rank in range(2):
             output = torch.load(tmp_path / f"{kind}{rank}.pt", weights_only=True)
             torch.testing.assert_close(output, expected.detach())

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -13,7 +14,20 @@ from torch.nn.parallel import DistributedDataParallel
 from recyclelora import adapt
 from recyclelora.adapters import load_adapters, save_adapters
 
-from ..adapters.test_wrapped_files import base, trained
+from .trained_adapters import learn
+
+
+def base():
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(16, 16), nn.GELU())
+    return nn.Sequential(inner, nn.Linear(16, 24), nn.Linear(24, 5))
+
+
+def trained(**settings):
+    """The base with adapters that differ from their initial values."""
+    model = adapt(base(), **{"r_main": 2, "r_sub": 1, **settings})
+    learn(model)
+    return model
 
 
 def fsdp2(model):
@@ -28,6 +42,26 @@ def fsdp1(model):
 
 
 WRAPPERS = {"DDP": DistributedDataParallel, "FSDP1": fsdp1, "FSDP2": fsdp2}
+
+
+BATCH = torch.linspace(-1, 1, 8 * 16).sin().view(8, 16)
+
+
+def train(model, batch):
+    """Two steps of gradient descent; the gradient is the mean over the processes."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(batch).square().mean().backward()
+        optimizer.step()
+
+
+def drop_copies(model):
+    """Leave every process its part of the parameters alone."""
+    for module in model.modules():
+        if hasattr(module, "reshard"):
+            module.reshard()
 
 
 def main(rank, folder):
@@ -46,11 +80,12 @@ def main(rank, folder):
         with torch.no_grad():
             other(x)  # after it, fully_shard keeps whole copies of some parameters
         load_adapters(other, path)
-        for module in other.modules():
-            if hasattr(module, "reshard"):  # drops those copies
-                module.reshard()
+        drop_copies(other)
         with torch.no_grad():
             torch.save(other(x), folder / f"{kind}{rank}.pt")
+        drop_copies(other)
+        train(other, BATCH.chunk(2)[rank])
+        save_adapters(other, folder / f"{kind}_trained.safetensors")
         if kind == "FSDP1":
             try:
                 save_adapters(wrapped.module, folder / "part.safetensors")
