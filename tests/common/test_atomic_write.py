@@ -96,6 +96,18 @@ def test_atomic_write_into_no_folder_names_the_file(tmp_path):
     assert caught.value.filename == str(path)
 
 
+def test_atomic_write_that_cannot_remove_names_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+
+    def refuse(self, missing_ok=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(type(path), "unlink", refuse)
+    with pytest.raises(OSError) as caught, atomic_write(path) as temporary:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), temporary)  # a Path, as open() has it
+    assert str(caught.value.filename) == str(path)
+
+
 def test_atomic_write_of_the_longest_name_succeeds(tmp_path):
     for name in ("a" * 251 + ".png", "ü" * 125 + ".png"):
         with atomic_write(tmp_path / name) as temporary:

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # What file systems report that cannot sync a file or a folder (network mounts, FUSE).
@@ -60,11 +60,12 @@ def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
             _fsync(path.parent)
     except OSError as error:
         # Of a write it is None.
-        if error.filename in (None, str(temporary)) and error.errno is not None:
+        if str(error.filename or temporary) == str(temporary) and error.errno is not None:
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system; the error of the block is the cause
+            temporary.unlink()
 
 
 def remove_leftovers(folder: str | Path) -> list[Path]:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 from pathlib import Path
 
 import torch
@@ -199,12 +200,16 @@ def _build_trainer(cfg: DictConfig, model: nn.Module, start: int, device: torch.
 def _metric_hooks(cfg: DictConfig, start: int) -> list[HookBase]:
     if not comm.is_main_process():
         return []
-    output = cfg.train.output_dir
+    output, log = cfg.train.output_dir, logging.getLogger(LOGGER)
     writers = [
-        ProgressLine(iterations=cfg.train.max_iter, logger=logging.getLogger(LOGGER)),
+        ProgressLine(iterations=cfg.train.max_iter, logger=log),
         MetricsFile(Path(output, "metrics.json"), start=start),
-        TensorboardXWriter(output, window_size=WINDOW, purge_step=start),
     ]
+    # TensorBoard encodes file names in UTF-8, whatever the locale.
+    if os.fsencode(output) == output.encode(errors="surrogatepass"):
+        writers.append(TensorboardXWriter(output, window_size=WINDOW, purge_step=start))
+    else:
+        log.warning("No TensorBoard events: in this locale their folder must have an ASCII name")
     return [WriteMetrics(writers=writers, period=cfg.train.log_period)]
 
 
