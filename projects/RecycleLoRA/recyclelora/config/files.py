@@ -9,6 +9,8 @@ from pathlib import Path
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
+from recyclelora.data.workers import TIMEOUT
+
 from .validation import SECTIONS
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -117,7 +119,10 @@ def read_config(file: str) -> DictConfig:
         raise ValueError(f"{file} lacks {', '.join(missing)}: see configs/demo.py")
     # Other names of the file, such as imports, are not part of the run: an override of them would
     # have no effect, so their keys are unknown.
-    return OmegaConf.create({s: loaded[s] for s in SECTIONS}, flags={"allow_objects": True})
+    cfg = OmegaConf.create({s: loaded[s] for s in SECTIONS}, flags={"allow_objects": True})
+    if isinstance(cfg.dataloader, DictConfig):
+        cfg.dataloader.setdefault("timeout", TIMEOUT)
+    return cfg
 
 
 def _shipped_folder() -> Path:

@@ -125,20 +125,12 @@ class SharedBatch:
     """
 
     def __init__(self, items: list) -> None:
-        offsets, size = [], 0
-        for item in items:
-            for value in _tensors(item).values():
-                offsets.append(size)
-                size += -(-value.nbytes // _ALIGNMENT) * _ALIGNMENT
-        if size:
-            buffer = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
-            places = iter(offsets)
-            items = [
-                item | {k: _copy(v, buffer, next(places)) for k, v in _tensors(item).items()}
-                if _tensors(item)
-                else item
-                for item in items
-            ]
+        tensors = [v for item in items if isinstance(item, dict) for v in item.values()]
+        sizes = [_aligned(t.nbytes) for t in tensors if isinstance(t, torch.Tensor)]
+        if sum(sizes):
+            storage = torch.UntypedStorage._new_shared(sum(sizes))
+            places = iter(torch.empty(0, dtype=torch.uint8).set_(storage).split(sizes))
+            items = [_replace_tensors(item, lambda t: _copy(t, next(places))) for item in items]
         self._message = bytes(ForkingPickler.dumps(items))
 
     def items(self) -> list:
@@ -147,27 +139,31 @@ class SharedBatch:
 
     def pin_memory(self) -> list:
         """Return the items with their tensors in pinned memory; the DataLoader calls this."""
-        return [
-            item | {name: value.pin_memory() for name, value in _tensors(item).items()}
-            if _tensors(item)
-            else item
-            for item in self.items()
-        ]
+        return [_replace_tensors(item, torch.Tensor.pin_memory) for item in self.items()]
 
 
-def _tensors(item: object) -> dict[str, torch.Tensor]:
-    values = item.items() if isinstance(item, dict) else ()
-    return {name: value for name, value in values if isinstance(value, torch.Tensor)}
+def _replace_tensors(item: object, function: Callable[[torch.Tensor], torch.Tensor]) -> object:
+    if not isinstance(item, dict):
+        return item
+    return {k: function(v) if isinstance(v, torch.Tensor) else v for k, v in item.items()}
 
 
-def _copy(tensor: torch.Tensor, buffer: torch.Tensor, offset: int) -> torch.Tensor:
-    place = buffer[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-    return place.copy_(tensor)
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _copy(tensor: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    return place[: tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
 def share_batch(items: list) -> SharedBatch:
     """Share the items of a worker, as soon as /dev/shm has space for them."""
     return _when_there_is_space(lambda: SharedBatch(items))
+
+
+def _failure(error: Exception) -> SharedBatch:
+    """A batch that carries the error to the main process."""
+    return SharedBatch([OSError(f"a worker process cannot hand over its batch ({error})")])
 
 
 def _when_there_is_space(allocate: Callable[[], SharedBatch]) -> SharedBatch:
@@ -178,9 +174,9 @@ def _when_there_is_space(allocate: Callable[[], SharedBatch]) -> SharedBatch:
         except RuntimeError as error:
             # PyTorch reports no error number. Other reasons have other messages.
             if "unable to allocate shared memory" not in str(error):
-                return SharedBatch([OSError(str(error))])
+                return _failure(error)
         except OSError as error:
-            return SharedBatch([error])
+            return _failure(error)
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():
             os._exit(0)

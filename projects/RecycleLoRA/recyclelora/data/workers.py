@@ -121,7 +121,7 @@ class BatchLoader:
         for batch in batches:
             for item in batch:
                 if isinstance(item, Exception):
-                    raise item
+                    raise _item_error(item)
             yield batch
             batch = item = None  # frees the shared memory while the next batch is awaited
 
@@ -204,6 +204,11 @@ class BatchLoader:
     def _is_memory_full(self) -> bool:
         free = free_shared_memory()
         return free is not None and free < max(self.demand.batch_bytes, _LITTLE)
+
+
+def _item_error(error: Exception) -> Exception:
+    """The error to raise for an item that is an error."""
+    return OSError(open_files_message()) if is_out_of_files(error) else error
 
 
 def _worker_error(error: Exception) -> Exception:
