@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import cv2
 import torch
@@ -105,7 +106,6 @@ class BatchLoader:
         self.should_stop: Callable[[], bool] | None = None
         self.demand = SharedMemoryDemand(name, batch_bytes, num_workers, processes)
         self.demand.check()
-        several = {"timeout": _LOOK, "prefetch_factor": PREFETCH} if num_workers else {}
         self._loader = DataLoader(
             _ErrorsAsItems(dataset),
             batch_sampler=batches,
@@ -113,7 +113,7 @@ class BatchLoader:
             collate_fn=share_batch if num_workers else list,
             worker_init_fn=_init_worker,
             pin_memory=torch.cuda.is_available(),
-            **several,
+            prefetch_factor=PREFETCH if num_workers else None,
         )
 
     def __iter__(self) -> Iterator[list]:
@@ -132,17 +132,22 @@ class BatchLoader:
         others = set(multiprocessing.active_children())
         batches = self._start_workers()
         workers = set(multiprocessing.active_children()) - others
-        while True:
-            try:
-                batch = self._await_batch(batches)
-            except StopIteration:
-                return
-            except (OSError, WaitInterrupted):
-                for worker in workers:
-                    worker.kill()  # the DataLoader would wait seconds for each
-                raise
-            yield batch
-            batch = None
+        # Both steps can block without end: the queue, and a worker that is asked for its buffer.
+        fetcher = ThreadPoolExecutor(1, "batches")
+        try:
+            while (batch := self._await_batch(fetcher.submit(_fetch, batches))) is not None:
+                yield batch
+                batch = None
+        except GeneratorExit:  # the consumer has what it needs
+            raise
+        except BaseException:
+            for worker in workers:
+                worker.kill()  # the DataLoader would wait seconds for each
+            for worker in workers:
+                worker.join(1)
+            raise
+        finally:
+            fetcher.shutdown(wait=False)
 
     def _start_workers(self) -> Iterator:
         main = threading.current_thread() is threading.main_thread()
@@ -170,17 +175,10 @@ class BatchLoader:
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
         return batches
 
-    def _await_batch(self, batches: Iterator) -> list:
+    def _await_batch(self, fetched: Future) -> list | None:
         start = time.monotonic()
         full_since = None
-        while True:
-            try:
-                batch = next(batches)
-                return batch.items() if isinstance(batch, SharedBatch) else batch
-            # OSError and EOFError: the worker died while it sent a batch.
-            except (RuntimeError, OSError, EOFError) as error:
-                if "DataLoader timed out" not in str(error):
-                    raise _worker_error(error) from error
+        while not wait([fetched], _LOOK).done:
             if self.should_stop is not None and self.should_stop():
                 raise WaitInterrupted("asked to stop while a batch was awaited")
             now = time.monotonic()
@@ -200,10 +198,21 @@ class BatchLoader:
                     f"{self.demand.loader}: no batch within {self.timeout:g} s: check the disk or "
                     "the file server, or allow more time by dataloader.timeout"
                 )
+        return fetched.result()
 
     def _is_memory_full(self) -> bool:
         free = free_shared_memory()
         return free is not None and free < max(self.demand.batch_bytes, _LITTLE)
+
+
+def _fetch(batches: Iterator) -> list | None:
+    """The next batch, None at the end."""
+    try:
+        batch = next(batches, None)
+        return batch.items() if isinstance(batch, SharedBatch) else batch
+    # OSError and EOFError: the worker died while it sent a batch.
+    except (RuntimeError, OSError, EOFError) as error:
+        raise _worker_error(error) from error
 
 
 def _item_error(error: Exception) -> Exception:
