@@ -175,7 +175,7 @@ def retry_transient(operation: Callable[[], Result], path: str | Path) -> Result
         try:
             return operation()
         except OSError as error:
-            if error.errno not in _TRANSIENT:
+            if not is_transient(error):
                 raise
             logger.warning(
                 "%s: reading failed (%s); attempt %d of %d follows in %g s",
@@ -185,12 +185,32 @@ def retry_transient(operation: Callable[[], Result], path: str | Path) -> Result
     try:
         return operation()
     except OSError as error:
-        if error.errno not in _TRANSIENT:
+        if not is_transient(error):
             raise
         raise OSError(
             f"{path}: reading failed {len(_PAUSES) + 1} times ({error.strerror}): check the disk "
             "or the connection to the file server, then start again"
         ) from error
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether an error is one that :func:`retry_transient` retries.
+
+    Parameters
+    ----------
+    error : BaseException
+        Any error.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_transient(OSError(errno.ESTALE, "Stale file handle")), is_transient(ValueError())
+    (True, False)
+    """
+    return isinstance(error, OSError) and error.errno in _TRANSIENT
 
 
 def is_out_of_files(error: BaseException) -> bool:
@@ -284,6 +304,6 @@ def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
-        if error.errno in _TRANSIENT:
+        if is_transient(error):
             raise
         return False  # a link to itself, or to where this user may not look

@@ -98,9 +98,10 @@ class LabelMap:
         ValueError
             The map does not define an id.
         """
-        outside = (ids < 0) | (ids > 65535) if ids.dtype.itemsize > 2 else None
-        if outside is not None and outside.any():
-            self._raise_unknown(ids, outside, file)
+        if ids.dtype not in (np.uint8, np.uint16):  # whose values are all in the table
+            outside = (ids < 0) | (ids > 65535)
+            if outside.any():
+                self._raise_unknown(ids, outside, file)
         train_ids = np.take(self.table, ids)
         unknown = train_ids == _UNKNOWN
         if unknown.any():
