@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from recyclelora.common.files import retry_transient
 from recyclelora.common.validation import check_integer
 
 from .label_maps import TRAIN_IDS, Folding, LabelMap
@@ -125,7 +126,8 @@ class FolderDataset:
         """Return the first layout whose folders exist, else raise an error that lists all."""
         root, partial = self.root, []
         for layout in self.layouts:
-            found = [one for one in (layout.images, layout.labels) if (root / one).is_dir()]
+            both = (layout.images, layout.labels)
+            found = [one for one in both if retry_transient((root / one).is_dir, root / one)]
             if len(found) == 2:
                 return layout
             partial += found
