@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
         "runs": runs,
     }
     with atomic_write(args.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     print(f"wrote {args.output}")
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recyclelora.common.paths import expand_path
+from recyclelora.data.workers import TIMEOUT
 
 from .objects import as_calls
 from .validation import SECTIONS
@@ -126,7 +127,10 @@ def read_config(file: str) -> DictConfig:
     # Other names of the file, such as imports, are not part of the run: an override of them would
     # have no effect, so their keys are unknown.
     content = {section: as_calls(loaded[section], section) for section in SECTIONS}
-    return OmegaConf.create(content, flags={"allow_objects": True})
+    cfg = OmegaConf.create(content, flags={"allow_objects": True})
+    if isinstance(cfg.dataloader, DictConfig):
+        cfg.dataloader.setdefault("timeout", TIMEOUT)
+    return cfg
 
 
 def _shipped_folder() -> Path:

@@ -11,8 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recyclelora.common.validation import check_integer, short_repr
+from recyclelora.common.validation import check_integer, check_number, short_repr
 from recyclelora.data import CLASSES
+from recyclelora.data.workers import TIMEOUT
 from recyclelora.evaluation import Protocol
 from recyclelora.evaluation.predictions import check_format
 
@@ -75,6 +76,7 @@ def check_config(cfg: DictConfig) -> None:
             _check_calls(f"{section}.{key}", _inside(cfg, section, key))
         _check_value("evaluation.protocol", cfg.evaluation.protocol, Protocol)
         _check_evaluation(cfg.evaluation)
+        check_number("dataloader.timeout", cfg.dataloader.get("timeout", TIMEOUT), least=1)
         if cfg.dataloader.train.get("iterations") is not None:
             raise ValueError(
                 "dataloader.train.iterations must be null: train.max_iter says how long"

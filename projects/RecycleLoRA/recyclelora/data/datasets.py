@@ -11,7 +11,9 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from recyclelora.common.files import is_hidden
 from recyclelora.common.paths import expand_path
+from recyclelora.common.validation import short_repr
 
 from .benchmarks import BENCHMARKS
 from .classes import CLASSES, COLORS, IGNORE_LABEL
@@ -78,6 +80,8 @@ def register_folder(
     folding: Folding | None = None,
     subset: int | None = None,
     subset_seed: int = 0,
+    skip_unpaired: bool = False,
+    exclude: str | Sequence[str] = (),
 ) -> str:
     """Register your own folders of images and label maps.
 
@@ -97,6 +101,13 @@ def register_folder(
         For datasets that label fewer than the 19 classes.
     subset, subset_seed : int
         Use this many of the pairs, drawn by the seed.
+    skip_unpaired : bool
+        Skip images without label and labels without image with a warning; by default they are an
+        error.
+    exclude : str or sequence of str
+        Patterns of files that are left out, with their partners: "old" for a folder or a file of
+        that name, "*_debug.png", "rome/00*". Hidden and system files and folders (``.Trash-1000``,
+        ``@eaDir``, ``Thumbs.db``) are always left out.
 
     Returns
     -------
@@ -115,7 +126,14 @@ def register_folder(
     suffixes = (image_suffix,) if isinstance(image_suffix, str) else tuple(image_suffix)
     folders = str(expand_path(images)), str(expand_path(labels))
     layout = Layout(*folders, suffixes, label_suffix)
+    patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    if not all(isinstance(pattern, str) and pattern for pattern in patterns):
+        raise ValueError(
+            f"dataset '{name}': exclude must be patterns of file names such as '*_debug.png', got "
+            f"{short_repr(list(patterns))}"
+        )
     options = {"label_map": label_map, "folding": folding}
+    options |= {"skip_unpaired": skip_unpaired, "exclude": patterns}
     draw = {"subset": subset, "subset_seed": subset_seed}
     return register(FolderDataset(name, (layout,), **options, **draw))
 
@@ -153,7 +171,8 @@ def real_sets() -> list[str]:
         raise FileNotFoundError(
             f"{_REAL_ROOT}: expected a folder, got {root}, which is not there; correct or unset it"
         )
-    names = sorted(entry.name for entry in root.iterdir() if (entry / "labels").is_dir())
+    folders = [folder for folder in root.iterdir() if not is_hidden(folder)]
+    names = sorted(folder.name for folder in folders if (folder / "labels").is_dir())
     return [register(dataset) for dataset in map(_real_set, names) if dataset.is_available()]
 
 
