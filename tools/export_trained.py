@@ -4,8 +4,9 @@
     python tools/export_trained.py --config-file configs/streets_to_real.py \
         output/streets_to_real/recyclelora_seed0/iter_0000300.pth trained.pth --half
 
-The file can be used as ``train.init_checkpoint=trained.pth``, like a checkpoint; the config loads
-the base, as for a training. Overrides ``key=value`` are those of the run.
+The file can be used like a checkpoint, as ``evaluation.checkpoint=trained.pth`` with --eval-only or
+as ``train.init_checkpoint=trained.pth``; the config loads the base, as for a training. Overrides
+``key=value`` are those of the run.
 """
 
 import argparse

@@ -103,7 +103,7 @@ def test_eval_only_with_exported_file_matches_checkpoint(run, exported, tiny_set
             (tmp_path / f"{i}_streets" / "day").mkdir(parents=True, exist_ok=True)
             (tmp_path / f"{i}_day" / kind).rename(tmp_path / f"{i}_streets" / "day" / kind)
         overrides = [
-            f"train.init_checkpoint={checkpoint}",
+            f"evaluation.checkpoint={checkpoint}",
             f"train.output_dir={tmp_path / str(i)}",
             f"dataloader.streets={tmp_path / f'{i}_streets'}",
             f"dataloader.test.day.dataset.name={i}_streets",

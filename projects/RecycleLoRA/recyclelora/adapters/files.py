@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from recyclelora.common.atomic_write import atomic_write
 from recyclelora.common.digests import weight_digest
-from recyclelora.common.tensor_file import read_tensor_file
+from recyclelora.common.tensor_file import check_finite, read_tensor_file
 
 from .checks import check_linear, check_pair_name
 from .initialisers import Factors, factor_dtype
@@ -142,6 +142,8 @@ def _read(path: Path) -> dict[str, Any]:
     whole = isinstance(layers, dict) and layers and all(map(_is_entry, layers.values()))
     if not whole:
         raise ValueError(f"{path} is not whole: a layer lacks a part; save the adapters again")
+    for name, entry in layers.items():
+        check_finite(entry["tensors"], f"{path}: layer {name!r}")
     return layers
 
 

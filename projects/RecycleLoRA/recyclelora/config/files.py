@@ -117,7 +117,10 @@ def read_config(file: str) -> DictConfig:
         raise ValueError(f"{file} lacks {', '.join(missing)}: see configs/demo.py")
     # Other names of the file, such as imports, are not part of the run: an override of them would
     # have no effect, so their keys are unknown.
-    return OmegaConf.create({s: loaded[s] for s in SECTIONS}, flags={"allow_objects": True})
+    cfg = OmegaConf.create({s: loaded[s] for s in SECTIONS}, flags={"allow_objects": True})
+    if isinstance(cfg.evaluation, DictConfig):  # a key that configs may leave out
+        cfg.evaluation.setdefault("checkpoint", None)
+    return cfg
 
 
 def _shipped_folder() -> Path:

@@ -15,7 +15,7 @@ from torch import nn
 
 from recyclelora.common.atomic_write import atomic_write
 from recyclelora.common.state_dicts import describe_mismatch
-from recyclelora.common.tensor_file import read_tensor_file
+from recyclelora.common.tensor_file import check_finite, read_tensor_file
 
 from .trained import TRAINED
 
@@ -72,7 +72,7 @@ def read_checkpoint(path: str | Path) -> dict:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged or has another format.
+        If the file is damaged, has another format, or holds values that are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -91,6 +91,7 @@ def read_checkpoint(path: str | Path) -> dict:
     tensors = isinstance(weights, dict) and all(map(torch.is_tensor, weights.values()))
     if not tensors or not isinstance(content.get("iteration"), int):
         raise ValueError(f"{path} lacks the weights or the iteration; take another copy of it")
+    check_finite(content, str(path))
     return content
 
 

@@ -44,7 +44,7 @@ def run(args: Namespace) -> None:
         cfg = load_config(args.config_file, args.opts)
         output = Path(cfg.train.output_dir)
         if args.eval_only:
-            evaluate(cfg)
+            evaluate(cfg, resume=args.resume)
         else:
             train(cfg, resume=args.resume)
     except Stopped:

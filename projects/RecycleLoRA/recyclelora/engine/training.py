@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,12 +20,14 @@ from recyclelora.common.devices import pick_device
 from recyclelora.config.resume_check import check_same_run, run_settings
 from recyclelora.data.loader import TestLoader
 from recyclelora.evaluation import preview_domains
+from recyclelora.evaluation.partial import OtherEvaluationError
+from recyclelora.evaluation.sliding_window import NonFiniteLogitsError
 
 from .bad_batches import BadBatches
 from .build import build_from_checkpoint, build_model
 from .checkpoint import Checkpoints, read_checkpoint
 from .ema import weight_average
-from .evaluation import evaluate_targets, target_loaders
+from .evaluation import check_training_keys, describe_weights, evaluate_targets, target_loaders
 from .hooks import PeriodicAction, WriteMetrics
 from .metrics import WINDOW, MetricsFile
 from .output import LOGGER, lock_output, setup
@@ -53,6 +56,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     OSError
         Among others, if the disk is full; the earlier checkpoints are complete.
     """
+    check_training_keys(cfg)
     try:
         with StopRequest() as request, lock_output(cfg.train.output_dir):
             _train(cfg, resume, request)
@@ -82,12 +86,13 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
             training = {**trainer.state_dict(), "settings": settings}
             checkpoints.save(model=model, iteration=done, training=training)
 
-    def evaluate() -> None:
-        _evaluate(cfg, model, loaders, trainer, request)
+    def evaluate(done: int, *, resume: bool = False) -> None:
+        checkpoint = {"file": checkpoints.path(done).name, "iteration": done}
+        _evaluate(cfg, model, loaders, trainer, request, checkpoint, resume)
 
     if start >= cfg.train.max_iter:
         log.info("All %d iterations are done: evaluating", start)
-        evaluate()
+        evaluate(start, resume=True)
         return
 
     def preview(done: int) -> None:
@@ -95,11 +100,14 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
             path = Path(cfg.train.output_dir, "pictures", f"iter_{done:07d}.png")
             protocol = instantiate(cfg.evaluation.protocol)
             with _averaged(trainer), predictor(model, dtype=trainer.dtype) as predict:
-                preview_domains(predict, loaders, protocol=protocol, path=path)
+                try:
+                    preview_domains(predict, loaders, protocol=protocol, path=path)
+                except NonFiniteLogitsError as error:  # a picture is no reason to end a training
+                    log.warning("no preview at iteration %d: %s", done, error)
 
     def save_and_evaluate(done: int) -> None:
         save(done)  # the evaluated weights are then in a checkpoint, and no step can be lost
-        evaluate()
+        evaluate(done)
 
     log.info("Optimiser groups:\n%s", groups_table(trainer.optimizer))
     trainer.register_hooks(
@@ -214,19 +222,34 @@ def _evaluate(
     loaders: dict[str, TestLoader],
     trainer: Trainer,
     request: StopRequest,
+    checkpoint: dict,
+    resume: bool,
 ) -> None:
     """Evaluate the current weights, or their averages, unless the run is asked to stop."""
+    log = logging.getLogger(LOGGER)
     if trainer.average is not None:
-        log = logging.getLogger(LOGGER)
         log.info("Evaluating the averaged weights (train.ema=%g)", trainer.average.decay)
+    with _averaged(trainer):
+        weights = describe_weights(model)
+    log.info(
+        "Evaluating iteration %d (%s, weights sha256 %s)",
+        checkpoint["iteration"], checkpoint["file"], weights["weights_sha256"],
+    )  # fmt: skip
     with _averaged(trainer), predictor(model, dtype=trainer.dtype) as predict:
 
         def predict_or_stop(images: torch.Tensor) -> torch.Tensor:
             request.check()
             return predict(images)
 
+        evaluate = partial(
+            evaluate_targets, cfg, predict_or_stop, loaders, checkpoint=checkpoint | weights
+        )
         try:
-            evaluate_targets(cfg, predict_or_stop, loaders)
+            try:
+                evaluate(resume=resume)
+            except OtherEvaluationError as error:  # raised in all processes
+                log.warning("%s; it begins anew", error)
+                evaluate()
         except RuntimeError as error:
             # Another process has stopped already, and this one waited for its results.
             if request.received and comm.get_world_size() > 1:
