@@ -1,0 +1,255 @@
+"""Searching folders and reading files on disks that people and other programs use, too."""
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+# Written by operating systems, file servers and archivers beside the files of users. Lower case.
+_SYSTEM_NAMES = frozenset(
+    (
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
+        *("$recycle.bin", "recycler", "system volume information", "lost+found"),
+        *("__macosx", "network trash folder", "temporary items"),
+        *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
+    )
+)
+# What network file systems report while a server restarts or replaces a file.
+_TRANSIENT = (errno.EIO, errno.ESTALE)
+_PAUSES = (0.1, 0.5, 2.0)  # seconds before each further attempt
+
+
+def is_hidden(path: str | Path) -> bool:
+    """Return whether the last name of a path is that of a hidden or system file or folder.
+
+    These are names that start with a dot (``.ipynb_checkpoints``, ``.Trash-1000``, ``._a.png``)
+    and, in any case, the names that Windows, macOS, NAS systems and file systems use
+    (``Thumbs.db``, ``desktop.ini``, ``@eaDir``, ``__MACOSX``, ``lost+found``).
+
+    Parameters
+    ----------
+    path : str or Path
+        A name or a path. Its parents are not considered.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_hidden("photos/._001.jpg"), is_hidden("THUMBS.DB"), is_hidden(".cache/photos")
+    (True, True, False)
+    """
+    name = os.path.basename(os.fspath(path).rstrip("/"))
+    return (name.startswith(".") and name not in (".", "..")) or name.lower() in _SYSTEM_NAMES
+
+
+class Folder(NamedTuple):
+    """One folder of :func:`walk_folders`: its path, and the sorted names of its entries."""
+
+    path: Path
+    folders: list[str]
+    files: list[str]
+
+
+def walk_folders(folder: str | Path) -> Iterator[Folder]:
+    """Search a folder and all folders below it, without hidden and system files and folders.
+
+    Symbolic links to folders are followed, with these exceptions. A link to a folder that holds
+    the link is not followed. Links that lead to one another (``a/x`` to ``b`` and ``b/y`` to ``a``)
+    are followed only to folders that are not found without them.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where to start. It may itself be hidden, or a link.
+
+    Yields
+    ------
+    Folder
+        A folder before those below it, in the order of their names. ``folders`` has the names of
+        links that are not followed, too; ``files`` has the names of links to nothing, too.
+
+    Raises
+    ------
+    OSError
+        A folder cannot be read.
+    """
+    graph = _Graph()
+    root = os.path.realpath(folder)
+    graph.add(root)
+    postponed: list[tuple[Path, str]] = []
+    seen: set[str] = set()
+
+    def visit(path: Path, real: str) -> Iterator[Folder]:
+        stack = [(path, real)]
+        while stack:
+            path, real = stack.pop()
+            seen.add(real)
+            below = graph.nodes[real]
+            yield Folder(path, [*below.targets], below.files)
+            for name, target in reversed(below.targets.items()):
+                if target is None:
+                    continue
+                if name in below.links and graph.leads_to(target, real):
+                    postponed.append((path / name, target))
+                else:
+                    stack.append((path / name, target))
+
+    yield from visit(Path(folder), root)
+    while postponed:
+        path, real = postponed.pop(0)
+        if real not in seen:
+            yield from visit(path, real)
+
+
+def walk_files(folder: str | Path) -> Iterator[Path]:
+    """Return the files below a folder, without hidden and system files and folders.
+
+    Links are followed as in :func:`walk_folders`.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where to start.
+
+    Yields
+    ------
+    Path
+        Everything that is no folder, in a fixed order.
+
+    Raises
+    ------
+    OSError
+        A folder cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for name in ("b/2.png", "a.png", ".Trash-1000/1.png", "b/Thumbs.db"):
+    ...     (root / name).parent.mkdir(exist_ok=True)
+    ...     (root / name).touch()
+    >>> [file.relative_to(root).as_posix() for file in walk_files(root)]
+    ['a.png', 'b/2.png']
+    """
+    for found in walk_folders(folder):
+        for name in found.files:
+            yield found.path / name
+
+
+def retry_transient(operation: Callable[[], Result], path: str | Path) -> Result:
+    """Call ``operation`` and repeat it up to three times after a transient error (EIO, ESTALE).
+
+    Parameters
+    ----------
+    operation : callable
+        Reads from ``path``. It has to start anew in each call.
+    path : str or Path
+        The file or folder, for the log and the error message.
+
+    Returns
+    -------
+    object
+        The result of ``operation``.
+
+    Raises
+    ------
+    OSError
+        The last attempt failed, or the error is not a transient one.
+
+    Examples
+    --------
+    >>> retry_transient(lambda: "content", "a.png")
+    'content'
+    """
+    for attempt, pause in enumerate(_PAUSES, 1):
+        try:
+            return operation()
+        except OSError as error:
+            if error.errno not in _TRANSIENT:
+                raise
+            logger.warning(
+                "%s: reading failed (%s); attempt %d of %d follows in %g s",
+                *(path, error.strerror, attempt + 1, len(_PAUSES) + 1, pause),
+            )
+        time.sleep(pause)
+    try:
+        return operation()
+    except OSError as error:
+        if error.errno not in _TRANSIENT:
+            raise
+        raise OSError(
+            f"{path}: reading failed {len(_PAUSES) + 1} times ({error.strerror}): check the disk "
+            "or the connection to the file server, then start again"
+        ) from error
+
+
+class _Entries(NamedTuple):
+    """Entries of a folder: name -> real path of each folder, the names of links, the files."""
+
+    targets: dict[str, str | None]  # None: a link to a folder that holds it
+    links: set[str]
+    files: list[str]
+
+
+class _Graph:
+    """The folders that can be reached from the added ones, by real path; each is read once."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, _Entries] = {}
+
+    def add(self, real: str) -> None:
+        pending = [real]
+        while pending:
+            folder = pending.pop()
+            if folder not in self.nodes:
+                self.nodes[folder] = retry_transient(lambda folder=folder: _read(folder), folder)
+                pending += filter(None, self.nodes[folder].targets.values())
+
+    def leads_to(self, start: str, goal: str) -> bool:
+        """Whether ``goal`` can be reached from ``start`` by folders and links."""
+        pending, seen = [start], set()
+        while pending:
+            folder = pending.pop()
+            if folder == goal:
+                return True
+            if folder not in seen:
+                seen.add(folder)
+                pending += filter(None, self.nodes[folder].targets.values())
+        return False
+
+
+def _read(folder: str) -> _Entries:
+    with os.scandir(folder) as found:
+        entries = sorted((e for e in found if not is_hidden(e.name)), key=lambda e: e.name)
+    targets: dict[str, str | None] = {}
+    links, files = set(), []
+    for entry in entries:
+        if not _is_folder(entry):
+            files.append(entry.name)
+            continue
+        if entry.is_symlink():
+            links.add(entry.name)
+            real = os.path.realpath(entry.path)
+            holds = Path(folder).is_relative_to(real)
+            targets[entry.name] = None if holds else real
+        else:
+            targets[entry.name] = entry.path
+    return _Entries(targets, links, files)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno in _TRANSIENT:
+            raise
+        return False  # a link to itself, or to where this user may not look
