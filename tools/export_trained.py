@@ -13,8 +13,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from recyclelora.common.validation import format_error
-from recyclelora.engine.export import export_trained
+try:
+    from recyclelora.common.validation import format_error
+    from recyclelora.engine.export import export_trained
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,4 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

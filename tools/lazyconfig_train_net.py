@@ -6,7 +6,17 @@ python tools/lazyconfig_train_net.py --config-file configs/demo.py --eval-only
 python tools/lazyconfig_train_net.py --config-file F --num-gpus 4 train.output_dir=output/mine
 """
 
-from recyclelora.engine.train import main
+import sys
+
+try:
+    from recyclelora.engine.train import main
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

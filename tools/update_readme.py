@@ -9,8 +9,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from recyclelora.reproduce.checkout import find_checkout
-from recyclelora.reproduce.readme import update_pages
+try:
+    from recyclelora.reproduce.checkout import find_checkout
+    from recyclelora.reproduce.readme import update_pages
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 
 def main() -> None:
@@ -28,4 +32,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

@@ -51,6 +51,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     ------
     Stopped
         If SIGTERM or SIGINT arrived; the state is saved.
+    KeyboardInterrupt
+        If SIGINT arrived before there was a state to save.
     ValueError
         Among others, if another training writes to the folder, or the resumed run is another one.
     OSError
@@ -58,8 +60,12 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     """
     check_training_keys(cfg)
     try:
-        with StopRequest() as request, lock_output(cfg.train.output_dir):
+        with StopRequest(saves=False) as request, lock_output(cfg.train.output_dir):
             _train(cfg, resume, request)
+    except KeyboardInterrupt:
+        if resume and Checkpoints(cfg.train.output_dir).paths():
+            raise Stopped from None
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -92,6 +98,7 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
 
     if start >= cfg.train.max_iter:
         log.info("All %d iterations are done: evaluating", start)
+        request.saves = True
         evaluate(start, resume=True)
         return
 
