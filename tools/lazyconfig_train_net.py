@@ -3,6 +3,7 @@
 
 python tools/lazyconfig_train_net.py --config-file configs/demo.py
 python tools/lazyconfig_train_net.py --config-file configs/demo.py --eval-only
+python tools/lazyconfig_train_net.py --config-file configs/demo.py --check
 python tools/lazyconfig_train_net.py --config-file F --num-gpus 4 train.output_dir=output/mine
 """
 

@@ -2,6 +2,7 @@
 
 python -m recyclelora.engine.train --config-file configs/demo.py
 python -m recyclelora.engine.train --config-file configs/demo.py --eval-only
+python -m recyclelora.engine.train --config-file configs/demo.py --check
 python -m recyclelora.engine.train --config-file F --num-gpus 4 train.output_dir=output/mine
 
 ``tools/lazyconfig_train_net.py`` is the same command.
@@ -22,6 +23,7 @@ from detectron2.utils import comm
 from recyclelora.common.validation import format_error
 
 from .build import load_config
+from .check import check_run
 from .evaluation import evaluate
 from .launch import another_failed, claim_failure, launch_processes, resume_command
 from .stopping import INTERRUPTED, Stopped
@@ -35,6 +37,12 @@ def argument_parser() -> ArgumentParser:
     """Detectron2's parser; the processes of one machine meet at a free port."""
     parser = default_argument_parser(epilog=__doc__)
     parser.set_defaults(dist_url="auto")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="validate config, data, weights, memory and /dev/shm, and print what would run; "
+        "trains and writes nothing",
+    )
     return parser
 
 
@@ -47,6 +55,11 @@ def run(args: Namespace) -> None:
     output = None
     try:
         cfg = load_config(args.config_file, args.opts)
+        if getattr(args, "check", False):
+            report = check_run(cfg, resume=args.resume, eval_only=args.eval_only)
+            if comm.is_main_process():
+                print(report, flush=True)
+            return
         output = Path(cfg.train.output_dir)
         if args.eval_only:
             evaluate(cfg, resume=args.resume)

@@ -80,9 +80,10 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
     device = pick_device(cfg.train.device)
     loaders = target_loaders(cfg)  # first, so that a missing target is reported before training
     checkpoints = Checkpoints(cfg.train.output_dir, keep=cfg.train.checkpoints_kept)
-    found = _find_checkpoint(cfg, checkpoints, resume, log)
-    start, model = _build_model_to_train(cfg, found, device, log)
-    trainer = _build_trainer(cfg, model, start, device)
+    found = find_checkpoint(cfg, checkpoints, resume, log)
+    _clean_output(cfg, checkpoints, found)
+    start, model = build_model_to_train(cfg, found, device, log)
+    trainer = build_trainer(cfg, model, start, device)
     if found is not None:
         trainer.load_state_dict(found[1])
         del found  # its tensors take as much memory as the model
@@ -104,13 +105,7 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
 
     def preview(done: int) -> None:
         if comm.is_main_process():
-            path = Path(cfg.train.output_dir, "pictures", f"iter_{done:07d}.png")
-            protocol = instantiate(cfg.evaluation.protocol)
-            with _averaged(trainer), predictor(model, dtype=trainer.dtype) as predict:
-                try:
-                    preview_domains(predict, loaders, protocol=protocol, path=path)
-                except NonFiniteLogitsError as error:  # a picture is no reason to end a training
-                    log.warning("no preview at iteration %d: %s", done, error)
+            _preview(cfg, model, loaders, trainer, done)
 
     def save_and_evaluate(done: int) -> None:
         save(done)  # the evaluated weights are then in a checkpoint, and no step can be lost
@@ -137,10 +132,10 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
         raise
 
 
-def _find_checkpoint(
+def find_checkpoint(
     cfg: DictConfig, checkpoints: Checkpoints, resume: bool, log: logging.Logger
 ) -> tuple[Path, dict] | None:
-    """Return the checkpoint to resume; remove the temporary files of killed runs."""
+    """Return path and content of the checkpoint to resume, the same in all processes."""
     output = cfg.train.output_dir
     if not resume and checkpoints.paths():
         raise ValueError(
@@ -150,22 +145,30 @@ def _find_checkpoint(
     found = checkpoints.latest(log=log.warning)
     if resume and found is None:
         log.info("No checkpoint in %s: beginning with iteration 0", output)
-    # This gather also ensures that all processes have read before the main process removes files.
     seen = set(comm.all_gather(None if found is None else found[1]["iteration"]))
     if len(seen) > 1:
         raise ValueError(
             f"the processes of this run see different checkpoints in {output}: to resume it must "
             "be on a file system that all machines share"
         )
-    if comm.is_main_process():
-        if found is not None:
-            checkpoints.set_aside_after(found[0])
-        for folder in (output, Path(output, "pictures")):
-            remove_leftovers(folder)
     return found
 
 
-def _build_model_to_train(
+def _clean_output(
+    cfg: DictConfig, checkpoints: Checkpoints, found: tuple[Path, dict] | None
+) -> None:
+    """Set damaged checkpoints aside and remove the temporary files of killed runs.
+
+    All processes have read the checkpoints before: :func:`find_checkpoint` gathers what they saw.
+    """
+    if comm.is_main_process():
+        if found is not None:
+            checkpoints.set_aside_after(found[0])
+        for folder in (cfg.train.output_dir, Path(cfg.train.output_dir, "pictures")):
+            remove_leftovers(folder)
+
+
+def build_model_to_train(
     cfg: DictConfig, found: tuple[Path, dict] | None, device: torch.device, log: logging.Logger
 ) -> tuple[int, nn.Module]:
     """Return the first iteration and the model to train."""
@@ -191,7 +194,8 @@ def _build_model_to_train(
     return 0, build_from_checkpoint(cfg, content, source=str(initial), device=device)
 
 
-def _build_trainer(cfg: DictConfig, model: nn.Module, start: int, device: torch.device) -> Trainer:
+def build_trainer(cfg: DictConfig, model: nn.Module, start: int, device: torch.device) -> Trainer:
+    """Return the trainer of a model that begins at iteration ``start``."""
     device_ids = [device.index] if device.type == "cuda" else None
     ddp = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
     cfg.optimizer.params.model = model
@@ -262,6 +266,20 @@ def _evaluate(
             if request.received and comm.get_world_size() > 1:
                 raise Stopped from error
             raise
+
+
+def _preview(
+    cfg: DictConfig, model: nn.Module, loaders: dict[str, TestLoader], trainer: Trainer, done: int
+) -> None:
+    """Draw the first image of each target after ``done`` iterations."""
+    path = Path(cfg.train.output_dir, "pictures", f"iter_{done:07d}.png")
+    protocol = instantiate(cfg.evaluation.protocol)
+    with _averaged(trainer), predictor(model, dtype=trainer.dtype) as predict:
+        try:
+            preview_domains(predict, loaders, protocol=protocol, path=path)
+        except NonFiniteLogitsError as error:  # a picture is no reason to end a training
+            log = logging.getLogger(LOGGER)
+            log.warning("no preview at iteration %d: %s", done, error)
 
 
 def _averaged(trainer: Trainer) -> contextlib.AbstractContextManager:

@@ -1,7 +1,6 @@
 """The finished targets of an evaluation that has not ended, so that it can be resumed."""
 
 import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,7 +116,7 @@ def load_partial(
             for number, (name, scores) in enumerate(found["domains"].items())
         }
         before = {"": found["settings"], **found["of_targets"]}
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # NumPy, zipfile and damaged content raise many types
         raise OtherEvaluationError(
             f"{file} cannot be read ({type(error).__name__}): remove it, or evaluate without "
             "--resume"
