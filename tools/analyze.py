@@ -16,8 +16,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from recyclelora.analysis.analyze import Run, analyze_runs
-from recyclelora.common.validation import format_error
+try:
+    from recyclelora.analysis.analyze import Run, analyze_runs
+    from recyclelora.common.validation import format_error
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -60,4 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

@@ -14,6 +14,7 @@ from ..support.training_runs import ROOT, TINY, write_blocks
 CONFIG = f"--config-file {TINY}"
 # The tool with its arguments -> the function that Ctrl-C interrupts.
 TOOLS = {
+    f"analyze {CONFIG} --weights a.pth --out OUT": "recyclelora.analysis.analyze.analyze_runs",
     "card_streets": "drawn_streets.card.write_card",
     "check_datasets bdd100k_val": "recyclelora.data.check_report.report_datasets",
     "demo": "recyclelora.reproduce.demo.run_demo",
