@@ -48,10 +48,13 @@ def require_finite(losses: Sequence[float], name: str) -> None:
 
 
 def exit_with_sentence(main: Callable[[], None]) -> None:
-    """Run ``main``. A wrong result or invalid input is reported in one sentence, exit code 1."""
+    """Run ``main``; a wrong result, invalid input (exit code 1) and Ctrl-C (130) print one line."""
     tolerate_any_text()
     try:
         main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
     except WrongResult as error:
         sys.exit(f"error: {error}")
     except (ValueError, OSError, MemoryError) as error:

@@ -15,9 +15,13 @@ Writes ``OUT/analysis.json``, ``OUT/figures/`` (PNG and SVG) and ``OUT/report.ht
 import argparse
 import sys
 
-from recyclelora.analysis.analyze import Run, analyze_runs
-from recyclelora.common.command_line import path_argument, tolerate_any_text
-from recyclelora.common.validation import format_error
+try:
+    from recyclelora.analysis.analyze import Run, analyze_runs
+    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.validation import format_error
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -61,4 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

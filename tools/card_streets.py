@@ -10,13 +10,18 @@ results/streets.json and docs/streets.jpg. Keeps none of the streets.
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
-import torch
+try:
+    import torch
 
-from drawn_streets.card import write_card
-from recyclelora.common.command_line import path_argument, tolerate_any_text
-from recyclelora.reproduce.environment import environment
+    from drawn_streets.card import write_card
+    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.reproduce.environment import environment
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,4 +51,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

@@ -19,9 +19,13 @@ import argparse
 import os
 import sys
 
-from recyclelora.common.command_line import path_argument, tolerate_any_text
-from recyclelora.common.validation import format_error
-from recyclelora.data.check_report import report_datasets
+try:
+    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.validation import format_error
+    from recyclelora.data.check_report import report_datasets
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -50,7 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
             args.names, quick=args.quick, workers=args.workers, json_file=args.json
         )
     except KeyboardInterrupt:
-        sys.exit("stopped; nothing is kept, so the next check begins anew")
+        print("stopped by Ctrl-C; nothing is kept, so the next check begins anew", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         sys.exit(f"error: {format_error(error)}")
     print(text)
@@ -58,4 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

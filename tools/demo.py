@@ -11,10 +11,14 @@ a table and ``output/demo/run/domains.png``. Run again, it goes on where it stop
 import argparse
 import sys
 
-from recyclelora.common.command_line import tolerate_any_text
-from recyclelora.common.validation import format_error
-from recyclelora.reproduce.checkout import find_checkout
-from recyclelora.reproduce.demo import run_demo
+try:
+    from recyclelora.common.command_line import tolerate_any_text
+    from recyclelora.common.validation import format_error
+    from recyclelora.reproduce.checkout import find_checkout
+    from recyclelora.reproduce.demo import run_demo
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 
 def main() -> None:
@@ -30,4 +34,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

@@ -6,10 +6,18 @@ python tools/draw_streets.py datasets/streets/night --count 40 --domain night --
 
 import sys
 
-from drawn_streets.command_line import main
-from recyclelora.common.command_line import tolerate_any_text
-from recyclelora.common.validation import format_error
+try:
+    from drawn_streets.command_line import main
+    from recyclelora.common.command_line import tolerate_any_text
+    from recyclelora.common.validation import format_error
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 if __name__ == "__main__":
     tolerate_any_text()
-    sys.exit(main(description=__doc__, format_error=format_error))
+    try:
+        sys.exit(main(description=__doc__, format_error=format_error))
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

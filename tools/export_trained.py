@@ -4,16 +4,21 @@
     python tools/export_trained.py --config-file configs/streets_to_real.py \
         output/streets_to_real/recyclelora_seed0/iter_0000300.pth trained.pth --half
 
-The file can be used as ``train.init_checkpoint=trained.pth``, like a checkpoint; the config loads
-the base, as for a training. Overrides ``key=value`` are those of the run.
+The file can be used like a checkpoint, as ``evaluation.checkpoint=trained.pth`` with --eval-only or
+as ``train.init_checkpoint=trained.pth``; the config loads the base, as for a training. Overrides
+``key=value`` are those of the run.
 """
 
 import argparse
 import sys
 
-from recyclelora.common.command_line import path_argument, tolerate_any_text
-from recyclelora.common.validation import format_error
-from recyclelora.engine.export import export_trained
+try:
+    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.validation import format_error
+    from recyclelora.engine.export import export_trained
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,4 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

@@ -3,6 +3,7 @@
 
 python tools/lazyconfig_train_net.py --config-file configs/demo.py
 python tools/lazyconfig_train_net.py --config-file configs/demo.py --eval-only
+python tools/lazyconfig_train_net.py --config-file configs/demo.py --check
 python tools/lazyconfig_train_net.py --config-file F --num-gpus 4 train.output_dir=output/mine
 """
 
@@ -10,6 +11,9 @@ import sys
 
 try:
     from recyclelora.engine.train import main
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 except Exception as error:  # a broken library can raise any error
     reason = (str(error).splitlines() or [""])[0]
     sys.exit(
@@ -18,4 +22,8 @@ except Exception as error:  # a broken library can raise any error
     )
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

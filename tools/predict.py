@@ -6,7 +6,9 @@
 
 Writes ``OUT/NAME_color.png``, ``OUT/NAME_overlay.jpg`` and ``OUT/NAME_ids.png`` (Cityscapes train
 ids, 0 to 18), in the folders that a given folder has below it. The checkpoint is one of a run, or a
-file of ``tools/export_trained.py``. Overrides ``key=value`` are those of the run.
+file of ``tools/export_trained.py``. Overrides ``key=value`` are those of the run. Hidden files and
+folders are left out, and so is OUT. A photograph that cannot be read does not stop the others: all
+such are listed at the end, and the exit code is 1.
 
 For a test server, ``--save label_ids`` (or train_ids, color) writes ``OUT/NAME.png`` alone, and
 ``--benchmark acdc`` selects the image size, where the protocol has one for each set:
@@ -19,11 +21,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from recyclelora.common.command_line import path_argument, tolerate_any_text
-from recyclelora.common.paths import expand_path
-from recyclelora.common.validation import format_error
-from recyclelora.engine.predict import predict_photographs
-from recyclelora.evaluation.predictions import FORMATS
+try:
+    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.paths import expand_path
+    from recyclelora.common.validation import format_error
+    from recyclelora.engine.predict import predict_photographs
+    from recyclelora.evaluation.predictions import FORMATS
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -48,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     overrides = [one for one in args.photos if "=" in one and not Path(one).exists()]
     try:
-        count = predict_photographs(
+        count, failures = predict_photographs(
             [expand_path(one) for one in args.photos if one not in overrides],
             config_file=args.config_file,
             overrides=overrides,
@@ -60,7 +66,15 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         sys.exit(f"error: {format_error(error)}")
     print(f"wrote {count} x {3 if args.save is None else 1} pictures to {args.out}")
+    if failures:
+        total = count + len(failures)
+        these = "".join(f"\n  {failure}" for failure in failures)
+        sys.exit(f"error: {len(failures)} of {total} photographs could not be segmented:{these}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

@@ -22,12 +22,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from recyclelora.common.command_line import path_argument, tolerate_any_text
-from recyclelora.common.validation import format_error
-from recyclelora.reproduce.checkout import find_checkout
-from recyclelora.reproduce.queue import TABLE_NAMES, reproduce
-from recyclelora.reproduce.runs import STOPPED
-from recyclelora.reproduce.workspace import Workspace
+try:
+    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.validation import format_error
+    from recyclelora.reproduce.checkout import find_checkout
+    from recyclelora.reproduce.queue import TABLE_NAMES, reproduce
+    from recyclelora.reproduce.runs import STOPPED
+    from recyclelora.reproduce.workspace import Workspace
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -72,7 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {format_error(error)}")
     except KeyboardInterrupt:
         print(STOPPED, flush=True)
+        sys.exit(130)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

@@ -8,9 +8,13 @@ python tools/update_readme.py --check   exit 1 if one differs from the JSON
 import argparse
 import sys
 
-from recyclelora.common.command_line import path_argument, tolerate_any_text
-from recyclelora.reproduce.checkout import find_checkout
-from recyclelora.reproduce.readme import update_pages
+try:
+    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.reproduce.checkout import find_checkout
+    from recyclelora.reproduce.readme import update_pages
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 
 def main() -> None:
@@ -29,4 +33,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

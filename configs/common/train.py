@@ -11,7 +11,7 @@ train = dict(
     # Evaluate an average of the weights: its decay, as 0.999, or dict(decay=0.999, start=2_000).
     ema=None,
     skip_bad_batches=0,  # so many batches with a NaN loss are left out before one ends the run
-    init_checkpoint=None,  # start from, or evaluate, this file
+    init_checkpoint=None,  # a training starts from this file; --eval-only: evaluation.checkpoint
     checkpoint_period=2_000,
     checkpoints_kept=2,
     eval_period=0,  # 0: only after the last iteration

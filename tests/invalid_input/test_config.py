@@ -63,6 +63,8 @@ VALUES = [
     ("train.output_dir=/proc/none", "train.output_dir=/proc/none must be a folder to write to"),
     ("train.output_dir=" + "a" * 300, "File name too long"),
     ("train.init_checkpoint=3", "train.init_checkpoint must be text or null"),
+    ("evaluation.checkpoint=3", "evaluation.checkpoint must be text or null"),
+    ("evaluation.checkpoint=a.pth", "names what --eval-only evaluates: add --eval-only"),
     # The data's numbers.
     (f"{TRAINING}.total_batch_size=0", f"total_batch_size {WHOLE} 1"),
     (f"{TRAINING}.total_batch_size=1.5", f"{TRAINING}.total_batch_size must be a whole number"),

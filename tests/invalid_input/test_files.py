@@ -350,6 +350,16 @@ def cut(checkpoint, file):
     file.write_bytes(checkpoint.read_bytes()[:-1000])
 
 
+def spoil(part, value):
+    """Put ``value`` into the last tensor of a part of the checkpoint."""
+
+    def change(content):
+        name, tensor = content[part].popitem()
+        content[part][name] = tensor.clone().index_fill_(0, torch.tensor([0]), value)
+
+    return change
+
+
 # What became of the checkpoint, how, and overrides given with it.
 CHECKPOINTS = {
     "it is text": (lambda c, f: f.write_text("no checkpoint"), []),
@@ -361,6 +371,8 @@ CHECKPOINTS = {
     "its model is a number": (changed(lambda c: c.update(model=3)), []),
     "it lacks a tensor": (changed(lambda c: c["model"].popitem()), []),
     "it has a tensor too many": (changed(lambda c: c["model"].update(more=torch.ones(1))), []),
+    "a weight is NaN": (changed(spoil("model", float("nan"))), []),
+    "a weight is infinite": (changed(spoil("model", float("-inf"))), []),
     "its ranks are others": (shutil.copy, ["model.backbone.r_main=4"]),
     "its head is another": (shutil.copy, ["model.hidden_dim=64"]),
     "its depth is another": (shutil.copy, ["model.backbone.module.module.depth=5"]),
@@ -374,5 +386,6 @@ def test_invalid_checkpoint_stops_the_run(fault, mode, trained, refusal, tmp_pat
     file = tmp_path / "checkpoint.pth"
     write(trained, file)
     options = [mode] if mode.startswith("--") else []
-    said = refusal(*options, f"train.init_checkpoint={file}", *overrides)
+    key = "evaluation.checkpoint" if options else "train.init_checkpoint"
+    said = refusal(*options, f"{key}={file}", *overrides)
     assert "checkpoint.pth" in said

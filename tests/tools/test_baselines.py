@@ -61,7 +61,7 @@ def test_baseline_trains_resumes_and_evaluates(config, options, run, tmp_path):
     for part in ("model", "ema"):
         for name, value in first.get(part, {}).items():
             assert torch.equal(value, second[part][name]), name
-    checkpoint = f"train.init_checkpoint={whole / 'iter_0000003.pth'}"
+    checkpoint = f"evaluation.checkpoint={whole / 'iter_0000003.pth'}"
     run(config, [f"train.output_dir={again}", checkpoint, *options], "--eval-only")
     scores = [json.loads((folder / "domains.json").read_text()) for folder in (whole, again)]
     assert scores[0] == scores[1]

@@ -79,7 +79,7 @@ def test_keyboard_interrupt_exits_without_traceback(run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(check_report, "check_datasets", interrupted)
-    assert run("bdd100k_val") == ("stopped; nothing is kept, so the next check begins anew", "")
+    assert run("bdd100k_val") == (130, "")
 
 
 def test_invalid_arguments_exit_with_one_message(run, tmp_path):

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,24 +28,27 @@ LAUNCHER = ("-m", "tests.support.gloo_launcher", "--num-gpus=2")
 NOISE = ("in_proj_bias", "qkv.bias", *(f"input_proj.{level}.0.bias" for level in range(3)))
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that stays bound, so that no other program is given it; the runs may listen at it."""
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
-def two_nodes() -> list[tuple[str, ...]]:
+def two_nodes(port: int) -> list[tuple[str, ...]]:
     """How torchrun is started on two machines that meet at one address, with a process each."""
-    meet = ("--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}")
+    meet = ("--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}")
     return [
         ("-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={rank}", *meet, str(TOOL))
         for rank in range(2)
     ]
 
 
-def two_machines() -> list[tuple[str, ...]]:
+def two_machines(port: int) -> list[tuple[str, ...]]:
     """The same with Detectron2's launcher."""
-    url = f"--dist-url=tcp://127.0.0.1:{free_port()}"
+    url = f"--dist-url=tcp://127.0.0.1:{port}"
     return [
         (*LAUNCHER[:-1], "--num-gpus=1", "--num-machines=2", f"--machine-rank={rank}", url)
         for rank in range(2)
@@ -191,19 +194,19 @@ def test_two_processes_stopped_resume_exactly(runs, two, tmp_path, to):
     assert_same(tmp_path, two)
 
 
-def test_two_torchrun_machines_stopped_resume_exactly(runs, two, tmp_path):
-    processes = [runs.start(tmp_path, how=one) for one in two_nodes()]
+def test_two_torchrun_machines_stopped_resume_exactly(runs, two, tmp_path, port):
+    processes = [runs.start(tmp_path, how=one) for one in two_nodes(port)]
     wait_for(lambda: logged(tmp_path), processes[1])
     os.kill(workers(processes[1])[0], signal.SIGTERM)  # one machine is to be switched off
     printed = ends(processes)
     assert printed.count("to go on: ") == 1
     (saved,) = tmp_path.glob("iter_*.pth")
     assert 0 < torch.load(saved, weights_only=True)["iteration"] < STEPS
-    runs.whole(tmp_path, how=two_nodes())
+    runs.whole(tmp_path, how=two_nodes(port))
     assert_same(tmp_path, two)
 
 
-def test_detectron2_launcher_stopped_resumes_exactly(runs, two, tmp_path):
+def test_detectron2_launcher_stopped_resumes_exactly(runs, two, tmp_path, port):
     process = runs.start(tmp_path, how=LAUNCHER)
     wait_for(lambda: logged(tmp_path), process)
     process.send_signal(signal.SIGTERM)  # its processes get it from it
@@ -212,7 +215,7 @@ def test_detectron2_launcher_stopped_resumes_exactly(runs, two, tmp_path):
     assert "--num-gpus=2" in printed.partition("to go on: ")[2]
     (saved,) = tmp_path.glob("iter_*.pth")
     assert 0 < torch.load(saved, weights_only=True)["iteration"] < STEPS
-    runs.whole(tmp_path, how=two_machines())
+    runs.whole(tmp_path, how=two_machines(port))
     assert_same(tmp_path, two)
 
 
@@ -230,11 +233,11 @@ def test_interrupted_evaluation_is_repeated(runs, two, tmp_path):
     assert_same(tmp_path, two)
 
 
-def test_machines_without_shared_folder_raise(runs, two, tmp_path):
+def test_machines_without_shared_folder_raise(runs, two, tmp_path, port):
     shutil.copytree(two, tmp_path / "first")
     processes = [
         runs.start(tmp_path / name, f"train.max_iter={STEPS + 1}", how=one)
-        for name, one in zip(("first", "second"), two_nodes(), strict=True)
+        for name, one in zip(("first", "second"), two_nodes(port), strict=True)
     ]
     printed = ends(processes, status=1)
     assert "on a file system that all machines share" in printed
@@ -255,9 +258,25 @@ def test_locked_output_folder_raises(runs, tmp_path):
 def test_bad_batch_ends_both_processes(runs, tmp_path):
     diverging = ("optimizer.lr=1", "optimizer.weight_decay=1000")
     printed = ends([runs.start(tmp_path, *diverging, how=TORCHRUN)], status=1)
-    assert "error: " in printed and "is saved in" in printed
+    assert printed.count("error: ") == 1 and "is saved in" in printed  # in one of them
     (batch,) = tmp_path.glob("bad_batch_*.pth")
     content = torch.load(batch, weights_only=True)
     assert len(content["samples"]) == 2
     last = max(tmp_path.glob("iter_*.pth"))
     assert torch.load(last, weights_only=True)["iteration"] == content["iteration"] > 0
+
+
+def test_failure_of_one_process_prints_one_error(runs, tmp_path):
+    broken = tmp_path / "streets"
+    shutil.copytree(runs.streets, broken)
+    (broken / "day" / "images" / "001.png").write_bytes(b"no picture")  # read by the second
+    options = (f"dataloader.streets={broken}", "train.max_iter=1", "dataloader.test.night=null")
+    printed = ends([runs.start(tmp_path / "run", *options, how=LAUNCHER)], status=1)
+    assert printed.count("error: ") == 1 and "001.png: expected a complete" in printed
+    assert "001.png" in (tmp_path / "run" / "error.txt").read_text()
+    assert "Traceback" not in printed
+
+
+def test_invalid_setting_prints_one_error(runs, tmp_path):
+    printed = ends([runs.start(tmp_path, "train.device=moon", how=TORCHRUN)], status=1)
+    assert printed.count("error: ") == 1 and "train.device" in printed

@@ -1,5 +1,6 @@
 """The training tool: training, evaluation, resuming, error messages."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+
+from recyclelora.common.digests import state_digest
 
 from ..support.training_runs import ROOT, TINY, TOOL, error_message, run_tool, write_blocks
 
@@ -47,7 +50,14 @@ def checkpoint(folder: Path, iteration: int) -> dict:
 
 def test_run_writes_all_outputs(finished):
     result = json.loads((finished / "domains.json").read_text())
-    assert set(result) == {"protocol", "domains", "mean_mIoU"}
+    assert set(result) == {"checkpoint", "protocol", "domains", "mean_mIoU"}
+    weights = checkpoint(finished, 4)["model"]
+    assert result["checkpoint"] == {
+        "file": "iter_0000004.pth",
+        "iteration": 4,
+        "weights_sha256": state_digest(weights),
+    }
+    assert not list(finished.glob("*.partial.*"))
     assert result["domains"]["night"]["images"] == 2
     assert 0 <= result["mean_mIoU"] <= 100
     for picture in ("domains.png", "pictures/iter_0000002.png", "pictures/night.png"):
@@ -97,11 +107,57 @@ def test_eval_only_matches_evaluation_of_run(finished, streets, tmp_path):
     run_tool(
         "--eval-only",
         f"train.output_dir={tmp_path}",
-        f"train.init_checkpoint={finished / 'iter_0000004.pth'}",
+        f"evaluation.checkpoint={finished / 'iter_0000004.pth'}",
         f"dataloader.streets={streets}",
     )
     first, again = (json.loads((d / "domains.json").read_text()) for d in (finished, tmp_path))
+    of_first, of_again = first.pop("checkpoint"), again.pop("checkpoint")
     assert first == again
+    file = finished / "iter_0000004.pth"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert of_again == of_first | {"file": str(file), "sha256": digest}
+    assert f"Evaluating {file} (iteration 4, sha256 {digest})" in (tmp_path / "log.txt").read_text()
+
+
+def test_eval_only_ignores_init_checkpoint(finished, streets, tmp_path):
+    shutil.copy(finished / "iter_0000002.pth", tmp_path)
+    run_tool(
+        "--eval-only",
+        f"train.output_dir={tmp_path}",
+        f"train.init_checkpoint={finished / 'iter_0000004.pth'}",
+        f"dataloader.streets={streets}",
+    )
+    result = json.loads((tmp_path / "domains.json").read_text())
+    assert result["checkpoint"]["file"] == str(tmp_path / "iter_0000002.pth")
+    assert result["checkpoint"]["iteration"] == 2
+    log = (tmp_path / "log.txt").read_text()
+    assert f"train.init_checkpoint={finished / 'iter_0000004.pth'} is ignored" in log
+
+
+def test_eval_only_refuses_damaged_newest_checkpoint(finished, streets, tmp_path):
+    shutil.copy(finished / "iter_0000002.pth", tmp_path)
+    (tmp_path / "iter_0000004.pth").write_bytes(b"cut off")
+    given = (f"train.output_dir={tmp_path}", f"dataloader.streets={streets}")
+    assert "iter_0000004.pth" in error_message("--eval-only", *given)
+    named = error_message("--eval-only", *given, f"evaluation.checkpoint={tmp_path / 'no.pth'}")
+    assert f"no checkpoint at {tmp_path / 'no.pth'}" in named
+
+
+def test_float16_overflow_ends_evaluation(finished, streets, tmp_path):
+    content = checkpoint(finished, 4)
+    for name, value in content["model"].items():
+        if ".mlp.fc2.bias" in name:  # finite in float32, not in float16
+            value += 7e4
+        elif ".ls2.gamma" in name:
+            value += 1.0
+    torch.save(content, tmp_path / "large.pth")
+    given = (f"train.output_dir={tmp_path}", f"dataloader.streets={streets}")
+    given += (f"evaluation.checkpoint={tmp_path / 'large.pth'}",)
+    message = error_message("--eval-only", *given, "train.amp.dtype=float16")
+    assert f"{streets}/day/images/000.png: expected finite logits" in message
+    assert "computed in float16" in message
+    assert not (tmp_path / "domains.json").exists()
+    run_tool("--eval-only", *given, "train.amp.dtype=bfloat16")
 
 
 def test_run_with_accumulation_and_bfloat16_finishes(streets, tmp_path):
@@ -129,7 +185,7 @@ def test_run_with_accumulation_and_bfloat16_finishes(streets, tmp_path):
         (["model.backbone.r_main=64"], "r_main"),
         (["dataloader.train.total_batch_size=0"], "total_batch_size"),
         (["train.accumulate=3"], "train.accumulate=3"),
-        (["--eval-only"], "no checkpoint to evaluate"),
+        (["--eval-only"], "give evaluation.checkpoint=FILE (train.init_checkpoint only starts"),
         (["--config-file", "nowhere.py"], "no config at nowhere.py"),
     ],
 )

@@ -103,7 +103,7 @@ def test_eval_only_with_exported_file_matches_checkpoint(run, exported, tiny_set
             (tmp_path / f"{i}_streets" / "day").mkdir(parents=True, exist_ok=True)
             (tmp_path / f"{i}_day" / kind).rename(tmp_path / f"{i}_streets" / "day" / kind)
         overrides = [
-            f"train.init_checkpoint={checkpoint}",
+            f"evaluation.checkpoint={checkpoint}",
             f"train.output_dir={tmp_path / str(i)}",
             f"dataloader.streets={tmp_path / f'{i}_streets'}",
             f"dataloader.test.day.dataset.name={i}_streets",
@@ -146,3 +146,58 @@ def test_find_photographs_equal_names_raise(photos):
     (photos / "a.png").write_bytes((photos / "b.png").read_bytes())
     with pytest.raises(ValueError, match="two photographs are called a"):
         find_photographs([photos])
+
+
+def test_broken_photograph_does_not_stop_the_others(run, photos, tmp_path, capsys):
+    (photos / "broken.png").write_bytes((photos / "b.png").read_bytes()[:100])
+    (photos / "text.jpg").write_text("no picture")
+    with pytest.raises(SystemExit) as stopped:
+        segment(run[1], run[0], tmp_path / "out", photos)
+    header, *listed = stopped.value.code.splitlines()  # a text is exit code 1
+    assert header == "error: 2 of 4 photographs could not be segmented:"
+    for line, name in zip(listed, ("broken.png", "text.jpg"), strict=True):
+        assert line.startswith(f"  {photos / name}: expected a complete picture")
+    assert {path.name[0] for path in (tmp_path / "out").iterdir()} == {"a", "b"}
+    out, err = capsys.readouterr()
+    assert f"wrote 2 x 3 pictures to {tmp_path / 'out'}" in out and "segmenting" in err
+
+
+def test_overflow_is_listed_with_image_and_dtype(run, photos, tmp_path):
+    content = read_checkpoint(run[1])
+    for name, value in content["model"].items():
+        if ".mlp.fc2.bias" in name:
+            value += 7e4
+        elif ".ls2.gamma" in name:
+            value += 1.0
+    torch.save(content, tmp_path / "large.pth")
+    with pytest.raises(SystemExit) as stopped:
+        half = "train.amp.dtype=float16"
+        segment(tmp_path / "large.pth", run[0], tmp_path / "out", photos, half)
+    assert f"{photos / 'a.jpg'}: expected finite logits" in stopped.value.code
+    assert stopped.value.code.count("computed in float16") == 2
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_half_export_that_overflows_raises(run, tmp_path):
+    content = read_checkpoint(run[1])
+    name = next(name for name in content["model"] if name.startswith("sem_seg_head."))
+    content["model"][name].view(-1)[0] = 1e6  # finite in float32 alone
+    torch.save(content, tmp_path / "large.pth")
+    override = f"model.backbone.module.weights={run[0]}"
+    files = [str(tmp_path / "large.pth"), str(tmp_path / "t.pth")]
+    with pytest.raises(SystemExit, match=f"float16: {name} holds NaN or infinity"):
+        export_trained.main(["--config-file", CONFIG, "--half", *files, override])
+    assert not (tmp_path / "t.pth").exists()
+
+
+def test_output_folder_and_hidden_files_are_not_read(photos, tmp_path):
+    (photos / "._a.jpg").write_bytes(b"of a Mac")
+    for folder in (".ipynb_checkpoints", "@eaDir", "out"):
+        (photos / folder).mkdir()
+        (photos / folder / "c.png").write_bytes((photos / "b.png").read_bytes())
+    (tmp_path / "link").symlink_to(photos / "out")
+    for output in (photos / "out", photos / ".." / "photos" / "out", tmp_path / "link"):
+        assert sorted(map(str, find_photographs([photos], output=output))) == ["a", "b"]
+    for given in (photos, photos / "a.jpg", photos / "out"):
+        with pytest.raises(ValueError, match="the folder to write, which is never read"):
+            find_photographs([given], output=photos)

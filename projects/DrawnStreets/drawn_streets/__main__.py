@@ -9,4 +9,8 @@ import sys
 from .command_line import main
 
 if __name__ == "__main__":
-    sys.exit(main(description=__doc__))
+    try:
+        sys.exit(main(description=__doc__))
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

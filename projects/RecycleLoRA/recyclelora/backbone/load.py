@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from recyclelora.common.state_dicts import describe_mismatch, join_names
+from recyclelora.common.tensor_file import check_finite
 
 from .any_vit import AnyViT
 from .resample import resample_patch_kernel, resample_position_embedding
@@ -74,6 +75,7 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
         return module
     if isinstance(module, AnyViT):
         module.load_pretrained(weights)
+        check_finite(dict(module.named_parameters()), f"weights={os.fspath(weights)!r}")
         return module
     path = locate_weights(weights)
     tensors = read_weight_file(path)

@@ -1,9 +1,10 @@
 """Atomic writes: a file is replaced completely or not at all."""
 
 import errno
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -66,6 +67,15 @@ def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a read-only file system; the error of the block is the cause
             temporary.unlink()
+
+
+def write_json(path: str | Path, content: Mapping) -> None:
+    """Write JSON atomically; the folder of ``path`` is created."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def remove_leftovers(folder: str | Path) -> list[Path]:

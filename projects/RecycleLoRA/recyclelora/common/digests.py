@@ -1,7 +1,8 @@
-"""SHA-256 digests by which files recognise the pretrained weights that they belong to."""
+"""SHA-256 digests of files, and those by which files recognise the weights they belong to."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,4 +25,23 @@ def tensor_digest(tensors: Iterable[Tensor]) -> str:
     for tensor in tensors:
         values = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(values.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names and bytes of a state dict, in the order of its names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        value = state[name].detach().cpu().contiguous()
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file, as ``sha256sum`` prints it."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:  # hashlib.file_digest needs Python 3.11
+        while chunk := file.read(2**20):
+            digest.update(chunk)
     return digest.hexdigest()

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .state_dicts import join_names
+
 
 def read_tensor_file(path: str | Path) -> Any:
     """Load a file that ``torch.save`` wrote, on the CPU, without executing anything in it.
@@ -53,6 +55,49 @@ def read_tensor_file(path: str | Path) -> Any:
                 f"{tensor.device}); save it dense, with its values"
             )
     return content
+
+
+def check_finite(content: Any, source: str) -> None:
+    """Raise if a tensor in nested containers holds NaN or infinity.
+
+    Parameters
+    ----------
+    content : Any
+        Of :func:`read_tensor_file`, or part of it.
+    source : str
+        Where the tensors come from, for the message.
+
+    Raises
+    ------
+    ValueError
+        The message names the first such tensors.
+
+    Examples
+    --------
+    >>> check_finite({"model": {"bias": torch.tensor([1.0, float("nan")])}}, "a.pth")
+    Traceback (most recent call last):
+    ValueError: a.pth: bias holds NaN or infinity, expected finite values; take another copy or \
+an earlier checkpoint
+    """
+    names = [name for name, tensor in _tensors(content) if not is_finite(tensor)]
+    if names:
+        verb = "holds" if len(names) == 1 else "hold"
+        raise ValueError(
+            f"{source}: {join_names(names)} {verb} NaN or infinity, expected finite values; take "
+            "another copy or an earlier checkpoint"
+        )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether no value of a tensor is NaN or infinite; tensors on "meta" are finite."""
+    if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
+        return True
+    if tensor.is_meta:
+        return True
+    values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    values = values.float() if values.element_size() == 1 else values  # float8 has no comparisons
+    # Not isfinite(), which allocates a copy. NaN is propagated.
+    return all(bool(bound.isfinite()) for bound in values.detach().aminmax())
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -130,6 +130,8 @@ def read_config(file: str) -> DictConfig:
     cfg = OmegaConf.create(content, flags={"allow_objects": True})
     if isinstance(cfg.dataloader, DictConfig):
         cfg.dataloader.setdefault("timeout", TIMEOUT)
+    if isinstance(cfg.evaluation, DictConfig):
+        cfg.evaluation.setdefault("checkpoint", None)
     return cfg
 
 

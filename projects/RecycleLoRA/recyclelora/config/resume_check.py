@@ -19,6 +19,8 @@ _KEYS = ("train.seed", "train.max_iter", "train.accumulate", "train.amp.dtype", 
 _MAY_CHANGE = re.compile(r"schedule\.iterations|train\.(?!seed).*")
 # These change no result: where files are, how fast they are read, what is recomputed.
 _FREE = {"images", "labels", "weights", "num_workers", "start_iteration", "checkpointing"}
+# The same for an evaluation, whose weights have a digest and whose images may be elsewhere.
+_FREE_IN_EVALUATION = {"weights", "num_workers", "checkpointing"}
 _NOTHING = "nothing"
 
 
@@ -29,6 +31,19 @@ def run_settings(cfg: DictConfig) -> dict[str, Any]:
         for section in (*_SECTIONS, *_KEYS)
         for key, value in _leaves(section, OmegaConf.select(cfg, section))
         if key.rpartition(".")[2] not in _FREE
+    }
+
+
+def evaluation_settings(key: str, node: Any) -> dict[str, Any]:
+    """Return the settings below a node of a config that determine an evaluation.
+
+    >>> evaluation_settings("model", {"hidden_dim": 32, "weights": "a.pth"})
+    {'model.hidden_dim': 32}
+    """
+    return {
+        name: value
+        for name, value in _leaves(key, node)
+        if name.rpartition(".")[2] not in _FREE_IN_EVALUATION
     }
 
 

@@ -40,7 +40,7 @@ _TRAIN: dict[str, Any] = {
     "picture_period": (0, 10**9),
     "log_period": (1, 10**9),
 }
-_EVALUATION = ("protocol", "save_predictions")
+_EVALUATION = ("protocol", "checkpoint", "save_predictions")
 _GIVEN_BY_THE_RUN = ("optimizer.params.model",)
 
 
@@ -129,8 +129,9 @@ def _check_evaluation(evaluation: DictConfig) -> None:
     if unknown := [key for key in evaluation if key not in _EVALUATION]:
         raise ValueError(
             f"the config has evaluation.{unknown[0]}, which is unknown: the section has "
-            f"{' and '.join(_EVALUATION)}, see configs/demo.py"
+            f"{', '.join(_EVALUATION[:-1])} and {_EVALUATION[-1]}, see configs/demo.py"
         )
+    _check_value("evaluation.checkpoint", evaluation.get("checkpoint"), str | None)
     check_format("evaluation.save_predictions", evaluation.get("save_predictions"))
 
 

@@ -147,6 +147,8 @@ class TestLoader:
         The registered name.
     metadata : detectron2.data.catalog.Metadata
         Its metadata (``folding``, ``benchmark``, ``stuff_classes``, ...).
+    records : sequence of dict
+        Records of all samples.
     dataset : MapDataset
         All samples by index.
     indices : range
@@ -160,6 +162,7 @@ class TestLoader:
     def __init__(self, dataset_name: str, records: Sequence[dict], num_workers: int) -> None:
         self.dataset_name = dataset_name
         self.metadata = MetadataCatalog.get(dataset_name)
+        self.records = records
         self.dataset = MapDataset(records, TestMapper())
         self.indices = range(comm.get_rank(), len(records), comm.get_world_size())
         self.batches = BatchLoader(

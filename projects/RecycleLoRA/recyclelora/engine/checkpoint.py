@@ -16,7 +16,7 @@ from torch import nn
 from recyclelora.common.atomic_write import atomic_write
 from recyclelora.common.paths import expand_path
 from recyclelora.common.state_dicts import describe_mismatch
-from recyclelora.common.tensor_file import read_tensor_file
+from recyclelora.common.tensor_file import check_finite, read_tensor_file
 
 from .trained import TRAINED
 
@@ -73,7 +73,7 @@ def read_checkpoint(path: str | Path) -> dict:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged or has another format.
+        If the file is damaged, has another format, or holds values that are not finite.
     """
     path = expand_path(path)
     if not path.is_file():
@@ -92,6 +92,7 @@ def read_checkpoint(path: str | Path) -> dict:
     tensors = isinstance(weights, dict) and all(map(torch.is_tensor, weights.values()))
     if not tensors or not isinstance(content.get("iteration"), int):
         raise ValueError(f"{path} lacks the weights or the iteration; take another copy of it")
+    check_finite(content, str(path))
     return content
 
 

@@ -1,9 +1,16 @@
-"""Evaluation of a run's checkpoint on every target domain."""
+"""Evaluation of a checkpoint on every target domain."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
 
 from omegaconf import DictConfig
+from torch import nn
 
 from recyclelora.common.devices import pick_device
+from recyclelora.common.digests import file_digest, state_digest
 from recyclelora.config.objects import instantiate
+from recyclelora.config.resume_check import evaluation_settings
 from recyclelora.data.loader import TestLoader
 from recyclelora.evaluation import evaluate_domains
 from recyclelora.evaluation.sliding_window import Predict
@@ -16,35 +23,89 @@ from .predictor import predictor
 from .trainer import amp_dtype
 
 
-def evaluate(cfg: DictConfig) -> dict:
+def evaluate(cfg: DictConfig, *, resume: bool = False) -> dict:
     """Evaluate a checkpoint on every target domain: a table, ``domains.json`` and pictures.
 
-    The checkpoint is ``train.init_checkpoint`` if set, else the newest of the output folder.
+    The checkpoint is ``evaluation.checkpoint`` if set, else the newest of the output folder.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+    resume : bool
+        Whether to continue an evaluation of the same checkpoint that was interrupted.
 
     Raises
     ------
     FileNotFoundError
-        If there is neither.
+        If there is no checkpoint.
+    ValueError
+        Among others, if the checkpoint cannot be read, or the resumed evaluation is another one.
     """
     log = setup(cfg)
     device = pick_device(cfg.train.device)
-    if cfg.train.init_checkpoint is not None:
-        source = cfg.train.init_checkpoint
-        content = read_checkpoint(source)
-    else:
-        found = Checkpoints(cfg.train.output_dir).latest(log=log.warning)
-        if found is None:
-            raise FileNotFoundError(
-                f"no checkpoint to evaluate in {cfg.train.output_dir}: train first, or give "
-                "train.init_checkpoint=FILE"
-            )
-        source, content = found
+    source = find_evaluated(cfg, log)
+    content = read_checkpoint(source)
     loaders = target_loaders(cfg)
     model = build_from_checkpoint(cfg, content, source=str(source), device=device)
-    which = f"iteration {content['iteration']}" + (", averaged weights" if "ema" in content else "")
-    log.info("Evaluating %s (%s)", source, which)
+    checkpoint = {
+        "file": str(source),
+        "iteration": content["iteration"],
+        "sha256": file_digest(source),
+        **describe_weights(model),
+    }
+    averaged = ", averaged weights" if "ema" in content else ""
+    log.info(
+        "Evaluating %s (iteration %d%s, sha256 %s)",
+        source, content["iteration"], averaged, checkpoint["sha256"],
+    )  # fmt: skip
+    del content  # its tensors take as much memory as the model
     with predictor(model, dtype=amp_dtype(cfg.train.amp.dtype, device)) as predict:
-        return evaluate_targets(cfg, predict, loaders)
+        return evaluate_targets(cfg, predict, loaders, checkpoint=checkpoint, resume=resume)
+
+
+def find_evaluated(cfg: DictConfig, log: logging.Logger) -> Path:
+    """Return the checkpoint that ``--eval-only`` evaluates.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``evaluation.checkpoint`` is not set and the output folder has no checkpoint.
+    """
+    named, initial = cfg.evaluation.get("checkpoint"), cfg.train.init_checkpoint
+    if initial is not None:
+        log.info(
+            "train.init_checkpoint=%s is ignored: it only starts a training, and --eval-only "
+            "evaluates evaluation.checkpoint, else the newest checkpoint of train.output_dir",
+            initial,
+        )
+    if named is not None:
+        return Path(named)
+    paths = Checkpoints(cfg.train.output_dir).paths()
+    if not paths:
+        raise FileNotFoundError(
+            f"no checkpoint to evaluate in train.output_dir={cfg.train.output_dir}: train first, "
+            "or give evaluation.checkpoint=FILE (train.init_checkpoint only starts a training)"
+        )
+    return paths[-1]
+
+
+def check_training_keys(cfg: DictConfig) -> None:
+    """Raise if ``evaluation.checkpoint`` is set in a training.
+
+    Raises
+    ------
+    ValueError
+    """
+    if (named := cfg.evaluation.get("checkpoint")) is not None:
+        raise ValueError(
+            f"evaluation.checkpoint={named} names what --eval-only evaluates: add --eval-only, or "
+            "start the training from this file by train.init_checkpoint"
+        )
+
+
+def describe_weights(model: nn.Module) -> dict[str, str]:
+    """Return the entry of ``domains.json`` that identifies the weights of a model."""
+    return {"weights_sha256": state_digest(model.state_dict())}
 
 
 def target_loaders(cfg: DictConfig) -> dict[str, TestLoader]:
@@ -64,12 +125,32 @@ def target_loaders(cfg: DictConfig) -> dict[str, TestLoader]:
     return loaders
 
 
-def evaluate_targets(cfg: DictConfig, predict: Predict, loaders: dict[str, TestLoader]) -> dict:
+def evaluate_targets(
+    cfg: DictConfig,
+    predict: Predict,
+    loaders: dict[str, TestLoader],
+    *,
+    checkpoint: Mapping,
+    resume: bool = False,
+) -> dict:
     """Evaluate ``predict`` as the config describes; see :func:`evaluate_domains`."""
+    device = pick_device(cfg.train.device)
+    settings = {
+        **evaluation_settings("model", cfg.model),
+        "train.amp.dtype": str(amp_dtype(cfg.train.amp.dtype, device)),
+        "weights_sha256": checkpoint["weights_sha256"],
+    }
     return evaluate_domains(
         predict,
         loaders,
         protocol=instantiate(cfg.evaluation.protocol),
         output_dir=cfg.train.output_dir,
         save_predictions=cfg.evaluation.get("save_predictions"),
+        checkpoint=checkpoint,
+        settings=settings,
+        domain_settings={
+            name: evaluation_settings(f"dataloader.test.{name}", cfg.dataloader.test[name])
+            for name in loaders
+        },
+        resume=resume,
     )

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -20,6 +21,10 @@ from detectron2.utils import comm
 from recyclelora.common.validation import check_integer
 
 from .stopping import SIGNALS
+
+# Keys of the processes' store: the first that failed, and how many have failed.
+_FAILED, _ENDED = "recyclelora/failed", "recyclelora/ended"
+_STORE_WAIT = 3.0  # seconds
 
 
 def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None:
@@ -75,7 +80,9 @@ def _forward_signals() -> Iterator[None]:
         children = multiprocessing.active_children()
         for child in children:
             os.kill(child.pid, number)
-        if not children:  # none has started
+        if not children and number == signal.SIGINT:  # none has started
+            raise KeyboardInterrupt
+        if not children:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
@@ -85,6 +92,41 @@ def _forward_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def claim_failure(error: Exception) -> bool:
+    """Return whether this process has to report ``error``: whether it is the first to fail.
+
+    The other processes fail with it, or after it in collectives that it does not complete.
+    """
+    try:
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return True
+        rank, store = dist.get_rank(), dist.distributed_c10d._get_default_store()
+        first = store.compare_set(_FAILED, "", str(rank)).decode() == str(rank)
+        store.add(_ENDED, 1)
+        if rank == 0 and "TORCHELASTIC_RUN_ID" not in os.environ:
+            # The store ends with this process. The others need it to learn that they are not first.
+            end = time.monotonic() + _STORE_WAIT
+            while store.add(_ENDED, 0) < dist.get_world_size() and time.monotonic() < end:
+                time.sleep(0.05)
+        return first
+    except ValueError:  # there is no group
+        return True
+    except RuntimeError:  # the process that held the store has ended, and broke this one's group
+        return not isinstance(error, RuntimeError)
+
+
+def another_failed() -> bool:
+    """Return whether another process of the run has called :func:`claim_failure`."""
+    try:
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return False
+        return dist.distributed_c10d._get_default_store().check([_FAILED])
+    except ValueError:
+        return False
+    except RuntimeError:
+        return True
 
 
 def resume_command() -> str:

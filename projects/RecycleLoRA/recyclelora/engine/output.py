@@ -12,9 +12,10 @@ A run writes these files to ``train.output_dir``:
 ``pictures/``           previews during the training, and images of each evaluated domain
 ``domains.json``        the scores of the evaluation, with ``one_class.json``, ``images.json``,
                         ``domains.png``, ``best_and_worst.png`` (see ``evaluate_domains``)
+``domains.partial.*``   the targets that have finished, until the evaluation has ended
 ``predictions/``        class maps, with ``evaluation.save_predictions``
 ``bad_batch_*.pth``     batches on which a step was not finite
-``error.txt``           the traceback of the error that ended the run
+``error.txt``           the traceback of the error that ended the last run
 ======================  ==========================================================================
 
 **What a killed run leaves.** Checkpoints, JSON files and pictures are written atomically, so each
@@ -24,7 +25,8 @@ is complete or has its previous content. A killed process may leave a temporary 
 continues from the newest readable checkpoint; the result has the bits of a run that was never
 killed. The operating system releases the lock.
 
-A run that is stopped by SIGTERM or Ctrl-C finishes its step and saves a checkpoint first.
+A training that is stopped by SIGTERM or Ctrl-C finishes its step and saves a checkpoint first. Ctrl-C
+before its first step, or in an evaluation of ``--eval-only``, ends the run at once.
 """
 
 import contextlib

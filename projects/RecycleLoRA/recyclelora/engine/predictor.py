@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from recyclelora.adapters import merged
-from recyclelora.evaluation.sliding_window import Predict
+from recyclelora.evaluation.sliding_window import Predict, check_logits
 
 
 @contextlib.contextmanager
@@ -23,6 +23,11 @@ def predictor(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Iterat
         A segmentor with ``semantic_logits``, not wrapped in DDP.
     dtype : torch.dtype
         Of autocast; float32 disables autocast.
+
+    Raises
+    ------
+    ValueError
+        In ``predict``, if the logits are not finite.
     """
     device = next(model.parameters()).device
     training = model.training
@@ -30,7 +35,9 @@ def predictor(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Iterat
 
     def predict(images: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), autocast:
-            return model.semantic_logits(images.to(device)).float()
+            logits = model.semantic_logits(images.to(device)).float()
+        check_logits(logits, dtype)
+        return logits
 
     model.eval()
     try:

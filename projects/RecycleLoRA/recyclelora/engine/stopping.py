@@ -8,6 +8,7 @@ from collections.abc import Callable
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+INTERRUPTED = "stopped by Ctrl-C"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _DUPLICATE = 1.0  # seconds in which a launcher forwards a signal that also arrived directly
 
@@ -22,6 +23,12 @@ class StopRequest:
     The handlers never raise, so no operation is interrupted. Code that can be interrupted calls
     :meth:`check`. Enter it in the main thread.
 
+    Parameters
+    ----------
+    saves : bool
+        Whether the run can save its state. While it cannot, Ctrl-C raises KeyboardInterrupt as in
+        any program. The attribute of this name can be set at any time.
+
     Examples
     --------
     >>> with StopRequest() as request:
@@ -30,7 +37,8 @@ class StopRequest:
     True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, saves: bool = True) -> None:
+        self.saves = saves
         self.received = False
         self._since = 0.0
 
@@ -58,6 +66,8 @@ class StopRequest:
             raise Stopped
 
     def _handle(self, number: int, _: object) -> None:
+        if number == signal.SIGINT and not self.saves:
+            raise KeyboardInterrupt
         if not self.received:
             self.received, self._since = True, time.monotonic()
             name = signal.Signals(number).name
@@ -84,6 +94,7 @@ class StopBetweenSteps(HookBase):
 
     def before_train(self) -> None:
         self.request.check_all()
+        self.request.saves = True
 
     def after_step(self) -> None:
         try:

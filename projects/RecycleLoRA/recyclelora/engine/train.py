@@ -2,12 +2,14 @@
 
 python -m recyclelora.engine.train --config-file configs/demo.py
 python -m recyclelora.engine.train --config-file configs/demo.py --eval-only
+python -m recyclelora.engine.train --config-file configs/demo.py --check
 python -m recyclelora.engine.train --config-file F --num-gpus 4 train.output_dir=output/mine
 
 ``tools/lazyconfig_train_net.py`` is the same command.
 """
 
 import contextlib
+import signal
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
@@ -23,41 +25,69 @@ from recyclelora.common.validation import format_error
 from recyclelora.ops.library import load_problem
 
 from .build import load_config
+from .check import check_run
 from .evaluation import evaluate
-from .launch import launch_processes, resume_command
-from .stopping import Stopped
+from .launch import another_failed, claim_failure, launch_processes, resume_command
+from .stopping import INTERRUPTED, Stopped
 from .training import train
+
+ERROR = "error.txt"
+_KEPT = "stopped by Ctrl-C; --eval-only --resume goes on after the targets that have finished"
 
 
 def argument_parser() -> ArgumentParser:
     """Detectron2's parser; the processes of one machine meet at a free port."""
     parser = default_argument_parser(epilog=__doc__)
     parser.set_defaults(dist_url="auto")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="validate config, data, weights, memory and /dev/shm, and print what would run; "
+        "trains and writes nothing",
+    )
     return parser
 
 
 def run(args: Namespace) -> None:
     """Run one process; an error ends it with one sentence and exit code 1.
 
-    A run that was asked to stop prints the command that resumes it and ends with exit code 0.
+    A run that was asked to stop prints the command that resumes it and ends with exit code 0. One
+    that Ctrl-C ends before it has saved anything, and an evaluation, end with exit code 130.
     """
     output = None
     try:
         cfg = load_config(args.config_file, args.opts)
+        if getattr(args, "check", False):
+            report = check_run(cfg, resume=args.resume, eval_only=args.eval_only)
+            if comm.is_main_process():
+                print(report, flush=True)
+            return
         output = Path(cfg.train.output_dir)
         if args.eval_only:
-            evaluate(cfg)
+            evaluate(cfg, resume=args.resume)
         else:
             train(cfg, resume=args.resume)
     except Stopped:
+        if another_failed():  # and its launcher has stopped this process
+            sys.exit(1)
         if comm.is_main_process():
             print(f"stopped, nothing is lost; to go on: {resume_command()}", flush=True)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # launchers forward it once more
+        if comm.is_main_process():
+            print(_KEPT if args.eval_only else INTERRUPTED, file=sys.stderr, flush=True)
+        sys.exit(130)
     except Exception as error:
+        if not claim_failure(error):
+            sys.exit(1)
         with contextlib.suppress(OSError):  # a full disk may be the error
             if output is not None and output.is_dir():  # the traceback, for bug reports
                 report = traceback.format_exc().encode(errors="backslashreplace")
-                (output / "error.txt").write_bytes(report)
+                (output / ERROR).write_bytes(report)
         sys.exit(f"error: {format_error(error)}")
+    if comm.is_main_process():
+        with contextlib.suppress(OSError):
+            (output / ERROR).unlink()  # of an earlier run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,10 +98,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {problem}")
     try:
         launch_processes(run, args)
-    except torch.multiprocessing.ProcessExitedException:
-        sys.exit(1)  # the process has printed its error
+    except torch.multiprocessing.ProcessExitedException as error:
+        _exit_as(error)
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr, flush=True)
+        sys.exit(130)
     except Exception as error:
         sys.exit(f"error: {format_error(error)}")
+
+
+def _exit_as(error: torch.multiprocessing.ProcessExitedException) -> None:
+    """End as a process of the run did, which has printed its error unless a signal killed it."""
+    if error.signal_name is not None:
+        sys.exit(
+            f"error: process {error.error_index} of the run was ended by {error.signal_name}, "
+            "perhaps of too little memory: a training goes on with --resume from its last "
+            "checkpoint"
+        )
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from recyclelora.adapters import DualLoRALinear
 from recyclelora.common.atomic_write import atomic_write
 from recyclelora.common.digests import tensor_digest
 from recyclelora.common.state_dicts import describe_mismatch
+from recyclelora.common.tensor_file import check_finite
 
 TRAINED = "recyclelora-trained-1"
 
@@ -32,18 +33,26 @@ def save_trained(
         Number of finished iterations.
     dtype : torch.dtype, optional
         Of the stored tensors, ``torch.float16`` for half the size; None keeps theirs.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not finite, or not in ``dtype``; nothing is written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    trained = {
+        name: parameter.detach().to("cpu", dtype or parameter.dtype)
+        for name, parameter in _trainable(model).items()
+    }
+    kind = "its own precision" if dtype is None else str(dtype).removeprefix("torch.")
+    check_finite(trained, f"the trained parameters in {kind}")
     content = {
         "format": TRAINED,
         "iteration": iteration,
         "base_sha256": tensor_digest(pretrained_weights(model.backbone)),
-        "trained": {
-            name: parameter.detach().to("cpu", dtype or parameter.dtype)
-            for name, parameter in _trainable(model).items()
-        },
+        "trained": trained,
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         torch.save(content, temporary)
 

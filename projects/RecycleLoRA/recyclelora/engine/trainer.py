@@ -177,6 +177,19 @@ class Trainer(TrainerBase):
             self.average.update(self.iter)
         self._log(losses, data_time)
 
+    def probe(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+        """Take a batch forward and backward without a step; return its losses.
+
+        The gradients are added to those of the parameters. Every process has to call it.
+        """
+        with (
+            EventStorage(0),
+            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
+        ):
+            losses = self.model(batch)
+        sum(losses.values()).backward()
+        return {name: loss.detach() for name, loss in losses.items()}
+
     def _backward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
         if len(batch) % self.accumulate:
             raise ValueError(

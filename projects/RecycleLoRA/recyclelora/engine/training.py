@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,12 +22,14 @@ from recyclelora.config.resume_check import check_same_run, run_settings
 from recyclelora.data.loader import TestLoader
 from recyclelora.data.workers import WaitInterrupted
 from recyclelora.evaluation import preview_domains
+from recyclelora.evaluation.partial import OtherEvaluationError
+from recyclelora.evaluation.sliding_window import NonFiniteLogitsError
 
 from .bad_batches import BadBatches
 from .build import build_from_checkpoint, build_model
 from .checkpoint import Checkpoints, read_checkpoint
 from .ema import weight_average
-from .evaluation import evaluate_targets, target_loaders
+from .evaluation import check_training_keys, describe_weights, evaluate_targets, target_loaders
 from .hooks import PeriodicAction, WriteMetrics
 from .loading import prepare_loaders
 from .metrics import WINDOW, MetricsFile
@@ -51,14 +54,21 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     ------
     Stopped
         If SIGTERM or SIGINT arrived; the state is saved.
+    KeyboardInterrupt
+        If SIGINT arrived before there was a state to save.
     ValueError
         Among others, if another training writes to the folder, or the resumed run is another one.
     OSError
         Among others, if the disk is full; the earlier checkpoints are complete.
     """
+    check_training_keys(cfg)
     try:
-        with StopRequest() as request, lock_output(cfg.train.output_dir):
+        with StopRequest(saves=False) as request, lock_output(cfg.train.output_dir):
             _train(cfg, resume, request)
+    except KeyboardInterrupt:
+        if resume and Checkpoints(cfg.train.output_dir).paths():
+            raise Stopped from None
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -73,9 +83,10 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
     device = pick_device(cfg.train.device)
     loaders = target_loaders(cfg)  # first, so that a missing target is reported before training
     checkpoints = Checkpoints(cfg.train.output_dir, keep=cfg.train.checkpoints_kept)
-    found = _find_checkpoint(cfg, checkpoints, resume, log)
-    start, model = _build_model_to_train(cfg, found, device, log)
-    trainer = _build_trainer(cfg, model, start, device)
+    found = find_checkpoint(cfg, checkpoints, resume, log)
+    _clean_output(cfg, checkpoints, found)
+    start, model = build_model_to_train(cfg, found, device, log)
+    trainer = build_trainer(cfg, model, start, device)
     prepare_loaders(cfg, loaders, train=trainer.loader, request=request)
     if found is not None:
         trainer.load_state_dict(found[1])
@@ -86,24 +97,23 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
             training = {**trainer.state_dict(), "settings": settings}
             checkpoints.save(model=model, iteration=done, training=training)
 
-    def evaluate() -> None:
-        _evaluate(cfg, model, loaders, trainer, request)
+    def evaluate(done: int, *, resume: bool = False) -> None:
+        checkpoint = {"file": checkpoints.path(done).name, "iteration": done}
+        _evaluate(cfg, model, loaders, trainer, request, checkpoint, resume)
 
     if start >= cfg.train.max_iter:
         log.info("All %d iterations are done: evaluating", start)
-        evaluate()
+        request.saves = True
+        evaluate(start, resume=True)
         return
 
     def preview(done: int) -> None:
         if comm.is_main_process():
-            path = Path(cfg.train.output_dir, "pictures", f"iter_{done:07d}.png")
-            protocol = instantiate(cfg.evaluation.protocol)
-            with _averaged(trainer), predictor(model, dtype=trainer.dtype) as predict:
-                preview_domains(predict, loaders, protocol=protocol, path=path)
+            _preview(cfg, model, loaders, trainer, done)
 
     def save_and_evaluate(done: int) -> None:
         save(done)  # the evaluated weights are then in a checkpoint, and no step can be lost
-        evaluate()
+        evaluate(done)
 
     log.info("Optimiser groups:\n%s", groups_table(trainer.optimizer))
     trainer.register_hooks(
@@ -129,10 +139,10 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
         raise
 
 
-def _find_checkpoint(
+def find_checkpoint(
     cfg: DictConfig, checkpoints: Checkpoints, resume: bool, log: logging.Logger
 ) -> tuple[Path, dict] | None:
-    """Return the checkpoint to resume; remove the temporary files of killed runs."""
+    """Return path and content of the checkpoint to resume, the same in all processes."""
     output = cfg.train.output_dir
     if not resume and checkpoints.paths():
         raise ValueError(
@@ -142,22 +152,30 @@ def _find_checkpoint(
     found = checkpoints.latest(log=log.warning)
     if resume and found is None:
         log.info("No checkpoint in %s: beginning with iteration 0", output)
-    # This gather also ensures that all processes have read before the main process removes files.
     seen = set(comm.all_gather(None if found is None else found[1]["iteration"]))
     if len(seen) > 1:
         raise ValueError(
             f"the processes of this run see different checkpoints in {output}: to resume it must "
             "be on a file system that all machines share"
         )
-    if comm.is_main_process():
-        if found is not None:
-            checkpoints.set_aside_after(found[0])
-        for folder in (output, Path(output, "pictures")):
-            remove_leftovers(folder)
     return found
 
 
-def _build_model_to_train(
+def _clean_output(
+    cfg: DictConfig, checkpoints: Checkpoints, found: tuple[Path, dict] | None
+) -> None:
+    """Set damaged checkpoints aside and remove the temporary files of killed runs.
+
+    All processes have read the checkpoints before: :func:`find_checkpoint` gathers what they saw.
+    """
+    if comm.is_main_process():
+        if found is not None:
+            checkpoints.set_aside_after(found[0])
+        for folder in (cfg.train.output_dir, Path(cfg.train.output_dir, "pictures")):
+            remove_leftovers(folder)
+
+
+def build_model_to_train(
     cfg: DictConfig, found: tuple[Path, dict] | None, device: torch.device, log: logging.Logger
 ) -> tuple[int, nn.Module]:
     """Return the first iteration and the model to train."""
@@ -183,7 +201,8 @@ def _build_model_to_train(
     return 0, build_from_checkpoint(cfg, content, source=str(initial), device=device)
 
 
-def _build_trainer(cfg: DictConfig, model: nn.Module, start: int, device: torch.device) -> Trainer:
+def build_trainer(cfg: DictConfig, model: nn.Module, start: int, device: torch.device) -> Trainer:
+    """Return the trainer of a model that begins at iteration ``start``."""
     device_ids = [device.index] if device.type == "cuda" else None
     ddp = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
     cfg.optimizer.params.model = model
@@ -225,19 +244,34 @@ def _evaluate(
     loaders: dict[str, TestLoader],
     trainer: Trainer,
     request: StopRequest,
+    checkpoint: dict,
+    resume: bool,
 ) -> None:
     """Evaluate the current weights, or their averages, unless the run is asked to stop."""
+    log = logging.getLogger(LOGGER)
     if trainer.average is not None:
-        log = logging.getLogger(LOGGER)
         log.info("Evaluating the averaged weights (train.ema=%g)", trainer.average.decay)
+    with _averaged(trainer):
+        weights = describe_weights(model)
+    log.info(
+        "Evaluating iteration %d (%s, weights sha256 %s)",
+        checkpoint["iteration"], checkpoint["file"], weights["weights_sha256"],
+    )  # fmt: skip
     with _averaged(trainer), predictor(model, dtype=trainer.dtype) as predict:
 
         def predict_or_stop(images: torch.Tensor) -> torch.Tensor:
             request.check()
             return predict(images)
 
+        evaluate = partial(
+            evaluate_targets, cfg, predict_or_stop, loaders, checkpoint=checkpoint | weights
+        )
         try:
-            evaluate_targets(cfg, predict_or_stop, loaders)
+            try:
+                evaluate(resume=resume)
+            except OtherEvaluationError as error:  # raised in all processes
+                log.warning("%s; it begins anew", error)
+                evaluate()
         except WaitInterrupted as error:
             raise Stopped from error
         except RuntimeError as error:
@@ -245,6 +279,20 @@ def _evaluate(
             if request.received and comm.get_world_size() > 1:
                 raise Stopped from error
             raise
+
+
+def _preview(
+    cfg: DictConfig, model: nn.Module, loaders: dict[str, TestLoader], trainer: Trainer, done: int
+) -> None:
+    """Draw the first image of each target after ``done`` iterations."""
+    path = Path(cfg.train.output_dir, "pictures", f"iter_{done:07d}.png")
+    protocol = instantiate(cfg.evaluation.protocol)
+    with _averaged(trainer), predictor(model, dtype=trainer.dtype) as predict:
+        try:
+            preview_domains(predict, loaders, protocol=protocol, path=path)
+        except NonFiniteLogitsError as error:  # a picture is no reason to end a training
+            log = logging.getLogger(LOGGER)
+            log.warning("no preview at iteration %d: %s", done, error)
 
 
 def _averaged(trainer: Trainer) -> contextlib.AbstractContextManager:

@@ -1,6 +1,5 @@
 """Evaluation of every target domain: a table in the log, ``domains.json`` and pictures."""
 
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +13,19 @@ from detectron2.utils import comm
 from tabulate import tabulate
 from tqdm import tqdm
 
-from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.atomic_write import write_json
 from recyclelora.data import CLASSES
 from recyclelora.data.loader import TestLoader
 
 from .confusion import ConfusionMatrix
+from .partial import (
+    RESULTS,
+    OtherEvaluationError,
+    Target,
+    load_partial,
+    remove_partial,
+    save_partial,
+)
 from .pictures import Row, save_rows
 from .predictions import check_format, remove_maps, save_prediction
 from .protocol import Protocol
@@ -44,6 +51,11 @@ def evaluate_domains(
     output_dir: str | Path,
     pictures: int = 3,
     save_predictions: str | None = None,
+    *,
+    checkpoint: Mapping | None = None,
+    settings: Mapping | None = None,
+    domain_settings: Mapping[str, Mapping] | None = None,
+    resume: bool = False,
 ) -> dict:
     """Evaluate ``predict`` on every domain, each process on its share of the images.
 
@@ -53,6 +65,9 @@ def evaluate_domains(
     and ``pictures/DOMAIN.png``. Logs the table. With ``save_predictions``, each process also writes
     the class maps of its images, ``predictions/DOMAIN/FOLDERS/IMAGE.png``, and those of an earlier
     evaluation are removed.
+
+    The scores of each domain that has finished are kept in ``domains.partial.json`` (with
+    ``domains.partial.npz``) until all have finished.
 
     Parameters
     ----------
@@ -67,51 +82,143 @@ def evaluate_domains(
     save_predictions : str, optional
         "train_ids", "label_ids" (Cityscapes' own) or "color"; see
         :mod:`recyclelora.evaluation.predictions`.
+    checkpoint : Mapping, optional
+        Which model ``predict`` is; plain values, the entry ``checkpoint`` of ``domains.json``.
+    settings, domain_settings : Mapping, optional
+        Plain values that also determine the scores: those of all domains, and by name those of
+        each. An evaluation with other values is not resumed.
+    resume : bool
+        Whether to continue from ``domains.partial.json``, if it is there: the domains in it are
+        not evaluated again.
 
     Returns
     -------
     dict
         In every process, the content of ``domains.json``: ``{"protocol": {...}, "domains": {name:
         {"mIoU": float, "IoU": {class: float or null}, "images": int}}, "mean_mIoU": float}``, in
-        percent; null for a class that the set does not label or that does not occur.
+        percent; null for a class that the set does not label or that does not occur. With
+        ``checkpoint`` it has that entry, too.
+
+    Raises
+    ------
+    ValueError
+        If there is no domain, a domain has no labelled pixel, or logits are not finite.
+    OtherEvaluationError
+        If the evaluation to resume is another one.
     """
     if not domains:
         raise ValueError("expected at least one domain to evaluate, got none; name some")
     check_format("save_predictions", save_predictions)
+    output_dir, domain_settings = Path(output_dir), domain_settings or {}
+    settings = {
+        "protocol": protocol.as_dict(),
+        "save_predictions": save_predictions,
+        "pictures": pictures,
+        **(settings or {}),
+    }
+    finished = {}
+    if resume:
+        finished = _resumed(output_dir, domains, settings, domain_settings)
     if save_predictions:
         if comm.is_main_process():
-            for name in domains:  # they may be of another model
-                remove_maps(Path(output_dir, "predictions", name))
+            for name in domains.keys() - finished.keys():  # they may be of another model
+                remove_maps(output_dir / "predictions" / name)
         comm.synchronize()
-    result = {"protocol": protocol.as_dict(), "domains": {}, "mean_mIoU": 0.0}
-    constant, images, overview, extremes = {}, {}, [], []
     for name, loader in domains.items():
-        chosen = _chosen(len(loader.dataset), pictures)
-        maps = Path(output_dir, "predictions", name)
-        save = partial(save_prediction, maps, save_predictions) if save_predictions else None
-        confusion, rows, images[name], ends = _evaluate(
-            predict, name, loader, protocol, chosen, save
+        if name in finished:
+            continue
+        finished[name] = _evaluate_domain(
+            predict, name, loader, protocol, output_dir, pictures, save_predictions
         )
-        scores = _scores(name, confusion, len(loader.dataset))
-        result["domains"][name] = scores
-        constant[name] = 100 * confusion.constant_class_miou()
-        extremes += [
+        if comm.is_main_process():
+            file = save_partial(output_dir, finished, settings, domain_settings)
+            scores = finished[name].scores
+            logger.info(
+                "%s: mIoU %.2f on %d images (kept in %s)",
+                name, scores["mIoU"], scores["images"], file,
+            )  # fmt: skip
+    finished = {name: finished[name] for name in domains}
+    return _write_results(finished, protocol, output_dir, checkpoint)
+
+
+def _resumed(
+    output_dir: Path, domains: Mapping[str, TestLoader], settings: Mapping, of_domains: Mapping
+) -> dict[str, Target]:
+    """Return the finished domains as the main process reads them; pictures are in it alone."""
+    finished, problem = {}, None
+    if comm.is_main_process():
+        images = {
+            name: [record["image_id"] for record in loader.records]
+            for name, loader in domains.items()
+        }
+        try:
+            finished = load_partial(output_dir, images, settings, of_domains)
+        except OtherEvaluationError as error:
+            problem = str(error)
+    without_rows = {name: target._replace(rows=[]) for name, target in finished.items()}
+    shared, problem = comm.all_gather((without_rows, problem))[0]
+    if problem is not None:
+        raise OtherEvaluationError(problem)
+    if shared:
+        logger.info("Resuming after %s, of %s", ", ".join(shared), output_dir / RESULTS)
+    else:
+        logger.info("No unfinished evaluation in %s: beginning with the first domain", output_dir)
+    return finished if comm.is_main_process() else shared
+
+
+def _evaluate_domain(
+    predict: Predict,
+    name: str,
+    loader: TestLoader,
+    protocol: Protocol,
+    output_dir: Path,
+    pictures: int,
+    save_predictions: str | None,
+) -> Target:
+    """Evaluate one domain and draw its picture."""
+    chosen = _chosen(len(loader.dataset), pictures)
+    maps = output_dir / "predictions" / name
+    save = partial(save_prediction, maps, save_predictions) if save_predictions else None
+    confusion, rows, images, ends = _evaluate(predict, name, loader, protocol, chosen, save)
+    scores = _scores(name, confusion, len(loader.dataset))
+    drawn = []
+    if rows and comm.is_main_process():
+        save_rows(output_dir / "pictures" / f"{name}.png", rows, _CELL_WIDTH)
+        note = f"mIoU {scores['mIoU']:.1f} % on {scores['images']} images"
+        drawn.append(replace(rows[0], note=note))
+        drawn += [
             replace(image.row, note=f"{what}: mIoU {image.score:.1f} %, {image.row.note}")
             for what, image in zip(("best", "worst"), ends, strict=False)
         ]
-        if rows and comm.is_main_process():
-            save_rows(Path(output_dir, "pictures", f"{name}.png"), rows, _CELL_WIDTH)
-            note = f"mIoU {scores['mIoU']:.1f} % on {scores['images']} images"
-            overview.append(replace(rows[0], note=note))
-    means = [scores["mIoU"] for scores in result["domains"].values()]
-    result["mean_mIoU"] = float(np.mean(means))
+    return Target(scores, 100 * confusion.constant_class_miou(), images, drawn)
+
+
+def _write_results(
+    finished: Mapping[str, Target],
+    protocol: Protocol,
+    output_dir: Path,
+    checkpoint: Mapping | None,
+) -> dict:
+    """Write the files of all domains and log the table; return the content of domains.json."""
+    result = {
+        "protocol": protocol.as_dict(),
+        "domains": {name: target.scores for name, target in finished.items()},
+        "mean_mIoU": float(np.mean([target.scores["mIoU"] for target in finished.values()])),
+    }
+    if checkpoint is not None:
+        result = {"checkpoint": dict(checkpoint), **result}
     if comm.is_main_process():
+        overview = [target.rows[0] for target in finished.values() if target.rows]
         if overview:
-            save_rows(Path(output_dir, "domains.png"), overview, _CELL_WIDTH)
-            save_rows(Path(output_dir, "best_and_worst.png"), extremes, _CELL_WIDTH)
-        write_json(Path(output_dir, "domains.json"), result)
-        write_json(Path(output_dir, "one_class.json"), constant)
-        write_json(Path(output_dir, "images.json"), images)
+            extremes = [row for target in finished.values() for row in target.rows[1:]]
+            save_rows(output_dir / "domains.png", overview, _CELL_WIDTH)
+            save_rows(output_dir / "best_and_worst.png", extremes, _CELL_WIDTH)
+        constant = {name: target.one_class for name, target in finished.items()}
+        write_json(output_dir / "one_class.json", constant)
+        images = {name: target.images for name, target in finished.items()}
+        write_json(output_dir / "images.json", images)
+        write_json(output_dir / "domains.json", result)
+        remove_partial(output_dir)
         logger.info("\n%s", domain_table(result, constant))
     return result
 
@@ -160,14 +267,6 @@ def domain_table(result: Mapping, constant: Mapping[str, float] | None = None) -
         lines = [[label] + [domains[name]["IoU"][label] for name in group] for label in CLASSES]
         tables.append(tabulate(lines, ["IoU", *group], floatfmt=".1f", missingval="-"))
     return "\n\n".join(tables)
-
-
-def write_json(file: Path, content: Mapping) -> None:
-    """Write JSON atomically; creates the folder."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as temporary:
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _evaluate(

@@ -12,7 +12,7 @@ from torch import Tensor
 from recyclelora.common.validation import check_integer, check_number, short_repr
 
 from .class_map import View, best_class, class_map, in_parts
-from .sliding_window import Predict, finished_rows
+from .sliding_window import NonFiniteLogitsError, Predict, check_logits, finished_rows
 
 _WHOLE_PIXELS = 2**23  # without windows: the masks of 100 queries then take 7 GB
 _LONGEST = 16_384  # side in pixels
@@ -184,6 +184,11 @@ class Protocol:
             (H, W) uint8 train ids.
         image : ndarray
             (h, w, 3) uint8, the model's input at scale 1.
+
+        Raises
+        ------
+        ValueError
+            If the logits are not finite, or the image is too large; the message names its file.
         """
 
         def resized(scale: float) -> Tensor:
@@ -198,6 +203,8 @@ class Protocol:
                 prediction = best_class(self._whole(predict, next(images)), size)
             else:
                 prediction = class_map(self._views(predict, images), count, size)
+        except NonFiniteLogitsError as error:
+            raise NonFiniteLogitsError(f"{sample['file_name']}: {error}") from error
         except ValueError as error:
             raise ValueError(f"{sample['file_name']}: {error}") from error
         prediction = nearest(prediction.cpu().numpy(), tuple(truth.shape))
@@ -232,7 +239,9 @@ class Protocol:
                 f"expected at most {_WHOLE_PIXELS:,} pixels to segment as a whole, got "
                 f"{width}x{height}: set the protocol's long_side, or mode=slide"
             )
-        return predict(image[None].float())[0].float()
+        logits = predict(image[None].float())[0]
+        check_logits(logits)
+        return logits.float()
 
 
 def halved(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,40 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from recyclelora.common.tensor_file import is_finite
+
 Predict = Callable[[Tensor], Tensor]
+
+
+class NonFiniteLogitsError(ValueError):
+    """Logits hold NaN or infinity."""
+
+
+def check_logits(logits: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Raise if logits hold NaN or infinity, which an argmax would count as some class.
+
+    Parameters
+    ----------
+    logits : Tensor
+    dtype : torch.dtype, optional
+        In which they were computed, for the message; that of ``logits`` by default.
+
+    Raises
+    ------
+    NonFiniteLogitsError
+    """
+    if is_finite(logits):
+        return
+    dtype = dtype or logits.dtype
+    remedy = "the weights or the activations overflow; use another checkpoint"
+    if dtype == torch.float16:
+        remedy = (
+            "use float32 or bfloat16 (train.amp.dtype), which overflow later, or another checkpoint"
+        )
+    raise NonFiniteLogitsError(
+        f"expected finite logits, got NaN or infinity, computed in {str(dtype).partition('.')[2]}: "
+        f"{remedy}"
+    )
 
 
 @torch.no_grad()
@@ -38,6 +71,11 @@ def sliding_window_logits(
     -------
     Tensor
         (B, C, H, W) float32 (float64 if ``predict`` returns float64) on the device of its outputs.
+
+    Raises
+    ------
+    ValueError
+        If ``predict`` returns logits of another shape, or logits that are not finite.
 
     Examples
     --------
@@ -114,6 +152,7 @@ def _predicted(predict: Predict, images: Tensor, group: list, size: tuple[int, i
             f"predict must turn ({len(group)}, 3, {size[0]}, {size[1]}) into logits "
             f"({len(group)}, C, {size[0]}, {size[1]}), got {tuple(output.shape)}"
         )
+    check_logits(output)
     return output
 
 

@@ -1,7 +1,9 @@
 """The demo: draw streets, train on those by day, evaluate on other domains."""
 
+import os
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -9,8 +11,8 @@ from pathlib import Path
 
 from drawn_streets import write_streets
 from recyclelora.backbone.weights import locate_weights
+from recyclelora.common.atomic_write import write_json
 from recyclelora.common.devices import pick_device
-from recyclelora.evaluation.domains import write_json
 
 from .environment import environment
 from .formatting import read_json
@@ -49,7 +51,7 @@ def run_demo(root: Path) -> None:
     print("\n== Train on the streets by day, evaluate everywhere", flush=True)
     command = [*TRAIN, "--config-file", "configs/demo.py", "--resume"]
     print(f"$ {shlex.join(command)}", flush=True)
-    if subprocess.run([sys.executable, *command[1:]], cwd=root, check=False).returncode:
+    if _run_training([sys.executable, *command[1:]], root):
         raise ValueError("the demo stopped in the training above; run it again to go on")
     seconds = {"draw": drawn - start, "train and evaluate": time.perf_counter() - drawn}
     peak = write_summary(root, output, seconds)["peak_memory_gb"]
@@ -57,6 +59,28 @@ def run_demo(root: Path) -> None:
     picture = output.relative_to(root) / "run" / "domains.png"
     print(f"\n{spent}; at most {peak} GB in one process")
     print(f"A row per domain (input, prediction, truth): {picture}")
+
+
+def _run_training(command: list[str], root: Path) -> int:
+    """Run the training and return its exit code; Ctrl-C lets it save, then ends this program."""
+    interrupted = []
+
+    def forward(number: int, _: object) -> None:
+        interrupted.append(number)
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+        for child in children.split():
+            os.kill(int(child), number)
+
+    before = signal.signal(signal.SIGINT, forward)
+    try:
+        # In a session of its own: a Ctrl-C of the terminal must reach it only through `forward`,
+        # because subprocess.run() would kill it a quarter of a second later.
+        done = subprocess.run(command, cwd=root, check=False, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted:
+        raise KeyboardInterrupt
+    return done.returncode
 
 
 def write_summary(root: Path, output: Path, seconds: dict[str, float]) -> dict:

@@ -18,12 +18,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from drawn_streets import streets_in, write_streets
+from recyclelora.common.atomic_write import write_json
 from recyclelora.common.devices import pick_device
 from recyclelora.common.folder_lock import folder_lock
 from recyclelora.config.objects import instantiate
 from recyclelora.data.datasets import get_dataset
 from recyclelora.evaluation import constant_prediction, evaluate_domains, majority_class
-from recyclelora.evaluation.domains import write_json
 
 from .environment import environment
 from .formatting import read_json
@@ -61,8 +61,8 @@ def run_command(command: Sequence[str], folder: Path, lock: int) -> int:
     """
     child, stopped = None, []
 
-    def stop(*_: object) -> None:
-        stopped.append(True)
+    def stop(number: int, _: object) -> None:
+        stopped.append(number)
         if child is not None:
             child.terminate()
 
@@ -79,7 +79,8 @@ def run_command(command: Sequence[str], folder: Path, lock: int) -> int:
             signal.signal(number, handler)
     if stopped:
         print(STOPPED, flush=True)
-        sys.exit(0)  # as the training does: the user asked for the end
+        # After SIGTERM as the training does, which has saved; after Ctrl-C as every tool.
+        sys.exit(130 if signal.SIGINT in stopped else 0)
     return status
 
 

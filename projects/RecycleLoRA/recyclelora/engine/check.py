@@ -1,0 +1,205 @@
+"""``--check``: validate a run without training or writing anything, and describe it."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from detectron2.config import instantiate
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from recyclelora.common.devices import pick_device
+from recyclelora.config.walk import walk
+from recyclelora.data.loader import TestLoader
+from recyclelora.data.workers import BatchLoader
+from recyclelora.evaluation import Protocol
+
+from .build import build_from_checkpoint
+from .checkpoint import Checkpoints, read_checkpoint
+from .evaluation import check_training_keys, find_evaluated, target_loaders
+from .memory import PeakMemory, available_memory, limited_memory
+from .output import LOGGER
+from .predictor import predictor
+from .trainer import Trainer, amp_dtype
+from .training import build_model_to_train, build_trainer, find_checkpoint
+
+_GIB = 2**30
+
+
+def check_run(cfg: DictConfig, *, resume: bool = False, eval_only: bool = False) -> str:
+    """Validate everything that a run needs; return what it would do, in a few lines.
+
+    Datasets, weights and checkpoints are loaded as in the run, which also compares the demand of
+    the data workers with the free /dev/shm. The first batch is read, and so is the first image of
+    each target. One image of the batch goes forward and backward, and one batch of windows forward.
+    The memory of a whole step is estimated from that. No weight is changed, no file is written.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+    resume, eval_only : bool
+        The options of the run.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        In one sentence, what is missing or does not fit.
+    FloatingPointError
+        If the losses or their gradients are not finite.
+    """
+    log = logging.getLogger(LOGGER)
+    device = pick_device(cfg.train.device)
+    dtype = amp_dtype(cfg.train.amp.dtype, device)
+    if not eval_only:
+        check_training_keys(cfg)
+    _check_writable(Path(cfg.train.output_dir))
+    loaders = target_loaders(cfg)
+    with limited_memory(device):
+        if eval_only:
+            source = find_evaluated(cfg, log)
+            content = read_checkpoint(source)
+            model = build_from_checkpoint(cfg, content, source=str(source), device=device)
+            lines = [f"would evaluate {source} (iteration {content['iteration']})"]
+        else:
+            trainer, model, lines = _check_training(cfg, resume, device, log)
+        lines += _check_evaluation(cfg, model, loaders, dtype)
+        if not eval_only:
+            trainer.model.train()
+    world = comm.get_world_size()
+    where = f"{world} processes, each on {device}" if world > 1 else f"{device}"
+    precision = str(dtype).removeprefix("torch.")
+    return "\n".join(["the run is valid; nothing was trained or written", *lines,
+                      f"on {where}, in {precision}, into {cfg.train.output_dir}"])  # fmt: skip
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise unless ``folder`` can be written or created, without doing so."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        problem = "cannot be written" if existing.is_dir() else "is no folder"
+        raise ValueError(
+            f"train.output_dir={folder} must be a folder to write to, but {existing} {problem}; "
+            "choose another one"
+        )
+
+
+def _check_training(
+    cfg: DictConfig, resume: bool, device: torch.device, log: logging.Logger
+) -> tuple[Trainer, nn.Module, list[str]]:
+    found = find_checkpoint(cfg, Checkpoints(cfg.train.output_dir), resume, log)
+    start, model = build_model_to_train(cfg, found, device, log)
+    trainer = build_trainer(cfg, model, start, device)
+    if found is not None:
+        trainer.load_state_dict(found[1])
+    if start >= cfg.train.max_iter:
+        return trainer, model, [f"all {start:,} iterations of {found[0]} are done"]
+    loader = trainer.loader
+    if isinstance(loader, BatchLoader):  # one image, before a batch that may not fit
+        sample, images = loader.dataset[0], f" of {len(loader.dataset.records):,}"
+    else:
+        sample, images = next(iter(loader))[0], ""
+    memory = _check_step(cfg, trainer, sample, device)
+    next(iter(loader))  # a whole batch, by the workers
+    total, trained = (
+        sum(p.numel() for p in model.parameters() if p.requires_grad or not only)
+        for only in (False, True)
+    )
+    origin = found[0] if found is not None else cfg.train.init_checkpoint or _weights(cfg)
+    return (
+        trainer,
+        model,
+        [
+            f"would train iterations {start:,} to {cfg.train.max_iter:,} from {origin}, "
+            f"{cfg.dataloader.train.total_batch_size:,}{images} images each",
+            f"model: {total:,} parameters, of which {trained:,} are trained",
+            memory,
+        ],
+    )
+
+
+def _weights(cfg: DictConfig) -> str:
+    """Return the names or files of the pretrained weights of a model."""
+    names = [value for key, value in walk(cfg.model, "model") if key.endswith(".weights")]
+    return ", ".join(str(name) for name in names if name is not None) or "random weights"
+
+
+def _check_step(cfg: DictConfig, trainer: Trainer, sample: dict, device: torch.device) -> str:
+    """Take one image forward and backward; compare the memory of a whole step with what is free."""
+    parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    size = sum(p.numel() * p.element_size() for p in parameters)
+    batch = cfg.dataloader.train.total_batch_size // comm.get_world_size()
+    images = max(batch // trainer.accumulate, 1)
+    kept = _KeptTensors(trainer.model)
+    with PeakMemory(device) as peak, kept:
+        losses = trainer.probe([sample])
+    trainer.optimizer.zero_grad(set_to_none=True)
+    if not all(torch.isfinite(loss) for loss in losses.values()):
+        raise FloatingPointError(
+            f"the losses of {sample['file_name']} are not finite in "
+            f"{str(trainer.dtype).removeprefix('torch.')}: train in float32, or inspect the image"
+        )
+    # The peak, which has the gradients in it, lacks what reuses freed memory of this process.
+    one = max(peak.beyond - size, kept.bytes)
+    need, free = images * one + 3 * size, available_memory(device)  # AdamW has two moments
+    if need > free:
+        raise ValueError(
+            f"a step needs about {need / _GIB:.1f} GiB beside the model ({images:,} images of "
+            f"{one / _GIB:.2f} GiB, and {3 * size / _GIB:.2f} for gradients and optimiser), but "
+            f"{device} has {free / _GIB:.1f} GiB free: lower dataloader.train.total_batch_size or "
+            "the crop, or set train.accumulate or train.checkpointing=True"
+        )
+    return (
+        f"memory: a step needs about {need / _GIB:.2f} GiB beside the model, and "
+        f"{free / _GIB:.1f} GiB are free"
+    )
+
+
+class _KeptTensors(saved_tensors_hooks):
+    """Context manager that counts the bytes that a forward pass keeps for its backward pass."""
+
+    def __init__(self, model: nn.Module):
+        own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+        self._sizes: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                self._sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        super().__init__(pack, lambda tensor: tensor)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._sizes.values())
+
+
+def _check_evaluation(
+    cfg: DictConfig, model: nn.Module, loaders: dict[str, TestLoader], dtype: torch.dtype
+) -> list[str]:
+    """Segment the first image of each target with one real call of the model for each shape."""
+    protocol: Protocol = instantiate(cfg.evaluation.protocol)
+    with predictor(model, dtype=dtype) as predict:
+        once = _once_a_shape(predict)
+        for loader in loaders.values():
+            if len(loader.records):
+                protocol.segment(once, loader.dataset[0], loader.metadata.benchmark)
+    images = ", ".join(f"{name} ({len(loader.records):,})" for name, loader in loaders.items())
+    return [f"would evaluate on {images or 'no target'} by protocol {protocol}"]
+
+
+def _once_a_shape(predict: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a function that predicts once for each shape of images, then repeats the result."""
+    known: dict[tuple[int, ...], Tensor] = {}
+
+    def predict_once(images: Tensor) -> Tensor:
+        shape = tuple(images.shape)
+        if shape not in known:
+            known[shape] = predict(images)
+        return known[shape]
+
+    return predict_once

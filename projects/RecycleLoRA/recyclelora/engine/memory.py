@@ -1,0 +1,102 @@
+"""Memory that a computation may use and that it used, on the CPU or a GPU."""
+
+import contextlib
+import re
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+_CGROUPS = (  # limit, use, statistics: version 2, then version 1
+    ("/sys/fs/cgroup/memory.max", "memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+
+
+def available_memory(device: torch.device) -> int:
+    """Return the bytes that this process can still allocate.
+
+    On the CPU these are bounded by the machine, by the control group of a container and by the
+    limits of the process (``ulimit``).
+    """
+    if device.type == "cuda":
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reusable
+    found = [_kilobytes("/proc/meminfo", "MemAvailable")]
+    for limit, use in _CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # "max": no limit
+            folder = Path(limit).parent
+            used = int((folder / use).read_text()) - _file_cache(folder / "memory.stat")
+            found.append(int(Path(limit).read_text()) - used)
+    for kind, key in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
+        soft = resource.getrlimit(kind)[0]
+        if soft != resource.RLIM_INFINITY:
+            found.append(soft - _kilobytes("/proc/self/status", key))
+    return max(min(found), 0)
+
+
+@contextlib.contextmanager
+def limited_memory(device: torch.device) -> Iterator[None]:
+    """Make allocations beyond the available memory fail inside the block.
+
+    Linux grants more memory than there is, and would kill the process as it uses it. A GPU has no
+    such habit, so nothing is changed for it.
+    """
+    if device.type == "cuda":
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    most = _kilobytes("/proc/self/status", "VmData") + available_memory(device)
+    if before[1] != resource.RLIM_INFINITY:
+        most = min(most, before[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+class PeakMemory:
+    """Context manager: ``beyond`` is the peak of a block beyond what was in use before it.
+
+    Examples
+    --------
+    >>> with PeakMemory(torch.device("cpu")) as memory:
+    ...     work = torch.ones(10_000_000).double()
+    >>> memory.beyond > 50e6
+    True
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.beyond = 0
+
+    def __enter__(self) -> "PeakMemory":
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._before = torch.cuda.memory_allocated(self.device)
+        else:
+            with contextlib.suppress(OSError):  # then the peak of the whole process counts
+                Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+            self._before = _kilobytes("/proc/self/status", "VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device)
+        else:
+            peak = _kilobytes("/proc/self/status", "VmHWM")
+        self.beyond = max(peak - self._before, 0)
+
+
+def _kilobytes(file: str, key: str) -> int:
+    """Return the bytes of an entry that the kernel gives in kilobytes."""
+    found = re.search(rf"^{key}:\s+(\d+) kB", Path(file).read_text(), re.MULTILINE)
+    return int(found[1]) * 1024
+
+
+def _file_cache(statistics: Path) -> int:
+    """Return the bytes of a control group's cache of files that the kernel can take back."""
+    found = re.search(r"^(?:total_)?inactive_file (\d+)", statistics.read_text(), re.MULTILINE)
+    return int(found[1]) if found else 0
