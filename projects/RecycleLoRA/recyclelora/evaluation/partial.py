@@ -47,7 +47,9 @@ def write_json(file: Path, content: Mapping) -> None:
     """Write JSON atomically; creates the folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(
+            json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def save_partial(
@@ -107,7 +109,7 @@ def load_partial(
     if not file.is_file():
         return {}
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         rows = _read_rows(folder / ROWS)
         results = {
             name: Target(
