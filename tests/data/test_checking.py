@@ -1,5 +1,6 @@
 """Counts, class shares and faults of datasets in the layouts of their releases."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -59,8 +60,10 @@ def test_check_reports_faults_of_every_kind(root):
     Image.fromarray(np.full(SIZE, 77, np.uint8)).save(labels[3])
     images[4].unlink()
     labels[5].unlink()
-    (report,) = check("bdd100k_val")
+    dataset = dataclasses.replace(get_dataset("bdd100k_val"), skip_unpaired=False)
+    (report,) = check_datasets([dataset])
     assert report.state == "faulty" and report.found == 5
+    assert report.unpaired == "1 image without a label and 1 label without an image"
     assert {(fault.kind, Path(fault.message.split(": ")[0])) for fault in report.faults} == {
         (UNREADABLE, images[0]),
         (UNREADABLE, labels[1]),
@@ -94,6 +97,15 @@ def test_known_fault_of_gtav_is_left_out_not_a_fault(root):
     (message,) = report.left_out
     assert message.startswith(f"{label}: expected a label of the size of its image")
     assert report.pixels == counted([truth["gtav_all"][key] for key in ("00001", "00003")])
+
+
+def test_unpaired_files_of_bdd100k_are_left_out_not_faults(root):
+    released_datasets.write_bdd100k(root, 4, SIZE)
+    min((root / "bdd100k/images/10k/val").iterdir()).unlink()
+    max((root / "bdd100k/labels/sem_seg/masks/val").iterdir()).unlink()
+    (report,) = check("bdd100k_val")
+    assert not report.faults and report.found == 2 and len(report.left_out) == 2
+    assert report.unpaired == "1 image without a label and 1 label without an image"
 
 
 def test_pair_of_several_datasets_is_read_once(root, monkeypatch):

@@ -99,6 +99,100 @@ def test_records_with_unpaired_file_raise(tmp_path, tiny_set):
         get_dataset(name).records()
 
 
+def test_records_count_all_unpaired_files(tmp_path, tiny_set):
+    name = tiny_set("tiny_counts", count=3)
+    for number in (0, 1):
+        (tmp_path / name / f"labels/00000{number}.png").unlink()
+    write(tmp_path / name / "labels/more.png")
+    counts = "2 images without a label and 1 label without an image"
+    with pytest.raises(ValueError, match=rf"000000\.png: .*{counts}; skip_unpaired=True"):
+        get_dataset(name).records()
+
+
+def test_skip_unpaired_leaves_out_with_one_warning(tmp_path, tiny_set, caplog):
+    name = tiny_set("tiny_skip", count=3, skip_unpaired=True)
+    (tmp_path / name / "labels/000000.png").unlink()
+    (tmp_path / name / "images/000001.png").unlink()
+    assert [record["image_id"] for record in get_dataset(name).records()] == ["000002"]
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert "1 image without a label and 1 label without an image" in message
+    (tmp_path / name / "labels/000002.png").unlink()
+    with pytest.raises(ValueError, match="expected its label"):  # nothing would be left
+        get_dataset(name).records()
+
+
+def test_bdd100k_skips_unpaired_files(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    for key in "ab":
+        write(tmp_path / f"bdd100k/images/10k/val/{key}.jpg", mode="RGB")
+    for key in "bc":
+        write(tmp_path / f"bdd100k/labels/sem_seg/masks/val/{key}.png")
+    assert [record["image_id"] for record in DatasetCatalog.get("bdd100k_val")] == ["b"]
+    assert "left out of 'bdd100k_val': 1 image without a label and 1 label" in caplog.text
+
+
+HIDDEN = [
+    *(".ipynb_checkpoints/000000-checkpoint.png", "@eaDir/000000.png/SYNO_THUMB_M.png"),
+    *(".thumbnails/000000.png", ".Trash-1000/files/000001.png", "a/.Trash-1000/a/b/1.png"),
+    *("._000000.png", "THUMBS.DB", "a/desktop.ini", "__MACOSX/000000.png", "@EADIR/1.png"),
+]
+
+
+@pytest.mark.parametrize("kinds", [("images",), ("labels",), ("images", "labels")])
+def test_hidden_files_are_not_data(tmp_path, tiny_set, kinds):
+    name = tiny_set("tiny_hidden", count=2)
+    for kind in kinds:
+        for file in HIDDEN:
+            path = tmp_path / name / kind / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes((tmp_path / name / kind / "000000.png").read_bytes())
+    keys = [record["image_id"] for record in get_dataset(name).records()]
+    assert keys == ["000000", "000001"]
+
+
+def test_links_to_one_another_give_each_pair_once(tmp_path, tiny_set):
+    name = tiny_set("tiny_links", count=1)
+    for kind in ("images", "labels"):
+        for folder, link in (("a", "b"), ("b", "a")):
+            write(
+                tmp_path / name / kind / folder / "1.png", mode="RGB" if kind == "images" else "L"
+            )
+            (tmp_path / name / kind / folder / "x").symlink_to(f"../{link}")
+    keys = [record["image_id"] for record in get_dataset(name).records()]
+    assert keys == ["000000", "a/1", "b/1"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "keys"),
+    [
+        ("old", ["1", "2_debug", "new/3"]),
+        ("*_debug*", ["1", "new/3", "old/4"]),
+        (["new/*", "1.png"], ["2_debug", "old/4"]),
+        (["*.jpg"], ["1", "new/3", "old/4"]),
+        (["/nothing"], ["1", "2_debug", "new/3", "old/4"]),
+    ],
+)
+def test_exclude_leaves_out_files_with_their_partners(tmp_path, patterns, keys):
+    for key, suffix in (("1", "png"), ("2_debug", "jpg"), ("new/3", "png"), ("old/4", "png")):
+        write(tmp_path / f"images/{key}.{suffix}", mode="RGB")
+        write(tmp_path / f"labels/{key}.png")
+    folders = {"images": tmp_path / "images", "labels": tmp_path / "labels"}
+    name = register_folder("tiny_exclude", **folders, exclude=patterns)
+    assert [record["image_id"] for record in get_dataset(name).records()] == keys
+
+
+def test_exclude_of_one_of_two_images_keeps_the_label(tmp_path):
+    for suffix in ("png", "jpg"):
+        write(tmp_path / f"images/1.{suffix}", mode="RGB")
+    write(tmp_path / "labels/1.png")
+    folders = {"images": tmp_path / "images", "labels": tmp_path / "labels"}
+    name = register_folder("tiny_twice", **folders, exclude="*.jpg")
+    (record,) = get_dataset(name).records()
+    assert record["file_name"].endswith("1.png")
+    with pytest.raises(ValueError, match="exclude must be patterns"):
+        register_folder("tiny_wrong", **folders, exclude=[3])
+
+
 def test_records_with_size_mismatch_raise(tmp_path, tiny_set):
     name = tiny_set("tiny_sizes", count=2)
     write(tmp_path / name / "labels" / "000001.png", size=(64, 47))
@@ -201,7 +295,7 @@ def test_real_sets_are_registered_with_foldings(tmp_path, monkeypatch):
     monkeypatch.setenv("RECYCLELORA_DATA", str(tmp_path / "gone"))
     with pytest.raises(FileNotFoundError, match="RECYCLELORA_DATA: expected a folder"):
         real_sets()
-    for name in ("camvid_test_only", "other_test_only"):
+    for name in ("camvid_test_only", "other_test_only", ".Trash-1000", "@eaDir"):
         write(tmp_path / name / "images/a.jpg", mode="RGB")
         write(tmp_path / name / "labels/a.png")
     monkeypatch.setenv("RECYCLELORA_DATA", str(tmp_path))

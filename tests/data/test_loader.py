@@ -33,7 +33,7 @@ def as_rank(monkeypatch, rank, world):
 def test_train_sample_has_the_documented_format(tiny_set):
     sample = batches(tiny_set("tiny_sample"), count=1)[0][0]
     assert sample["image"].shape == (3, 32, 32) and sample["image"].dtype == torch.uint8
-    assert sample["sem_seg"].shape == (32, 32) and sample["sem_seg"].dtype == torch.int64
+    assert sample["sem_seg"].shape == (32, 32) and sample["sem_seg"].dtype == torch.uint8
     assert set(sample["sem_seg"].unique().tolist()) <= {0, 2, 10, 255}
     assert (sample["height"], sample["width"]) == (32, 32)
     assert isinstance(sample["seed"], int) and sample["file_name"].endswith(".png")

@@ -1,12 +1,17 @@
+import errno
+import os
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from recyclelora.common import files
+from recyclelora.common.validation import format_error
 from recyclelora.data import TRAIN_IDS, LabelMap, read_image, read_pair
-from recyclelora.data.reading import read_ids
+from recyclelora.data.reading import pair_size, read_ids
 
 RNG = np.random.default_rng(0)
 COLORS = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -151,6 +156,58 @@ def test_read_ids_truncated_16_bit_colour_raises(tmp_path):
     (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"a\.png: expected a complete picture"):
         read_ids(tmp_path / "a.png", channel=0)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """``failing(owner, name, number, times)``: a function fails some times before it works."""
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+
+    def replace(owner, name, number, times):
+        works, left = getattr(owner, name), [number] * times
+
+        def call(*arguments, **options):
+            if left:
+                raise OSError(left.pop(), os.strerror(number))
+            return works(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, call)
+        return left
+
+    return replace
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_read_image_retries_transient_errors(tmp_path, failing, caplog, number):
+    Image.fromarray(COLORS).save(tmp_path / "a.png")
+    left = failing(Path, "read_bytes", number, 3)
+    assert np.array_equal(read_image(tmp_path / "a.png"), COLORS) and not left
+    assert caplog.text.count(f"a.png: reading failed ({os.strerror(number)})") == 3
+
+
+def test_read_pair_and_size_retry_transient_errors(tmp_path, failing):
+    Image.fromarray(COLORS).save(tmp_path / "a.png")
+    Image.fromarray(IDS).save(tmp_path / "b.png")
+    left = failing(Path, "read_bytes", errno.ESTALE, 2)
+    assert np.array_equal(read_pair(tmp_path / "a.png", tmp_path / "b.png", TRAIN_IDS)[1], IDS)
+    left_of_size = failing(Image, "open", errno.EIO, 3)
+    assert pair_size(tmp_path / "a.png", tmp_path / "b.png") == (9, 6)
+    assert not left and not left_of_size
+
+
+def test_read_image_lasting_transient_error_raises(tmp_path, failing):
+    Image.fromarray(COLORS).save(tmp_path / "a.png")
+    failing(Path, "read_bytes", errno.EIO, 4)
+    with pytest.raises(OSError, match=r"a\.png: reading failed 4 times .*check the disk"):
+        read_image(tmp_path / "a.png")
+
+
+def test_read_image_without_open_files_is_not_called_damaged(tmp_path, failing):
+    Image.fromarray(COLORS).save(tmp_path / "a.png")
+    failing(Path, "read_bytes", errno.EMFILE, 1)
+    with pytest.raises(OSError, match="Too many open files") as raised:
+        read_image(tmp_path / "a.png")
+    assert format_error(raised.value).startswith("too many open files: ")
 
 
 def test_read_pair_missing_or_mismatched_raises(tmp_path):

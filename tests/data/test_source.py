@@ -43,9 +43,11 @@ def test_packed_archive_is_named(root):
     (root / "cityscapes/leftImg8bit_trainvaltest.zip").write_bytes(b"PK")
     (root / "gtFine_trainvaltest.zip.part").write_bytes(b"PK")
     (root / "holiday.zip").write_bytes(b"PK")
+    (root / "cityscapes/._gtFine_trainvaltest.zip").write_bytes(b"Mac")
     message = message_for("cityscapes_val")
     assert f"{root / 'cityscapes/leftImg8bit_trainvaltest.zip'} {PACKED}" in message
     assert f"{root / 'gtFine_trainvaltest.zip.part'} {UNFINISHED}" in message
+    assert "._" not in message
     assert "holiday" not in message and "holiday" not in message_for("acdc_fog_val")
 
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,7 +175,7 @@ def retry_transient(operation: Callable[[], Result], path: str | Path) -> Result
         try:
             return operation()
         except OSError as error:
-            if error.errno not in _TRANSIENT:
+            if not is_transient(error):
                 raise
             logger.warning(
                 "%s: reading failed (%s); attempt %d of %d follows in %g s",
@@ -184,12 +185,65 @@ def retry_transient(operation: Callable[[], Result], path: str | Path) -> Result
     try:
         return operation()
     except OSError as error:
-        if error.errno not in _TRANSIENT:
+        if not is_transient(error):
             raise
         raise OSError(
             f"{path}: reading failed {len(_PAUSES) + 1} times ({error.strerror}): check the disk "
             "or the connection to the file server, then start again"
         ) from error
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether an error is one that :func:`retry_transient` retries.
+
+    Parameters
+    ----------
+    error : BaseException
+        Any error.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_transient(OSError(errno.ESTALE, "Stale file handle")), is_transient(ValueError())
+    (True, False)
+    """
+    return isinstance(error, OSError) and error.errno in _TRANSIENT
+
+
+def is_out_of_files(error: BaseException) -> bool:
+    """Return whether an error means that this process, or the machine, has too many open files.
+
+    Parameters
+    ----------
+    error : BaseException
+        An OSError, or what PyTorch and ``multiprocessing`` raise in its place.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_out_of_files(OSError(errno.EMFILE, "Too many open files"))
+    True
+    """
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return True
+    # "ancdata": the system drops the files in a message that would exceed the limit.
+    return any(words in str(error) for words in ("Too many open files", "items of ancdata"))
+
+
+def open_files_message() -> str:
+    """Return what to do about too many open files, as an error message."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    known = "" if hard == resource.RLIM_INFINITY else f" (at most {hard:,} without root)"
+    return (
+        f"too many open files: this process may have {soft:,} open: allow more by 'ulimit -n "
+        f"{max(4096, 2 * soft)}'{known}, or set num_workers to fewer"
+    )
 
 
 class _Entries(NamedTuple):
@@ -250,6 +304,6 @@ def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
-        if error.errno in _TRANSIENT:
+        if is_transient(error):
             raise
         return False  # a link to itself, or to where this user may not look

@@ -5,6 +5,8 @@ import reprlib
 
 import torch
 
+from .files import is_out_of_files, open_files_message
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -98,6 +100,8 @@ def format_error(error: BaseException) -> str:
             f"expected to fit into the memory of this machine ({_first_line(error)}): lower what "
             "is large (model, crop, batch, image sizes)"
         )
+    elif is_out_of_files(error):
+        message = open_files_message()
     elif isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         where = " -> ".join(names) or "a file"

@@ -9,6 +9,8 @@ from pathlib import Path
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
+from recyclelora.data.workers import TIMEOUT
+
 from .validation import SECTIONS
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -120,6 +122,8 @@ def read_config(file: str) -> DictConfig:
     cfg = OmegaConf.create({s: loaded[s] for s in SECTIONS}, flags={"allow_objects": True})
     if isinstance(cfg.evaluation, DictConfig):  # a key that configs may leave out
         cfg.evaluation.setdefault("checkpoint", None)
+    if isinstance(cfg.dataloader, DictConfig):
+        cfg.dataloader.setdefault("timeout", TIMEOUT)
     return cfg
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recyclelora.common.validation import check_integer, short_repr
+from recyclelora.common.validation import check_integer, check_number, short_repr
 from recyclelora.data import CLASSES
+from recyclelora.data.workers import TIMEOUT
 from recyclelora.evaluation.predictions import check_format
 
 from .walk import find_parameters, find_target, is_call, is_list, walk
@@ -71,6 +72,7 @@ def check_config(cfg: DictConfig) -> None:
         for section, key in (("dataloader", "train"), ("evaluation", "protocol")):
             _check_calls(f"{section}.{key}", _inside(cfg, section, key))
         _check_evaluation(cfg.evaluation)
+        check_number("dataloader.timeout", cfg.dataloader.get("timeout", TIMEOUT), least=1)
         if cfg.dataloader.train.get("iterations") is not None:
             raise ValueError(
                 "dataloader.train.iterations must be null: train.max_iter says how long"

@@ -113,7 +113,9 @@ def _bdd100k(split: str, pairs: int) -> FolderDataset:
         Layout(f"bdd100k/images/10k/{split}", masks, (".jpg",)),
         Layout(f"bdd100k/seg/images/{split}", seg, (".jpg",), "_train_id.png"),
     ]
-    return _dataset(f"bdd100k_{split}", "bdd100k", layouts, source=_BDD100K, expected=pairs)
+    # A few images of the release have no mask, and a few masks no image.
+    options = {"source": _BDD100K, "expected": pairs, "skip_unpaired": True}
+    return _dataset(f"bdd100k_{split}", "bdd100k", layouts, **options)
 
 
 def _mapillary_config(dataset_root: Path) -> LabelMap:

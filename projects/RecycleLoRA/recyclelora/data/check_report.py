@@ -101,6 +101,8 @@ def _missing(reports: list[DatasetReport]) -> Iterator[str]:
 def _faults(report: DatasetReport) -> Iterator[str]:
     """The first faults of every kind."""
     kinds: dict[str, list[str]] = {}
+    if report.unpaired:
+        yield f"{report.name}: {report.unpaired}"
     for fault in report.faults:
         kinds.setdefault(fault.kind, []).append(fault.message)
     if report.left_out:

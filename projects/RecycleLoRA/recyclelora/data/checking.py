@@ -55,6 +55,8 @@ class DatasetReport:
         What is missing, and what to do.
     faults : list of Fault
         Files that cannot be used.
+    unpaired : str, optional
+        How many images have no label, and how many labels no image.
     left_out : list of str
         Known faults of the release, which training skips.
     pixels : list of int, optional
@@ -69,6 +71,7 @@ class DatasetReport:
     found: int = 0
     missing: str | None = None
     faults: list[Fault] = field(default_factory=list)
+    unpaired: str | None = None
     left_out: list[str] = field(default_factory=list)
     pixels: list[int] | None = None
 
@@ -206,7 +209,14 @@ def _list_pairs(
         return report, [], None
     report.layout = str(layout)
     report.found = len(pairs)
-    report.faults = [Fault(UNPAIRED, text) for text in dataset.unpaired(images, labels)]
+    unpaired = dataset.unpaired(images, labels)
+    messages = [message + unpaired.hint for message in unpaired.messages]
+    if messages:
+        report.unpaired = unpaired.counts()
+    if dataset.skip_unpaired:
+        report.left_out = messages
+    else:
+        report.faults = [Fault(UNPAIRED, message) for message in messages]
     if warning := dataset.size_warning(len(pairs)):
         report.missing = f"{warning}; {dataset.download_hint()}"
     return report, pairs, label_map

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from recyclelora.common.files import is_hidden
+from recyclelora.common.validation import short_repr
+
 from .benchmarks import BENCHMARKS
 from .classes import CLASSES, COLORS, IGNORE_LABEL
 from .folder_dataset import FolderDataset, Layout
@@ -76,6 +79,8 @@ def register_folder(
     folding: Folding | None = None,
     subset: int | None = None,
     subset_seed: int = 0,
+    skip_unpaired: bool = False,
+    exclude: str | Sequence[str] = (),
 ) -> str:
     """Register your own folders of images and label maps.
 
@@ -95,6 +100,13 @@ def register_folder(
         For datasets that label fewer than the 19 classes.
     subset, subset_seed : int
         Use this many of the pairs, drawn by the seed.
+    skip_unpaired : bool
+        Skip images without label and labels without image with a warning; by default they are an
+        error.
+    exclude : str or sequence of str
+        Patterns of files that are left out, with their partners: "old" for a folder or a file of
+        that name, "*_debug.png", "rome/00*". Hidden and system files and folders (``.Trash-1000``,
+        ``@eaDir``, ``Thumbs.db``) are always left out.
 
     Returns
     -------
@@ -112,7 +124,14 @@ def register_folder(
         raise ValueError(f"a dataset's name must be text, got {name!r}")
     suffixes = (image_suffix,) if isinstance(image_suffix, str) else tuple(image_suffix)
     layout = Layout(str(images), str(labels), suffixes, label_suffix)
+    patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    if not all(isinstance(pattern, str) and pattern for pattern in patterns):
+        raise ValueError(
+            f"dataset '{name}': exclude must be patterns of file names such as '*_debug.png', got "
+            f"{short_repr(list(patterns))}"
+        )
     options = {"label_map": label_map, "folding": folding}
+    options |= {"skip_unpaired": skip_unpaired, "exclude": patterns}
     draw = {"subset": subset, "subset_seed": subset_seed}
     return register(FolderDataset(name, (layout,), **options, **draw))
 
@@ -149,7 +168,8 @@ def real_sets() -> list[str]:
         raise FileNotFoundError(
             f"{_REAL_ROOT}: expected a folder, got {root}, which is not there; correct or unset it"
         )
-    names = sorted(entry.name for entry in Path(root).iterdir() if (entry / "labels").is_dir())
+    folders = [folder for folder in Path(root).iterdir() if not is_hidden(folder)]
+    names = sorted(folder.name for folder in folders if (folder / "labels").is_dir())
     return [register(dataset) for dataset in map(_real_set, names) if dataset.is_available()]
 
 

@@ -3,16 +3,18 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from recyclelora.common.files import retry_transient
 from recyclelora.common.validation import check_integer
 
 from .label_maps import TRAIN_IDS, Folding, LabelMap
+from .pairing import Unpaired, files_by_key
 from .reading import SizeMismatchError, pair_size
 from .source import DatasetSource
 
@@ -77,6 +79,12 @@ class FolderDataset:
     skip_mismatched : bool
         Skip pairs of different sizes with a warning instead of raising, for releases with known
         faults.
+    skip_unpaired : bool
+        Skip images without label and labels without image with a warning instead of raising.
+    exclude : tuple of str
+        Patterns (``*``, ``?``, ``[...]``) of files that are left out, with their partners. A
+        pattern is compared with the name of a file and of every folder above it, and with their
+        paths in the folder of the images or labels, as in "old", "*_debug.png" and "rome/00*".
     split : callable, optional
         (dataset's folder, pairs) -> pairs of one part.
     expected : int, optional
@@ -95,6 +103,8 @@ class FolderDataset:
     subset: int | None = None
     subset_seed: int = 0
     skip_mismatched: bool = False
+    skip_unpaired: bool = False
+    exclude: tuple[str, ...] = ()
     split: Callable[[Path, list[Pair]], list[Pair]] | None = None
     expected: int | None = None
     source: DatasetSource | None = None
@@ -116,7 +126,8 @@ class FolderDataset:
         """Return the first layout whose folders exist, else raise an error that lists all."""
         root, partial = self.root, []
         for layout in self.layouts:
-            found = [one for one in (layout.images, layout.labels) if (root / one).is_dir()]
+            both = (layout.images, layout.labels)
+            found = [one for one in both if retry_transient((root / one).is_dir, root / one)]
             if len(found) == 2:
                 return layout
             partial += found
@@ -158,9 +169,18 @@ class FolderDataset:
     def files(self) -> tuple[dict[str, Path], dict[str, Path]]:
         """Return images and labels by key: also unpaired ones, and those of all splits."""
         layout = self.layout()
-        images = _files_by_key(self.root / layout.images, layout.image_suffix, layout.prefixes)
-        labels = _files_by_key(
-            self.root / layout.labels, (layout.label_suffix,), layout.prefixes, layout.not_labels
+        images, not_images = files_by_key(
+            self.root / layout.images, layout.image_suffix, layout.prefixes, exclude=self.exclude
+        )
+        labels, not_labels = files_by_key(
+            *(self.root / layout.labels, (layout.label_suffix,), layout.prefixes),
+            skipped=layout.not_labels,
+            exclude=self.exclude,
+        )
+        # The partner of an excluded file is excluded, too.
+        images, labels = (
+            {key: file for key, file in images.items() if key in labels or key not in not_labels},
+            {key: file for key, file in labels.items() if key in images or key not in not_images},
         )
         if not images:
             raise ValueError(
@@ -170,27 +190,28 @@ class FolderDataset:
             )
         return images, labels
 
-    def unpaired(self, images: dict[str, Path], labels: dict[str, Path]) -> Iterator[str]:
-        """Yield a message for every image without label and every label without image."""
-        layout = self.layout()
+    def unpaired(self, images: dict[str, Path], labels: dict[str, Path]) -> Unpaired:
+        """Return the images without label and the labels without image among these files."""
         no_label = sorted(images.keys() - labels.keys())
         no_image = sorted(labels.keys() - images.keys())
         pending = self._pending_archives(self.dataset_root()) if no_label or no_image else []
         hint = "".join(f"; {one}" for one in pending[:3])
+        layout, messages = self.layout(), []
         for key in no_label:
             folder, _, name = key.rpartition("/")
             if images[key].name.startswith(layout.prefixes):
                 name = layout.prefixes[-1] + name
             missing = self.root / layout.labels / folder / f"{name}{layout.label_suffix}"
-            yield (
+            messages.append(
                 f"{images[key]}: expected its label {missing}, which is not there; restore the "
-                f"label or remove the image{hint}"
+                "label or remove the image"
             )
-        for key in no_image:
-            yield (
-                f"{labels[key]}: a label without an image in {self.root / layout.images}; "
-                f"restore the image or remove the label{hint}"
-            )
+        messages += [
+            f"{labels[key]}: a label without an image in {self.root / layout.images}; "
+            "restore the image or remove the label"
+            for key in no_image
+        ]
+        return Unpaired(len(no_label), len(no_image), messages, hint)
 
     def pairs(self) -> list[Pair]:
         """Return (key, image, label) of all pairs of the split, sorted by key, without ``subset``.
@@ -201,9 +222,25 @@ class FolderDataset:
             A folder is missing, or a file has no partner; the message names the first one.
         """
         images, labels = self.files()
-        for message in self.unpaired(images, labels):
-            raise ValueError(message)
+        unpaired = self.unpaired(images, labels)
+        if unpaired.messages:
+            skipped = self.skip_unpaired and images.keys() & labels.keys()
+            if not skipped or self._is_downloading():
+                remedy = "" if self.source else "; skip_unpaired=True leaves them out"
+                raise ValueError(
+                    f"{unpaired.messages[0]} (dataset '{self.name}' has {unpaired.counts()}"
+                    f"{remedy}){unpaired.hint}"
+                )
+            logger.warning(
+                "left out of '%s': %s; the first is %s",
+                *(self.name, unpaired.counts(), unpaired.messages[0]),
+            )
         return self.match(images, labels)
+
+    def _is_downloading(self) -> bool:
+        return self.source is not None and self.source.is_downloading(
+            self.root, self.dataset_root()
+        )
 
     def match(self, images: dict[str, Path], labels: dict[str, Path]) -> list[Pair]:
         """Return the pairs of the split among these files; files without partner are skipped."""
@@ -321,41 +358,3 @@ def seeded_subset(pairs: list[Pair], count: int, seed: int) -> list[Pair]:
         return hashlib.sha256(name).digest()
 
     return sorted(sorted(pairs, key=draw)[:count])
-
-
-def _files_by_key(
-    folder: Path,
-    suffixes: tuple[str, ...],
-    prefixes: tuple[str, ...] = (),
-    skipped: tuple[str, ...] = (),
-) -> dict[str, Path]:
-    """Search a folder for files: key (relative path without prefix and suffix) -> file."""
-    found: dict[str, Path] = {}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        here = os.path.realpath(parent)
-        for name in folders:
-            link = Path(parent, name)
-            if link.is_symlink() and Path(here).is_relative_to(os.path.realpath(link)):
-                raise ValueError(
-                    f"{link}: a link to a folder that holds it, without end; remove it"
-                )
-        for name in [*folders, *names]:
-            suffix = next((s for s in suffixes if name.lower().endswith(s.lower())), None)
-            if suffix is None or name.startswith(".") or name.endswith(skipped):
-                continue
-            file = Path(parent, name)
-            if name in folders:
-                raise ValueError(
-                    f"{file}: expected a picture, got a folder of that name; rename it"
-                )
-            prefix = next((p for p in prefixes if name.startswith(p)), "")
-            stem = name[len(prefix) : -len(suffix)]
-            below = file.parent.relative_to(folder).as_posix()
-            key = stem if below == "." else f"{below}/{stem}"
-            if key in found:
-                raise ValueError(
-                    f"{file}: {found[key].name} in the same folder has the same name, so their "
-                    "label is not clear; remove or rename one"
-                )
-            found[key] = file
-    return found

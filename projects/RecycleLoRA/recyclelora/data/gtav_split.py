@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
+from recyclelora.common.files import retry_transient
+
 #: Number of images of each part.
 SIZES = {"train": 12_403, "val": 6_382, "test": 6_181}
 _PATHS = ("split.mat", "read_mapping/split.mat")
@@ -71,7 +73,7 @@ def read_split(dataset_root: Path) -> dict[str, frozenset[int]]:
         if file.stat().st_size > 10**7:
             raise ValueError("a file of more than 10 MB")
         # From memory, because a MATLAB file can refer to other files by name.
-        arrays = scipy.io.loadmat(io.BytesIO(file.read_bytes()))
+        arrays = scipy.io.loadmat(io.BytesIO(retry_transient(file.read_bytes, file)))
         lists = {part: np.ravel(arrays[f"{part}Ids"]) for part in SIZES}
         numbers = np.concatenate(list(lists.values()))
         if not len(numbers) or (numbers < 1).any() or (numbers % 1).any():

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
+from recyclelora.common.files import retry_transient
 from recyclelora.common.validation import short_repr
 
 from .classes import CLASSES, IGNORE_LABEL
@@ -98,9 +99,10 @@ class LabelMap:
         ValueError
             The map does not define an id.
         """
-        outside = (ids < 0) | (ids > 65535) if ids.dtype.itemsize > 2 else None
-        if outside is not None and outside.any():
-            self._raise_unknown(ids, outside, file)
+        if ids.dtype not in (np.uint8, np.uint16):  # whose values are all in the table
+            outside = (ids < 0) | (ids > 65535)
+            if outside.any():
+                self._raise_unknown(ids, outside, file)
         train_ids = np.take(self.table, ids)
         unknown = train_ids == _UNKNOWN
         if unknown.any():
@@ -179,7 +181,8 @@ def mapillary_label_map(config: Path) -> LabelMap:
     try:
         if config.stat().st_size > 10**7:
             raise ValueError("more than 10 MB")
-        labels = json.loads(config.read_text(encoding="utf-8"))["labels"]
+        text = retry_transient(lambda: config.read_text(encoding="utf-8"), config)
+        labels = json.loads(text)["labels"]
         names = [str(label["readable"]) for label in labels]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(

@@ -126,7 +126,16 @@ def build_train_loader(
     records = [record for name in names for record in get_dataset(name).records(subset)]
     batches = _GlobalBatches(total_batch_size, start_iteration, iterations)
     samples = TrainDataset(records, mapper, seed)
-    return BatchLoader(samples, batches, num_workers=num_workers)
+    # A mapper of the user's own may not define its largest sample; then nothing is compared.
+    sample_bytes = getattr(mapper, "sample_bytes", 0)
+    return BatchLoader(
+        samples,
+        batches,
+        num_workers=num_workers,
+        name="dataloader.train",
+        batch_bytes=len(batches.positions) * sample_bytes,
+        processes=comm.get_local_size(),
+    )
 
 
 class TestLoader:
@@ -144,6 +153,8 @@ class TestLoader:
         All samples by index.
     indices : range
         Indices of this process's samples.
+    batches : BatchLoader
+        Reads them, each as a batch of one.
     """
 
     __test__ = False  # pytest would collect it by its name
@@ -154,14 +165,21 @@ class TestLoader:
         self.records = records
         self.dataset = MapDataset(records, TestMapper())
         self.indices = range(comm.get_rank(), len(records), comm.get_world_size())
-        batches = [[index] for index in self.indices]
-        self._batches = BatchLoader(self.dataset, batches, num_workers=num_workers)
+        self.batches = BatchLoader(
+            self.dataset,
+            [[index] for index in self.indices],
+            num_workers=num_workers,
+            name=f"the test loader of '{dataset_name}'",
+            # Three bytes of the image and one of the label a pixel.
+            batch_bytes=4 * max((r["width"] * r["height"] for r in records), default=0),
+            processes=comm.get_local_size(),
+        )
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[dict]:
-        return itertools.chain.from_iterable(self._batches)
+        return itertools.chain.from_iterable(self.batches)
 
 
 def build_test_loader(

@@ -44,13 +44,18 @@ class TrainMapper:
         self.pad_to_crop = pad_to_crop
         self.short_sides = tuple(crop * x // 10 for x in range(5, 21))
 
+    @property
+    def sample_bytes(self) -> int:
+        """Size of the largest sample: three bytes of the image and one of the label a pixel."""
+        return 4 * self.crop**2
+
     def __call__(self, record: dict, rng: np.random.Generator) -> dict:
         """Read, augment and convert a record.
 
         Returns
         -------
         dict
-            ``image`` (3, H, W) uint8 RGB, ``sem_seg`` (H, W) int64 train ids with 255 = ignore,
+            ``image`` (3, H, W) uint8 RGB, ``sem_seg`` (H, W) uint8 train ids with 255 = ignore,
             ``seed`` for the random numbers that the model draws for this sample, ``file_name``,
             ``image_id``, and ``height`` and ``width`` of this sample.
         """
@@ -63,7 +68,7 @@ class TrainMapper:
             image, label = augmentation.pad(image, label, self.crop)
         image, label = augmentation.random_flip(image, label, rng)
         image = augmentation.photometric_distortion(image, rng)
-        return _sample(record, image, label.astype(np.int64)) | {"seed": seed}
+        return _sample(record, image, label) | {"seed": seed}
 
 
 class TestMapper:
@@ -90,7 +95,7 @@ def _read(record: dict) -> tuple[np.ndarray, np.ndarray]:
 def _sample(record: dict, image: np.ndarray, label: np.ndarray) -> dict:
     return {
         "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-        "sem_seg": torch.from_numpy(label),
+        "sem_seg": torch.from_numpy(np.ascontiguousarray(label)),
         "file_name": record["file_name"],
         "image_id": record["image_id"],
         "height": label.shape[0],

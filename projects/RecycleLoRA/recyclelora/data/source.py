@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from recyclelora.common.files import is_hidden
+
 _PACKED = (".zip", ".rar", ".7z", ".tar", ".tar.gz", ".tgz")
 _UNFINISHED = (".part", ".crdownload", ".aria2", ".download", ".incomplete", ".partial")
 
@@ -51,15 +53,24 @@ class DatasetSource:
         list of str
             For each file what it is and what to do, as the end of a sentence.
         """
+        return [hint for file in self._files(root, dataset_root) for hint in _hints(file)]
+
+    def is_downloading(self, root: Path, dataset_root: Path) -> bool:
+        """Return whether a download of this dataset is not finished; see ``pending_archives``."""
+        files = self._files(root, dataset_root)
+        return any(file.name.lower().endswith(_UNFINISHED) for file in files)
+
+    def _files(self, root: Path, dataset_root: Path) -> list[Path]:
+        """The files that may be archives of this dataset."""
         folders = [dataset_root, *(entry for entry in _entries(dataset_root) if entry.is_dir())]
         files = [file for folder in folders for file in _entries(folder)]
         patterns = [pattern + end for pattern in self.archives for end in ("", ".*")]
-        files += [file for file in _entries(root) if any(map(file.match, patterns))]
-        return [hint for file in files for hint in _hints(file)]
+        return files + [file for file in _entries(root) if any(map(file.match, patterns))]
 
 
 def _entries(folder: Path) -> Iterable[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else ()
+    found = sorted(folder.iterdir()) if folder.is_dir() else ()
+    return [file for file in found if not is_hidden(file)]
 
 
 def _hints(file: Path) -> Iterable[str]:

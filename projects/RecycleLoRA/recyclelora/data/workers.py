@@ -1,16 +1,38 @@
 """Read the items of a dataset in batches, in worker processes."""
 
+import errno
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from recyclelora.common.files import is_out_of_files, open_files_message
 from recyclelora.common.validation import check_integer
+
+from .shared_memory import (
+    PREFETCH,
+    SharedBatch,
+    SharedMemoryDemand,
+    free_shared_memory,
+    share_batch,
+)
+
+#: Seconds after which a run ends that gets no batch (``dataloader.timeout``).
+TIMEOUT = 600
+_LOOK = 1  # seconds between two looks at what may end the waiting
+_FULL = 20.0  # seconds without a batch and with a full /dev/shm
+_LITTLE = 2**20  # free bytes of a /dev/shm that counts as full
+
+
+class WaitInterrupted(Exception):
+    """A pass over a loader was asked to stop while it waited for a batch."""
 
 
 class _ErrorsAsItems(Dataset):
@@ -37,55 +59,178 @@ class BatchLoader:
         The indices of each batch. It is iterated over anew in every pass.
     num_workers : int
         Number of worker processes; 0 reads in this process.
+    name : str
+        Name of the loader in error messages.
+    batch_bytes : int
+        Size of the tensors of the largest batch, 0 if it is not known.
+    processes : int
+        Processes of the run on this machine, each of which has such a loader.
+
+    Attributes
+    ----------
+    demand : SharedMemoryDemand
+        What the workers need of /dev/shm.
+    timeout : float
+        Seconds after which a pass that gets no batch ends.
+    should_stop : callable, optional
+        Called every second while a batch is awaited; if it returns True, the pass ends.
 
     Raises
     ------
     ValueError
-        ``num_workers`` is no number of processes.
+        ``num_workers`` is no number of processes, or /dev/shm is too small for so many.
     OSError, ValueError
-        In a pass: the error of an item, when its batch is reached.
+        In a pass: the error of an item, when its batch is reached; no worker can be started; the
+        limit of open files is reached; /dev/shm was full for 20 seconds.
+    TimeoutError
+        In a pass: no batch for ``timeout`` seconds.
+    WaitInterrupted
+        In a pass: ``should_stop`` returned True.
     ChildProcessError
         In a pass: a worker process died.
     """
 
-    def __init__(self, dataset: Dataset, batches: Iterable[list[int]], *, num_workers: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        batches: Iterable[list[int]],
+        *,
+        num_workers: int,
+        name: str = "the loader",
+        batch_bytes: int = 0,
+        processes: int = 1,
+    ) -> None:
         check_integer("num_workers", num_workers, most=512)
         self.dataset = dataset
+        self.timeout: float = TIMEOUT
+        self.should_stop: Callable[[], bool] | None = None
+        self.demand = SharedMemoryDemand(name, batch_bytes, num_workers, processes)
+        self.demand.check()
         self._loader = DataLoader(
             _ErrorsAsItems(dataset),
             batch_sampler=batches,
             num_workers=num_workers,
-            collate_fn=list,
+            collate_fn=share_batch if num_workers else list,
             worker_init_fn=_init_worker,
             pin_memory=torch.cuda.is_available(),
+            prefetch_factor=PREFETCH if num_workers else None,
         )
 
     def __iter__(self) -> Iterator[list]:
+        batches = self._read_here() if self._loader.num_workers == 0 else self._read_by_workers()
+        for batch in batches:
+            for item in batch:
+                if isinstance(item, Exception):
+                    raise _item_error(item)
+            yield batch
+            batch = item = None  # frees the shared memory while the next batch is awaited
+
+    def _read_here(self) -> Iterator[list]:
+        yield from self._loader
+
+    def _read_by_workers(self) -> Iterator[list]:
+        others = set(multiprocessing.active_children())
+        batches = self._start_workers()
+        workers = set(multiprocessing.active_children()) - others
+        # Both steps can block without end: the queue, and a worker that is asked for its buffer.
+        fetcher = ThreadPoolExecutor(1, "batches")
+        try:
+            while (batch := self._await_batch(fetcher.submit(_fetch, batches))) is not None:
+                yield batch
+                batch = None
+        except GeneratorExit:  # the consumer has what it needs
+            raise
+        except BaseException:
+            for worker in workers:
+                worker.kill()  # the DataLoader would wait seconds for each
+            for worker in workers:
+                worker.join(1)
+            raise
+        finally:
+            fetcher.shutdown(wait=False)
+
+    def _start_workers(self) -> Iterator:
         main = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGCHLD)
-        batches = iter(self._loader)
-        if main and self._loader.num_workers > 0:
+        count = self._loader.num_workers
+        try:
+            batches = iter(self._loader)
+        except OSError as error:
+            if is_out_of_files(error):
+                raise OSError(open_files_message()) from error
+            if error.errno in (errno.EAGAIN, errno.ENOMEM):
+                raise OSError(
+                    f"{self.demand.loader}: cannot start {count} worker processes "
+                    f"({error.strerror}): set num_workers to fewer, or raise the limit of processes"
+                ) from error
+            # Locks and queues between processes are files in /dev/shm, too.
+            raise OSError(
+                f"{self.demand.loader}: {count} worker processes need /dev/shm, which cannot be "
+                f"used ({error.strerror}): make room there (docker: --shm-size), or set "
+                "num_workers=0"
+            ) from error
+        if main:
             # The DataLoader's handler would raise at any place of the program. Without it the
             # DataLoader notices a dead worker while it waits for a batch.
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            # OSError and EOFError: the worker died while it sent a batch.
-            except (RuntimeError, OSError, EOFError) as error:
-                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                    raise
-                raise ChildProcessError(
-                    f"a process that reads the data has died ({error}), perhaps of too little "
-                    "memory: use fewer of them (num_workers, --workers) or smaller crops; a "
-                    "training goes on with --resume from its last checkpoint"
-                ) from error
-            for item in batch:
-                if isinstance(item, Exception):
-                    raise item
-            yield batch
+        return batches
+
+    def _await_batch(self, fetched: Future) -> list | None:
+        start = time.monotonic()
+        full_since = None
+        while not wait([fetched], _LOOK).done:
+            if self.should_stop is not None and self.should_stop():
+                raise WaitInterrupted("asked to stop while a batch was awaited")
+            now = time.monotonic()
+            if not self._is_memory_full():
+                full_since = None
+            elif full_since is None:
+                full_since = now - _LOOK
+            if full_since is not None and now - max(full_since, start) >= _FULL:
+                raise OSError(
+                    f"{self.demand.loader}: /dev/shm was full for {_FULL:g} s while a batch was "
+                    "awaited: start the container with a larger --shm-size, remove the files of "
+                    f"other programs there, or set num_workers to fewer than "
+                    f"{self.demand.num_workers}"
+                )
+            if now - start >= self.timeout:
+                raise TimeoutError(
+                    f"{self.demand.loader}: no batch within {self.timeout:g} s: check the disk or "
+                    "the file server, or allow more time by dataloader.timeout"
+                )
+        return fetched.result()
+
+    def _is_memory_full(self) -> bool:
+        free = free_shared_memory()
+        return free is not None and free < max(self.demand.batch_bytes, _LITTLE)
+
+
+def _fetch(batches: Iterator) -> list | None:
+    """The next batch, None at the end."""
+    try:
+        batch = next(batches, None)
+        return batch.items() if isinstance(batch, SharedBatch) else batch
+    # OSError and EOFError: the worker died while it sent a batch.
+    except (RuntimeError, OSError, EOFError) as error:
+        raise _worker_error(error) from error
+
+
+def _item_error(error: Exception) -> Exception:
+    """The error to raise for an item that is an error."""
+    return OSError(open_files_message()) if is_out_of_files(error) else error
+
+
+def _worker_error(error: Exception) -> Exception:
+    """The error to raise for an error in the communication with the workers."""
+    if is_out_of_files(error):
+        return OSError(open_files_message())
+    if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+        return error
+    return ChildProcessError(
+        f"a process that reads the data has died ({error}), perhaps of too little memory: use "
+        "fewer of them (num_workers, --workers) or smaller crops; a training goes on with --resume "
+        "from its last checkpoint"
+    )
 
 
 def _init_worker(_: int) -> None:

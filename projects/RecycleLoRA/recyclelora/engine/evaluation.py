@@ -17,6 +17,7 @@ from recyclelora.evaluation.sliding_window import Predict
 
 from .build import build_from_checkpoint
 from .checkpoint import Checkpoints, read_checkpoint
+from .loading import prepare_loaders
 from .output import setup
 from .predictor import predictor
 from .trainer import amp_dtype
@@ -120,6 +121,7 @@ def target_loaders(cfg: DictConfig) -> dict[str, TestLoader]:
     protocol = instantiate(cfg.evaluation.protocol)
     for loader in loaders.values():
         protocol.input_size(1024, 512, loader.metadata.benchmark)
+    prepare_loaders(cfg, loaders)
     return loaders
 
 

@@ -50,6 +50,10 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def age(self) -> float:
+        """Return the seconds since the first signal; 0 if there was none."""
+        return time.monotonic() - self._since if self.received else 0.0
+
     def check(self) -> None:
         """Raise :class:`Stopped` if this process received a signal."""
         if self.received:

@@ -19,6 +19,7 @@ from recyclelora.common.atomic_write import remove_leftovers
 from recyclelora.common.devices import pick_device
 from recyclelora.config.resume_check import check_same_run, run_settings
 from recyclelora.data.loader import TestLoader
+from recyclelora.data.workers import WaitInterrupted
 from recyclelora.evaluation import preview_domains
 from recyclelora.evaluation.partial import OtherEvaluationError
 from recyclelora.evaluation.sliding_window import NonFiniteLogitsError
@@ -29,6 +30,7 @@ from .checkpoint import Checkpoints, read_checkpoint
 from .ema import weight_average
 from .evaluation import check_training_keys, describe_weights, evaluate_targets, target_loaders
 from .hooks import PeriodicAction, WriteMetrics
+from .loading import prepare_loaders
 from .metrics import WINDOW, MetricsFile
 from .output import LOGGER, lock_output, setup
 from .param_groups import groups_table
@@ -84,6 +86,7 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
     _clean_output(cfg, checkpoints, found)
     start, model = build_model_to_train(cfg, found, device, log)
     trainer = build_trainer(cfg, model, start, device)
+    prepare_loaders(cfg, loaders, train=trainer.loader, request=request)
     if found is not None:
         trainer.load_state_dict(found[1])
         del found  # its tensors take as much memory as the model
@@ -126,6 +129,9 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
     log.info("Training on %s in %s, iterations %d to %d", device, trainer.dtype, start, stop)
     try:
         trainer.train(start, stop)
+    except WaitInterrupted as error:  # before the batch of the next iteration
+        save(trainer.iter)
+        raise Stopped from error
     except FloatingPointError:  # raised before the weights are changed
         save(trainer.iter)
         comm.synchronize()  # otherwise the first process to end terminates the others
@@ -261,6 +267,8 @@ def _evaluate(
             except OtherEvaluationError as error:  # raised in all processes
                 log.warning("%s; it begins anew", error)
                 evaluate()
+        except WaitInterrupted as error:
+            raise Stopped from error
         except RuntimeError as error:
             # Another process has stopped already, and this one waited for its results.
             if request.received and comm.get_world_size() > 1:

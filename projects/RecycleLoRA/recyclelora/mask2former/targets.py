@@ -26,8 +26,8 @@ def targets_from_sem_seg(sem_seg: Tensor, num_classes: int, ignore_value: int, n
             f'{name}: expected "sem_seg" as integers (H, W), got {sem_seg.dtype} '
             f"{tuple(sem_seg.shape)}."
         )
-    present = sem_seg.unique()
-    present = present[present != ignore_value].long()
+    present = sem_seg.unique().long()  # uint8 would wrap an ignore_value outside 0..255
+    present = present[present != ignore_value]
     wrong = present[(present < 0) | (present >= num_classes)].tolist()
     if wrong:
         raise ValueError(

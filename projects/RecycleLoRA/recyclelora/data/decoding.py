@@ -1,0 +1,151 @@
+"""Open and decode picture files, with one message for every damaged or unsuitable file."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from recyclelora.common.files import is_out_of_files, is_transient, retry_transient
+
+#: Larger pictures are refused: a file of a few kilobytes can declare any size.
+MAX_PIXELS = 80_000_000
+# Larger files are refused: 80 megapixels of four channels of 16 bits have 640 MB.
+_MAX_BYTES = 10**9
+# Recognised by their content. Not all formats of Pillow: it starts an interpreter for EPS.
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+_LFS = b"version https://git-lfs"  # start of the pointer files in a clone without Git LFS
+# EXIF orientation -> transposition. Not ImageOps.exif_transpose: it also writes all tags, which
+# raises an error if any other tag is damaged, and it copies the pixels of upright images.
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Those that swap width and height.
+SWAPPING = [_TRANSPOSITIONS[orientation] for orientation in (5, 6, 7, 8)]
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is lower
+
+
+@contextmanager
+def decoding(file: str | Path) -> Iterator[None]:
+    """Convert every error of a decoder to one message that names the file."""
+    try:
+        yield
+    except Exception as error:  # a decoder raises many types
+        if is_transient(error) or is_out_of_files(error):
+            raise
+        with suppress(OSError), open(file, "rb") as content:
+            if content.read(len(_LFS)) == _LFS:
+                raise ValueError(
+                    f"{file}: expected a complete picture, got a note that Git LFS keeps it "
+                    "elsewhere; run 'git lfs pull' in its folder"
+                ) from error
+        raise ValueError(
+            f"{file}: expected a complete picture, got a file that cannot be decoded "
+            f"({type(error).__name__}: {error}); restore the file from its source"
+        ) from error
+
+
+def open_picture(file: str | Path, content: bytes | None = None) -> Image.Image:
+    """Read the header and validate it; the pixels are not decoded.
+
+    Parameters
+    ----------
+    file : str or Path
+        PNG, JPEG, TIFF, BMP, GIF, WebP or PPM, with any suffix, of one frame.
+    content : bytes, optional
+        The content of the file, if it has been read.
+
+    Returns
+    -------
+    PIL.Image.Image
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is absent, damaged or of another kind; the message names it.
+    """
+    _check_file(file)
+    with decoding(file):
+        image = Image.open(file if content is None else io.BytesIO(content), formats=_FORMATS)
+        several = image.format != "MPO" and getattr(image, "is_animated", False)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{file}: expected a picture of at most {MAX_PIXELS // 10**6} megapixels, got "
+            f"{width}x{height}; make it smaller, with its label"
+        )
+    if several:
+        raise ValueError(
+            f"{file}: expected one picture, got several frames or pages; save the one that is "
+            "meant as a file of its own"
+        )
+    return image
+
+
+def decode_picture(file: str | Path) -> tuple[Image.Image, bytes]:
+    """Decode a file; transient errors of the disk or file server are retried.
+
+    Returns
+    -------
+    image : PIL.Image.Image
+        With its pixels.
+    content : bytes
+        The content of the file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As of :func:`open_picture`, or the pixels are damaged.
+    """
+    # The whole content first: a decoder would report a transient error as a damaged file.
+    content = retry_transient(lambda: _content(file), file)
+    image = open_picture(file, content)
+    with decoding(file):
+        image.load()
+    return image, content
+
+
+def _content(file: str | Path) -> bytes:
+    _check_file(file)
+    with decoding(file):
+        return Path(file).read_bytes()
+
+
+def _check_file(file: str | Path) -> None:
+    path = Path(file)
+    if not path.is_file():
+        if not path.exists():
+            raise FileNotFoundError(f"{file}: no such file; restore it or remove its pair")
+        raise ValueError(
+            f"{file}: expected a picture, got a folder or device of that name; rename it"
+        )
+    if (size := path.stat().st_size) > _MAX_BYTES:
+        raise ValueError(
+            f"{file}: expected a picture of at most {_MAX_BYTES // 10**6:,} MB, got "
+            f"{size // 10**6:,} MB; make it smaller, with its label"
+        )
+
+
+def transposition(image: Image.Image) -> Image.Transpose | None:
+    """Return the transposition that turns the stored pixels upright, None if they are upright."""
+    try:
+        return _TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception as error:  # damaged tags are ignored, as in image viewers
+        if is_transient(error):
+            raise
+        return None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; returns ``image`` itself, not a copy, if it is upright."""
+    needed = transposition(image)
+    return image if needed is None else image.transpose(needed)

@@ -1,0 +1,183 @@
+"""Shared memory (/dev/shm): how worker processes hand their batches over, and how much they need.
+
+A worker copies all tensors of a batch into one shared buffer. Where the buffer cannot be allocated,
+the worker waits for space, so that no batch is lost.
+"""
+
+import multiprocessing
+import os
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
+import torch
+
+SHARED_MEMORY = Path("/dev/shm")
+#: Batches that a worker prepares ahead of the consumer.
+PREFETCH = 2
+_ALIGNMENT = 64  # of each tensor in the buffer, in bytes
+_MIB = 2**20
+
+
+def free_shared_memory() -> int | None:
+    """Return the free bytes of /dev/shm; None where there is no such file system, or no limit."""
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize if status.f_blocks else None
+
+
+@dataclass(frozen=True)
+class SharedMemoryDemand:
+    """What the workers of one loader need of /dev/shm.
+
+    Parameters
+    ----------
+    loader : str
+        Name of the loader in error messages.
+    batch_bytes : int
+        Size of the largest batch; 0 if it is not known or has no tensors.
+    num_workers : int
+        Worker processes of one process of the run.
+    processes : int
+        Processes of the run on this machine, each of which has such a loader.
+
+    Examples
+    --------
+    >>> SharedMemoryDemand("training", batch_bytes=2**20, num_workers=2).bytes(2) / 2**20
+    5.0
+    """
+
+    loader: str
+    batch_bytes: int
+    num_workers: int
+    processes: int = 1
+
+    def bytes(self, num_workers: int) -> int:
+        """Return the need of ``num_workers``: what they prefetch, and the batch that is in use."""
+        if num_workers == 0:
+            return 0
+        return self.processes * (num_workers * PREFETCH + 1) * self.batch_bytes
+
+    def check(self, beside: "SharedMemoryDemand | None" = None) -> None:
+        """Raise unless /dev/shm has enough space; to be called before the workers start.
+
+        Parameters
+        ----------
+        beside : SharedMemoryDemand, optional
+            A loader that is in use at the same time, as that of a training that is evaluated.
+
+        Raises
+        ------
+        ValueError
+            The space is too small; the message names the largest ``num_workers`` that fits.
+        """
+        free = free_shared_memory()
+        others = beside.bytes(beside.num_workers) if beside is not None else 0
+        if free is None or others + self.bytes(self.num_workers) <= free:
+            return
+        if self.bytes(self.num_workers) == 0:
+            return  # the check of ``beside`` reports it
+        fits = range(self.num_workers)
+        most = max((n for n in fits if others + self.bytes(n) <= free), default=0)
+        several = f" in each of {self.processes} processes" if self.processes > 1 else ""
+        at_once = f" beside {_mib(others)} of {beside.loader}" if others else ""
+        raise ValueError(
+            f"{self.loader}: {self.num_workers} worker processes{several} need "
+            f"{_mib(self.bytes(self.num_workers))} of shared memory for batches of up to "
+            f"{_mib(self.batch_bytes)}{at_once}, but /dev/shm has {_mib(free)} free; start the "
+            f"container with --shm-size={self._size_to_ask_for(others)}m (or mount a larger "
+            f"/dev/shm), or set num_workers={most}, the largest number that fits"
+        )
+
+    def _size_to_ask_for(self, others: int) -> int:
+        """A size of /dev/shm in MiB: what is used, what is needed and a quarter of it."""
+        status = os.statvfs(SHARED_MEMORY)
+        used = (status.f_blocks - status.f_bavail) * status.f_frsize
+        need = used + (others + self.bytes(self.num_workers)) * 5 // 4
+        return -(-need // (64 * _MIB)) * 64
+
+
+def _mib(size: int) -> str:
+    return f"{size / _MIB:,.1f} MiB"
+
+
+class SharedBatch:
+    """A list of items whose tensors lie in one shared buffer; a message of a few kilobytes.
+
+    One buffer instead of one for each tensor, because each needs an open file in both processes.
+    The items are pickled here and not in the thread of the queue, which would lose the batch if
+    pickling failed.
+
+    Parameters
+    ----------
+    items : list
+        Items; tensors that are values of a dict are shared.
+
+    Raises
+    ------
+    RuntimeError, OSError
+        The buffer cannot be allocated or passed on.
+    """
+
+    def __init__(self, items: list) -> None:
+        tensors = [v for item in items if isinstance(item, dict) for v in item.values()]
+        sizes = [_aligned(t.nbytes) for t in tensors if isinstance(t, torch.Tensor)]
+        if sum(sizes):
+            storage = torch.UntypedStorage._new_shared(sum(sizes))
+            places = iter(torch.empty(0, dtype=torch.uint8).set_(storage).split(sizes))
+            items = [_replace_tensors(item, lambda t: _copy(t, next(places))) for item in items]
+        self._message = bytes(ForkingPickler.dumps(items))
+
+    def items(self) -> list:
+        """Return the items. It can be called once, while the worker lives."""
+        return pickle.loads(self._message)
+
+    def pin_memory(self) -> list:
+        """Return the items with their tensors in pinned memory; the DataLoader calls this."""
+        return [_replace_tensors(item, torch.Tensor.pin_memory) for item in self.items()]
+
+
+def _replace_tensors(item: object, function: Callable[[torch.Tensor], torch.Tensor]) -> object:
+    if not isinstance(item, dict):
+        return item
+    return {k: function(v) if isinstance(v, torch.Tensor) else v for k, v in item.items()}
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _copy(tensor: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    return place[: tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
+
+def share_batch(items: list) -> SharedBatch:
+    """Share the items of a worker, as soon as /dev/shm has space for them."""
+    return _when_there_is_space(lambda: SharedBatch(items))
+
+
+def _failure(error: Exception) -> SharedBatch:
+    """A batch that carries the error to the main process."""
+    return SharedBatch([OSError(f"a worker process cannot hand over its batch ({error})")])
+
+
+def _when_there_is_space(allocate: Callable[[], SharedBatch]) -> SharedBatch:
+    """Wait without end: the main process watches the time, and ends its workers."""
+    while True:
+        try:
+            return allocate()
+        except RuntimeError as error:
+            # PyTorch reports no error number. Other reasons have other messages.
+            if "unable to allocate shared memory" not in str(error):
+                return _failure(error)
+        except OSError as error:
+            return _failure(error)
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            os._exit(0)
+        time.sleep(0.05)
