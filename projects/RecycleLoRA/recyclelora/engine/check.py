@@ -21,6 +21,7 @@ from recyclelora.evaluation import Protocol
 from .build import build_from_checkpoint
 from .checkpoint import Checkpoints, read_checkpoint
 from .evaluation import check_training_keys, find_evaluated, target_loaders
+from .loading import prepare_loaders
 from .memory import PeakMemory, available_memory, limited_memory
 from .output import LOGGER
 from .predictor import predictor
@@ -65,7 +66,7 @@ def check_run(cfg: DictConfig, *, resume: bool = False, eval_only: bool = False)
             model = build_from_checkpoint(cfg, content, source=str(source), device=device)
             lines = [f"would evaluate {source} (iteration {content['iteration']})"]
         else:
-            trainer, model, lines = _check_training(cfg, resume, device, log)
+            trainer, model, lines = _check_training(cfg, loaders, resume, device, log)
         lines += _check_evaluation(cfg, model, loaders, dtype)
         if not eval_only:
             trainer.model.train()
@@ -88,11 +89,16 @@ def _check_writable(folder: Path) -> None:
 
 
 def _check_training(
-    cfg: DictConfig, resume: bool, device: torch.device, log: logging.Logger
+    cfg: DictConfig,
+    loaders: dict[str, TestLoader],
+    resume: bool,
+    device: torch.device,
+    log: logging.Logger,
 ) -> tuple[Trainer, nn.Module, list[str]]:
     found = find_checkpoint(cfg, Checkpoints(cfg.train.output_dir), resume, log)
     start, model = build_model_to_train(cfg, found, device, log)
     trainer = build_trainer(cfg, model, start, device)
+    prepare_loaders(cfg, loaders, train=trainer.loader)
     if found is not None:
         trainer.load_state_dict(found[1])
     if start >= cfg.train.max_iter:

@@ -27,8 +27,10 @@ def available_memory(device: torch.device) -> int:
     for limit, use in _CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # "max": no limit
             folder = Path(limit).parent
-            used = int((folder / use).read_text()) - _file_cache(folder / "memory.stat")
-            found.append(int(Path(limit).read_text()) - used)
+            used = int((folder / use).read_text(encoding="utf-8")) - _file_cache(
+                folder / "memory.stat"
+            )
+            found.append(int(Path(limit).read_text(encoding="utf-8")) - used)
     for kind, key in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
         soft = resource.getrlimit(kind)[0]
         if soft != resource.RLIM_INFINITY:
@@ -78,7 +80,7 @@ class PeakMemory:
             self._before = torch.cuda.memory_allocated(self.device)
         else:
             with contextlib.suppress(OSError):  # then the peak of the whole process counts
-                Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+                Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
             self._before = _kilobytes("/proc/self/status", "VmRSS")
         return self
 
@@ -92,11 +94,13 @@ class PeakMemory:
 
 def _kilobytes(file: str, key: str) -> int:
     """Return the bytes of an entry that the kernel gives in kilobytes."""
-    found = re.search(rf"^{key}:\s+(\d+) kB", Path(file).read_text(), re.MULTILINE)
+    found = re.search(rf"^{key}:\s+(\d+) kB", Path(file).read_text(encoding="utf-8"), re.MULTILINE)
     return int(found[1]) * 1024
 
 
 def _file_cache(statistics: Path) -> int:
     """Return the bytes of a control group's cache of files that the kernel can take back."""
-    found = re.search(r"^(?:total_)?inactive_file (\d+)", statistics.read_text(), re.MULTILINE)
+    found = re.search(
+        r"^(?:total_)?inactive_file (\d+)", statistics.read_text(encoding="utf-8"), re.MULTILINE
+    )
     return int(found[1]) if found else 0

@@ -25,8 +25,8 @@ is complete or has its previous content. A killed process may leave a temporary 
 continues from the newest readable checkpoint; the result has the bits of a run that was never
 killed. The operating system releases the lock.
 
-A training that is stopped by SIGTERM or Ctrl-C finishes its step and saves a checkpoint first. Ctrl-C
-before its first step, or in an evaluation of ``--eval-only``, ends the run at once.
+A training that is stopped by SIGTERM or Ctrl-C finishes its step and saves a checkpoint first.
+Ctrl-C before its first step, or in an evaluation of ``--eval-only``, ends the run at once.
 """
 
 import contextlib

@@ -100,7 +100,7 @@ def load_partial(
     if not file.is_file():
         return {}
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         rows = _read_rows(folder / ROWS)
         results = {
             name: Target(
