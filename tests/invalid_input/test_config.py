@@ -180,7 +180,7 @@ OVERRIDES = [
     ("dataloader.test={}", "dataloader.test must name at least one domain"),
     ("evaluation.protocol={long_side:96}", "evaluation.protocol must say what to build"),
     ("dataloader.test.'night=null", "unknown key"),
-    ("dataloader.test.x=null", "known under 'dataloader.test': day, night"),
+    ("dataloader.test.nigt=null", "the nearest known key is 'dataloader.test.night'"),
     ("=3", "the form key=value"),
     ("train.max_iter=[1", "cannot apply the override"),
     ("train.max_iter=" + "[" * 2000 + "]" * 2000, "cannot apply the override"),

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from recyclelora.common.paths import expand_path, is_expandable
 from recyclelora.common.state_dicts import describe_mismatch, join_names
 from recyclelora.common.tensor_file import check_finite
 
@@ -37,9 +38,9 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
     module : DinoVisionTransformer, Eva02VisionTransformer or AnyViT
         On the meta device it is returned unchanged, and nothing is read.
     weights : path, str or None
-        A path, a name in ``recyclelora.backbone.WEIGHTS``, or None to keep the random
-        initialisation; for an :class:`AnyViT` a path, or "pretrained" for the weights that its
-        library downloads under its name.
+        A path, a name in ``recyclelora.backbone.WEIGHTS`` (downloaded on first use), or None to
+        keep the random initialisation; for an :class:`AnyViT` a path, or "pretrained" for the
+        weights that its library downloads under its name.
 
     Returns
     -------
@@ -74,7 +75,8 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
         logger.info("weights %s not read: the backbone is on the meta device", weights)
         return module
     if isinstance(module, AnyViT):
-        module.load_pretrained(weights)
+        # "pretrained" and what else a library may know by name stay as they are.
+        module.load_pretrained(expand_path(weights) if is_expandable(weights) else weights)
         check_finite(dict(module.named_parameters()), f"weights={os.fspath(weights)!r}")
         return module
     path = locate_weights(weights)
