@@ -58,7 +58,7 @@ def select_linears(
         If a pattern or a rank is invalid, or a pattern of ``include`` or ``ranks`` matches no
         module.
     """
-    include, exclude = _patterns("include", include), _patterns("exclude", exclude)
+    include, exclude = checked_patterns("include", include), checked_patterns("exclude", exclude)
     by_pattern = _ranks(settings, ranks)
     names = [name for name, _ in module.named_modules()]
     for pattern in [*(include or ()), *by_pattern]:
@@ -93,7 +93,7 @@ def weights_out_of_reach(
     module: nn.Module, settings: AdapterSettings, exclude: Patterns = None
 ) -> list[str]:
     """Names of matrices that act like linear layers but belong to no layer that is adapted."""
-    exclude, found = _patterns("exclude", exclude) or (), []
+    exclude, found = checked_patterns("exclude", exclude) or (), []
     least = max(LEAST_SIDE, settings.rank)
     for name, owner in module.named_modules():
         user = _user_of(module, name, owner)
@@ -129,7 +129,8 @@ def _is_table(key: str, weight: Tensor) -> bool:
     return is_broadcast or last_word in TABLES or key in RELATIVE_POSITIONS
 
 
-def _patterns(name: str, patterns: Patterns) -> tuple[str, ...] | None:
+def checked_patterns(name: str, patterns: Patterns) -> tuple[str, ...] | None:
+    """One or several glob patterns as a tuple; None stays None."""
     if patterns is None:
         return None
     found = (patterns,) if isinstance(patterns, str) else tuple(patterns)
