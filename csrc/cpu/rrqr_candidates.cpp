@@ -13,17 +13,20 @@ constexpr double kLoss = 1e-3;
 
 }  // namespace
 
-Candidates::Candidates(const Screen& screen, std::vector<int64_t> columns, int64_t row)
+Candidates::Candidates(const Matrix& matrix, const Screen& screen, std::vector<int64_t> columns,
+                       int64_t row)
     : columns_(std::move(columns)),
       first_(row % Line<float>::kCount),
       rows_(screen.lines() * Line<float>::kCount - row),
       lines_(screen.lines() - row / Line<float>::kCount),
-      scale_(std::numeric_limits<double>::infinity()),
+      scale_(std::numeric_limits<Wide>::infinity()),
       copies_(groups_of(columns_.size()) * kReflected * lines_) {
   for (int64_t j : columns_) {
     scale_ = std::min(scale_, screen.scale(j));
-    slack_.push_back(screen.slack(j));
+    slack_.push_back(matrix.unscaled(j, screen.slack(j)));
   }
+  // A column that vanishes under the scale of the largest is no pivot before that: the forecast
+  // ends where squares fall below kLoss of the first, and float64 proves what it found.
   Line<float>* out = copies_.data();
   for (int64_t j : columns_) {
     const float scale = static_cast<float>(scale_ / screen.scale(j));
@@ -45,12 +48,12 @@ std::vector<float> Candidates::gram() const {
   return gram;
 }
 
-std::vector<int64_t> Candidates::forecast(double outside, int64_t most) const {
+std::vector<int64_t> Candidates::forecast(Wide outside, int64_t most) const {
   const int64_t n = columns_.size();
   const std::vector<float> gram = this->gram();
   std::vector<float> squares(n), r(most * n), row(n);
   for (int64_t c = 0; c < n; ++c) squares[c] = gram[c * n + c];
-  const float least = std::pow(std::max(outside * scale_, 0.0), 2);
+  const float least = std::pow(static_cast<double>(outside * scale_), 2);
   const float first = *std::max_element(squares.begin(), squares.end());
   std::vector<int64_t> pivots;
   for (int64_t i = 0; i < most; ++i) {

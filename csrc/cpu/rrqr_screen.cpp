@@ -48,7 +48,8 @@ void FloatReflections::apply(Line<float>* columns, int64_t lines) const {
 }
 
 Screen::Screen(const Matrix& matrix, const std::vector<double>& norms)
-    : rows_(matrix.rows()),
+    : matrix_(matrix),
+      rows_(matrix.rows()),
       cols_(matrix.cols()),
       lines_(lines_of<float>(rows_)),
       values_(groups_of(cols_) * kReflected * lines_),
@@ -76,8 +77,9 @@ Screen::Screen(const Matrix& matrix, const std::vector<double>& norms)
 
 void Screen::arrange(const std::vector<double>& norms) {
   std::iota(order_.begin(), order_.end(), 0);
-  std::stable_sort(order_.begin(), order_.end(),
-                   [&](int64_t i, int64_t j) { return norms[i] > norms[j]; });
+  std::stable_sort(order_.begin(), order_.end(), [&](int64_t i, int64_t j) {
+    return matrix_.unscaled(i, norms[i]) > matrix_.unscaled(j, norms[j]);
+  });
   for (int64_t place = 0; place < cols_; ++place) place_[order_[place]] = place;
   for (int64_t j = 0; j < cols_; ++j) set_norm(j, norms[j]);
 }
@@ -125,22 +127,23 @@ void Screen::sharpen(int64_t count, const std::vector<char>& excluded) {
   const auto columns_of = [&](int64_t group, const auto& use) {
     for (int64_t place = group * kReflected; place < std::min((group + 1) * kReflected, cols_);
          ++place) {
-      if (!excluded[order_[place]]) use(upper(order_[place]));
+      const int64_t j = order_[place];
+      if (!excluded[j]) use(matrix_.unscaled(j, upper(j)));
     }
   };
-  std::vector<std::pair<double, int64_t>> bounds;
+  std::vector<std::pair<Wide, int64_t>> bounds;
   for (int64_t group = 0; group < groups; ++group) {
-    double largest = -1;
-    columns_of(group, [&](double bound) { largest = std::max(largest, bound); });
+    Wide largest = -1;
+    columns_of(group, [&](Wide bound) { largest = std::max(largest, bound); });
     if (largest >= 0) bounds.emplace_back(largest, group);
   }
   std::sort(bounds.begin(), bounds.end(), std::greater<>());
-  std::priority_queue<double, std::vector<double>, std::greater<>> largest;  // count of them
+  std::priority_queue<Wide, std::vector<Wide>, std::greater<>> largest;  // count of them
   for (const auto& [bound, group] : bounds) {
     const bool full = static_cast<int64_t>(largest.size()) == count;
     if (full && bound < largest.top()) break;
     bring_up_to_date(group);
-    columns_of(group, [&](double renewed) {
+    columns_of(group, [&](Wide renewed) {
       largest.push(renewed);
       if (static_cast<int64_t>(largest.size()) > count) largest.pop();
     });

@@ -31,13 +31,14 @@ class FloatReflections {
 // still, and a column that was short once waits long for its turn.
 class Screen {
  public:
+  // The norms of the matrix's columns, as they are read.
   Screen(const Matrix& matrix, const std::vector<double>& norms);
 
   // All columns, sooner or later.
   void reflect(const Reflectors::Block& block);
   // Brings columns up to date, as many as decide which `count` are the largest, but for some.
   void sharpen(int64_t count, const std::vector<char>& excluded);
-  // The residual norm is not above this.
+  // The residual norm, under the matrix's scale, is not above this.
   double upper(int64_t column) const { return norms_[column] + slack_[column]; }
 
   // Residuals known in float64 take the place of the copies, which makes the bounds sharp again:
@@ -45,11 +46,11 @@ class Screen {
   void begin_renewal(int64_t first_row);
   void renew(int64_t column, const double* residual, double norm);
 
-  // A column of sharpen's: times a power of two that brings its norm near one, and lines whose last
-  // rows are the residual.
+  // A column of sharpen's: W's times a power of two that brings its norm near one, and lines whose
+  // last rows are the residual.
   const Line<float>* column(int64_t column) const { return &values_[place_[column] * lines_]; }
   int64_t lines() const { return lines_; }
-  double scale(int64_t column) const { return scale_[column]; }
+  Wide scale(int64_t column) const { return scale_[column] / matrix_.unscaled(column, 1); }
   // What rounding may have changed in upper's norm.
   double slack(int64_t column) const { return slack_[column]; }
 
@@ -62,6 +63,7 @@ class Screen {
         .values[i % Line<float>::kCount];
   }
 
+  const Matrix& matrix_;
   const int64_t rows_, cols_, lines_;
   int64_t row_ = 0;  // where residuals begin, with all reflections
   std::vector<FloatReflections> reflections_;
