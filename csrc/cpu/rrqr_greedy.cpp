@@ -157,16 +157,17 @@ bool GreedyQR::eliminate_panel_of_all(Screen* screen) {
 // Forecasts pivots, factors them and keeps those that are proven; whether there is any.
 bool GreedyQR::eliminate_forecast(Screen* screen) {
   const int64_t first = pivots_.size();
-  const auto upper = [&](int64_t j) { return matrix_.unscaled(j, screen->upper(j)); };
+  const auto upper = [&](int64_t j) { return screen->relative(j, screen->upper(j)); };
   screen->sharpen(kCandidates, taken_);
   std::vector<int64_t> columns = remaining();
   const auto rest = columns.begin() + std::min<int64_t>(kCandidates, columns.size());
   std::nth_element(columns.begin(), rest, columns.end(),
                    [&](int64_t i, int64_t j) { return upper(i) > upper(j); });
-  Wide outside = 0;
+  double largest = 0;
   for (auto j = rest; j != columns.end(); ++j) {
-    outside = std::max(outside, matrix_.unscaled(*j, screen->upper(*j) + noise_[*j]));
+    largest = std::max(largest, screen->relative(*j, screen->upper(*j) + noise_[*j]));
   }
+  const Wide outside = screen->unscaled(largest);
   columns.erase(rest, columns.end());
   std::sort(columns.begin(), columns.end());
   Candidates candidates(matrix_, *screen, std::move(columns), first);

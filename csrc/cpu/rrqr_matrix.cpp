@@ -50,10 +50,12 @@ void read_rows(const T* data, int64_t rows, int64_t cols, const double* scales, 
 template <typename T>
 void read_columns(const T* data, int64_t rows, int64_t cols, const int64_t* indices, int64_t count,
                   const double* scales, double* out, int64_t stride) {
+  std::vector<double> chosen(count);
+  for (int64_t j = 0; j < count; ++j) chosen[j] = scales[indices[j]];
+  const double* __restrict scale = chosen.data();
   for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < count; ++j) {
-      out[j * stride + i] = data[i * cols + indices[j]] * scales[indices[j]];
-    }
+    for (int64_t j = 0; j < count; ++j)
+      out[j * stride + i] = data[i * cols + indices[j]] * scale[j];
   }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "reflect_columns.h"
@@ -38,8 +39,13 @@ class Screen {
   void reflect(const Reflectors::Block& block);
   // Brings columns up to date, as many as decide which `count` are the largest, but for some.
   void sharpen(int64_t count, const std::vector<char>& excluded);
-  // The residual norm, under the matrix's scale, is not above this.
+  // The residual norm of the column as it is read is not above this.
   double upper(int64_t column) const { return norms_[column] + slack_[column]; }
+  // A norm of the column as it is read, times a power of two that sharpen chooses: all columns then
+  // have one scale, and the largest bound is not far from one. Columns too small for that seem
+  // larger than they are.
+  double relative(int64_t column, double norm) const { return norm * relative_[column]; }
+  Wide unscaled(double relative) const { return relative * reference_; }
 
   // Residuals known in float64 take the place of the copies, which makes the bounds sharp again:
   // first the row where they begin, then each.
@@ -57,6 +63,10 @@ class Screen {
  private:
   void arrange(const std::vector<double>& norms);
   void set_norm(int64_t column, double norm);
+  void set_reference(const std::vector<char>& excluded);
+  template <typename Use>
+  void bounds_of(int64_t group, const std::vector<char>& excluded, const Use& use) const;
+  std::vector<std::pair<double, int64_t>> largest_bounds(const std::vector<char>& excluded) const;
   void bring_up_to_date(int64_t group);
   float& at(int64_t i, int64_t column) {
     return values_[place_[column] * lines_ + i / Line<float>::kCount]
@@ -71,7 +81,8 @@ class Screen {
   // brought up to date together.
   std::vector<Line<float>> values_;
   std::vector<int64_t> order_, place_;
-  std::vector<double> scale_, norms_, slack_;
+  std::vector<double> scale_, norms_, slack_, relative_;
+  Wide reference_;
   std::vector<size_t> applied_;  // reflections that each group has
 };
 
