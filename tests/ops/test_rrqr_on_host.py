@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support.exact_rrqr import assert_equals_exact, exact_rrqr
+from tests.support.hard_matrices import KINDS, hard_matrix
 from torch.utils import cpp_extension
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -171,10 +173,40 @@ def test_strided_input_is_not_modified(on_host):
         assert torch.equal(weight, before)
 
 
+@pytest.mark.parametrize("shape", [(90, 70), (70, 90)])
+@pytest.mark.parametrize("low", [-300, -40])
+def test_scale_of_every_column_equals_the_reference(on_host, shape, low):
+    weight = torch.randn(2, *shape, dtype=torch.float64)
+    weight *= 10.0 ** torch.empty(2, 1, shape[1], dtype=torch.float64).uniform_(low, -low)
+    out, doubts = on_host(weight, 4, 20)
+    assert doubts == 0
+    expected = reference.rrqr(weight, 4, 20)
+    assert torch.equal(out[0], expected[0])
+    for mine, theirs in zip(out[1:3], expected[1:3]):
+        torch.testing.assert_close(mine, theirs, atol=1e-10, rtol=0)
+    torch.testing.assert_close(out[3], expected[3], atol=0, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_extreme_scales_equal_the_exact_result(on_host, kind):
+    for seed in range(6):
+        weight = hard_matrix(kind, seed, 6)
+        out, _ = on_host(weight, *[min(weight.shape)] * 2)
+        assert_equals_exact(out, exact_rrqr(weight))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_weight_with_nan_or_inf_raises(on_host, value):
     weight = torch.randn(2, 5, 4)
     weight[1, 2, 3] = value
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        on_host(weight, 1, 1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_or_inf_in_any_column_raises(on_host, value):
+    weight = torch.randn(70, 5, 70)
+    weight[torch.arange(70), 2, torch.arange(70)] = value
     with pytest.raises(ValueError, match="NaN or Inf"):
         on_host(weight, 1, 1)
 
@@ -187,7 +219,8 @@ def test_kernels_pass_the_sanitizers(tmp_path, sanitizer):
     subprocess.run(
         ["g++", *flags, "-Wno-unknown-pragmas", source, "-pthread", "-o", program], check=True
     )
-    done = subprocess.run([program], capture_output=True, text=True)
+    # Where a column with NaN parts the threads of a warp, the program never ends.
+    done = subprocess.run([program], capture_output=True, text=True, timeout=600)
     if "unexpected memory mapping" in done.stderr:
         pytest.skip("this compiler's ThreadSanitizer cannot run on this kernel")
     assert (done.returncode, done.stdout) == (0, "greedy\n"), done.stderr
