@@ -28,6 +28,8 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/util/Exception.h>
+#include <c10/util/Logging.h>
 #include <c10/util/accumulate.h>
 
 #include "rrqr_kernels.h"
@@ -38,6 +40,7 @@ namespace {
 using at::Tensor;
 
 constexpr int64_t kBlock = 64;  // triangles up to this size are inverted by cuBLAS's batched solver
+constexpr int64_t kAtOnce = 65535;  // matrices: a grid of CUDA has no more blocks in y and z
 
 enum State : int64_t { kProven, kDoubtful, kNotFinite };
 
@@ -188,6 +191,9 @@ void settle(const Tensor& weight, const Tensor& states, const Decomposition& out
     if (state == kDoubtful) doubtful.push_back(i);
   }
   if (doubtful.empty()) return;
+  LOG(INFO) << "rrqr: " << doubtful.size() << " of " << states.size(0) << " matrices of shape ("
+            << weight.size(1) << ", " << weight.size(2)
+            << ") were decomposed on the CPU, since the GPU could not prove their pivots";
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("recyclelora::rrqr", "")
                              .typed<Decomposition(const Tensor&, c10::SymInt, c10::SymInt)>();
@@ -228,13 +234,18 @@ Decomposition decompose(const Tensor& input, int64_t n_major, int64_t n_minor, i
       at::arange(k, indices).repeat({count, 1}), at::empty({count, d, n_major}, weight.options()),
       at::empty({count, d, n_minor}, weight.options()), at::empty({count, m}, weight.options())};
   if (count > 0 && m > 0) {
-    const int64_t at_once = std::max<int64_t>(memory / memory_of_one(d, k, m), 1);
-    const int64_t chunks = divide_up(count, at_once);
-    const int64_t length = divide_up(count, chunks);
+    const int64_t at_once = std::clamp<int64_t>(memory / memory_of_one(d, k, m), 1, kAtOnce);
+    int64_t length = divide_up(count, divide_up(count, at_once));
     std::vector<Tensor> states;
-    for (int64_t first = 0; first < count; first += length) {
+    for (int64_t first = 0; first < count;) {
       const int64_t size = std::min(length, count - first);
-      states.push_back(decompose_chunk(weight.narrow(0, first, size), narrow(out, first, size)));
+      try {
+        states.push_back(decompose_chunk(weight.narrow(0, first, size), narrow(out, first, size)));
+        first += size;
+      } catch (const c10::OutOfMemoryError&) {
+        if (size == 1) throw;
+        length = divide_up(size, 2);
+      }
     }
     settle(weight, at::cat(states).cpu(), out);
   }

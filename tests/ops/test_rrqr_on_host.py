@@ -1,6 +1,8 @@
 """The CUDA operator's code on the host: its tensor operations as they are, its kernels emulated."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +24,25 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def on_host(tmp_path_factory):
-    """``on_host(weight, n_major, n_minor)``: what the CUDA operator returns, and what it doubted.
-
-    That is, how many matrices it gave to the CPU's operator.
-    """
+def library(tmp_path_factory):
+    """The file of the operators on the host, which are loaded."""
+    folder = tmp_path_factory.mktemp("build")
     cpp_extension.load(
         "recyclelora_on_host",
         [str(HERE / "rrqr_on_host.cpp"), str(CUDA / "rrqr_decompose.cpp")],
         extra_cflags=["-O2", "-Wno-unknown-pragmas"],
-        build_directory=str(tmp_path_factory.mktemp("build")),
+        build_directory=str(folder),
         is_python_module=False,
     )
+    return folder / "recyclelora_on_host.so"
+
+
+@pytest.fixture
+def on_host(library):
+    """``on_host(weight, n_major, n_minor)``: what the CUDA operator returns, and what it doubted.
+
+    That is, how many matrices it gave to the CPU's operator.
+    """
 
     class Doubts(TorchDispatchMode):
         count = 0
@@ -147,6 +156,41 @@ def test_memory_limit_does_not_change_the_result(on_host):
     for memory in (1, 40_000):
         for mine, expected in zip(on_host(weight, 3, 4, memory)[0], whole):
             torch.testing.assert_close(mine, expected)
+
+
+def test_failed_allocation_halves_the_chunk(on_host):
+    limit = torch.ops.recyclelora_on_host.limit_memory
+    weight = torch.randn(7, 60, 50, dtype=torch.float64)
+    expected, _ = on_host(weight, 4, 5)
+    try:
+        limit(2 * 60 * 60 * 8)  # two matrices
+        out, doubts = on_host(weight, 4, 5)
+        limit(60 * 40 * 8)
+        with pytest.raises(torch.OutOfMemoryError):
+            on_host(weight, 4, 5)
+    finally:
+        limit(2**62)
+    assert doubts == 0
+    for mine, theirs in zip(out, expected):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_log_counts_the_matrices_of_the_cpu(library):
+    code = (
+        "import sys, torch, recyclelora; torch.ops.load_library(sys.argv[1]);"
+        "weight = torch.randn(3, 6, 5); weight[1] = 1;"
+        "torch.ops.recyclelora_on_host.rrqr(weight, 1, 1, 2**30)"
+    )
+    for level, count in (("INFO", 1), ("WARNING", 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, library],
+            env={**os.environ, "TORCH_CPP_LOG_LEVEL": level},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        sentence = "rrqr: 1 of 3 matrices of shape (6, 5) were decomposed on the CPU"
+        assert done.stderr.count(sentence) == count
 
 
 @pytest.mark.parametrize("scale", [1e-315, 1e-300, 1e300])
