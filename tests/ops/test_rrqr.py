@@ -146,6 +146,14 @@ def test_batch_equals_its_matrices():
         assert torch.equal(out.r_diag[i, j], alone.r_diag)
 
 
+def test_more_matrices_than_blocks_of_a_cuda_grid():
+    weight = torch.randn(70_000, 3, 2)
+    out = rrqr(weight, 1, 1)
+    largest = weight.norm(dim=1).argmax(1)
+    assert torch.equal(out.perm[:, 0], largest)
+    assert torch.equal(out.q_minor[-1], rrqr(weight[-1], 1, 1).q_minor)
+
+
 def test_strided_input_is_not_modified():
     weight = torch.randn(12, 10).T[::2, ::3]
     before = weight.clone()

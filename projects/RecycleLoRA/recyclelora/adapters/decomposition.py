@@ -22,8 +22,9 @@ def initial_factors(
 ) -> Iterator[tuple[str, Factors]]:
     """Yield the name and the initial factors of every layer, the largest layers first.
 
-    A stack of equal shapes keeps every thread, or a GPU, busy. Its factors equal those of each
-    weight alone, bit for bit. The extra memory is that of one stack and of its decomposition.
+    A stack of equal shapes keeps every thread, or a GPU, busy. On the CPU its factors equal those
+    of each weight alone bit for bit. The extra memory is that of one stack and of its
+    decomposition.
 
     Parameters
     ----------
