@@ -44,9 +44,13 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> tuple[Tensor, Tensor, Te
 def check_rrqr(weight: Tensor, n_major: int, n_minor: int) -> None:
     """Raise ValueError, in one sentence, where :func:`recyclelora.rrqr` is not defined."""
     if weight.dtype not in (torch.float32, torch.float64):
+        conversion = "convert it first, as in rrqr(weight.float(), ...)"
+        if weight.dtype.is_complex:
+            conversion = "pass a real matrix, as in rrqr(weight.real, ...)"
+        elif weight.is_quantized:
+            conversion = "dequantize it first, as in rrqr(weight.dequantize(), ...)"
         raise ValueError(
-            f"rrqr: weight must be float32 or float64, got {weight.dtype}; convert it first, "
-            "as in rrqr(weight.float(), ...)"
+            f"rrqr: weight must be float32 or float64, got {weight.dtype}; {conversion}"
         )
     if weight.dim() < 2:
         raise ValueError(f"rrqr: weight must be (..., d, k), got shape {tuple(weight.shape)}")

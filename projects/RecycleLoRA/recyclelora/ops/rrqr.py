@@ -90,6 +90,11 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
         ):  # more than an operator takes
             raise ValueError(f"rrqr: {name} must be 0..min(d, k), got {count}")
     n_major, n_minor = (n if isinstance(n, torch.SymInt) else int(n) for n in (n_major, n_minor))
+    if weight.is_nested:
+        raise ValueError(
+            "rrqr: weight must be one dense tensor, got a nested one; call rrqr on each tensor of "
+            "weight.unbind()"
+        )
     if weight.layout != torch.strided:
         raise ValueError(f"rrqr: weight must be dense, got {weight.layout}; call to_dense() first")
     if unpack_dual(weight).tangent is not None:  # PyTorch would drop it: a derivative of zero
