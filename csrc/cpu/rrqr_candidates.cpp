@@ -10,6 +10,9 @@ namespace {
 constexpr double kTie = 4 * std::numeric_limits<float>::epsilon();
 // The Gram matrix has lost residuals whose squares fall below this much of the first pivot's.
 constexpr double kLoss = 1e-3;
+// A column this much smaller than the largest is no pivot before that one. It is left out: products
+// of its entries would be subnormal in float32, which is slow.
+constexpr double kLeftOut = 0x1p-40;
 
 }  // namespace
 
@@ -21,15 +24,13 @@ Candidates::Candidates(const Matrix& matrix, const Screen& screen, std::vector<i
       lines_(screen.lines() - row / Line<float>::kCount),
       scale_(std::numeric_limits<Wide>::infinity()),
       copies_(groups_of(columns_.size()) * kReflected * lines_) {
-  for (int64_t j : columns_) {
-    scale_ = std::min(scale_, screen.scale(j));
-    slack_.push_back(matrix.unscaled(j, screen.slack(j)));
-  }
-  // A column that vanishes under the scale of the largest is no pivot before that: the forecast
-  // ends where squares fall below kLoss of the first, and float64 proves what it found.
+  for (int64_t j : columns_) scale_ = std::min(scale_, screen.scale(j));
   Line<float>* out = copies_.data();
   for (int64_t j : columns_) {
-    const float scale = static_cast<float>(scale_ / screen.scale(j));
+    const float ratio = static_cast<float>(scale_ / screen.scale(j));
+    const bool left_out = ratio < kLeftOut;
+    const float scale = left_out ? 0 : ratio;
+    slack_.push_back(matrix.unscaled(j, left_out ? screen.upper(j) : screen.slack(j)));
     const Line<float>* in = screen.column(j) + row / Line<float>::kCount;
     for (int64_t i = 0; i < lines_; ++i, ++in, ++out) {
       for (int64_t l = 0; l < Line<float>::kCount; ++l) {

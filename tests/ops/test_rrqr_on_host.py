@@ -159,18 +159,18 @@ def test_memory_limit_does_not_change_the_result(on_host):
 
 
 def test_failed_allocation_halves_the_chunk(on_host):
-    limit = torch.ops.recyclelora_on_host.limit_memory
+    operators = torch.ops.recyclelora_on_host
     weight = torch.randn(7, 60, 50, dtype=torch.float64)
     expected, _ = on_host(weight, 4, 5)
+    arguments = (weight, 4, 5, GENEROUS)
     try:
-        limit(2 * 60 * 60 * 8)  # two matrices
-        out, doubts = on_host(weight, 4, 5)
-        limit(60 * 40 * 8)
+        operators.limit_memory(2 * 60 * 60 * 8)  # two matrices
+        out = operators.rrqr(*arguments)
+        operators.limit_memory(60 * 40 * 8)
         with pytest.raises(torch.OutOfMemoryError):
-            on_host(weight, 4, 5)
+            operators.rrqr(*arguments)
     finally:
-        limit(2**62)
-    assert doubts == 0
+        operators.limit_memory(2**62)
     for mine, theirs in zip(out, expected):
         torch.testing.assert_close(mine, theirs)
 
