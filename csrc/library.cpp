@@ -1,6 +1,8 @@
 // Defines the operators of torch.ops.recyclelora. Each kernel registers itself in the file that has
 // the operator's name; recyclelora/ops registers fake kernels and autograd from Python.
 
+#include <vector>
+
 #include <torch/library.h>
 #include <torch/version.h>
 
@@ -24,11 +26,21 @@ namespace {
     "recyclelora was built with compiler=" COMPILER ";cxx=" CXX ";torch=" TORCH_VERSION
     ";cxx11_abi=" CXX11_ABI ";cuda=" RECYCLELORA_CUDA ";architectures=" RECYCLELORA_ARCHITECTURES;
 
+// torch.compile leaves an operator with this tag out of its CUDA graphs. Older versions of PyTorch
+// have no such tag.
+const std::vector<at::Tag> kCapturable;
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 9
+const std::vector<at::Tag> kNotCapturable = {at::Tag::cudagraph_unsafe};
+#else
+const std::vector<at::Tag> kNotCapturable;
+#endif
+
 }  // namespace
 }  // namespace recyclelora
 
 TORCH_LIBRARY(recyclelora, m) {
-#define SCHEMA(text) m.def(text);
+#define SCHEMA(text, capturable) \
+  m.def(text, capturable ? recyclelora::kCapturable : recyclelora::kNotCapturable);
 #include <recyclelora/schemas.def>
 #undef SCHEMA
 }

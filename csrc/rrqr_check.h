@@ -18,11 +18,20 @@ inline std::string tuple_of(at::IntArrayRef sizes) {
   return text + (sizes.size() == 1 ? ",)" : ")");
 }
 
+// How to get a matrix that rrqr takes.
+inline const char* conversion_of(at::ScalarType dtype) {
+  if (c10::isComplexType(dtype)) return "; pass a real matrix, as in rrqr(weight.real, ...)";
+  if (c10::isQIntType(dtype)) {
+    return "; dequantize it first, as in rrqr(weight.dequantize(), ...)";
+  }
+  return "; convert it first, as in rrqr(weight.float(), ...)";
+}
+
 inline void check_rrqr(const at::Tensor& weight, int64_t n_major, int64_t n_minor) {
   TORCH_CHECK_VALUE(weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kDouble,
                     "rrqr: weight must be float32 or float64, got torch.",
                     c10::getDtypeNames(weight.scalar_type()).first,
-                    "; convert it first, as in rrqr(weight.float(), ...)");
+                    conversion_of(weight.scalar_type()));
   TORCH_CHECK_VALUE(weight.dim() >= 2, "rrqr: weight must be (..., d, k), got shape ",
                     tuple_of(weight.sizes()));
   const int64_t limit = std::min(weight.size(-2), weight.size(-1));

@@ -41,12 +41,13 @@ void write_perm(const std::vector<int64_t>& pivots, int64_t cols, int64_t* perm)
 }
 
 // Among columns that tie, rounding may put a larger value second: not by more than the noise.
-template <typename T>
-void write_r_diag(const std::vector<double>& diagonal, int exponent, T* r_diag) {
+template <typename T, typename QR>
+void write_r_diag(const QR& qr, const Matrix& matrix, T* r_diag) {
   double smallest = std::numeric_limits<double>::infinity();
-  for (double value : diagonal) {
-    smallest = std::min(smallest, std::abs(value));
-    *r_diag++ = static_cast<T>(std::ldexp(smallest, exponent));
+  for (size_t i = 0; i < qr.diagonal().size(); ++i) {
+    const int exponent = matrix.exponent(qr.pivots()[i]);
+    smallest = std::min(smallest, std::ldexp(std::abs(qr.diagonal()[i]), exponent));
+    *r_diag++ = static_cast<T>(smallest);
   }
 }
 
@@ -63,7 +64,7 @@ void write_q(const QR& qr, int64_t first, View<T> out) {
 template <typename T, typename QR>
 void write(const QR& qr, const Matrix& matrix, const Outputs<T>& out) {
   write_perm(qr.pivots(), matrix.cols(), out.perm);
-  write_r_diag(qr.diagonal(), matrix.exponent(), out.r_diag);
+  write_r_diag(qr, matrix, out.r_diag);
   write_q(qr, 0, out.q_major);
   write_q(qr, qr.diagonal().size() - out.q_minor.cols, out.q_minor);
 }

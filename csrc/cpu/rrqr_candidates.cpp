@@ -10,23 +10,27 @@ namespace {
 constexpr double kTie = 4 * std::numeric_limits<float>::epsilon();
 // The Gram matrix has lost residuals whose squares fall below this much of the first pivot's.
 constexpr double kLoss = 1e-3;
+// A column this much smaller than the largest is no pivot before that one. It is left out: products
+// of its entries would be subnormal in float32, which is slow.
+constexpr double kLeftOut = 0x1p-40;
 
 }  // namespace
 
-Candidates::Candidates(const Screen& screen, std::vector<int64_t> columns, int64_t row)
+Candidates::Candidates(const Matrix& matrix, const Screen& screen, std::vector<int64_t> columns,
+                       int64_t row)
     : columns_(std::move(columns)),
       first_(row % Line<float>::kCount),
       rows_(screen.lines() * Line<float>::kCount - row),
       lines_(screen.lines() - row / Line<float>::kCount),
-      scale_(std::numeric_limits<double>::infinity()),
+      scale_(std::numeric_limits<Wide>::infinity()),
       copies_(groups_of(columns_.size()) * kReflected * lines_) {
-  for (int64_t j : columns_) {
-    scale_ = std::min(scale_, screen.scale(j));
-    slack_.push_back(screen.slack(j));
-  }
+  for (int64_t j : columns_) scale_ = std::min(scale_, screen.scale(j));
   Line<float>* out = copies_.data();
   for (int64_t j : columns_) {
-    const float scale = static_cast<float>(scale_ / screen.scale(j));
+    const float ratio = static_cast<float>(scale_ / screen.scale(j));
+    const bool left_out = ratio < kLeftOut;
+    const float scale = left_out ? 0 : ratio;
+    slack_.push_back(matrix.unscaled(j, left_out ? screen.upper(j) : screen.slack(j)));
     const Line<float>* in = screen.column(j) + row / Line<float>::kCount;
     for (int64_t i = 0; i < lines_; ++i, ++in, ++out) {
       for (int64_t l = 0; l < Line<float>::kCount; ++l) {
@@ -45,12 +49,12 @@ std::vector<float> Candidates::gram() const {
   return gram;
 }
 
-std::vector<int64_t> Candidates::forecast(double outside, int64_t most) const {
+std::vector<int64_t> Candidates::forecast(Wide outside, int64_t most) const {
   const int64_t n = columns_.size();
   const std::vector<float> gram = this->gram();
   std::vector<float> squares(n), r(most * n), row(n);
   for (int64_t c = 0; c < n; ++c) squares[c] = gram[c * n + c];
-  const float least = std::pow(std::max(outside * scale_, 0.0), 2);
+  const float least = std::pow(static_cast<double>(outside * scale_), 2);
   const float first = *std::max_element(squares.begin(), squares.end());
   std::vector<int64_t> pivots;
   for (int64_t i = 0; i < most; ++i) {

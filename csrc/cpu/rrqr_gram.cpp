@@ -15,6 +15,10 @@ constexpr int64_t kBlock = 64;        // columns of L between two updates of wha
 constexpr int64_t kRows = 256;        // rows of W that are converted to float64 at a time
 constexpr double kLoss = 0x1p-14;     // the least of W P R^{-1}'s orthogonality to go on with
 constexpr double kPrecise = 0x1p-27;  // beyond what float32 shows
+// The unit of columns that are too small to compete, and the square of the largest residual norm
+// below which units are set anew: far above the squares of those columns.
+constexpr int kLeastUnit = -480;
+constexpr double kSmall = 0x1p-500;
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 
 // Columns that lie powers of two apart compete for the same lines of the cache.
@@ -55,12 +59,15 @@ void divide(double a, double* x, double* squares, int64_t n) {
   }
 }
 
-// The largest x - y.
+// The largest unit^2 (x - y).
 RECYCLELORA_VECTOR_CLONES
-double largest_difference(const double* x, const double* y, int64_t n) {
+double largest_difference(const double* x, const double* y, const double* unit, int64_t n) {
   double largest = -std::numeric_limits<double>::infinity();
 #pragma omp simd reduction(max : largest)
-  for (int64_t i = 0; i < n; ++i) largest = x[i] - y[i] > largest ? x[i] - y[i] : largest;
+  for (int64_t i = 0; i < n; ++i) {
+    const double difference = (x[i] - y[i]) * unit[i] * unit[i];
+    largest = difference > largest ? difference : largest;
+  }
   return largest;
 }
 
@@ -101,7 +108,8 @@ GramQR::GramQR(int64_t rows, int64_t cols)
       squares_(size_),
       residual_(size_),
       noise_(size_),
-      tie_(size_) {}
+      tie_(size_),
+      unit_(size_) {}
 
 void GramQR::decompose(const Matrix& matrix) {
   matrix_ = &matrix;
@@ -134,27 +142,50 @@ void GramQR::start() {
     noise_[j] = gram_precision_ * squares_[j];
     tie_[j] = precision * std::sqrt(squares_[j]);
   }
-  largest_tie_ = *std::max_element(tie_.begin(), tie_.end());
+  set_units(0);
+}
+
+// For the columns from `step` on.
+void GramQR::set_units(int64_t step) {
+  int largest = std::numeric_limits<int>::min();
+  for (int64_t j = step; j < size_; ++j) largest = std::max(largest, matrix_->exponent(index_[j]));
+  largest_tie_ = 0;
+  for (int64_t j = step; j < size_; ++j) {
+    const int exponent = matrix_->exponent(index_[j]) - largest;
+    unit_[j] = std::ldexp(1.0, std::max(exponent, kLeastUnit));
+    largest_tie_ = std::max(largest_tie_, tie_[j] * unit_[j]);
+  }
 }
 
 // Every residual norm lies between low and high. The pivot is the lowest index that may tie with
 // the largest norm; it is certain if it ties with every other column that may be the largest.
 bool GramQR::certified_pivot(int64_t step, int64_t* pivot) {
-  const auto low = [&](int64_t j) { return std::sqrt(std::max(residual_[j] - noise_[j], 0.0)); };
-  const auto high = [&](int64_t j) { return std::sqrt(std::max(residual_[j] + noise_[j], 0.0)); };
+  const auto root = [&](int64_t j, double square) {
+    return std::sqrt(std::max(square, 0.0)) * unit_[j];
+  };
+  const auto low = [&](int64_t j) { return root(j, residual_[j] - noise_[j]); };
+  const auto high = [&](int64_t j) { return root(j, residual_[j] + noise_[j]); };
+  const auto tie = [&](int64_t j) { return tie_[j] * unit_[j]; };
+  const auto largest_square = [&] {
+    return largest_difference(residual_.data() + step, noise_.data() + step, unit_.data() + step,
+                              size_ - step);
+  };
   // Squares tell the few columns apart that need a root: all whose norm may come within two ties of
   // the largest.
-  const double largest =
-      largest_difference(residual_.data() + step, noise_.data() + step, size_ - step);
+  double largest = largest_square();
+  if (largest < kSmall) {
+    set_units(step);
+    largest = largest_square();
+  }
   const double near = std::max(std::sqrt(std::max(largest, 0.0)) - 3 * largest_tie_, 0.0);
   candidates_.clear();
   double top = -std::numeric_limits<double>::infinity();
   for (int64_t j = step; j < size_; ++j) {
-    if (std::max(residual_[j] + noise_[j], 0.0) < near * near) continue;
+    if (std::max(residual_[j] + noise_[j], 0.0) * unit_[j] * unit_[j] < near * near) continue;
     candidates_.push_back(j);
-    top = std::max(top, low(j) - tie_[j]);
+    top = std::max(top, low(j) - tie(j));
   }
-  const auto cannot_tie = [&](int64_t j) { return high(j) + tie_[j] < top; };
+  const auto cannot_tie = [&](int64_t j) { return high(j) + tie(j) < top; };
   candidates_.erase(std::remove_if(candidates_.begin(), candidates_.end(), cannot_tie),
                     candidates_.end());
   const int64_t lowest =
@@ -165,7 +196,7 @@ bool GramQR::certified_pivot(int64_t step, int64_t* pivot) {
          std::all_of(
              candidates_.begin(), candidates_.end(),
              [&](int64_t j) {
-               return j == lowest || low(lowest) + tie_[lowest] >= high(j) - tie_[j];
+               return j == lowest || low(lowest) + tie(lowest) >= high(j) - tie(j);
              });
 }
 
@@ -178,7 +209,7 @@ void GramQR::exchange(int64_t begin, int64_t step, int64_t pivot) {
   std::swap(l_(step, step), l_(pivot, pivot));
   std::swap_ranges(growth_.column(step), growth_.column(step) + begin, growth_.column(pivot));
   std::swap(index_[step], index_[pivot]);
-  for (auto* values : {&squares_, &residual_, &noise_, &tie_}) {
+  for (auto* values : {&squares_, &residual_, &noise_, &tie_, &unit_}) {
     std::swap((*values)[step], (*values)[pivot]);
   }
 }

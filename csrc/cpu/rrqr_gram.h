@@ -35,6 +35,7 @@ class GramQR {
   void start();
   void form();
   bool factor_block(int64_t begin, int64_t end);
+  void set_units(int64_t step);
   bool certified_pivot(int64_t step, int64_t* pivot);
   void exchange(int64_t begin, int64_t step, int64_t pivot);
   void exchange_rows(int64_t begin, const std::vector<int64_t>& exchanged);
@@ -53,10 +54,12 @@ class GramQR {
   const View<double> l_;      // lower triangle of W'W, step by step overwritten by L = R'
   const View<float> growth_;  // R_11^{-1} R_12: the other columns in terms of the pivots
   // Of each column, in the current order: index in W, squared norm, squared residual norm, the
-  // noise of the latter, and the noise under which norms tie.
+  // noise of the latter, and the noise under which norms tie; norms are of the columns as the
+  // matrix is read. Units bring them to one scale, under which the largest remaining column is near
+  // one; columns too small for that have the least unit.
   std::vector<int64_t> index_;
-  std::vector<double> squares_, residual_, noise_, tie_;
-  double largest_tie_ = 0;
+  std::vector<double> squares_, residual_, noise_, tie_, unit_;
+  double largest_tie_ = 0;           // of the remaining columns when units were set, in that scale
   std::vector<int64_t> candidates_;  // for the next pivot
   std::vector<int64_t> pivots_;
   std::vector<double> diagonal_;

@@ -116,13 +116,14 @@ std::vector<GreedyQR::Rival> GreedyQR::eliminate_in_order(std::vector<Column> co
 template <typename List, typename Norm>
 auto GreedyQR::choose(List& columns, const Norm& norm) const {
   auto chosen = columns.end();
-  double largest = 0;
+  const auto unscaled = [&](int64_t j, double value) { return matrix_.unscaled(j, value); };
+  Wide largest = 0;
   for (const auto& column : columns) {
-    largest = std::max(largest, norm(column) - noise_[column.index]);
+    largest = std::max(largest, unscaled(column.index, norm(column) - noise_[column.index]));
   }
   if (largest == 0) return chosen;
   for (auto column = columns.begin(); column != columns.end(); ++column) {
-    if (norm(*column) + noise_[column->index] < largest) continue;
+    if (unscaled(column->index, norm(*column) + noise_[column->index]) < largest) continue;
     if (chosen == columns.end() || column->index < chosen->index) chosen = column;
   }
   return chosen;
@@ -156,18 +157,20 @@ bool GreedyQR::eliminate_panel_of_all(Screen* screen) {
 // Forecasts pivots, factors them and keeps those that are proven; whether there is any.
 bool GreedyQR::eliminate_forecast(Screen* screen) {
   const int64_t first = pivots_.size();
+  const auto upper = [&](int64_t j) { return screen->relative(j, screen->upper(j)); };
   screen->sharpen(kCandidates, taken_);
   std::vector<int64_t> columns = remaining();
   const auto rest = columns.begin() + std::min<int64_t>(kCandidates, columns.size());
   std::nth_element(columns.begin(), rest, columns.end(),
-                   [&](int64_t i, int64_t j) { return screen->upper(i) > screen->upper(j); });
-  double outside = 0;
+                   [&](int64_t i, int64_t j) { return upper(i) > upper(j); });
+  double largest = 0;
   for (auto j = rest; j != columns.end(); ++j) {
-    outside = std::max(outside, screen->upper(*j) + noise_[*j]);
+    largest = std::max(largest, screen->relative(*j, screen->upper(*j) + noise_[*j]));
   }
+  const Wide outside = screen->unscaled(largest);
   columns.erase(rest, columns.end());
   std::sort(columns.begin(), columns.end());
-  Candidates candidates(*screen, std::move(columns), first);
+  Candidates candidates(matrix_, *screen, std::move(columns), first);
   const std::vector<int64_t> forecast =
       candidates.forecast(outside, std::min(kPanel, steps_ - first));
   Columns storage(matrix_.rows(), forecast.size());
@@ -182,12 +185,12 @@ bool GreedyQR::eliminate_forecast(Screen* screen) {
 
 // The greedy pivots from first on, as far as those that were taken are right, and one more where
 // that is known. The candidates are those of the forecast, the rivals its pivots.
-std::vector<int64_t> GreedyQR::prove(int64_t first, std::vector<Rival> rivals, double outside,
+std::vector<int64_t> GreedyQR::prove(int64_t first, std::vector<Rival> rivals, Wide outside,
                                      Candidates* candidates) const {
   const int64_t count = rivals.size();
-  std::vector<double> least;  // what the norms of the others must stay below
+  std::vector<Wide> least;  // what the norms of the others must stay below
   for (const Rival& pivot : rivals) {
-    least.push_back(pivot.norms.back() - noise_[pivot.index]);
+    least.push_back(matrix_.unscaled(pivot.index, pivot.norms.back() - noise_[pivot.index]));
     if (least.back() > outside) continue;
     least.pop_back();
     break;
@@ -198,9 +201,10 @@ std::vector<int64_t> GreedyQR::prove(int64_t first, std::vector<Rival> rivals, d
   std::vector<int64_t> close;
   for (size_t c = 0; c < candidates->columns().size(); ++c) {
     const int64_t j = candidates->columns()[c];
+    const Wide noise = matrix_.unscaled(j, noise_[j]);
     bool below = true;
     for (size_t i = 0; i < least.size(); ++i) {
-      below = below && candidates->upper(i, c) + noise_[j] < least[i];
+      below = below && candidates->upper(i, c) + noise < least[i];
     }
     if (!taken_[j] && !below) close.push_back(j);
   }

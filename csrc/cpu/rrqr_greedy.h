@@ -53,7 +53,7 @@ class GreedyQR {
   bool eliminate_panel(std::vector<Column>* columns);
   bool eliminate_panel_of_all(Screen* screen);
   bool eliminate_forecast(Screen* screen);
-  std::vector<int64_t> prove(int64_t first, std::vector<Rival> rivals, double outside,
+  std::vector<int64_t> prove(int64_t first, std::vector<Rival> rivals, Wide outside,
                              Candidates* candidates) const;
   void run_screened();
   void forget(int64_t first);
@@ -61,7 +61,8 @@ class GreedyQR {
 
   const Matrix& matrix_;
   const int64_t steps_;
-  std::vector<double> norms_;  // of W's columns
+  // Norms are of the columns as the matrix is read, and become W's where columns are compared.
+  std::vector<double> norms_;
   std::vector<double> noise_;  // what rounding may change in a column's residual norm
   Reflectors reflectors_;
   std::vector<int64_t> pivots_;

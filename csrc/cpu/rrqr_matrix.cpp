@@ -7,43 +7,55 @@
 namespace recyclelora {
 namespace {
 
-// The largest magnitude; infinity where any value is not finite.
+constexpr int kLeast = -1022;  // 2^e and 2^-e are both normal numbers
+
+// largest = max(largest, |row|); whether all of row is finite.
 template <typename T>
-inline double largest_of(const T* data, int64_t count) {
-  T largest = 0;
+inline bool update_largest_of(const T* row, int64_t count, T* largest) {
   int bad = 0;
-#pragma omp simd reduction(max : largest) reduction(| : bad)
-  for (int64_t i = 0; i < count; ++i) {
-    const T magnitude = std::abs(data[i]);
+#pragma omp simd reduction(| : bad)
+  for (int64_t j = 0; j < count; ++j) {
+    const T magnitude = std::abs(row[j]);
     bad |= !(magnitude <= std::numeric_limits<T>::max());
-    largest = magnitude > largest ? magnitude : largest;
+    largest[j] = magnitude > largest[j] ? magnitude : largest[j];
   }
-  return bad ? std::numeric_limits<double>::infinity() : static_cast<double>(largest);
+  return !bad;
 }
 
 RECYCLELORA_VECTOR_CLONES
-double largest(const float* data, int64_t count) {
-  return largest_of(data, count);
+bool update_largest(const float* row, int64_t count, float* largest) {
+  return update_largest_of(row, count, largest);
 }
 RECYCLELORA_VECTOR_CLONES
-double largest(const double* data, int64_t count) {
-  return largest_of(data, count);
+bool update_largest(const double* row, int64_t count, double* largest) {
+  return update_largest_of(row, count, largest);
 }
 
 RECYCLELORA_VECTOR_CLONES
-void read_rows(const float* data, int64_t count, double scale, double* out) {
-  for (int64_t i = 0; i < count; ++i) out[i] = data[i] * scale;
+void read_row(const float* row, int64_t count, const double* scales, double* out) {
+#pragma omp simd
+  for (int64_t j = 0; j < count; ++j) out[j] = row[j] * scales[j];
 }
 RECYCLELORA_VECTOR_CLONES
-void read_rows(const double* data, int64_t count, double scale, double* out) {
-  for (int64_t i = 0; i < count; ++i) out[i] = data[i] * scale;
+void read_row(const double* row, int64_t count, const double* scales, double* out) {
+#pragma omp simd
+  for (int64_t j = 0; j < count; ++j) out[j] = row[j] * scales[j];
+}
+
+template <typename T>
+void read_rows(const T* data, int64_t rows, int64_t cols, const double* scales, double* out) {
+  for (int64_t i = 0; i < rows; ++i) read_row(data + i * cols, cols, scales, out + i * cols);
 }
 
 template <typename T>
 void read_columns(const T* data, int64_t rows, int64_t cols, const int64_t* indices, int64_t count,
-                  double scale, double* out, int64_t stride) {
+                  const double* scales, double* out, int64_t stride) {
+  std::vector<double> chosen(count);
+  for (int64_t j = 0; j < count; ++j) chosen[j] = scales[indices[j]];
+  const double* __restrict scale = chosen.data();
   for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < count; ++j) out[j * stride + i] = data[i * cols + indices[j]] * scale;
+    for (int64_t j = 0; j < count; ++j)
+      out[j * stride + i] = data[i * cols + indices[j]] * scale[j];
   }
 }
 
@@ -51,25 +63,36 @@ void read_columns(const T* data, int64_t rows, int64_t cols, const int64_t* indi
 
 template <typename T>
 Matrix::Matrix(const T* data, int64_t rows, int64_t cols)
-    : data_(data), is_double_(std::is_same_v<T, double>), rows_(rows), cols_(cols) {
-  const double magnitude = largest(data, rows * cols);
-  finite_ = std::isfinite(magnitude);
-  exponent_ = 0;
-  if (finite_) std::frexp(magnitude, &exponent_);
-  // Both the scale and its inverse must be normal numbers.
-  exponent_ = std::clamp(exponent_, -1022, 1022);
-  scale_ = std::ldexp(1.0, -exponent_);
+    : data_(data),
+      is_double_(std::is_same_v<T, double>),
+      rows_(rows),
+      cols_(cols),
+      exponents_(cols, kLeast),
+      scales_(cols),
+      units_(cols) {
+  std::vector<T> largest(cols);
+  for (int64_t i = 0; i < rows; ++i) {
+    finite_ = update_largest(data + i * cols, cols, largest.data()) && finite_;
+  }
+  for (int64_t j = 0; j < cols; ++j) {
+    if (finite_ && largest[j] > 0) std::frexp(static_cast<double>(largest[j]), &exponents_[j]);
+    exponents_[j] = std::clamp(exponents_[j], kLeast, -kLeast);
+    scales_[j] = std::ldexp(1.0, -exponents_[j]);
+    units_[j] = std::ldexp(1.0, exponents_[j]);
+  }
 }
 
 template Matrix::Matrix(const float*, int64_t, int64_t);
 template Matrix::Matrix(const double*, int64_t, int64_t);
 
 void Matrix::read_rows(int64_t first, int64_t count, double* out) const {
-  const int64_t offset = first * cols_, size = count * cols_;
+  const int64_t offset = first * cols_;
   if (is_double_) {
-    recyclelora::read_rows(static_cast<const double*>(data_) + offset, size, scale_, out);
+    recyclelora::read_rows(static_cast<const double*>(data_) + offset, count, cols_, scales_.data(),
+                           out);
   } else {
-    recyclelora::read_rows(static_cast<const float*>(data_) + offset, size, scale_, out);
+    recyclelora::read_rows(static_cast<const float*>(data_) + offset, count, cols_, scales_.data(),
+                           out);
   }
 }
 
@@ -77,10 +100,10 @@ void Matrix::read_columns(const int64_t* indices, int64_t count, double* out,
                           int64_t stride) const {
   if (is_double_) {
     recyclelora::read_columns(static_cast<const double*>(data_), rows_, cols_, indices, count,
-                              scale_, out, stride);
+                              scales_.data(), out, stride);
   } else {
     recyclelora::read_columns(static_cast<const float*>(data_), rows_, cols_, indices, count,
-                              scale_, out, stride);
+                              scales_.data(), out, stride);
   }
 }
 

@@ -1,18 +1,26 @@
-// One matrix of the input, read as float64 times a power of two.
+// One matrix of the input, read as float64 with each column scaled by a power of two.
 
 #pragma once
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "linalg.h"
 
 namespace recyclelora {
 
-// Contiguous rows of float or double. Everything reads it through this scale, under which its
-// largest magnitude lies in [0.5, 1): exact, and squares of huge and tiny values neither overflow
-// nor vanish.
+// A norm of a column of W. Two columns can differ by a factor of 2^2098, more than double holds.
+using Wide = long double;
+static_assert(std::numeric_limits<Wide>::max_exponent >= 4096,
+              "rrqr compares norms of columns as long double, whose exponent must have at least 13 "
+              "bits, as on x86-64 and 64-bit ARM under Linux");
+
+// Contiguous rows of float or double. Column j is read as w_j 2^-e_j, whose largest magnitude lies
+// in [0.5, 1), or in [2^-53, 4) where 2^e_j would not be a normal number: exact, and squares of
+// huge and tiny values neither overflow nor vanish. Reflections and products commute with this
+// scale; only a comparison between columns needs W's own, by `unscaled`.
 class Matrix {
  public:
   template <typename T>
@@ -21,7 +29,9 @@ class Matrix {
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
   bool finite() const { return finite_; }
-  int exponent() const { return exponent_; }  // entries are read as themselves times 2^-exponent
+  int exponent(int64_t column) const { return exponents_[column]; }
+  // A norm or a bound of W's column, given that of the column as it is read.
+  Wide unscaled(int64_t column, double value) const { return value * units_[column]; }
 
   // Rows first .. first + count - 1, row-major in out.
   void read_rows(int64_t first, int64_t count, double* out) const;
@@ -32,9 +42,10 @@ class Matrix {
   const void* data_;
   bool is_double_;
   int64_t rows_, cols_;
-  bool finite_;
-  int exponent_;
-  double scale_;
+  bool finite_ = true;
+  std::vector<int> exponents_;
+  std::vector<double> scales_;  // 2^-exponent
+  std::vector<Wide> units_;     // 2^exponent
 };
 
 }  // namespace recyclelora

@@ -4,6 +4,27 @@
 #include <cmath>
 
 namespace recyclelora {
+namespace {
+
+constexpr double kTiny = 0x1p-900;  // of a sum of squares: some may have lost digits below 2^-1022
+
+// Of values times unit.
+double sum_of_squares(const double* values, int64_t n, double unit) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += (values[i] * unit) * (values[i] * unit);
+  return sum;
+}
+
+// A power of two that brings the largest magnitude near one.
+double unit_of(const double* values, int64_t n) {
+  double largest = 0;
+  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(values[i]));
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  return std::ldexp(1.0, std::min(-exponent, 1022));
+}
+
+}  // namespace
 
 Reflectors::Reflectors(int64_t rows, int64_t capacity)
     : rows_(rows), y_(rows, capacity + kReadBeyond) {
@@ -13,8 +34,12 @@ Reflectors::Reflectors(int64_t rows, int64_t capacity)
 double Reflectors::append(const double* x) {
   const int64_t i = count();
   double* y = y_.column(i);
-  double tail = 0;
-  for (int64_t row = i + 1; row < rows_; ++row) tail += x[row] * x[row];
+  double unit = 1, tail = sum_of_squares(x + i + 1, rows_ - i - 1, unit);
+  if (x[i] * x[i] + tail < kTiny) {
+    unit = unit_of(x + i, rows_ - i);
+    tail = sum_of_squares(x + i + 1, rows_ - i - 1, unit);
+  }
+  const double head = x[i] * unit;
   y[i] = 1;
   if (tail == 0) {  // nothing to map: H_i = I
     std::fill(y + i + 1, y + rows_, 0.0);
@@ -22,11 +47,11 @@ double Reflectors::append(const double* x) {
     return x[i];
   }
   // The sign that adds magnitudes, so that nothing cancels.
-  const double beta = -std::copysign(std::sqrt(x[i] * x[i] + tail), x[i]);
-  const double scale = 1 / (x[i] - beta);
-  for (int64_t row = i + 1; row < rows_; ++row) y[row] = x[row] * scale;
-  tau_.push_back((beta - x[i]) / beta);
-  return beta;
+  const double beta = -std::copysign(std::sqrt(head * head + tail), head);
+  const double scale = 1 / (head - beta);
+  for (int64_t row = i + 1; row < rows_; ++row) y[row] = x[row] * unit * scale;
+  tau_.push_back((beta - head) / beta);
+  return beta / unit;
 }
 
 View<const double> Reflectors::y(const Panel& panel) const {

@@ -6,10 +6,13 @@
 #include <limits>
 #include <numeric>
 #include <queue>
-#include <utility>
 
 namespace recyclelora {
 namespace {
+
+// Bounds are given another scale where the largest falls below this, far above the square root of
+// the least double; it is also the least scale of a column.
+constexpr int kLeast = -400;
 
 // A power of two that brings a norm near one, so that no column vanishes in float32.
 double scale_of(double norm) {
@@ -48,7 +51,8 @@ void FloatReflections::apply(Line<float>* columns, int64_t lines) const {
 }
 
 Screen::Screen(const Matrix& matrix, const std::vector<double>& norms)
-    : rows_(matrix.rows()),
+    : matrix_(matrix),
+      rows_(matrix.rows()),
       cols_(matrix.cols()),
       lines_(lines_of<float>(rows_)),
       values_(groups_of(cols_) * kReflected * lines_),
@@ -57,6 +61,7 @@ Screen::Screen(const Matrix& matrix, const std::vector<double>& norms)
       scale_(cols_),
       norms_(cols_),
       slack_(cols_),
+      relative_(cols_),
       applied_(groups_of(cols_)) {
   arrange(norms);
   // A few rows at a time, columns powers of two apart competing for the same lines of the cache.
@@ -76,10 +81,27 @@ Screen::Screen(const Matrix& matrix, const std::vector<double>& norms)
 
 void Screen::arrange(const std::vector<double>& norms) {
   std::iota(order_.begin(), order_.end(), 0);
-  std::stable_sort(order_.begin(), order_.end(),
-                   [&](int64_t i, int64_t j) { return norms[i] > norms[j]; });
+  std::stable_sort(order_.begin(), order_.end(), [&](int64_t i, int64_t j) {
+    return matrix_.unscaled(i, norms[i]) > matrix_.unscaled(j, norms[j]);
+  });
   for (int64_t place = 0; place < cols_; ++place) place_[order_[place]] = place;
   for (int64_t j = 0; j < cols_; ++j) set_norm(j, norms[j]);
+  set_reference(std::vector<char>(cols_));
+}
+
+void Screen::set_reference(const std::vector<char>& excluded) {
+  int largest = std::numeric_limits<int>::min();
+  for (int64_t j = 0; j < cols_; ++j) {
+    if (!excluded[j] && upper(j) > 0) {
+      largest = std::max(largest, matrix_.exponent(j) + std::ilogb(upper(j)));
+    }
+  }
+  if (largest == std::numeric_limits<int>::min()) largest = 0;  // all columns are zero
+  for (int64_t j = 0; j < cols_; ++j) {
+    relative_[j] =
+        std::ldexp(1.0, std::clamp(matrix_.exponent(j) - largest, 2 * kLeast, -2 * kLeast));
+  }
+  reference_ = std::ldexp(Wide{1}, largest);
 }
 
 // Rounding errors of n reflections add up like sqrt(n) of them.
@@ -120,27 +142,41 @@ void Screen::bring_up_to_date(int64_t group) {
   }
 }
 
-void Screen::sharpen(int64_t count, const std::vector<char>& excluded) {
-  const int64_t groups = applied_.size();
-  const auto columns_of = [&](int64_t group, const auto& use) {
-    for (int64_t place = group * kReflected; place < std::min((group + 1) * kReflected, cols_);
-         ++place) {
-      if (!excluded[order_[place]]) use(upper(order_[place]));
-    }
-  };
+// The bounds of a group's columns.
+template <typename Use>
+void Screen::bounds_of(int64_t group, const std::vector<char>& excluded, const Use& use) const {
+  const int64_t end = std::min((group + 1) * kReflected, cols_);
+  for (int64_t place = group * kReflected; place < end; ++place) {
+    const int64_t j = order_[place];
+    if (!excluded[j]) use(relative(j, upper(j)));
+  }
+}
+
+// The largest bound of each group that has any, in falling order.
+std::vector<std::pair<double, int64_t>> Screen::largest_bounds(
+    const std::vector<char>& excluded) const {
   std::vector<std::pair<double, int64_t>> bounds;
-  for (int64_t group = 0; group < groups; ++group) {
+  for (int64_t group = 0; group < static_cast<int64_t>(applied_.size()); ++group) {
     double largest = -1;
-    columns_of(group, [&](double bound) { largest = std::max(largest, bound); });
+    bounds_of(group, excluded, [&](double bound) { largest = std::max(largest, bound); });
     if (largest >= 0) bounds.emplace_back(largest, group);
   }
   std::sort(bounds.begin(), bounds.end(), std::greater<>());
+  return bounds;
+}
+
+void Screen::sharpen(int64_t count, const std::vector<char>& excluded) {
+  auto bounds = largest_bounds(excluded);
+  if (!bounds.empty() && bounds.front().first < std::ldexp(1.0, kLeast)) {
+    set_reference(excluded);
+    bounds = largest_bounds(excluded);
+  }
   std::priority_queue<double, std::vector<double>, std::greater<>> largest;  // count of them
   for (const auto& [bound, group] : bounds) {
     const bool full = static_cast<int64_t>(largest.size()) == count;
     if (full && bound < largest.top()) break;
     bring_up_to_date(group);
-    columns_of(group, [&](double renewed) {
+    bounds_of(group, excluded, [&](double renewed) {
       largest.push(renewed);
       if (static_cast<int64_t>(largest.size()) > count) largest.pop();
     });

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "reflect_columns.h"
@@ -31,37 +32,48 @@ class FloatReflections {
 // still, and a column that was short once waits long for its turn.
 class Screen {
  public:
+  // The norms of the matrix's columns, as they are read.
   Screen(const Matrix& matrix, const std::vector<double>& norms);
 
   // All columns, sooner or later.
   void reflect(const Reflectors::Block& block);
   // Brings columns up to date, as many as decide which `count` are the largest, but for some.
   void sharpen(int64_t count, const std::vector<char>& excluded);
-  // The residual norm is not above this.
+  // The residual norm of the column as it is read is not above this.
   double upper(int64_t column) const { return norms_[column] + slack_[column]; }
+  // A norm of the column as it is read, times a power of two that sharpen chooses: all columns then
+  // have one scale, and the largest bound is not far from one. Columns too small for that seem
+  // larger than they are.
+  double relative(int64_t column, double norm) const { return norm * relative_[column]; }
+  Wide unscaled(double relative) const { return relative * reference_; }
 
   // Residuals known in float64 take the place of the copies, which makes the bounds sharp again:
   // first the row where they begin, then each.
   void begin_renewal(int64_t first_row);
   void renew(int64_t column, const double* residual, double norm);
 
-  // A column of sharpen's: times a power of two that brings its norm near one, and lines whose last
-  // rows are the residual.
+  // A column of sharpen's: W's times a power of two that brings its norm near one, and lines whose
+  // last rows are the residual.
   const Line<float>* column(int64_t column) const { return &values_[place_[column] * lines_]; }
   int64_t lines() const { return lines_; }
-  double scale(int64_t column) const { return scale_[column]; }
+  Wide scale(int64_t column) const { return scale_[column] / matrix_.unscaled(column, 1); }
   // What rounding may have changed in upper's norm.
   double slack(int64_t column) const { return slack_[column]; }
 
  private:
   void arrange(const std::vector<double>& norms);
   void set_norm(int64_t column, double norm);
+  void set_reference(const std::vector<char>& excluded);
+  template <typename Use>
+  void bounds_of(int64_t group, const std::vector<char>& excluded, const Use& use) const;
+  std::vector<std::pair<double, int64_t>> largest_bounds(const std::vector<char>& excluded) const;
   void bring_up_to_date(int64_t group);
   float& at(int64_t i, int64_t column) {
     return values_[place_[column] * lines_ + i / Line<float>::kCount]
         .values[i % Line<float>::kCount];
   }
 
+  const Matrix& matrix_;
   const int64_t rows_, cols_, lines_;
   int64_t row_ = 0;  // where residuals begin, with all reflections
   std::vector<FloatReflections> reflections_;
@@ -69,7 +81,8 @@ class Screen {
   // brought up to date together.
   std::vector<Line<float>> values_;
   std::vector<int64_t> order_, place_;
-  std::vector<double> scale_, norms_, slack_;
+  std::vector<double> scale_, norms_, slack_, relative_;
+  Wide reference_;
   std::vector<size_t> applied_;  // reflections that each group has
 };
 

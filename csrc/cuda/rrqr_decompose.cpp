@@ -28,6 +28,8 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/util/Exception.h>
+#include <c10/util/Logging.h>
 #include <c10/util/accumulate.h>
 
 #include "rrqr_kernels.h"
@@ -38,6 +40,7 @@ namespace {
 using at::Tensor;
 
 constexpr int64_t kBlock = 64;  // triangles up to this size are inverted by cuBLAS's batched solver
+constexpr int64_t kAtOnce = 65535;  // matrices: a grid of CUDA has no more blocks in y and z
 
 enum State : int64_t { kProven, kDoubtful, kNotFinite };
 
@@ -48,7 +51,7 @@ struct Factors {
 
 // 2^exponent, made from bits: pow() may round.
 Tensor power_of_two(const Tensor& exponent) {
-  return (exponent.to(at::kLong) + 1023).bitwise_left_shift(52).view(at::kDouble);
+  return (exponent + 1023).bitwise_left_shift(52).view(at::kDouble);
 }
 
 // gram += alpha a'a on and below the stripes' diagonal blocks; beta 0 overwrites.
@@ -62,8 +65,8 @@ void add_product(const Tensor& gram, const Tensor& a, double beta, double alpha)
   }
 }
 
-// Float64 matrices (b, d, k) with entries near 1.
-Factors factorise(const Tensor& w) {
+// Float64 matrices (b, d, k) whose columns, near 1, are W's times 2^-exponents (b, k).
+Factors factorise(const Tensor& w, const Tensor& exponents) {
   const int64_t b = w.size(0), k = w.size(2), m = std::min(w.size(1), k);
   const Tensor gram = at::empty({b, k, k}, w.options());
   add_product(gram, w, 0, 1);
@@ -75,6 +78,7 @@ Factors factorise(const Tensor& w) {
   panel.gram = gram.const_data_ptr<double>();
   panel.rows = rows.mutable_data_ptr<double>();
   panel.norms = norms.mutable_data_ptr<double>();
+  panel.exponents = exponents.const_data_ptr<int64_t>();
   panel.pivots = pivots.mutable_data_ptr<int64_t>();
   panel.k = k;
   panel.m = m;
@@ -119,8 +123,10 @@ Tensor orthonormalise_(const Tensor& q) {
   return distance;
 }
 
-// Which pivots (b) are provably greedy, given R = Q'WP (b, m, k) and how far Q'Q is from I.
-Tensor is_greedy(const Tensor& r, const Tensor& w_p, const Tensor& distance) {
+// Which pivots (b) are provably greedy, given R = Q'WP (b, m, k), the exponents of W P (b, k) and
+// how far Q'Q is from I.
+Tensor is_greedy(const Tensor& r, const Tensor& w_p, const Tensor& exponents,
+                 const Tensor& distance) {
   // The rule of ties (reference.py) takes norms to be off by 4 max(d, k) eps |w|. With three times
   // that on both sides, columns that the rule may see as ties are apart, whatever the rounding.
   const double precision = 12 * static_cast<double>(std::max(w_p.size(1), w_p.size(2))) *
@@ -130,6 +136,7 @@ Tensor is_greedy(const Tensor& r, const Tensor& w_p, const Tensor& distance) {
   Proof proof;
   proof.r = r.const_data_ptr<double>();
   proof.noise = noise.const_data_ptr<double>();
+  proof.exponents = exponents.const_data_ptr<int64_t>();
   proof.holds = holds.mutable_data_ptr<bool>();
   proof.batch = r.size(0);
   proof.k = r.size(2);
@@ -142,13 +149,13 @@ Tensor is_greedy(const Tensor& r, const Tensor& w_p, const Tensor& distance) {
 Tensor decompose_chunk(const Tensor& weight, const Decomposition& out) {
   const auto& [perm, q_major, q_minor, r_diag] = out;
   const int64_t b = weight.size(0), d = weight.size(1), k = weight.size(2), m = r_diag.size(1);
-  const Tensor size = weight.abs().amax({1, 2}).to(at::kDouble);
-  // A power of two, so exact: squares of huge and tiny values neither overflow nor vanish.
-  const Tensor exponent = std::get<1>(at::frexp(size)).clamp(-1000, 1000);
+  const Tensor size = weight.abs().amax({1}).to(at::kDouble);
+  // Powers of two, so exact: squares of huge and tiny values neither overflow nor vanish.
+  const Tensor exponents = std::get<1>(at::frexp(size)).to(at::kLong).clamp_(-1000, 1000);
   const Tensor w =
       weight.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
-  w.mul_(power_of_two(-exponent).unsqueeze(1).unsqueeze(2));
-  const auto [pivots, rows] = factorise(w);
+  w.mul_(power_of_two(-exponents).unsqueeze(1));
+  const auto [pivots, rows] = factorise(w, exponents);
   // The pivots in their order, then the others in theirs.
   const Tensor order = at::arange(m, k + m, pivots.options()).repeat({b, 1});
   const Tensor place = at::arange(m, pivots.options()).expand_as(pivots);
@@ -160,17 +167,18 @@ Tensor decompose_chunk(const Tensor& weight, const Decomposition& out) {
   Tensor distance = orthonormalise_(q);
   if (weight.scalar_type() == at::kDouble) distance = orthonormalise_(q);
   const Tensor r = at::bmm(q.mT(), w_p);
+  const Tensor exponents_p = exponents.gather(1, perm);
   const double eps = weight.scalar_type() == at::kDouble ? std::numeric_limits<double>::epsilon()
                                                          : std::numeric_limits<float>::epsilon();
   const Tensor doubtful =
-      is_greedy(r, w_p, distance).logical_and(distance <= eps / 8).logical_not();
+      is_greedy(r, w_p, exponents_p, distance).logical_and(distance <= eps / 8).logical_not();
 
   q_major.copy_(q.narrow(2, 0, q_major.size(2)));
   q_minor.copy_(q.narrow(2, m - q_minor.size(2), q_minor.size(2)));
   // Rounding may let it ascend: not by more than the noise.
-  const Tensor diagonal = std::get<0>(r.diagonal(0, 1, 2).cummin(1));
-  r_diag.copy_(diagonal * power_of_two(exponent).unsqueeze(1));
-  return doubtful.to(at::kLong).masked_fill_(at::isfinite(size).logical_not(), kNotFinite);
+  const Tensor diagonal = r.diagonal(0, 1, 2) * power_of_two(exponents_p.narrow(1, 0, m));
+  r_diag.copy_(std::get<0>(diagonal.cummin(1)));
+  return doubtful.to(at::kLong).masked_fill_(at::isfinite(size).all(1).logical_not(), kNotFinite);
 }
 
 // Acts on the matrices' states: refuses NaN and Inf, does on the CPU what is in doubt.
@@ -183,6 +191,9 @@ void settle(const Tensor& weight, const Tensor& states, const Decomposition& out
     if (state == kDoubtful) doubtful.push_back(i);
   }
   if (doubtful.empty()) return;
+  LOG(INFO) << "rrqr: " << doubtful.size() << " of " << states.size(0) << " matrices of shape ("
+            << weight.size(1) << ", " << weight.size(2)
+            << ") were decomposed on the CPU, since the GPU could not prove their pivots";
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("recyclelora::rrqr", "")
                              .typed<Decomposition(const Tensor&, c10::SymInt, c10::SymInt)>();
@@ -223,13 +234,18 @@ Decomposition decompose(const Tensor& input, int64_t n_major, int64_t n_minor, i
       at::arange(k, indices).repeat({count, 1}), at::empty({count, d, n_major}, weight.options()),
       at::empty({count, d, n_minor}, weight.options()), at::empty({count, m}, weight.options())};
   if (count > 0 && m > 0) {
-    const int64_t at_once = std::max<int64_t>(memory / memory_of_one(d, k, m), 1);
-    const int64_t chunks = divide_up(count, at_once);
-    const int64_t length = divide_up(count, chunks);
+    const int64_t at_once = std::clamp<int64_t>(memory / memory_of_one(d, k, m), 1, kAtOnce);
+    int64_t length = divide_up(count, divide_up(count, at_once));
     std::vector<Tensor> states;
-    for (int64_t first = 0; first < count; first += length) {
+    for (int64_t first = 0; first < count;) {
       const int64_t size = std::min(length, count - first);
-      states.push_back(decompose_chunk(weight.narrow(0, first, size), narrow(out, first, size)));
+      try {
+        states.push_back(decompose_chunk(weight.narrow(0, first, size), narrow(out, first, size)));
+        first += size;
+      } catch (const c10::OutOfMemoryError&) {
+        if (size == 1) throw;
+        length = divide_up(size, 2);
+      }
     }
     settle(weight, at::cat(states).cpu(), out);
   }

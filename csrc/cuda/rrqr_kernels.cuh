@@ -2,28 +2,50 @@
 
 // The kernels, apart from their launches, so that tests can compile them for the host.
 
+#include <cstring>
+
 #include "rrqr_kernels.h"
 
 namespace recyclelora {
 
-// The column with the largest residual norm, among equals the first.
+// The column with the largest residual norm, among equals the first. The rank is an integer, so
+// that every thread finds the same one, whatever the norms are.
 struct Choice {
-  double norm;
+  int64_t rank;
   int64_t column;
 };
 
 __device__ inline Choice no_choice() {
-  return {-1, INT64_MAX};
+  return {INT64_MIN, INT64_MAX};
+}
+
+// Of a column with this squared residual norm, times 4^exponent; none where that is not positive,
+// or NaN. The bits of positive numbers ascend with them, and a power of two is added to the
+// exponent's. The last three bits make room for that: a guess can do without them.
+__device__ inline Choice choice_of(double norm, int64_t exponent, int64_t column) {
+  if (!(norm > 0)) return no_choice();
+  int64_t bits;
+  memcpy(&bits, &norm, sizeof(bits));
+  return {(bits >> 3) + 2 * exponent * (int64_t{1} << 49), column};
 }
 
 __device__ inline Choice better(const Choice& a, const Choice& b) {
-  return a.norm > b.norm || (a.norm == b.norm && a.column < b.column) ? a : b;
+  return a.rank > b.rank || (a.rank == b.rank && a.column < b.column) ? a : b;
+}
+
+// 2^exponent, or the nearest normal number.
+__device__ inline double power_of_two(int64_t exponent) {
+  const int64_t most = exponent < 1023 ? exponent : 1023;
+  const int64_t bits = ((most > -1022 ? most : -1022) + 1023) << 52;
+  double power;
+  memcpy(&power, &bits, sizeof(power));
+  return power;
 }
 
 __device__ inline Choice best_of_warp(Choice mine) {
   for (int lanes = 16; lanes > 0; lanes /= 2) {
     Choice other;
-    other.norm = __shfl_xor_sync(0xffffffffu, mine.norm, lanes);
+    other.rank = __shfl_xor_sync(0xffffffffu, mine.rank, lanes);
     other.column = __shfl_xor_sync(0xffffffffu, mine.column, lanes);
     mine = better(mine, other);
   }
@@ -45,22 +67,23 @@ __device__ inline double gram_entry(const double* gram, int64_t k, int64_t row, 
 }
 
 // Row `step` of R for the columns of this thread, and the best next pivot among them.
-__device__ inline Choice eliminate(const Panel& panel, int64_t matrix, int64_t step,
-                                   const Choice& pivot, const double* coefficients) {
+__device__ inline Choice eliminate(const Panel& panel, int64_t matrix, int64_t step, int64_t pivot,
+                                   double pivot_norm, const double* coefficients) {
   const int64_t k = panel.k;
   const double* gram = panel.gram + matrix * k * k;
   double* rows = panel.rows + matrix * panel.m * k;
   double* norms = panel.norms + matrix * k;
-  const double diagonal = sqrt(pivot.norm);
+  const int64_t* exponents = panel.exponents + matrix * k;
+  const double diagonal = sqrt(pivot_norm);
   Choice next = no_choice();
   for (int64_t i = threadIdx.x; i < k; i += blockDim.x) {
     const double norm = norms[i];
-    if (i == pivot.column || norm < 0) {
-      rows[step * k + i] = i == pivot.column ? diagonal : 0;
+    if (i == pivot || norm < 0) {
+      rows[step * k + i] = i == pivot ? diagonal : 0;
       norms[i] = -1;
       continue;
     }
-    double entry = gram_entry(gram, k, pivot.column, i);
+    double entry = gram_entry(gram, k, pivot, i);
 #pragma unroll 8
     for (int64_t row = panel.begin; row < step; ++row) {
       entry -= rows[row * k + i] * coefficients[row - panel.begin];
@@ -68,7 +91,7 @@ __device__ inline Choice eliminate(const Panel& panel, int64_t matrix, int64_t s
     const double r = entry / diagonal;
     rows[step * k + i] = r;
     norms[i] = norm > r * r ? norm - r * r : 0;
-    next = better(next, {norms[i], i});
+    next = better(next, choice_of(norms[i], exponents[i], i));
   }
   return next;
 }
@@ -81,18 +104,23 @@ __global__ void __launch_bounds__(kThreadsAtMost) choose_panel(const Panel panel
   const int64_t k = panel.k;
   const double* rows = panel.rows + matrix * panel.m * k;
   const double* norms = panel.norms + matrix * k;
+  const int64_t* exponents = panel.exponents + matrix * k;
 
   Choice mine = no_choice();
-  for (int64_t i = threadIdx.x; i < k; i += blockDim.x) mine = better(mine, {norms[i], i});
+  for (int64_t i = threadIdx.x; i < k; i += blockDim.x) {
+    mine = better(mine, choice_of(norms[i], exponents[i], i));
+  }
   for (int64_t step = panel.begin; step < panel.end; ++step) {
-    const Choice pivot = best_of_block(mine, warps);
-    if (!(pivot.norm > 0)) return;
-    if (threadIdx.x == 0) panel.pivots[matrix * panel.m + step] = pivot.column;
+    const Choice best = best_of_block(mine, warps);
+    if (best.rank == no_choice().rank) return;  // all threads of the block, or none
+    const int64_t pivot = best.column;
+    const double pivot_norm = norms[pivot];  // its owner changes it only after the barrier
+    if (threadIdx.x == 0) panel.pivots[matrix * panel.m + step] = pivot;
     for (int64_t row = panel.begin + threadIdx.x; row < step; row += blockDim.x) {
-      coefficients[row - panel.begin] = rows[row * k + pivot.column];
+      coefficients[row - panel.begin] = rows[row * k + pivot];
     }
     __syncthreads();
-    mine = eliminate(panel, matrix, step, pivot, coefficients);
+    mine = eliminate(panel, matrix, step, pivot, pivot_norm, coefficients);
   }
 }
 
@@ -105,6 +133,7 @@ __global__ void prove_columns(const Proof proof) {
   const int64_t matrix = index / k, i = index % k;
   const double* r = proof.r + matrix * proof.m * k;
   const double* noise = proof.noise + matrix * k;
+  const int64_t* exponents = proof.exponents + matrix * k;
   const double own = noise[i];
   bool holds = true;
   double square = 0;
@@ -113,8 +142,11 @@ __global__ void prove_columns(const Proof proof) {
     const double entry = r[j * k + i];
     const double pivot = r[j * k + j] - noise[j];
     square += i < j ? 0 : entry * entry;
-    // Written so that NaN fails.
-    holds = holds && (i < j ? fabs(entry) <= own : i == j ? pivot > 0 : sqrt(square) + own < pivot);
+    // Written so that NaN fails. The pivot is brought to this column's scale.
+    holds = holds &&
+            (i < j    ? fabs(entry) <= own
+             : i == j ? pivot > 0
+                      : sqrt(square) + own < pivot * power_of_two(exponents[j] - exponents[i]));
   }
   proof.holds[index] = holds;
 }

@@ -42,6 +42,12 @@ def vit():
     return DinoVisionTransformer(img_size=32, patch_size=16, embed_dim=24, depth=4, num_heads=2)
 
 
+def with_weight(convert):
+    module = nn.Sequential(linear())
+    module[0].weight = nn.Parameter(convert(module[0].weight.detach()), requires_grad=False)
+    return module
+
+
 def with_nan():
     layer = linear()
     nn.init.constant_(layer.weight, torch.nan)
@@ -62,6 +68,11 @@ CALLS = {
     "adapt: whole numbers": (
         lambda: adapt(linear().to(torch.complex64), 2, 1),
         "must have a floating-point weight",
+    ),
+    "adapt: sparse": (lambda: adapt(with_weight(torch.Tensor.to_sparse), 2, 1), "a dense weight"),
+    "adapt: sparse rows": (
+        lambda: adapt(with_weight(torch.Tensor.to_sparse_csr), 2, 1),
+        "'0' must have a dense weight, got torch.sparse_csr",
     ),
     "from_linear: a convolution": (
         lambda: DualLoRALinear.from_linear(nn.Conv2d(3, 3, 1), 1, 1),

@@ -3,13 +3,17 @@
 // to what stands here; then `cuda_on_host::run(blocks, threads, kernel)` is a launch.
 //
 // A thread of a block is a thread of the host, so a missing __syncthreads() is a data race that
-// ThreadSanitizer reports; blocks run one after the other, so `static` will do for __shared__.
+// ThreadSanitizer reports. Shuffles exchange values by relaxed atomics: as on a GPU, they do not
+// order the memory accesses around them. Blocks run one after the other, so `static` will do for
+// __shared__.
 
 #pragma once
 
 #include <pthread.h>
 
+#include <atomic>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <thread>
@@ -38,9 +42,14 @@ class Barrier {
   pthread_barrier_t barrier_;
 };
 
+// A lane's value in two parts, each with the number of its shuffle: 0 is none.
+struct Lane {
+  std::atomic<uint64_t> parts[2] = {};
+};
+
 struct Warp {
-  Barrier barrier{32};
-  uint64_t lanes[2][32];  // in turn, so that one barrier a shuffle will do
+  std::atomic<uint32_t> arrived{0};  // over all shuffles
+  Lane lanes[2][32];                 // in turn, so that one wait a shuffle will do
 };
 
 struct Block {
@@ -50,7 +59,7 @@ struct Block {
 };
 
 inline thread_local Index thread_index, block_index, block_size;
-inline thread_local unsigned shuffles;
+inline thread_local uint32_t shuffles;
 inline thread_local Block* block;
 
 template <typename Kernel>
@@ -83,11 +92,25 @@ inline void __syncthreads() {
 
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int lanes) {
-  static_assert(sizeof(T) <= sizeof(uint64_t));
-  auto& [barrier, turns] = cuda_on_host::block->warps[threadIdx.x / 32];
-  uint64_t (&lane)[32] = turns[cuda_on_host::shuffles++ % 2];
-  std::memcpy(&lane[threadIdx.x % 32], &value, sizeof(T));
-  barrier.wait();
-  std::memcpy(&value, &lane[threadIdx.x % 32 ^ lanes], sizeof(T));
+  static_assert(sizeof(T) == sizeof(uint64_t));
+  constexpr auto kRelaxed = std::memory_order_relaxed;
+  auto& warp = cuda_on_host::block->warps[threadIdx.x / 32];
+  const uint32_t turn = ++cuda_on_host::shuffles;
+  auto& turns = warp.lanes[turn % 2];
+  uint64_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  auto& mine = turns[threadIdx.x % 32].parts;
+  mine[0].store(uint64_t{turn} << 32 | bits >> 32, kRelaxed);
+  mine[1].store(uint64_t{turn} << 32 | (bits & 0xffffffff), kRelaxed);
+  // All lanes have read what they read in the turn before.
+  warp.arrived.fetch_add(1, kRelaxed);
+  while (warp.arrived.load(kRelaxed) < 32 * turn) std::this_thread::yield();
+  bits = 0;
+  for (auto& part : turns[threadIdx.x % 32 ^ lanes].parts) {
+    uint64_t read = part.load(kRelaxed);
+    while (read >> 32 != turn) read = part.load(kRelaxed);
+    bits = bits << 32 | (read & 0xffffffff);
+  }
+  std::memcpy(&value, &bits, sizeof(value));
   return value;
 }

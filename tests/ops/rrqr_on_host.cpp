@@ -2,6 +2,7 @@
 
 #include "cuda_on_host.h"
 // After it.
+#include <c10/core/CPUAllocator.h>
 #include <torch/library.h>
 #include "../../csrc/cuda/rrqr_decompose.h"
 #include "../../csrc/cuda/rrqr_kernels.cuh"
@@ -19,9 +20,40 @@ void prove_order(const Proof& proof) {
 
 }  // namespace recyclelora
 
+namespace {
+
+// The CPU's allocator, but that it fails as that of CUDA does, for tensors of more bytes than most.
+class LimitedAllocator final : public at::Allocator {
+ public:
+  at::DataPtr allocate(size_t bytes) override {
+    TORCH_CHECK_WITH(OutOfMemoryError, static_cast<int64_t>(bytes) <= most, "out of memory");
+    return inner_->allocate(bytes);
+  }
+  at::DeleterFnPtr raw_deleter() const override { return inner_->raw_deleter(); }
+  void copy_data(void* out, const void* in, size_t bytes) const override {
+    inner_->copy_data(out, in, bytes);
+  }
+  int64_t most = 0;
+
+ private:
+  at::Allocator* const inner_ = at::GetCPUAllocator();
+};
+
+void limit_memory(int64_t most) {
+  static LimitedAllocator* const limited = [] {
+    auto* const allocator = new LimitedAllocator;
+    c10::SetCPUAllocator(allocator, /*priority=*/1);
+    return allocator;
+  }();
+  limited->most = most;
+}
+
+}  // namespace
+
 TORCH_LIBRARY(recyclelora_on_host, m) {
   m.def(
       "rrqr(Tensor weight, int n_major, int n_minor, int memory)"
       " -> (Tensor perm, Tensor q_major, Tensor q_minor, Tensor r_diag)",
       &recyclelora::decompose);
+  m.def("limit_memory(int most) -> ()", &limit_memory);
 }

@@ -4,6 +4,7 @@
 #include "cuda_on_host.h"
 // After it.
 #include <cstdio>
+#include <limits>
 #include <random>
 
 #include "../../csrc/cuda/rrqr_kernels.cuh"
@@ -11,15 +12,16 @@
 using recyclelora::Panel;
 using recyclelora::Proof;
 
-// Whether all columns of a random full-rank (batch, d, k) are chosen in greedy order, and proven
-// so.
+// Whether all columns of a random full-rank (batch, d, k), times powers of two, are chosen in
+// greedy order, and proven so.
 bool greedy(int64_t batch, int64_t d, int64_t k, int64_t threads) {
   const int64_t m = d < k ? d : k;
   std::mt19937 random(k);
   std::normal_distribution<double> normal;
   std::vector<double> w(batch * d * k), gram(batch * k * k), rows(batch * m * k), norms(batch * k);
-  std::vector<int64_t> pivots(batch * m);
+  std::vector<int64_t> pivots(batch * m), exponents(batch * k);
   for (double& entry : w) entry = normal(random);
+  for (int64_t& exponent : exponents) exponent = static_cast<int64_t>(random() % 5) * 500 - 1000;
   for (int64_t b = 0; b < batch; ++b) {
     for (int64_t i = 0; i < k; ++i) {
       for (int64_t j = 0; j < k; ++j) {
@@ -31,30 +33,60 @@ bool greedy(int64_t batch, int64_t d, int64_t k, int64_t threads) {
       }
     }
   }
-  const Panel panel = {gram.data(), rows.data(), norms.data(), pivots.data(), k, m, 0, m};
+  const Panel panel = {
+      gram.data(), rows.data(), norms.data(), exponents.data(), pivots.data(), k, m, 0, m};
   cuda_on_host::run(batch, threads, [&] { recyclelora::choose_panel(panel); });
 
   // R in the order of the pivots. Of the other columns of a wide matrix, one is kept.
   const int64_t kept = m + (m < k);
   std::vector<double> r(batch * m * kept), noise(batch * kept, 1e-10);
+  std::vector<int64_t> exponents_p(batch * kept);
   const auto holds = std::make_unique<bool[]>(batch * kept);
   for (int64_t b = 0; b < batch; ++b) {
     for (int64_t j = 0; j < kept; ++j) {
       int64_t column = j < m ? pivots[b * m + j] : 0;
       while (j == m && norms[b * k + column] == -1) ++column;
+      exponents_p[b * kept + j] = exponents[b * k + column];
       for (int64_t i = 0; i < m; ++i) r[(b * m + i) * kept + j] = rows[(b * m + i) * k + column];
     }
   }
-  const Proof proof = {r.data(), noise.data(), holds.get(), batch, kept, m};
+  const Proof proof = {r.data(), noise.data(), exponents_p.data(), holds.get(), batch, kept, m};
   cuda_on_host::run((batch * kept + 31) / 32, 32, [&] { recyclelora::prove_columns(proof); });
   bool all = true;
   for (int64_t i = 0; i < batch * kept; ++i) all = all && holds[i];
   return all;
 }
 
+// Whether a NaN in any one column of k is passed over: the largest others are chosen in their
+// order.
+bool passes_over_nan(int64_t k, int64_t threads) {
+  const int64_t m = 3;
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  std::vector<double> gram(k * k * k), rows(k * m * k), norms(k * k);
+  std::vector<int64_t> pivots(k * m), exponents(k * k);
+  for (int64_t b = 0; b < k; ++b) {
+    for (int64_t i = 0; i < k; ++i) {
+      norms[b * k + i] = gram[(b * k + i) * k + i] = i == b ? nan : 1.0 + i;
+      gram[(b * k + b) * k + i] = gram[(b * k + i) * k + b] = nan;
+    }
+  }
+  const Panel panel = {
+      gram.data(), rows.data(), norms.data(), exponents.data(), pivots.data(), k, m, 0, m};
+  cuda_on_host::run(k, threads, [&] { recyclelora::choose_panel(panel); });
+  bool all = true;
+  for (int64_t b = 0; b < k; ++b) {
+    for (int64_t step = 0; step < m; ++step) {
+      const int64_t largest = k - 1 - step;
+      all = all && pivots[b * m + step] == (largest > b ? largest : largest - 1);
+    }
+  }
+  return all;
+}
+
 int main() {
   const bool right = greedy(2, 40, 33, 64) && greedy(1, 20, 50, 64) && greedy(1, 64, 64, 32) &&
-                     greedy(2, 1, 1, 32) && greedy(1, 3, 600, 96);
+                     greedy(2, 1, 1, 32) && greedy(1, 3, 600, 96) && passes_over_nan(64, 64) &&
+                     passes_over_nan(40, 32);
   std::puts(right ? "greedy" : "not greedy");
   return right ? 0 : 1;
 }

@@ -79,11 +79,20 @@ def test_schemas_without_library_equal_the_file(tmp_path):
     code = (
         "import torch, recyclelora\n"
         "for schema in sorted(map(str, torch._C._jit_get_all_schemas())):\n"
-        "    if schema.startswith('recyclelora::'): print(schema)"
+        "    if schema.startswith('recyclelora::'): print(schema)\n"
+        "print(torch.ops.recyclelora.rrqr.default.tags)"
     )
     expected = [str(torch._C.parse_schema(f"recyclelora::{text}")) for text in library.schemas()]
-    printed = run_python(code, PYTHONPATH=str(tmp_path)).stdout.splitlines()
+    *printed, tags = run_python(code, PYTHONPATH=str(tmp_path)).stdout.splitlines()
     assert printed == sorted(expected)
+    assert tags == str(torch.ops.recyclelora.rrqr.default.tags)
+
+
+@pytest.mark.skipif(not hasattr(torch.Tag, "cudagraph_unsafe"), reason="torch has no such tag")
+def test_only_rrqr_is_left_out_of_cuda_graphs():
+    operators = torch.ops.recyclelora
+    assert torch.Tag.cudagraph_unsafe in operators.rrqr.default.tags
+    assert torch.Tag.cudagraph_unsafe not in operators.dual_lora_linear.default.tags
 
 
 def run_python(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -1,9 +1,12 @@
+import warnings
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 
 from recyclelora import rrqr
+from recyclelora.ops import reference
 
 SHAPES = [(48, 32), (32, 48), (40, 40), (1, 9), (9, 1), (1, 1), (130, 7)]
 
@@ -146,6 +149,14 @@ def test_batch_equals_its_matrices():
         assert torch.equal(out.r_diag[i, j], alone.r_diag)
 
 
+def test_more_matrices_than_blocks_of_a_cuda_grid():
+    weight = torch.randn(70_000, 3, 2)
+    out = rrqr(weight, 1, 1)
+    largest = weight.norm(dim=1).argmax(1)
+    assert torch.equal(out.perm[:, 0], largest)
+    assert torch.equal(out.q_minor[-1], rrqr(weight[-1], 1, 1).q_minor)
+
+
 def test_strided_input_is_not_modified():
     weight = torch.randn(12, 10).T[::2, ::3]
     before = weight.clone()
@@ -161,13 +172,31 @@ def test_weight_with_nan_or_inf_raises(value):
         rrqr(weight, 1, 1)
 
 
+def nested(layout):
+    with warnings.catch_warnings():  # the strided layout is a prototype
+        warnings.simplefilter("ignore")
+        return torch.nested.nested_tensor([torch.eye(4), torch.ones(3, 4)], layout=layout)
+
+
 @pytest.mark.parametrize(
     ("weight", "n_major", "n_minor", "error", "words"),
     [
         (torch.randn(4, 4).half(), 1, 1, ValueError, "float32 or float64, got torch.float16"),
         (torch.randn(4, 4).bfloat16(), 1, 1, ValueError, "rrqr\\(weight.float"),
         (torch.ones(4, 4, dtype=torch.int64), 1, 1, ValueError, "torch.int64"),
-        (torch.randn(4, 4).to(torch.complex64), 1, 1, ValueError, "torch.complex64"),
+        (torch.eye(4).to(torch.complex64), 1, 1, ValueError, r"complex64; pass a real matrix"),
+        (
+            torch.quantize_per_tensor(torch.eye(4), 1, 0, torch.qint8),
+            1,
+            1,
+            ValueError,
+            "dequantize",
+        ),
+        (torch.eye(4) > 0, 1, 1, ValueError, r"torch.bool; convert it first"),
+        (torch.eye(4).to_sparse(), 1, 1, ValueError, r"torch.sparse_coo; call to_dense\(\) first"),
+        (torch.eye(4).to_sparse_csr(), 1, 1, ValueError, "torch.sparse_csr"),
+        (nested(torch.strided), 1, 1, ValueError, r"got a nested one; .* weight.unbind\(\)"),
+        (nested(torch.jagged), 1, 1, ValueError, r"got a nested one; .* weight.unbind\(\)"),
         (torch.randn(4), 1, 1, ValueError, r"\(..., d, k\)"),
         (torch.randn(5, 4), 5, 1, ValueError, r"n_major must be 0..min\(d, k\) = 0..4.*got 5"),
         (torch.randn(5, 4), 1, -1, ValueError, "n_minor.*got -1"),
@@ -178,6 +207,17 @@ def test_weight_with_nan_or_inf_raises(value):
 def test_invalid_input_raises_with_message(weight, n_major, n_minor, error, words):
     with pytest.raises(error, match=words):
         rrqr(weight, n_major, n_minor)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int32, torch.float16, torch.float64])
+def test_reference_raises_the_message_of_the_operator(dtype):
+    weight = torch.eye(4).to(dtype)
+    n_major = 5 if dtype == torch.float64 else 1
+    with pytest.raises(ValueError) as of_operator:
+        torch.ops.recyclelora.rrqr(weight, n_major, 1)
+    with pytest.raises(ValueError) as of_reference:
+        reference.rrqr(weight, n_major, 1)
+    assert str(of_reference.value) == str(of_operator.value)
 
 
 def test_backward_raises_not_implemented():

@@ -6,6 +6,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from tests.support.exact_rrqr import assert_equals_exact, exact_rrqr
+from tests.support.hard_matrices import KINDS, hard_matrix
 
 from recyclelora import rrqr
 
@@ -141,6 +143,48 @@ def test_huge_and_tiny_weights_equal_cpu(scale):
     assert_like_cpu(torch.randn(6, 4, dtype=F64) * scale, 4, 4)
 
 
+def test_scale_of_every_column_equals_cpu():
+    weight = torch.randn(3, 90, 70, dtype=F64)
+    weight *= 10.0 ** torch.empty(3, 1, 70, dtype=F64).uniform_(-300, 300)
+    with waits() as found:
+        out = rrqr(weight.cuda(), 4, 20)
+    assert len(found) == 1
+    expected = rrqr(weight, 4, 20)
+    assert torch.equal(out.perm.cpu(), expected.perm)
+    torch.testing.assert_close(out.q_minor.cpu(), expected.q_minor, atol=1e-10, rtol=0)
+    torch.testing.assert_close(out.r_diag.cpu(), expected.r_diag, atol=0, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_extreme_scales_equal_the_exact_result(kind):
+    for seed in range(6):
+        weight = hard_matrix(kind, seed, 6)
+        out = rrqr(weight.cuda(), *[min(weight.shape)] * 2)
+        assert_equals_exact([mine.cpu() for mine in out], exact_rrqr(weight))
+
+
+def test_more_matrices_than_blocks_of_a_grid_equal_cpu():
+    weight = torch.randn(70_000, 3, 2)
+    out, expected = rrqr(weight.cuda(), 1, 1), rrqr(weight, 1, 1)
+    assert torch.equal(out.perm.cpu(), expected.perm)
+    torch.testing.assert_close(out.r_diag.cpu(), expected.r_diag, atol=1e-6, rtol=1e-6)
+
+
+def test_little_free_memory_does_not_change_the_result():
+    weight = torch.randn(64, 300, 200).cuda()
+    expected = rrqr(weight, 4, 5)
+    torch.cuda.empty_cache()
+    used = torch.cuda.memory_reserved() + 96 * 2**20
+    total = torch.cuda.get_device_properties("cuda").total_memory
+    torch.cuda.set_per_process_memory_fraction(used / total)
+    try:
+        out = rrqr(weight, 4, 5)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert torch.equal(out.perm, expected.perm)
+    torch.testing.assert_close(out.q_minor, expected.q_minor, atol=1e-6, rtol=0)
+
+
 def test_batch_has_the_pivots_of_its_matrices():
     weight = torch.randn(2, 5, 90, 70).cuda()
     batch = rrqr(weight, 4, 5)
@@ -168,6 +212,14 @@ def test_weight_with_nan_or_inf_raises(value):
     weight = torch.randn(2, 80, 70)
     weight[1, 2, 3] = value
     with pytest.raises(ValueError, match="rrqr: weight holds NaN or Inf; expected finite values"):
+        rrqr(weight.cuda(), 1, 1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_or_inf_in_any_column_raises(value):
+    weight = torch.randn(70, 5, 70)
+    weight[torch.arange(70), 2, torch.arange(70)] = value
+    with pytest.raises(ValueError, match="NaN or Inf"):
         rrqr(weight.cuda(), 1, 1)
 
 

@@ -1,11 +1,15 @@
 """The CUDA operator's code on the host: its tensor operations as they are, its kernels emulated."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.support.exact_rrqr import assert_equals_exact, exact_rrqr
+from tests.support.hard_matrices import KINDS, hard_matrix
 from torch.utils import cpp_extension
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,18 +24,25 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def on_host(tmp_path_factory):
-    """``on_host(weight, n_major, n_minor)``: what the CUDA operator returns, and what it doubted.
-
-    That is, how many matrices it gave to the CPU's operator.
-    """
+def library(tmp_path_factory):
+    """The file of the operators on the host, which are loaded."""
+    folder = tmp_path_factory.mktemp("build")
     cpp_extension.load(
         "recyclelora_on_host",
         [str(HERE / "rrqr_on_host.cpp"), str(CUDA / "rrqr_decompose.cpp")],
         extra_cflags=["-O2", "-Wno-unknown-pragmas"],
-        build_directory=str(tmp_path_factory.mktemp("build")),
+        build_directory=str(folder),
         is_python_module=False,
     )
+    return folder / "recyclelora_on_host.so"
+
+
+@pytest.fixture
+def on_host(library):
+    """``on_host(weight, n_major, n_minor)``: what the CUDA operator returns, and what it doubted.
+
+    That is, how many matrices it gave to the CPU's operator.
+    """
 
     class Doubts(TorchDispatchMode):
         count = 0
@@ -147,6 +158,41 @@ def test_memory_limit_does_not_change_the_result(on_host):
             torch.testing.assert_close(mine, expected)
 
 
+def test_failed_allocation_halves_the_chunk(on_host):
+    operators = torch.ops.recyclelora_on_host
+    weight = torch.randn(7, 60, 50, dtype=torch.float64)
+    expected, _ = on_host(weight, 4, 5)
+    arguments = (weight, 4, 5, GENEROUS)
+    try:
+        operators.limit_memory(2 * 60 * 60 * 8)  # two matrices
+        out = operators.rrqr(*arguments)
+        operators.limit_memory(60 * 40 * 8)
+        with pytest.raises(torch.OutOfMemoryError):
+            operators.rrqr(*arguments)
+    finally:
+        operators.limit_memory(2**62)
+    for mine, theirs in zip(out, expected):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_log_counts_the_matrices_of_the_cpu(library):
+    code = (
+        "import sys, torch, recyclelora; torch.ops.load_library(sys.argv[1]);"
+        "weight = torch.randn(3, 6, 5); weight[1] = 1;"
+        "torch.ops.recyclelora_on_host.rrqr(weight, 1, 1, 2**30)"
+    )
+    for level, count in (("INFO", 1), ("WARNING", 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, library],
+            env={**os.environ, "TORCH_CPP_LOG_LEVEL": level},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        sentence = "rrqr: 1 of 3 matrices of shape (6, 5) were decomposed on the CPU"
+        assert done.stderr.count(sentence) == count
+
+
 @pytest.mark.parametrize("scale", [1e-315, 1e-300, 1e300])
 def test_huge_and_tiny_weights_equal_the_reference(on_host, scale):
     weight = torch.randn(6, 4, dtype=torch.float64)
@@ -171,10 +217,40 @@ def test_strided_input_is_not_modified(on_host):
         assert torch.equal(weight, before)
 
 
+@pytest.mark.parametrize("shape", [(90, 70), (70, 90)])
+@pytest.mark.parametrize("low", [-300, -40])
+def test_scale_of_every_column_equals_the_reference(on_host, shape, low):
+    weight = torch.randn(2, *shape, dtype=torch.float64)
+    weight *= 10.0 ** torch.empty(2, 1, shape[1], dtype=torch.float64).uniform_(low, -low)
+    out, doubts = on_host(weight, 4, 20)
+    assert doubts == 0
+    expected = reference.rrqr(weight, 4, 20)
+    assert torch.equal(out[0], expected[0])
+    for mine, theirs in zip(out[1:3], expected[1:3]):
+        torch.testing.assert_close(mine, theirs, atol=1e-10, rtol=0)
+    torch.testing.assert_close(out[3], expected[3], atol=0, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_extreme_scales_equal_the_exact_result(on_host, kind):
+    for seed in range(6):
+        weight = hard_matrix(kind, seed, 6)
+        out, _ = on_host(weight, *[min(weight.shape)] * 2)
+        assert_equals_exact(out, exact_rrqr(weight))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_weight_with_nan_or_inf_raises(on_host, value):
     weight = torch.randn(2, 5, 4)
     weight[1, 2, 3] = value
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        on_host(weight, 1, 1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_or_inf_in_any_column_raises(on_host, value):
+    weight = torch.randn(70, 5, 70)
+    weight[torch.arange(70), 2, torch.arange(70)] = value
     with pytest.raises(ValueError, match="NaN or Inf"):
         on_host(weight, 1, 1)
 
@@ -187,7 +263,8 @@ def test_kernels_pass_the_sanitizers(tmp_path, sanitizer):
     subprocess.run(
         ["g++", *flags, "-Wno-unknown-pragmas", source, "-pthread", "-o", program], check=True
     )
-    done = subprocess.run([program], capture_output=True, text=True)
+    # Where a column with NaN parts the threads of a warp, the program never ends.
+    done = subprocess.run([program], capture_output=True, text=True, timeout=600)
     if "unexpected memory mapping" in done.stderr:
         pytest.skip("this compiler's ThreadSanitizer cannot run on this kernel")
     assert (done.returncode, done.stdout) == (0, "greedy\n"), done.stderr

@@ -49,6 +49,9 @@ def check_linear(linear: nn.Module, settings: AdapterSettings, name: str = "this
 
 def check_weight(weight: Tensor, settings: AdapterSettings, name: str = "this layer") -> None:
     """Raise if a weight (out, in) cannot be decomposed for such adapters."""
+    if weight.is_nested or weight.layout != torch.strided:
+        kind = "a nested tensor" if weight.is_nested else weight.layout
+        raise ValueError(f"{name} must have a dense weight, got {kind}: convert it first")
     if weight.dtype not in DTYPES:
         raise ValueError(f"{name} must have a floating-point weight, got {weight.dtype}")
     out_features, in_features = weight.shape

@@ -59,9 +59,9 @@ def initial_factors(
     """The name and the initial factors of every layer, the largest layers first.
 
     All factors are made before the first is returned, so that a decomposition that fails leaves
-    every layer as it was. A stack of equal shapes keeps every thread, or a GPU, busy. Its factors
-    equal those of each weight alone, bit for bit. The extra memory is that of all factors, of one
-    stack and of its decomposition.
+    every layer as it was. A stack of equal shapes keeps every thread, or a GPU, busy. On the
+    CPU its factors equal those of each weight alone, bit for bit. The extra memory is that of all
+    factors, of one stack and of its decomposition.
 
     Parameters
     ----------

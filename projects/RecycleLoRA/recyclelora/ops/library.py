@@ -103,10 +103,13 @@ def load() -> bool:
     return True
 
 
-def schemas() -> list[str]:
-    """Return the schema of every operator, as the compiled library defines them."""
+def schemas() -> dict[str, tuple[torch.Tag, ...]]:
+    """Return the schema and the tags of every operator, as the compiled library defines them."""
     text = (include_path() / "recyclelora" / "schemas.def").read_text(encoding="utf-8")
-    return re.findall(r'^SCHEMA\("(.*)"\)$', text, re.MULTILINE)
+    found = re.findall(r'^SCHEMA\("(.*)", (true|false)\)$', text, re.MULTILINE)
+    # Older versions of PyTorch have no such tag.
+    unsafe = (torch.Tag.cudagraph_unsafe,) if hasattr(torch.Tag, "cudagraph_unsafe") else ()
+    return {schema: () if capturable == "true" else unsafe for schema, capturable in found}
 
 
 @functools.cache
@@ -140,10 +143,10 @@ def reference_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 @functools.cache
 def define_operators() -> None:
     """Define ``torch.ops.recyclelora``: with the compiled library, else from the schemas alone."""
-    if load_problem() or not load():
-        for schema in schemas():
+    if not load():
+        for schema, tags in schemas().items():
             name, arguments = re.fullmatch(r"(\w+)(.*)", schema).groups()
-            torch.library.define(f"recyclelora::{name}", arguments)
+            torch.library.define(f"recyclelora::{name}", arguments, tags=tags)
 
 
 def built_for_another(info: dict[str, str]) -> str:

@@ -44,9 +44,13 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> tuple[Tensor, Tensor, Te
 def check_rrqr(weight: Tensor, n_major: int, n_minor: int) -> None:
     """Raise ValueError, in one sentence, where :func:`recyclelora.rrqr` is not defined."""
     if weight.dtype not in (torch.float32, torch.float64):
+        conversion = "convert it first, as in rrqr(weight.float(), ...)"
+        if weight.dtype.is_complex:
+            conversion = "pass a real matrix, as in rrqr(weight.real, ...)"
+        elif weight.is_quantized:
+            conversion = "dequantize it first, as in rrqr(weight.dequantize(), ...)"
         raise ValueError(
-            f"rrqr: weight must be float32 or float64, got {weight.dtype}; convert it first, "
-            "as in rrqr(weight.float(), ...)"
+            f"rrqr: weight must be float32 or float64, got {weight.dtype}; {conversion}"
         )
     if weight.dim() < 2:
         raise ValueError(f"rrqr: weight must be (..., d, k), got shape {tuple(weight.shape)}")
@@ -65,45 +69,70 @@ def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     m = min(d, k)
     if m == 0:
         return np.arange(k), np.empty((d, 0)), np.empty(0)
-    # A power of two, so exact: squares of huge and tiny values neither overflow nor vanish.
-    exponent = np.frexp(np.abs(matrix).max())[1]
-    matrix = np.ldexp(matrix, -exponent)
-    q, r, perm = scipy.linalg.qr(matrix, mode="economic", pivoting=True, check_finite=False)
-    pivots = _greedy_pivots(r, perm.astype(np.int64), 4 * max(d, k) * np.finfo(np.float64).eps)
+    # Powers of two, so exact: squares of huge and tiny values neither overflow nor vanish.
+    exponents = np.frexp(np.abs(matrix).max(axis=0))[1]
+    exponents[~matrix.any(axis=0)] = exponents.min()
+    scaled = np.ldexp(matrix, -exponents)
+    # Columns that are too small beside the largest one vanish here: R corrects their order.
+    to_largest = np.ldexp(matrix, -exponents.max())
+    perm = scipy.linalg.qr(to_largest, mode="r", pivoting=True, check_finite=False)[-1]
+    perm = perm.astype(np.int64)
+    q, r = scipy.linalg.qr(scaled[:, perm], mode="economic", check_finite=False)
+    precision = 4 * max(d, k) * np.finfo(np.float64).eps
+    pivots = _greedy_pivots(r, exponents[perm], perm, precision)
     if not np.array_equal(pivots, perm[:m]):
-        q, r = scipy.linalg.qr(matrix[:, pivots], mode="economic", check_finite=False)
+        q, r = scipy.linalg.qr(scaled[:, pivots], mode="economic", check_finite=False)
     diagonal = r.diagonal()
     others = np.setdiff1d(np.arange(k), pivots)
     q = q * np.where(diagonal < 0, -1.0, 1.0)
+    with np.errstate(over="ignore"):
+        diagonal = np.ldexp(np.abs(diagonal), exponents[pivots])
     # Among columns that tie, rounding may put a larger value second: not by more than the noise.
-    diagonal = np.minimum.accumulate(np.abs(diagonal))
-    return np.concatenate([pivots, others]), q, np.ldexp(diagonal, exponent)
+    return np.concatenate([pivots, others]), q, np.minimum.accumulate(diagonal)
 
 
-def _greedy_pivots(r: np.ndarray, perm: np.ndarray, precision: float) -> np.ndarray:
-    """The pivots (m,) that eq. 3 asks for, from LAPACK's R (m, k) and its perm (k,).
+def _greedy_pivots(
+    r: np.ndarray, exponents: np.ndarray, perm: np.ndarray, precision: float
+) -> np.ndarray:
+    """The pivots (m,) that eq. 3 asks for, from R (m, k) of W's columns in the order perm (k,).
 
-    LAPACK (dgeqp3) swaps columns, so among equals it need not take the lowest index, and it
-    downdates norms, so it may miss the largest by 1e-8. R tells where: column i's residual norm
-    before step j is ||R[j:, i]||. From the first wrong step on the greedy rule is followed to the
-    letter, which costs more, but real weights hardly ever need it.
+    Column j of R belongs to a column of W times ``2 ** -exponents[j]``. perm is LAPACK's choice
+    (dgeqp3), which swaps columns, so among equals it need not take the lowest index, and downdates
+    norms, so it may miss the largest by 1e-8. R tells where: column i's residual norm before step j
+    is ||R[j:, i]||. From the first wrong step on the greedy rule is followed to the letter, which
+    costs more, but real weights hardly ever need it.
     """
     m, k = r.shape
     norms = np.sqrt(np.cumsum(np.square(r[::-1]), axis=0)[::-1])
     # Householder transformations leave in each column an error in proportion to its own norm.
     noise = precision * norms[0]
     norms[np.tri(m, k, -1, dtype=bool)] = -np.inf
-    tied = norms + noise >= (norms - noise).max(axis=1, keepdims=True)
+    tied = _ties(norms, noise, exponents)
     wrong = np.flatnonzero(np.where(tied, perm, k).min(axis=1) != perm[:m])
     if wrong.size == 0:
         return perm[:m]
     first = wrong[0]
     order = first + np.argsort(perm[first:])
-    rest = _follow_greedy_rule(r[first:, order], noise[order])
+    rest = _follow_greedy_rule(r[first:, order], noise[order], exponents[order])
     return np.concatenate([perm[:first], perm[order][rest]])
 
 
-def _follow_greedy_rule(residual: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def _ties(norms: np.ndarray, noise: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+    """Which norms (..., k) tie with the largest; all but -inf where there is nothing but noise.
+
+    Norms and noise are those of W's columns times ``2 ** -exponents``.
+    """
+    least = norms - noise
+    magnitudes = np.where(least > 0, np.frexp(least)[1] + exponents, -(2**15))
+    shift = exponents - magnitudes.max(axis=-1, keepdims=True)  # the largest becomes 0.5 to 1
+    with np.errstate(over="ignore"):
+        most = np.ldexp(norms + noise, shift)
+        return np.where(least > 0, np.ldexp(least, shift), 0).max(-1, keepdims=True) <= most
+
+
+def _follow_greedy_rule(
+    residual: np.ndarray, noise: np.ndarray, exponents: np.ndarray
+) -> np.ndarray:
     """Pivots of residual (m, k), one rank-one update a step; ties go to the lowest index."""
     residual = residual.copy()
     m, k = residual.shape
@@ -113,9 +142,10 @@ def _follow_greedy_rule(residual: np.ndarray, noise: np.ndarray) -> np.ndarray:
         norms[chosen] = -np.inf
         if (norms - noise).max() <= 0:  # nothing but rounding is left: all tie
             return np.concatenate([np.array(chosen, int), np.setdiff1d(np.arange(k), chosen)])[:m]
-        pivot = int(np.argmax(norms + noise >= (norms - noise).max()))
-        direction = residual[:, pivot] / norms[pivot]
-        residual -= np.outer(direction, direction @ residual)
+        pivot = int(np.argmax(_ties(norms, noise, exponents)))
+        if norms[pivot] > 0:  # zero where a column of which nothing is left ties with smaller ones
+            direction = residual[:, pivot] / norms[pivot]
+            residual -= np.outer(direction, direction @ residual)
         chosen.append(pivot)
     return np.array(chosen, int)
 

@@ -35,7 +35,9 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
     Parameters
     ----------
     weight : Tensor, (..., d, k), float32 or float64
-        Any shape: tall, wide, rank-deficient, zero, empty. The decomposition runs in float64.
+        Any shape: tall, wide, rank-deficient, zero, empty. The decomposition runs in float64. All
+        finite values are allowed: columns are scaled by powers of two, so that squares of huge and
+        tiny values neither overflow nor underflow.
     n_major, n_minor : int
         How many columns of Q to return from its start and from its end, each 0..min(d, k).
         Together they may exceed min(d, k): then they overlap.
@@ -54,6 +56,9 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
     r_diag : Tensor, (..., min(d, k)), weight's dtype
         Diagonal of R, never negative, which fixes the signs of Q: q_i points the way of the
         orthogonal component of column perm[i]. It never ascends.
+
+    On the CPU the bits of a result depend on the matrix alone, not on the batch or the number of
+    threads. On a GPU the pivots do, and the other results agree to rounding.
 
     Raises
     ------
@@ -85,6 +90,11 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
         ):  # more than an operator takes
             raise ValueError(f"rrqr: {name} must be 0..min(d, k), got {count}")
     n_major, n_minor = (n if isinstance(n, torch.SymInt) else int(n) for n in (n_major, n_minor))
+    if weight.is_nested:
+        raise ValueError(
+            "rrqr: weight must be one dense tensor, got a nested one; call rrqr on each tensor of "
+            "weight.unbind()"
+        )
     if weight.layout != torch.strided:
         raise ValueError(f"rrqr: weight must be dense, got {weight.layout}; call to_dense() first")
     if unpack_dual(weight).tangent is not None:  # PyTorch would drop it: a derivative of zero

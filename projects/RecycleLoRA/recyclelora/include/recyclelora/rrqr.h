@@ -36,7 +36,9 @@ struct RRQR {
 // projection onto the orthogonal complement of the columns taken before.
 //
 //   weight   (..., d, k), float32 or float64, on the CPU or a GPU: tall, wide, rank-deficient, zero
-//            or empty. The decomposition runs in float64.
+//            or empty. The decomposition runs in float64. All finite values are allowed: columns
+//            are scaled by powers of two, so that squares of huge and tiny values neither overflow
+//            nor underflow.
 //   n_major  how many columns of Q to return from its start, 0..min(d, k).
 //   n_minor  how many from its end, 0..min(d, k); n_major = min(d, k) and n_minor = 0 give all of
 //            the economy Q.
