@@ -12,21 +12,26 @@ its output is printed. Overrides ``key=value`` are those of the run.
 
 import argparse
 import sys
-from pathlib import Path
 
-from recyclelora.common.validation import format_error
-from recyclelora.export.backbone import LAYOUTS
-from recyclelora.export.trained_backbone import export_trained_backbone
+try:
+    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.validation import format_error
+    from recyclelora.export.backbone import LAYOUTS
+    from recyclelora.export.trained_backbone import export_trained_backbone
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Export; invalid input ends in one sentence and exit code 1."""
+    tolerate_any_text()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="the config of the run")
     parser.add_argument("checkpoint", help="iter_XXXXXXX.pth of the run")
-    parser.add_argument("output", type=Path, help="the folder to write")
+    parser.add_argument("output", type=path_argument, help="the folder to write")
     parser.add_argument("--layout", required=True, choices=LAYOUTS, help="the library it is for")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the run")
     args = parser.parse_args(arguments)
@@ -50,4 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)

@@ -78,7 +78,7 @@ def export_backbone(
     layout         loaded by
     ============== ============================================================================
     "dinov2"       ``DinoVisionTransformer(**config["args"])`` of facebookresearch/dinov2 and
-                   ``load_state_dict(torch.load("backbone.pth"))``; :func:`load_weights` too
+                   ``load_state_dict`` of ``backbone.pth``; :func:`load_weights` reads it too
     "timm"         ``timm.create_model("local-dir:FOLDER", pretrained=True)``
     "hugging_face" ``transformers.AutoModel.from_pretrained("FOLDER")``
     ============== ============================================================================

@@ -67,7 +67,7 @@ def _run_training(command: list[str], root: Path) -> int:
 
     def forward(number: int, _: object) -> None:
         interrupted.append(number)
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8")
         for child in children.split():
             os.kill(int(child), number)
 
