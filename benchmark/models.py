@@ -148,8 +148,8 @@ def main(arguments: list[str] | None = None) -> None:
         runs.append(measure_family(name, family))
         print(f"{family.library} {name}: {runs[-1]['change']}")
     ran_on = environment(torch.device("cpu"))
-    present = [name for name in ("timm", "torchvision") if name not in missing]
-    ran_on["versions"] |= {name: importlib.metadata.version(name) for name in present}
+    used = (libraries - set(missing)) & {"timm", "torchvision"}  # what environment() leaves out
+    ran_on["versions"] |= {name: importlib.metadata.version(name) for name in sorted(used)}
     result = {
         "environment": ran_on,
         "ranks": [R_MAIN, R_SUB],
