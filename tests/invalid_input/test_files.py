@@ -75,7 +75,10 @@ def test_file_with_pickled_code_raises(wrapping, reader, tmp_path):
 
 
 # Ways to run what a file says.
-UNSAFE = r"\bpickle\.loads?\(|\byaml\.(?!safe_)|allow_pickle=True|(?<![.\w`])(eval|exec)\(|shell=True|os\.system"
+UNSAFE = (
+    r"\bpickle\.loads?\(|\byaml\.(?!safe_)|allow_pickle=True|(?<![.\w`])(eval|exec)\(|"
+    r"shell=True|os\.system"
+)
 
 
 # A message of our own worker process, not a file.
