@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -62,6 +63,15 @@ def colorize(ids: np.ndarray) -> np.ndarray:
     return table[ids]
 
 
+class GridRow(NamedTuple):
+    """One row of a grid: a title, an image, class maps of its size, and small text at the right."""
+
+    title: str
+    image: np.ndarray
+    maps: Sequence[np.ndarray]
+    note: str = ""
+
+
 def draw_rows(rows: Sequence[Row], width: int = 448) -> Image.Image:
     """Draw rows under the headings input, prediction, truth, with the legend below.
 
@@ -71,17 +81,31 @@ def draw_rows(rows: Sequence[Row], width: int = 448) -> Image.Image:
     width : int
         Of one column in pixels.
     """
+    shrunk = [row.shrunk(width) for row in rows]
+    grid = [GridRow(row.title, row.image, (row.prediction, row.truth), row.note) for row in shrunk]
+    return draw_grid(("input", "prediction", "truth"), grid)
+
+
+def draw_grid(headings: Sequence[str], rows: Sequence[GridRow]) -> Image.Image:
+    """Draw an image and its class maps per row under the headings, with the legend below.
+
+    Parameters
+    ----------
+    headings : Sequence[str]
+        Of the image and of each map.
+    rows : Sequence[GridRow]
+        Images (h, w, 3) uint8 of one width, and maps (h, w) uint8 of train ids, 255 = ignore.
+    """
     if not rows:
         raise ValueError("expected at least one row to draw, got none; choose some images")
-    rows = [row.shrunk(width) for row in rows]
     title_font, small_font = ImageFont.load_default(18), ImageFont.load_default(14)
-    head, title_height = 34, 28
-    total_width = 3 * width + 4 * _GAP
-    legend = _Legend(rows, total_width, small_font)
+    head, title_height, width = 34, 28, rows[0].image.shape[1]
+    total_width = len(headings) * (width + _GAP) + _GAP
+    legend = _Legend([ids for row in rows for ids in row.maps], total_width, small_font)
     body = sum(title_height + row.image.shape[0] + _GAP for row in rows)
     sheet = Image.new("RGB", (total_width, head + body + legend.height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for column, heading in enumerate(("input", "prediction", "truth")):
+    for column, heading in enumerate(headings):
         centre = _GAP + column * (width + _GAP) + width // 2
         draw.text((centre, head // 2 + 2), heading, _SOFT, title_font, anchor="mm")
     top = head
@@ -90,7 +114,7 @@ def draw_rows(rows: Sequence[Row], width: int = 448) -> Image.Image:
         draw.text((_GAP, baseline), row.title, _INK, title_font, anchor="ls")
         draw.text((total_width - _GAP, baseline), row.note, _SOFT, small_font, anchor="rs")
         top += title_height
-        for column, cell in enumerate((row.image, colorize(row.prediction), colorize(row.truth))):
+        for column, cell in enumerate((row.image, *map(colorize, row.maps))):
             sheet.paste(Image.fromarray(cell), (_GAP + column * (width + _GAP), top))
         top += row.image.shape[0] + _GAP
     legend.draw(draw, top)
@@ -100,11 +124,12 @@ def draw_rows(rows: Sequence[Row], width: int = 448) -> Image.Image:
 class _Legend:
     """Colour swatches of the classes that occur, wrapped at the width of the picture."""
 
-    def __init__(self, rows: Sequence[Row], width: int, font: ImageFont.FreeTypeFont) -> None:
+    def __init__(
+        self, maps: Sequence[np.ndarray], width: int, font: ImageFont.FreeTypeFont
+    ) -> None:
         seen = np.zeros(256, bool)
-        for row in rows:
-            seen[np.unique(row.prediction)] = True
-            seen[np.unique(row.truth)] = True
+        for ids in maps:
+            seen[np.unique(ids)] = True
         entries = [
             (name, color)
             for index, (name, color) in enumerate(zip(CLASSES, COLORS, strict=True))

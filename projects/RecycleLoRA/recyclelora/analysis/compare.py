@@ -1,0 +1,143 @@
+"""Grids of predictions of several runs beside the truth (paper, Figures 6 and 7)."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from recyclelora.common.atomic_write import atomic_write
+from recyclelora.data.loader import TestLoader
+from recyclelora.engine.build import load_config
+from recyclelora.engine.evaluation import target_loaders
+from recyclelora.evaluation.pictures import GridRow, draw_grid
+from recyclelora.evaluation.protocol import nearest
+
+WIDTH = 384  # of one column, in pixels
+
+
+def compare_runs(
+    folders: Sequence[Path],
+    *,
+    config_file: str,
+    overrides: Sequence[str],
+    domain: str,
+    output: Path,
+    images: Sequence[str] = (),
+    count: int = 6,
+) -> list[str]:
+    """Draw the input, the prediction of every run and the truth of some images of one domain.
+
+    Each run was evaluated with ``evaluation.save_predictions=train_ids``.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        The output folders of the runs.
+    config_file, overrides : str, sequence of str
+        They define the domain's images and labels.
+    domain : str
+        A key of ``dataloader.test``.
+    output : Path
+        The PNG file to write.
+    images : sequence of str
+        Image ids as in ``images.json``. Without any, those on which the mIoU of the runs differs
+        most; with a single run, its best and its worst ones.
+    count : int
+        How many images to choose.
+
+    Returns
+    -------
+    list of str
+        The drawn images.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a run lacks its scores or the prediction of an image.
+    ValueError
+        If the domain or an image is unknown.
+    """
+    scores = {folder: _scores(folder, domain) for folder in folders}
+    loader = _loader(config_file, overrides, domain)
+    known = {record["image_id"]: index for index, record in enumerate(loader.records)}
+    if unknown := [image for image in images if image not in known]:
+        raise ValueError(f"domain '{domain}' has no image {unknown[0]!r}: see images.json")
+    chosen = list(images) or choose_images(list(scores.values()), known, count)
+    rows = []
+    for image in chosen:
+        sample = loader.dataset[known[image]]
+        maps = [_prediction(folder, domain, sample) for folder in folders]
+        note = ", ".join(_percent(own.get(image)) for own in scores.values())
+        rows.append(_row(image, sample, maps, note))
+    sheet = draw_grid(("input", *(folder.name for folder in folders), "truth"), rows)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output) as temporary:
+        sheet.save(temporary, "PNG", optimize=True)
+    return chosen
+
+
+def choose_images(
+    scores: Sequence[dict[str, float | None]], known: dict[str, int], count: int
+) -> list[str]:
+    """Return the images on which the mIoU of the runs differs most; of one run, both ends.
+
+    Examples
+    --------
+    >>> runs = [{"a": 10.0, "b": 50.0, "c": 30.0}, {"a": 12.0, "b": 20.0, "c": 30.0}]
+    >>> choose_images(runs, {"a": 0, "b": 1, "c": 2}, 2)
+    ['b', 'a']
+    """
+    common = [name for name in known if all(own.get(name) is not None for own in scores)]
+    if len(scores) == 1:
+        ranked = sorted(common, key=lambda name: -scores[0][name])
+        worst = max(len(ranked) - count // 2, (count + 1) // 2)
+        return [*ranked[: (count + 1) // 2], *ranked[worst:]]
+    spread = {name: np.ptp([own[name] for own in scores]) for name in common}
+    return sorted(common, key=lambda name: -spread[name])[:count]
+
+
+def _scores(folder: Path, domain: str) -> dict[str, float | None]:
+    file = folder / "images.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: evaluate the run with --eval-only first")
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if domain not in found:
+        raise ValueError(f"{file} has no domain '{domain}': it has {', '.join(found)}")
+    return found[domain]
+
+
+def _loader(config_file: str, overrides: Sequence[str], domain: str) -> TestLoader:
+    loaders = target_loaders(load_config(config_file, overrides))
+    if domain not in loaders:
+        raise ValueError(f"the config has no domain '{domain}': it has {', '.join(loaders)}")
+    return loaders[domain]
+
+
+def _prediction(folder: Path, domain: str, sample: dict) -> np.ndarray:
+    name = Path(sample["image_id"]).parent / f"{Path(sample['file_name']).stem}.png"
+    file = folder / "predictions" / domain / name
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} is missing: evaluate the run with evaluation.save_predictions=train_ids"
+        )
+    ids = np.asarray(Image.open(file))
+    if ids.ndim != 2:
+        raise ValueError(
+            f"{file} holds colours: evaluate the run with evaluation.save_predictions=train_ids"
+        )
+    return ids
+
+
+def _row(image: str, sample: dict, maps: Sequence[np.ndarray], note: str) -> GridRow:
+    pixels = sample["image"].numpy().transpose(1, 2, 0).astype(np.uint8)
+    truth = sample["sem_seg"].numpy().astype(np.uint8)
+    height = max(1, round(pixels.shape[0] * WIDTH / pixels.shape[1]))
+    small = cv2.resize(pixels, (WIDTH, height), interpolation=cv2.INTER_AREA)
+    return GridRow(image, small, [nearest(ids, (height, WIDTH)) for ids in (*maps, truth)], note)
+
+
+def _percent(score: float | None) -> str:
+    return "no labels" if score is None else f"{score:.1f} %"
