@@ -91,7 +91,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         self.register_buffer("merged_weight", None, persistent=False)
         self._last_switches = Switches()
         self._last_code = 0
-        self.sample_contexts = 0  # in how many threads each sample has a pair of its own
+        self.sample_contexts = 0  # number of threads in pairs_per_sample()
         self.pair_name = "default"
         self.pairs = nn.ModuleDict()
         self.mixture: Mixture | None = None

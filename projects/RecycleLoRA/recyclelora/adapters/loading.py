@@ -138,7 +138,7 @@ def _check_bases(file: AdapterFile, targets: Mapping[str, nn.Module], path: Path
         if tensor_digest([weight.to(saved.weight_dtype)]) != saved.weight_sha256:
             raise ValueError(
                 f"the adapters of {path} were trained on other base weights: {name} differs; load "
-                "the very weights they started from (and cast the model afterwards)"
+                "the weights they were trained on (and cast the model afterwards)"
             )
         if weight.dtype != saved.weight_dtype:
             cast[key] = (weight.dtype, saved.weight_dtype)
