@@ -1,9 +1,9 @@
-"""Adapt a BERT of transformers to classify sentences, and train its new classifier beside it.
+"""Adapt a BERT of transformers to classify sentences, and train its new classifier too.
 
     python examples/hugging_face_bert.py
 
-The weights are random, so that nothing is downloaded: use ``from_pretrained`` for real ones. Needs
-``pip install transformers``.
+The weights are random, so that nothing is downloaded. Use ``from_pretrained`` for pretrained
+weights. The script needs ``pip install transformers``.
 """
 
 import copy
@@ -79,7 +79,7 @@ model.eval(), loaded.eval()
 with torch.no_grad():
     trained = model(**batch).logits
     assert torch.equal(loaded(**batch).logits, trained)
-    merge(model)  # one plain product a layer, for inference
+    merge(model)  # one matrix product per layer, for inference
     assert torch.allclose(plain(**batch).logits, model(**batch).logits, atol=1e-5)
     change = (model(**batch).logits - trained).abs().max() / trained.abs().max()
 print("the loaded model computes the same outputs")

@@ -2,9 +2,9 @@
 
     python examples/hugging_face_llama.py
 
-`adapt` gives the output layer adapters of its own and leaves the embedding alone. What ties weights
-again, as `tie_weights()` does, changes nothing. The weights are random, so that
-nothing is downloaded: use ``from_pretrained`` for real ones. Needs ``pip install transformers``.
+`adapt` adds adapters to the output layer and does not change the embedding. A later call of
+`tie_weights()` has no effect. The weights are random, so that nothing is downloaded. Use
+``from_pretrained`` for pretrained weights. The script needs ``pip install transformers``.
 """
 
 import copy
@@ -67,7 +67,7 @@ model.eval(), loaded.eval()
 with torch.no_grad():
     trained = model(ids).logits
     assert torch.equal(loaded(ids).logits, trained)
-    merge(model)  # one plain product a layer, for inference
+    merge(model)  # one matrix product per layer, for inference
     change = (model(ids).logits - trained).abs().max() / trained.abs().max()
     text = model.generate(torch.tensor([[20, 21, 22]]), max_new_tokens=5, do_sample=False)
 print("the loaded model computes the same outputs")

@@ -1,9 +1,9 @@
-"""Adapt Hugging Face's DINOv2 and train it with its Trainer, main and sub at rates of their own.
+"""Adapt Hugging Face's DINOv2 and train it with its Trainer, with a learning rate for each adapter.
 
     python examples/hugging_face_trainer.py
 
-The weights are random, so that nothing is downloaded: use ``from_pretrained`` for real ones. Needs
-``pip install transformers accelerate``.
+The weights are random, so that nothing is downloaded. Use ``from_pretrained`` for pretrained
+weights. The script needs ``pip install transformers accelerate``.
 """
 
 import copy
@@ -84,7 +84,7 @@ model.eval(), loaded.eval()
 with torch.no_grad():
     trained = model(images).logits
     assert torch.equal(loaded(images).logits, trained)
-    merge(model)  # one plain product a layer, for inference
+    merge(model)  # one matrix product per layer, for inference
     change = (model(images).logits - trained).abs().max() / trained.abs().max()
 print("the loaded model computes the same outputs")
 print(f"relative change of the outputs by merge(): {change:.1e}")

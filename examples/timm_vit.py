@@ -2,8 +2,8 @@
 
     python examples/timm_vit.py
 
-The weights are random, so that nothing is downloaded: pass ``pretrained=True`` to
-``timm.create_model`` for real ones. Needs ``pip install timm``.
+The weights are random, so that nothing is downloaded. Pass ``pretrained=True`` to
+``timm.create_model`` for pretrained weights. The script needs ``pip install timm``.
 """
 
 import copy
@@ -28,7 +28,7 @@ for image, label in zip(images, labels):
     row, column = divmod(int(label), 4)
     image[:, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] += 3
 
-# The head has ten outputs, fewer than r_main + r_sub: it keeps its full weight and trains.
+# The head has ten outputs, fewer than r_main + r_sub, so it trains in full.
 model.eval()
 with torch.no_grad():
     before = model(images)
@@ -71,7 +71,7 @@ model.eval(), loaded.eval()
 with torch.no_grad():
     trained = model(images)
     assert torch.equal(loaded(images), trained)
-    merge(model)  # one plain product a layer, for inference
+    merge(model)  # one matrix product per layer, for inference
     change = (model(images) - trained).abs().max() / trained.abs().max()
 print("the loaded model computes the same outputs")
 print(f"relative change of the outputs by merge(): {change:.1e}")

@@ -2,8 +2,9 @@
 
     python examples/torch_transformer.py
 
-`nn.MultiheadAttention` keeps query, key and value in one parameter, `in_proj_weight`, which belongs
-to no linear layer. Adapters cannot reach it; `exclude` confirms that it stays as it is.
+`nn.MultiheadAttention` has one parameter for query, key and value, `in_proj_weight`, which is not
+the weight of a linear layer. Therefore it gets no adapters; `exclude` confirms this and suppresses
+the warning.
 """
 
 import copy
@@ -75,7 +76,7 @@ model.eval(), loaded.eval()
 with torch.no_grad():
     trained = model(source, shifted)
     assert torch.equal(loaded(source, shifted), trained)
-    merge(model)  # one plain product a layer, for inference
+    merge(model)  # one matrix product per layer, for inference
     change = (model(source, shifted) - trained).abs().max() / trained.abs().max()
 print("the loaded model computes the same outputs")
 print(f"relative change of the outputs by merge(): {change:.1e}")

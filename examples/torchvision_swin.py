@@ -2,7 +2,8 @@
 
     python examples/torchvision_swin.py
 
-The weights are random, so that nothing is downloaded: pass ``weights="DEFAULT"`` for real ones.
+The weights are random, so that nothing is downloaded. Pass ``weights="DEFAULT"`` for pretrained
+weights.
 """
 
 import copy
@@ -37,7 +38,7 @@ with torch.no_grad():
     change = (model(images) - before).abs().max() / before.abs().max()
 print(f"relative change of the outputs by adapt(): {change:.1e}")
 
-# Reading a weight of an adapted layer gives the effective weight, so no adapter is idle.
+# Reading a weight of an adapted layer gives the effective weight, so every adapter trains.
 print(f"layers without effect: {unreached_linears(model, images)}")
 
 main, sub = adapter_parameters(model)
@@ -62,7 +63,7 @@ with tempfile.TemporaryDirectory() as folder:
 with torch.no_grad():
     trained = model(images)
     assert torch.equal(loaded(images), trained)
-    merge(model)  # one plain product a layer, for inference
+    merge(model)  # one matrix product per layer, for inference
     change = (model(images) - trained).abs().max() / trained.abs().max()
 print("the loaded model computes the same outputs")
 print(f"relative change of the outputs by merge(): {change:.1e}")

@@ -1,9 +1,9 @@
-"""Start a LoRA of peft from the minor and major directions of its base, and train it with peft.
+"""Initialise a LoRA of peft with minor and major directions of its base, and train it with peft.
 
     python examples/peft/init_peft.py FOLDER
 
-Needs ``pip install recyclelora peft transformers``. The small random DINOv2 stands for one that
-``Dinov2Model.from_pretrained("facebook/dinov2-base")`` downloads.
+The script needs ``pip install recyclelora peft transformers``. It uses a small random DINOv2; use
+``Dinov2Model.from_pretrained("facebook/dinov2-base")`` for a pretrained one.
 """
 
 import copy
@@ -41,7 +41,7 @@ for _ in range(5):
     model(images).last_hidden_state.square().mean().backward()
     optimizer.step()
 
-# peft subtracts the initial factors again: the folder belongs to the original base weights.
+# peft subtracts the initial factors: the folder applies to the original base weights.
 with torch.no_grad():
     expected = model(images).last_hidden_state
 before = str(folder / "before")

@@ -2,8 +2,8 @@
 
     python examples/peft/save_peft.py FOLDER
 
-Needs ``pip install recyclelora peft transformers``. The small random DINOv2 stands for one that
-``Dinov2Model.from_pretrained("facebook/dinov2-base")`` downloads.
+The script needs ``pip install recyclelora peft transformers``. It uses a small random DINOv2; use
+``Dinov2Model.from_pretrained("facebook/dinov2-base")`` for a pretrained one.
 """
 
 import copy
@@ -24,7 +24,7 @@ config = Dinov2Config(
 )
 base = Dinov2Model(config).eval()
 
-# Train main and sub adapters; any loss serves here.
+# Train main and sub adapters, here with an arbitrary loss.
 model = adapt(copy.deepcopy(base), r_main=6, r_sub=2, alpha=8.0)
 main, sub = adapter_parameters(model)
 optimizer = torch.optim.AdamW([*main.values(), *sub.values()], lr=1e-2)
@@ -34,7 +34,7 @@ for _ in range(5):
     model(images).last_hidden_state.square().mean().backward()
     optimizer.step()
 
-# On the original base weights, peft computes the same.
+# On the original base weights, peft computes the same outputs.
 save_peft(model, folder)
 loaded = PeftModel.from_pretrained(copy.deepcopy(base), folder)
 with torch.no_grad():
@@ -43,6 +43,6 @@ with torch.no_grad():
 print(f"relative difference in peft: {difference / expected.abs().max():.0e}")
 assert difference < 1e-5 * expected.abs().max()
 
-# A folder of a quarter of the rank, and what it loses of the change.
+# A LoRA of a quarter of the rank, and the relative error of the change.
 error = save_peft(model, folder, rank=4)
 print(f"relative error of the change with rank 4: {error:.2f}")

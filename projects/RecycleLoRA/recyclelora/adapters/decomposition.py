@@ -16,13 +16,13 @@ STACKED_BYTES = 1 << 29
 def decompose(weight: Tensor, settings: AdapterSettings, name: str = "this layer") -> Factors:
     """Initial factors of a weight (out, in), or of a stack (n, out, in) of weights.
 
-    Nothing is decomposed for an adapter of rank 0. Where the initialisers of both adapters need the
-    same decomposition, it runs once. A function as initialiser gets a copy of one weight.
+    The weight is not decomposed for an adapter of rank 0. If the initialisers of both adapters need
+    the same decomposition, it runs once. A function as initialiser receives a copy of one weight.
 
     Raises
     ------
     ValueError
-        If a function fails or returns factors that do not fit; messages call the layer ``name``.
+        If a function fails or returns invalid factors. The message names the layer ``name``.
     """
     main, sub = settings.of_pair().sides
     if callable(settings.init):
@@ -58,10 +58,10 @@ def initial_factors(
 ) -> Iterator[tuple[str, Factors]]:
     """The name and the initial factors of every layer, the largest layers first.
 
-    All factors are made before the first is returned, so that a decomposition that fails leaves
-    every layer as it was. A stack of equal shapes keeps every thread, or a GPU, busy. On the
-    CPU its factors equal those of each weight alone, bit for bit. The extra memory is that of all
-    factors, of one stack and of its decomposition.
+    All factors are computed before the first is returned, so that no layer changes if a
+    decomposition fails. A stack of weights of equal shape uses all threads, or a GPU. On the CPU
+    its factors equal those of separate decompositions bit for bit. The additional memory is that of
+    all factors, of one stack and of its decomposition.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""What a model's result is computed from: found by one forward pass of shapes.
+"""The parameters on which a model's output depends, found by one forward pass.
 
-Which linear layers adapters would reach, and which parameters full fine-tuning would train.
+It shows which linear layers adapters can affect, and which parameters fine-tuning can train.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,13 +16,13 @@ from .selection import is_conv1d
 
 
 def unreached_linears(module: nn.Module, *inputs: Any, **kwargs: Any) -> list[str]:
-    """Names of the linear layers inside ``module`` in which adapters do, or would do, nothing.
+    """Return the names of the linear layers in which adapters have, or would have, no effect.
 
-    Nothing in the result of ``module(*inputs, **kwargs)`` depends on the weights of these layers.
-    :func:`recyclelora.adapt` cannot see this from the modules alone. The pass runs on the meta
-    device: it computes shapes, no numbers, and takes no memory for weights. If the forward pass
-    depends on values of tensors, as with routed experts, it runs on the values instead, and the
-    answer holds for these inputs. ``module`` and ``inputs`` stay as they are.
+    The output of ``module(*inputs, **kwargs)`` does not depend on the weights of these layers. The
+    function runs one forward pass on the meta device, which computes only shapes and needs no
+    memory for weights. If the forward pass depends on values of tensors, as with routed experts, it
+    runs on the values instead, and the result is valid for these inputs. ``module`` and ``inputs``
+    do not change.
 
     Parameters
     ----------

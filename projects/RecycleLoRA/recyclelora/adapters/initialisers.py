@@ -16,9 +16,10 @@ word           main                           sub                            s B
 ``orthogonal`` random, B A = 0                the same                       0
 ============== ============================== ============================== =============
 
-An initialiser of one end of the spectrum (``pissa``, ``olora``, ``mica``) keeps to it on either
-side, as its paper defines it. If it serves both sides, main comes first, and both together are the
-published method of rank r_main + r_sub. A further initialiser is an entry of :data:`INITIALISERS`.
+Initialisers of one end of the spectrum (``pissa``, ``olora``, ``mica``) use it for both adapters,
+as their papers define it. Main then gets the first directions, and both adapters together are the
+published method of rank r_main + r_sub. To add an initialiser, add an entry to
+:data:`INITIALISERS`.
 """
 
 import math
@@ -47,18 +48,18 @@ class Factors(NamedTuple):
 
 @dataclass(frozen=True)
 class Initialiser:
-    """An entry of the table: a function and what holds for all of its factors.
+    """An entry of the table: a function, and properties of the factors that it returns.
 
     Attributes
     ----------
     function : Callable
         ``function(weight (..., out, in), r_main, r_sub, scaling) -> Factors``; called with ranks
-        of which at least one is above 0.
+        that are not both 0.
     decomposition : Callable, optional
-        Makes of the weight what ``function`` gets in its place. Where main and sub have
-        initialisers with the same decomposition, it runs once.
+        Decomposes the weight; ``function`` then receives the result in place of the weight. If the
+        initialisers of main and sub have the same decomposition, it runs once.
     one_hot : bool
-        Whether the rows of A are one-hot, so that ``Factors.columns`` stands for A.
+        Whether the rows of A are one-hot, so that ``Factors.columns`` defines A.
     random : bool
         Whether the factors are drawn from torch's global generator.
     zero_product : bool
@@ -79,7 +80,7 @@ class Initialiser:
         return self.function(self.decomposed(weight), r_main, r_sub, scaling)
 
     def decomposed(self, weight: Tensor) -> Any:
-        """What ``function`` gets: the decomposition of the weight, or the weight itself."""
+        """The argument of ``function``: the decomposition of the weight, or the weight itself."""
         return weight if self.decomposition is None else self.decomposition(weight)
 
 

@@ -37,14 +37,15 @@ def adapt(
 
     The layers are replaced in place by :class:`DualLoRALinear`; a linear used in several places
     stays one layer. Every other parameter (biases, norms, tokens) gets requires_grad=False. All
-    layers are checked and decomposed before the first is changed. Those of equal shape are
-    decomposed together, the largest first, to the same factors as alone. With both ranks 0 the
-    layers are left alone and everything is frozen. On the meta device only shapes are made.
+    layers are validated and decomposed before the first layer is changed. Layers of equal shape are
+    decomposed together; the factors are those of a separate decomposition. With both ranks 0 no
+    layer is replaced and every parameter is frozen. On the meta device only shapes are computed.
 
     ``Conv1D`` of Hugging Face is adapted too. One warning names the weights that no adapter
     reaches: matrices that belong to no linear layer (``in_proj_weight`` of attention, stacked
-    experts), and quantised or distributed tensors. Linears that are never used cannot be seen here;
-    :func:`unreached_linears` finds them. Linears that share one weight tensor get adapters each.
+    experts), and quantised or distributed tensors. Layers that the forward pass does not use are
+    adapted too; :func:`unreached_linears` finds them. Layers that share one weight tensor get
+    separate adapters.
 
     Parameters
     ----------
@@ -54,10 +55,10 @@ def adapt(
         As for :meth:`DualLoRALinear.from_linear`.
     include, exclude : str or iterable of str, optional
         Glob patterns on module names, as in ``named_modules()``: which linears to adapt (default:
-        all), and which not to. What ``exclude`` names is not in the warning.
+        all), and which not to adapt. The warning does not name weights that ``exclude`` matches.
     ranks : mapping of str to (int, int), optional
-        Ranks (r_main, r_sub) of the layers that a glob pattern matches; the last match wins. Both
-        ranks 0 leaves a layer alone.
+        Ranks (r_main, r_sub) of the layers that a glob pattern matches; the last match wins. A
+        layer with both ranks 0 is not replaced.
 
     Returns
     -------
@@ -67,9 +68,9 @@ def adapt(
     Raises
     ------
     TypeError, ValueError
-        One sentence, naming the layer, if a setting is out of range, ``module`` is adapted
-        already, or a weight is too small for the ranks or holds NaN or Inf; nothing is changed.
-        The sentence on small weights names patterns for ``exclude``.
+        If a setting is out of range, if ``module`` is adapted already, or if a weight is too small
+        for the ranks or contains NaN or Inf. The message names the layer; for weights that are too
+        small, it also lists patterns for ``exclude``. ``module`` is unchanged.
 
     Examples
     --------
@@ -112,7 +113,7 @@ def find_linears(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def replace_modules(module: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """Put each replacement wherever the original stands in ``module``; returns the new root."""
+    """Replace the layers wherever they occur in ``module``; return the new root."""
     for parent in list(module.modules()):
         for name, child in parent._modules.items():
             if child in replacements:

@@ -23,16 +23,18 @@ from .switches import Switches, switches_of, tie_to_state
 
 
 class DualLoRALinear(MergeableLinear, AdapterPair):
-    r"""A linear layer whose pretrained weight is recycled into two adapters.
+    r"""A linear layer with a frozen residual weight and two adapters, main and sub.
 
     .. math:: y = x (W_{res} + s\,B_{main} A_{main} + s\,B_{sub} A_{sub})^T + b, \quad
               s = \alpha / (r_{main} + r_{sub})
 
-    With the initial factors the weight is the pretrained W0. The residual W_res is frozen, the
-    factors train. ``train()`` and ``eval()`` change no weight. Make one with :meth:`from_linear`.
+    With the initial factors the weight is the pretrained weight W0. The residual W_res is frozen,
+    and the factors train. ``train()`` and ``eval()`` do not change weights. Use :meth:`from_linear`
+    to create a layer.
 
-    The layer has one active pair of adapters, whose factors are its own parameters; further pairs
-    wait, frozen, in ``pairs``. The state dict is always the unmerged form, merged or not.
+    The layer has one active pair of adapters, whose factors are parameters of the layer. Further
+    pairs are frozen and stored in ``pairs``. The state dict of a merged layer equals that of the
+    unmerged layer.
 
     Attributes
     ----------
@@ -45,8 +47,8 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     lora_A_main, lora_B_main, lora_A_sub, lora_B_sub, columns, initial_A, initial_B, scaling
         The active pair, see :class:`AdapterPair`.
     pretrained : Tensor, or None
-        What W_res lacks of W0: nothing if B_init A_init = 0, the pivot columns
-        (out, r_main + r_sub) if A_init is one-hot there ("rrqr"), else all of W0.
+        The part of W0 that restores it from W_res: None if B_init A_init = 0, the pivot columns
+        (out, r_main + r_sub) if A_init is one-hot ("rrqr"), else all of W0.
     merged_weight : Tensor, (out, in), or None
         The weight in use while merged; not in the state dict.
     pair_name : str
@@ -54,7 +56,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     pairs : ModuleDict
         The other pairs by name.
     mixture : Mixture, or None
-        The pairs that the layer adds up instead of computing with the active one.
+        The pairs whose weighted sum replaces the active pair.
 
     Examples
     --------
@@ -89,7 +91,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         self.register_buffer("merged_weight", None, persistent=False)
         self._last_switches = Switches()
         self._last_code = 0
-        self.sample_contexts = 0  # in how many threads each sample has a pair of its own
+        self.sample_contexts = 0  # number of threads in pairs_per_sample()
         self.pair_name = "default"
         self.pairs = nn.ModuleDict()
         self.mixture: Mixture | None = None
@@ -105,11 +107,11 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         init: Init = "rrqr",
         sparse_a: bool = False,
     ) -> "DualLoRALinear":
-        """The layer that computes what ``linear`` computes, with adapters to train.
+        """Return a layer with adapters that computes the same outputs as ``linear``.
 
-        ``linear`` itself is left as it is; the new layer holds copies, on the same device and in
-        the same dtype, with the bias trainable or not as it was. A weight in half precision is
-        decomposed in float32. On the meta device only shapes are made.
+        ``linear`` is unchanged. The new layer contains copies of its tensors, with the same device,
+        dtype and ``requires_grad`` of the bias. A weight in half precision is decomposed in
+        float32. On the meta device only shapes are computed.
 
         Parameters
         ----------
@@ -119,18 +121,19 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         alpha : float
             Above 0; the adapters are scaled by alpha / (r_main + r_sub).
         init : str, pair of str or Callable
-            A word of :mod:`recyclelora.adapters.initialisers`, a pair (main, sub) of words, or a
-            function ``f(weight (out, in), r, side) -> (A (r, in), B (out, r))`` with side "main"
-            or "sub". It gets a copy of the weight, in float32 if that is in half precision, and
-            returns dense, finite tensors of that dtype; s B A is subtracted from the weight.
+            A name of an initialiser (see :mod:`recyclelora.adapters.initialisers`), a pair (main,
+            sub) of names, or a function ``f(weight (out, in), r, side) -> (A (r, in), B (out, r))``
+            with side "main" or "sub". The function receives a copy of the weight, in float32 if the
+            weight is in half precision. It returns dense, finite tensors of the same dtype. s B A
+            is subtracted from the weight.
         sparse_a : bool
             Only for "rrqr": A is restricted to the pivot columns.
 
         Raises
         ------
         TypeError, ValueError
-            One sentence if a setting is out of range, or if the layer is adapted already, holds
-            NaN or Inf, or is a linear whose adapters would not be seen.
+            If a setting is out of range, if the layer is adapted already or contains NaN or Inf, or
+            if it overrides ``forward``, so that adapters would have no effect.
         """
         settings = AdapterSettings(r_main, r_sub, alpha, init, sparse_a)
         check_linear(linear, settings)
@@ -292,7 +295,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         return layer
 
     def put_pair(self, name: str, pair: AdapterPair) -> None:
-        """Keep ``pair`` under ``name``; if that is the active pair's name, it takes its place."""
+        """Store ``pair`` under ``name``; replace the active pair if it has this name."""
         pair.requires_grad_(False)
         if name == self.pair_name:
             self._change_over(pair)
@@ -308,9 +311,9 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     def activate_pair(self, name: str) -> None:
         """Compute with the pair of this name, its residual derived from W0.
 
-        Values, or where the settings differ the parameters, change places with those of the pair
-        that was active, which stays frozen in ``pairs``.
-        A merged layer stays merged, with the new pair.
+        The values of both pairs are exchanged; if the settings differ, the parameters are
+        exchanged. The previous pair is frozen and stored in ``pairs``. A merged layer stays merged,
+        with the new pair.
         """
         self.check_pair(name)
         if self.merged_weight is not None:
@@ -370,7 +373,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
 
     @torch.no_grad()
     def _take_residual(self, weight: Tensor) -> None:
-        """Set W_res = W0 - s B_init A_init in place, and keep what it loses of W0 = weight."""
+        """Set W_res = W0 - s B_init A_init in place, and store what restores W0 = weight."""
         residual, self.pretrained = self.residual_of(weight)
         copy_values(self.residual, residual)
 

@@ -25,22 +25,23 @@ from .wrappers import by_plain_name, holders, warn_of_new_parameters
 
 
 def load_adapters(module: nn.Module, path: str | Path, name: str = "default") -> nn.Module:
-    """Put saved adapters on the base they were trained on, and make them the active pair.
+    """Load saved adapters into their pretrained base, and make them the active pair.
 
-    In a plain ``module`` the linears that the file names are replaced as by :func:`adapt`, and all
-    other parameters keep their requires_grad. On a model that is adapted already the adapters
-    become the pair ``name``, or take that pair's place. Where the settings are those of the active
-    pair, values are copied into the parameters that are there, so that optimisers, DDP and FSDP
-    stay valid; reset the state of the optimiser. Parameters and buffers that ``save_adapters(...,
-    also=...)`` added get their saved values.
+    In a model without adapters, the linear layers that the file names are replaced as by
+    :func:`adapt`; all other parameters keep their ``requires_grad``. In a model with adapters, the
+    loaded ones become the pair ``name``, or replace the pair of this name. If the settings equal
+    those of the active pair, values are copied into the existing parameters. Optimisers, DDP and
+    FSDP then stay valid; reset the state of the optimiser. Parameters and buffers that
+    ``save_adapters(..., also=...)`` saved are loaded too.
 
-    ``module`` may be inside ``torch.compile``, DDP, FSDP or ``DataParallel``. All processes of a
-    model under FSDP have to call this.
+    ``module`` may be wrapped by ``torch.compile``, DDP, FSDP or ``DataParallel``. All processes of
+    a model under FSDP must call this function.
 
     Parameters
     ----------
     module : nn.Module
-        The base, with the very weights the adapters were saved on; cast it afterwards.
+        The base with the weights on which the adapters were trained. Cast it after loading, not
+        before.
     path : str or Path
     name : str
         The pair's name, a plain word.
@@ -55,16 +56,16 @@ def load_adapters(module: nn.Module, path: str | Path, name: str = "default") ->
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged or holds no adapters, or if layers, base weights or other tensors
-        differ. Nothing is changed then.
+        If the file is damaged or contains no adapters, or if layers, base weights or other tensors
+        differ. ``module`` is unchanged.
     RuntimeError
         If the layers would get new parameters while DDP or FSDP holds the old ones.
 
     Warns
     -----
     UserWarning
-        If the base equals that of the file only after a cast to its dtype; if parameters are
-        replaced that an optimiser or DDP may hold.
+        If the base equals the recorded base only after a cast to the recorded dtype, or if
+        parameters are replaced that an optimiser or DDP may refer to.
     """
     check_pair_name(name, taken=())
     path = Path(path)
@@ -137,7 +138,7 @@ def _check_bases(file: AdapterFile, targets: Mapping[str, nn.Module], path: Path
         if tensor_digest([weight.to(saved.weight_dtype)]) != saved.weight_sha256:
             raise ValueError(
                 f"the adapters of {path} were trained on other base weights: {name} differs; load "
-                "the very weights they started from (and cast the model afterwards)"
+                "the weights they were trained on (and cast the model afterwards)"
             )
         if weight.dtype != saved.weight_dtype:
             cast[key] = (weight.dtype, saved.weight_dtype)

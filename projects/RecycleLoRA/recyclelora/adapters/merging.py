@@ -1,4 +1,4 @@
-"""Layers that can compute with one plain weight, and whole models of them."""
+"""Merging of adapters into one weight per layer, for a layer and for a model."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from .switches import is_eager
 
 
 class MergeableLinear(nn.Module):
-    """What adapted linear layers have in common: a weight made of parts, merged for inference.
+    """Base class of adapted linear layers, whose weight can be merged for inference.
 
-    A layer states :meth:`effective_weight`, and in ``forward`` calls :meth:`forward_merged` while
-    ``merged_weight`` is not None.
+    A subclass implements :meth:`effective_weight`, and its ``forward`` calls :meth:`forward_merged`
+    while ``merged_weight`` is not None.
 
     Attributes
     ----------
@@ -36,15 +36,15 @@ class MergeableLinear(nn.Module):
         return None
 
     def merge(self) -> None:
-        """Compute with one plain weight from now on; parameters and state dict stay as they are.
+        """Compute with one merged weight; parameters and state dict do not change.
 
-        Merging a merged layer again forms the weight anew.
+        Merging a merged layer again computes the weight from the current factors.
         """
         self.merged_weight = self.effective_weight()
         self.merged_switches = self.switches()
 
     def unmerge(self) -> None:
-        """Undo :meth:`merge`: drop the merged weight. Nothing else was changed."""
+        """Undo :meth:`merge` by discarding the merged weight."""
         self.merged_weight = None
 
     def merged_weight_now(self) -> Tensor:
@@ -75,7 +75,7 @@ class MergeableLinear(nn.Module):
 
 
 class _MergedWeight(torch.autograd.Function):
-    """Return the merged weight; refuse the gradient of the adapters, which it does not have."""
+    """Return the merged weight; raise if a gradient of the adapters is computed."""
 
     @staticmethod
     def forward(ctx, weight: Tensor, *adapters: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
@@ -90,11 +90,11 @@ class _MergedWeight(torch.autograd.Function):
 
 
 def merge(model: nn.Module) -> None:
-    """Let every adapted layer compute with one plain weight, W_res + s B A, as fast as before.
+    """Merge every adapted layer into one weight, W_res + s B A, for fast inference.
 
-    The sum is formed in float64 and cast once. Parameters and state dict stay as they are, so
-    :func:`unmerge` restores every bit. A merged model cannot be trained: ``backward()`` through its
-    adapters raises. Merging again includes the changes made since.
+    The sum is computed in float64 and cast once. Parameters and state dict do not change, so
+    :func:`unmerge` restores the model bit for bit. A merged model cannot be trained: ``backward()``
+    through its adapters raises an error. Call the function again after the factors have changed.
     """
     for layer in _mergeable(model):
         layer.merge()
@@ -108,7 +108,7 @@ def unmerge(model: nn.Module) -> None:
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[nn.Module]:
-    """Merge inside the ``with`` block, then restore the previous state of each layer."""
+    """Context manager that merges the model, then restores the previous state of each layer."""
     layers = _mergeable(model)
     before = {layer for layer in layers if layer.merged_weight is not None}
     merge(model)

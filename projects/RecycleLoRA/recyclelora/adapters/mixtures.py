@@ -12,19 +12,19 @@ from .switches import Switches, samples_of_this_thread, tie_to_state
 
 
 class Mixture(NamedTuple):
-    """The pairs that a layer adds up, by name with their weights."""
+    """The weights of a sum of pairs, by name."""
 
     weights: tuple[tuple[str, float], ...]
     serial: int
 
     @classmethod
     def of(cls, weights: dict[str, float]) -> "Mixture":
-        """A mixture with a serial number of its own."""
+        """A mixture with a new serial number."""
         return cls(tuple(weights.items()), new_serial())
 
 
 class Samples(NamedTuple):
-    """Which samples of a batch each pair serves: indices (n,) by name."""
+    """The samples of a batch that use each pair: indices (n,) by name."""
 
     count: int
     rows: dict[str, Tensor]

@@ -16,22 +16,22 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def new_serial() -> int:
-    """A number for a pair or several, by which a backward pass recognises what a layer computed."""
+    """A serial number of a pair or mixture, which a backward pass compares with the forward's."""
     return next(_SERIALS)
 
 
 class AdapterPair(nn.Module):
     """Factors of a main and a sub adapter of one linear layer.
 
-    The state dict holds the factors, the initial factors and alpha (as the module's extra state).
+    The state dict contains the factors, the initial factors, and alpha as the extra state.
 
     Attributes
     ----------
     settings : AdapterSettings
     lora_A_main, lora_A_sub : Parameter, (r, in), or (r, r_main + r_sub) if ``sparse_a``
     lora_B_main, lora_B_sub : Parameter, (out, r)
-        The factors of an adapter of rank 0 are None. Half precision bases have float32 factors.
-        Those of ``settings.frozen`` do not train.
+        The factors of an adapter of rank 0 are None. The factors of bases in half precision are
+        float32. The factors in ``settings.frozen`` do not train.
     columns : Tensor, (r_main + r_sub,), int64, or None
         Pivot columns of main, then of sub; only if the initial A is one-hot (``init="rrqr"``).
     initial_A : Tensor, (r_main + r_sub, in), or None
@@ -90,10 +90,10 @@ class AdapterPair(nn.Module):
         return A_main, B_main, A_sub, B_sub
 
     def residual_of(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-        """W_res = W0 - s B_init A_init (out, in) of W0 = weight, and what it loses of W0.
+        """W_res = W0 - s B_init A_init (out, in) of W0 = weight, and what restores W0 from it.
 
-        That is nothing where the product is 0, the pivot columns where A is one-hot at them, and
-        all of W0 else. Both are in the dtype of ``weight``.
+        The second value is None if the product is 0, the pivot columns if A is one-hot, and else
+        all of W0. Both have the dtype of ``weight``.
         """
         initial_B = self.initial_B.double()
         if self.settings.zero_product or self.settings.rank == 0:
@@ -108,7 +108,7 @@ class AdapterPair(nn.Module):
     def change(self, main: bool = True, sub: bool = True) -> tuple[Tensor, Tensor]:
         """A (n, in) and B (out, n) with dW = B A = s (B A - B_init A_init), detached.
 
-        It is what training changed in the weight; False leaves the change of that adapter out.
+        dW is the change of the weight by training. False omits the change of that adapter.
         """
         rows = [self.initial_B.new_zeros(0, self.in_features)]
         columns = [self.initial_B[:, :0]]
@@ -147,10 +147,9 @@ class AdapterPair(nn.Module):
     def exchange(self, other: "AdapterPair") -> None:
         """Swap tensors and settings with another pair of the same layer.
 
-        Values are swapped where settings and shapes match, so that optimisers and DDP keep the
-        parameters they hold. Otherwise the parameters move as objects. The flags requires_grad
-        stay: they belong to the active and the inactive place, not to the pair. Only the frozen
-        factors of a pair train in no place.
+        Values are swapped if settings and shapes match, so that the parameters in optimisers and
+        DDP stay valid. Otherwise the parameters themselves are swapped. The flags ``requires_grad``
+        are not swapped: active pairs train and inactive pairs do not. Frozen factors never train.
         """
         same = self.settings == other.settings
         trains = [{name: pair._trains(name) for name in self.FACTORS} for pair in (self, other)]
@@ -171,7 +170,7 @@ class AdapterPair(nn.Module):
                     getattr(pair, name).requires_grad_(flag and name not in pair.settings.frozen)
 
     def _trains(self, name: str) -> bool:
-        """Whether the factor trains; an absent or a frozen one counts as those beside it."""
+        """Whether the factor trains; for an absent or frozen factor, whether the others do."""
         for other in (name, name.replace("_B_", "_A_"), *self.FACTORS):
             factor = getattr(self, other)
             if factor is not None and other not in self.settings.frozen:

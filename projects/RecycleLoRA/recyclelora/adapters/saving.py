@@ -1,4 +1,4 @@
-"""Save adapters as a safetensors file: a few megabytes that turn a pretrained base into a model."""
+"""Save adapters as a safetensors file, without the base weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,12 +31,13 @@ def save_adapters(
     also: Patterns = None,
     initial_factors: bool = True,
 ) -> None:
-    """Write a pair of adapters of every adapted layer to a safetensors file, without the base.
+    """Write a pair of adapters of all layers to a safetensors file, without the base.
 
-    The file holds the factors, the initial factors, and a JSON header with the settings and with
-    the dtype and the SHA-256 of each W0, by which :func:`load_adapters` recognises the base. Names
-    are those of the model without wrappers (``torch.compile``, DDP, FSDP, ``DataParallel``). All
-    processes of a model under FSDP have to call this; the first one writes. The write is atomic.
+    The file contains the factors, the initial factors, and a JSON header. The header has the
+    settings, and the dtype and SHA-256 digest of each W0, which :func:`load_adapters` compares with
+    the base. Names are those of the model without wrappers (``torch.compile``, DDP, FSDP,
+    ``DataParallel``). All processes of a model under FSDP must call this function; the first one
+    writes. The write is atomic.
 
     Parameters
     ----------
@@ -46,21 +47,21 @@ def save_adapters(
     name : str, optional
         The pair to save; the active one by default.
     also : str or iterable of str, optional
-        Glob patterns on names of further parameters and persistent buffers, or of modules that hold
-        them, for instance ``"head"``; :func:`load_adapters` puts them back.
+        Glob patterns on names of other parameters and persistent buffers to save, or of modules
+        that contain them, for instance ``"head"``.
     initial_factors : bool
-        Whether to store initial factors that follow from W0. False makes the file smaller, by a
-        third for "rrqr" and by half for "svd"; :func:`load_adapters` then decomposes the base
-        again, on the CPU. Rounding in a decomposition may differ between machines and versions of
-        PyTorch, in which case such a file cannot be loaded; hence the default. Random and custom
-        initial factors are always stored.
+        Whether to store initial factors that can be computed from W0. False makes the file smaller,
+        by a third for "rrqr" and by half for "svd"; :func:`load_adapters` then decomposes the base
+        again, on the CPU. If rounding in the decomposition differs on another machine or version of
+        PyTorch, such a file cannot be loaded there. Random and custom initial factors are always
+        stored.
 
     Raises
     ------
     ValueError
-        If the model has no adapters or no values, if there is no such pair, if a pattern matches
-        nothing, if initial factors to be left out are not those that a decomposition gives, or if
-        ``path`` is a folder.
+        If the model has no adapters or is on the meta device, if there is no pair ``name``, if a
+        pattern matches nothing, if initial factors that would be left out differ from those of a
+        decomposition on the CPU, or if ``path`` is a folder.
     FileNotFoundError
         If the folder of ``path`` does not exist.
     OSError

@@ -26,17 +26,17 @@ class AdapterSettings:
     alpha : float
         Above 0; the adapters are scaled by alpha / (r_main + r_sub).
     init : str, pair of str or Callable
-        A word of :mod:`recyclelora.adapters.initialisers`; a pair (main, sub) of words; or a
-        function ``f(weight (out, in), r, side) -> (A (r, in), B (out, r))`` with side "main" or
-        "sub", which is called where r is above 0. A pair of adapters keeps the word "custom" in
-        its place.
+        A name of an initialiser (see :mod:`recyclelora.adapters.initialisers`); a pair (main, sub)
+        of names; or a function ``f(weight (out, in), r, side) -> (A (r, in), B (out, r))`` with
+        side "main" or "sub", which is called if r is above 0. In the settings of a pair of
+        adapters, the name "custom" replaces a function.
     sparse_a : bool
         A is restricted to the pivot columns; only for initialisers with one-hot A ("rrqr").
 
     Raises
     ------
     TypeError, ValueError
-        If a value is wrong for every layer.
+        If a value is invalid.
 
     Examples
     --------
@@ -95,12 +95,12 @@ class AdapterSettings:
 
     @property
     def random(self) -> bool:
-        """Whether the initial factors do not follow from the weight: random, or of a function."""
+        """Whether the initial factors cannot be computed from the weight: random or custom."""
         return any(_entry(word) is None or _has(word, "random") for word in self._in_use())
 
     @property
     def zero_product(self) -> bool:
-        """Whether the initial factors leave the weight as it is: B A = 0."""
+        """Whether the product of the initial factors is 0, so that W_res = W0."""
         return all(_has(word, "zero_product") for word in self._in_use())
 
     @property
@@ -111,10 +111,10 @@ class AdapterSettings:
         return [f"lora_B_{s}" for word, (s, rank) in sides if rank and _has(word, "frozen_B")]
 
     def of_pair(self) -> "AdapterSettings":
-        """The settings as a pair of adapters keeps them: plain values, one word where it can be.
+        """The settings that a pair of adapters stores: plain values, one name if possible.
 
-        A function becomes the word "custom". Of a pair of words, that of an adapter of rank 0 has
-        no meaning.
+        A function becomes the name "custom". In a pair of names, the name of an adapter of rank 0
+        is ignored.
         """
         words = [CUSTOM if callable(word) else word for word in self._in_use()]
         init = words[0] if len(set(words)) == 1 or not self.rank else tuple(words)
@@ -143,7 +143,7 @@ def _checked_init(init: Init) -> str | tuple[str, str] | InitFunction:
 
 
 def _entry(word: str | InitFunction) -> Initialiser | None:
-    """The entry of a word in the table; None for a function, and for "custom"."""
+    """The entry of a name in the table; None for a function, and for "custom"."""
     return INITIALISERS.get(word) if isinstance(word, str) else None
 
 

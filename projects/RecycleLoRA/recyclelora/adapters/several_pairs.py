@@ -17,27 +17,26 @@ _COUNTING = threading.Lock()
 
 
 def activate_pairs(model: nn.Module, weights: Mapping[str, float]) -> None:
-    r"""Let every adapted layer compute with a weighted sum of pairs.
+    r"""Activate a weighted sum of pairs in every adapted layer.
 
     .. math:: W = W_0 + \sum_i w_i\, \Delta W_i, \quad
               \Delta W_i = s_i (B_i A_i - B_{i,init} A_{i,init})
 
-    The pairs may have different ranks, scalings and initialisers. The sum is formed anew in every
-    forward pass, and no gradient reaches the factors; :func:`merge` forms it once. Inside
-    :func:`active` the change of an adapter that is off is left out of every pair. Parameters and
-    state dict stay as they are. :func:`activate_pair` computes with one pair again, which can be
-    trained and saved.
+    The pairs may have different ranks, scalings and initialisers. Every forward pass computes the
+    sum, without a gradient of the factors; :func:`merge` computes it once. Inside :func:`active`,
+    the change of an adapter that is off is omitted from every pair. Parameters and state dict do
+    not change. :func:`activate_pair` activates a single pair again, which can be trained and saved.
 
     Parameters
     ----------
     model : nn.Module
     weights : mapping of str to float
-        A finite weight for each pair, by name. Without any the layers compute with W0.
+        A finite weight for each pair, by name. If empty, the layers compute with W0.
 
     Raises
     ------
     TypeError, ValueError
-        If there is no pair of a name or a weight is no finite number; nothing is changed.
+        If there is no pair of a name, or a weight is not a finite number. The model is unchanged.
 
     Examples
     --------
@@ -69,14 +68,14 @@ def activate_pairs(model: nn.Module, weights: Mapping[str, float]) -> None:
 
 @contextmanager
 def pairs_per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Module]:
-    """Inside the ``with``, compute each sample of a batch with its own pair; for inference.
+    """Context manager: compute each sample of a batch with its own pair, for inference.
 
-    Sample i is that of index i in dimension 0 of the model's input, and it has to be so in the
-    input of every adapted layer: a layer whose input has another size raises. (A dimension 0 of
-    this size that holds something else, such as the tokens, cannot be recognised.) No gradient
-    reaches the factors. The choice belongs to the running thread, so that several threads can
-    serve one model, and it counts before :func:`activate_pairs` and :func:`merge`. A layer then
-    has no single weight: reading, merging or exporting it raises.
+    Dimension 0 of the model's input, and of the input of every adapted layer, must be the samples.
+    A layer whose input has another size in dimension 0 raises an error. (If dimension 0 has this
+    size by chance, for instance the tokens, the mistake cannot be detected.) The factors get no
+    gradient. The choice applies to the running thread, so several threads can use one model, and
+    takes precedence over :func:`activate_pairs` and :func:`merge`. A layer then has no single
+    weight: reading, merging or exporting it raises an error.
 
     Parameters
     ----------

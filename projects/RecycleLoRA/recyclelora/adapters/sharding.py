@@ -1,4 +1,4 @@
-"""Parameters that FSDP or tensor parallelism distributes over processes, as whole tensors."""
+"""Access to parameters that FSDP or tensor parallelism distributes over processes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The whole of a DTensor, which all processes have to ask for; any other tensor as it is."""
+    """The full tensor of a DTensor (a collective call), or a plain tensor unchanged."""
     gather = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
 
@@ -42,16 +42,16 @@ def is_sharded(module: nn.Module) -> bool:
 
 @contextmanager
 def full_parameters(module: nn.Module, *, writeback: bool = False) -> Iterator[None]:
-    """Give the modules inside FullyShardedDataParallel their whole parameters inside the ``with``.
+    """Context manager that gathers the full parameters of modules under FSDP 1.
 
-    All processes have to enter it. Under ``fully_shard`` parameters are DTensors inside, see
+    All processes must enter it. Under ``fully_shard`` parameters are DTensors instead, see
     :func:`full_tensor`.
 
     Parameters
     ----------
     module : nn.Module
     writeback : bool
-        Whether to keep what the block changes.
+        Whether to keep changes made inside the context.
     """
     for child in _modules_of(module, "FSDPModule"):
         child.reshard()  # after a forward pass it may hold copies, and writing to them is in vain

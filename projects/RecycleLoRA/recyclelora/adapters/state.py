@@ -1,4 +1,4 @@
-"""What an adapted model may be switched to, and back: off, another pair, plain linears."""
+"""The states of an adapted model: adapters off, another pair, or plain linear layers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,14 +27,14 @@ class AdapterParameters(NamedTuple):
 
 
 def adapted_layers(model: nn.Module) -> dict[str, DualLoRALinear]:
-    """The dual-adapter layers of ``model`` by name, each once; empty if it is not adapted."""
+    """Return the dual-adapter layers of ``model`` by name; empty if it is not adapted."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     return {n: m for n, m in model.named_modules() if isinstance(m, DualLoRALinear)}
 
 
 def adapter_parameters(model: nn.Module) -> AdapterParameters:
-    """The factors of the active main and sub adapters, as optimiser groups want them.
+    """Return the factors of the active main and sub adapters, for optimiser groups.
 
     Examples
     --------
@@ -56,12 +56,12 @@ def adapter_parameters(model: nn.Module) -> AdapterParameters:
 
 @contextmanager
 def active(model: nn.Module, main: bool = True, sub: bool = True) -> Iterator[nn.Module]:
-    """Inside the ``with``, let only the chosen adapters act with what they have learned.
+    """Context manager: only the chosen adapters use their trained factors.
 
-    An adapter that is off acts with its initial factors, so that it adds back what its
-    initialisation took out of W0. Hence main alone is W_res + s(B_main A_main + B_sub_init
-    A_sub_init), and with both off the weights are W0, bit for bit. The choice belongs to the
-    running thread; a backward pass with checkpointing has to run in it too.
+    An adapter that is off uses its initial factors, which are subtracted from W0 in the residual.
+    Main alone is therefore W_res + s(B_main A_main + B_sub_init A_sub_init), and with both off the
+    weights are W0, bit for bit. The choice applies to the running thread. A backward pass with
+    checkpointing must run inside the context too.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def active(model: nn.Module, main: bool = True, sub: bool = True) -> Iterator[nn
 
 
 def pair_names(model: nn.Module) -> tuple[str, list[str]]:
-    """The active pair's name and the names of all pairs, sorted."""
+    """Return the name of the active pair, and the sorted names of all pairs."""
     layers = _layers_or_raise(model).values()
     layer = next(iter(layers))
     return layer.pair_name, sorted({layer.pair_name, *layer.pairs})
@@ -108,10 +108,10 @@ def add_pair(
     init: str = "rrqr",
     sparse_a: bool = False,
 ) -> None:
-    """Give every adapted layer a further pair of adapters, initialised from the same W0.
+    """Add a pair of adapters to every adapted layer, initialised from the same W0.
 
-    It waits, frozen, until :func:`activate_pair`. The settings are those of :func:`adapt` and may
-    differ from the other pairs'.
+    The pair is frozen until :func:`activate_pair` activates it. The settings are arguments as in
+    :func:`adapt` and may differ from those of other pairs.
 
     Examples
     --------
@@ -140,11 +140,11 @@ def add_pair(
 
 
 def activate_pair(model: nn.Module, name: str) -> None:
-    """Let every adapted layer compute with, and train, the pair of this name.
+    """Make the pair of this name the active one, which computes and trains.
 
-    The residual is derived from W0. Where the settings of both pairs match, values are copied into
-    the parameters that are there, so that optimisers, DDP and averages of weights stay valid; reset
-    the state of the optimiser. Otherwise the layers get new parameters, with a warning.
+    The residual is computed from W0. If the settings of both pairs are equal, values are copied
+    into the existing parameters. Optimisers, DDP and averages of weights then stay valid; reset the
+    state of the optimiser. Otherwise the layers get new parameters, and a warning is issued.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def activate_pair(model: nn.Module, name: str) -> None:
 
 @torch.no_grad()
 def export(model: nn.Module, copy: bool = True) -> nn.Module:
-    """Return ``model`` with plain, frozen linear layers: the adapters are merged for good.
+    """Return ``model`` with its adapters merged into plain, frozen linear layers.
 
     Its state dict has the keys and shapes of the model before :func:`adapt`.
 
@@ -173,8 +173,8 @@ def export(model: nn.Module, copy: bool = True) -> nn.Module:
     ----------
     model : nn.Module
     copy : bool
-        Whether to leave ``model`` as it is. False converts it in place, one layer after the other,
-        and needs no second copy of the weights.
+        Whether to convert a copy. False converts ``model`` in place, one layer after the other,
+        which needs no second copy of the weights.
     """
     if copy:
         originals = adapted_layers(model)

@@ -1,4 +1,4 @@
-"""Any vision transformer as a Detectron2 backbone: a module, and how to ask it for feature maps."""
+"""Any vision transformer as a Detectron2 backbone, with a function for its feature maps."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -20,9 +20,9 @@ class AnyViT(PyramidBackbone):
     function ``feature_maps``. The pyramid is as in :class:`DinoVisionTransformer`: the maps are
     resized by 4, 2, 1 and 1/2, so patches must have 16 pixels.
 
-    A forward pass on the meta device, when the backbone is built, detects maps of other sizes, and
-    linear layers whose adapters would have no effect. Non-persistent buffers become persistent, so
-    that a resumed run restores them from its checkpoint.
+    When the backbone is built, a forward pass on the meta device checks the sizes of the maps and
+    finds linear layers on which adapters would have no effect. Non-persistent buffers become
+    persistent, so that a resumed run restores them from its checkpoint.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ class AnyViT(PyramidBackbone):
         The model, which ``adapt`` changes in place. Its keys in the state dict begin with
         ``vit.``.
     feature_maps : Callable[[nn.Module, torch.Tensor], Sequence[torch.Tensor]]
-        ``feature_maps(vit, images)`` gives four maps (B, dim, H / 16, W / 16), made of the patch
-        tokens alone, for images (B, 3, H, W).
+        ``feature_maps(vit, images)`` returns four maps (B, dim, H / 16, W / 16) of the patch tokens
+        for images (B, 3, H, W).
     img_size : int | Sequence[int]
-        Pixels of the image of that pass, one number or (height, width).
+        Size in pixels of the image in this forward pass, one number or (height, width).
     pretrained : Callable[[str | os.PathLike], nn.Module] | None
-        ``pretrained(weights)`` builds ``vit`` again with these weights. Without it
-        ``load_weights`` raises, and ``vit`` must have its weights already.
+        ``pretrained(weights)`` returns a new ``vit`` with these weights. If None, ``load_weights``
+        raises an error, and ``vit`` must already have its weights.
 
     Raises
     ------

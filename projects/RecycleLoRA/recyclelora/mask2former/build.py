@@ -1,4 +1,4 @@
-"""A whole Mask2Former from a backbone and a few numbers."""
+"""Building a Mask2Former from a backbone and a few sizes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +65,7 @@ def build_segmentor(
     learned_queries : bool
         False if the backbone has "queries" among its features, as Rein's has.
     head_seed : int or None
-        With a seed the initial weights of the head depend on it alone. None draws them from torch's
+        Seed on which alone the initial weights of the head depend. None draws them from torch's
         global generator.
     **meta_arch
         Arguments of `MaskFormer`, such as `pixel_mean`.

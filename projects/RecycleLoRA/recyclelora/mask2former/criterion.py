@@ -92,7 +92,7 @@ class SetCriterion(nn.Module):
         Raises
         ------
         FloatingPointError
-            If predictions are not finite; in all processes if in one of them.
+            If predictions are not finite. All processes raise if those of one are not finite.
         """
         generators = image_generators(targets, outputs["pred_masks"].device)
         num_masks = outputs["pred_masks"].new_tensor(
@@ -144,8 +144,8 @@ class SetCriterion(nn.Module):
         """Cross-entropy of all queries, the unmatched ones against no-object, as weighted mean.
 
         Deviation: the sum of weights is averaged over ranks. The published code divides each
-        rank's loss by its own sum, so N processes do not train what one process with the whole
-        batch trains. In one process the two are the same.
+        rank's loss by its own sum, so N processes compute another gradient than one process with
+        the whole batch. In one process both are the same.
         """
         logits = outputs["pred_logits"].float()
         classes = logits.new_full(logits.shape[:2], self.num_classes, dtype=torch.int64)

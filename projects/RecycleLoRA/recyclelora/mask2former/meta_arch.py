@@ -25,7 +25,7 @@ class MaskFormer(nn.Module):
     criterion : nn.Module
         See `SetCriterion`.
     size_divisibility : int
-        Batches are padded to a multiple of it; -1 stands for that of the backbone.
+        Batches are padded to a multiple of it; -1 uses the value of the backbone.
     sem_seg_postprocess_before_inference : bool
         Resize the masks instead of the class scores to the output's size; exact where they overlap,
         slower, and needs more memory.

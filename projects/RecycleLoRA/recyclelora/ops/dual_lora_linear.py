@@ -22,28 +22,26 @@ def dual_lora_linear(
     scaling: float,
     columns: Tensor | None = None,
 ) -> Tensor:
-    r"""``x weight' + bias + scaling x A' B'`` in one operator: A and B are both adapters, joined.
+    r"""Compute ``x weight' + bias + scaling x A' B'``, with A and B of both adapters joined.
 
-    Where x has many rows the effective weight ``weight + scaling B A`` is formed for the length
-    of the call (in float32 or wider, then rounded once); for few rows ``x A' B'`` is added to the
-    product. Whichever it was, the backward saves beside the parameters x and ``x A'``, no further
-    weight; with ``columns`` only ``x[..., columns]``. Nothing is remembered from one call to the
-    next.
+    If x has many rows, the effective weight ``weight + scaling B A`` is formed temporarily, in
+    float32 or wider, and rounded once. For few rows ``x A' B'`` is added to the product instead. In
+    both cases x and ``x A'`` are saved for the backward pass, and no weight besides the parameters;
+    with ``columns``, only ``x[..., columns]`` is saved.
 
-    All derivatives are right to any order: of x, weight, bias and the factors, in backward and
-    forward mode, under ``torch.compile``, checkpointing and autocast; under ``torch.func`` too,
-    but there by the plain formula. A tensor that was changed in place between forward and
-    backward raises PyTorch's usual error.
+    Derivatives of x, weight, bias and the factors are supported to any order, in backward and
+    forward mode, under ``torch.compile``, checkpointing, autocast and ``torch.func``. If a tensor
+    is changed in place between forward and backward, PyTorch's usual error is raised.
 
     Parameters
     ----------
     x : Tensor, (..., in)
-        float16, bfloat16, float32 or float64, the dtype of all others. Under autocast x is cast,
-        and the others may be float32: their sum is formed before it is rounded.
+        float16, bfloat16, float32 or float64, the same as that of the other tensors. Under autocast
+        x is cast and the other tensors may be float32; their sum is rounded.
     weight : Tensor, (out, in)
     bias : Tensor, (out,), or None
     A_main, A_sub : Tensor, (r, in), or (r, len(columns)) if ``columns`` is given
-        Each with its own r, of which one may be 0.
+        The two ranks r may differ, and one may be 0.
     B_main, B_sub : Tensor, (out, r)
     scaling : float
     columns : Tensor, int64, optional
@@ -135,7 +133,7 @@ def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _wanted(ctx) -> list[bool]:  # type: ignore[no-untyped-def]
-    """Whether gradients are wanted of x, weight, bias, an A, a B."""
+    """Whether x, weight, bias, an A and a B require gradients."""
     x, weight, bias, A_main, B_main, A_sub, B_sub = ctx.needs_input_grad[:7]
     return [x, weight, bias, A_main or A_sub, B_main or B_sub]
 

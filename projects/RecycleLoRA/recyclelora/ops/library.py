@@ -1,4 +1,4 @@
-"""The compiled operators: where they and their C++ face lie, how they were built, loading them."""
+"""The compiled operators: paths, build information, and loading."""
 
 import functools
 import logging
@@ -16,9 +16,9 @@ REBUILD = "run `pip install --no-build-isolation -e .` again to build it for the
 
 
 def library_path() -> Path:
-    """The compiled operators, for ``torch.ops.load_library``, which needs no other import.
+    """Return the path of the compiled operators, for ``torch.ops.load_library``.
 
-    The file is absent where the package runs from its sources and was not built.
+    The file does not exist if the package was not built.
 
     >>> import recyclelora
     >>> torch.ops.load_library(recyclelora.library_path())
@@ -29,20 +29,20 @@ def library_path() -> Path:
 
 
 def include_path() -> Path:
-    """The folder of the C++ headers, as in ``#include <recyclelora/rrqr.h>``."""
+    """Return the folder of the C++ headers, for ``#include <recyclelora/rrqr.h>``."""
     return PACKAGE / "include"
 
 
 def cmake_path() -> Path:
-    """The folder that makes CMake's ``find_package(RecycleLoRA)`` work.
+    """Return the folder of the package files for CMake's ``find_package(RecycleLoRA)``.
 
-    Give it as ``-DRecycleLoRA_DIR=...`` or in ``CMAKE_PREFIX_PATH``.
+    Pass it to CMake as ``-DRecycleLoRA_DIR=...`` or in ``CMAKE_PREFIX_PATH``.
     """
     return PACKAGE / "cmake"
 
 
 def build_info() -> dict[str, str]:
-    """What the compiled library was built with; empty without one.
+    """Return how the library was compiled; empty if there is none.
 
     Keys: ``compiler``, ``cxx`` (the value of ``__cplusplus``), ``torch`` (the version of its
     headers), ``cxx11_abi``, ``cuda`` (the toolkit's version) and ``architectures`` (as in
@@ -55,7 +55,7 @@ def build_info() -> dict[str, str]:
     path = library_path()
     if not path.is_file():
         return {}
-    # Read, not asked of the loaded library: one built for another torch may crash as it loads.
+    # Read from the file, because loading a library built for another torch may crash.
     found = re.search(rb"recyclelora was built with ([^\0]*)\0", path.read_bytes())
     if not found:
         return {}
@@ -69,13 +69,13 @@ def load() -> bool:
     Returns
     -------
     bool
-        Whether they are loaded. Without the library one log line says so, and the plain PyTorch
-        and SciPy operators do the work.
+        Whether they are loaded. Without the library one log line reports this, and the operators
+        run on PyTorch and SciPy.
 
     Raises
     ------
     RuntimeError
-        If the library was built for another torch or CUDA than runs here, or does not load.
+        If the library was built for another version of PyTorch or CUDA, or cannot be loaded.
     """
     path = library_path()
     if not path.is_file():
@@ -114,10 +114,10 @@ def schemas() -> dict[str, tuple[torch.Tag, ...]]:
 
 @functools.cache
 def load_problem() -> str:
-    """Return why the compiled library that is there cannot be loaded; empty if it can.
+    """Return why an existing compiled library cannot be loaded; empty if it can.
 
-    ``import recyclelora`` is no error then, so that ``collect_env`` can report it. The operators
-    raise.
+    ``import recyclelora`` succeeds anyway, so that ``collect_env`` can report the reason. The
+    operators raise an error.
     """
     try:
         load()
@@ -127,10 +127,10 @@ def load_problem() -> str:
 
 
 def reference_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``function``, the kernel of devices that have no compiled one.
+    """Return ``function``, the kernel of devices without a compiled one.
 
-    If the compiled library is there and cannot be loaded, the returned function raises instead:
-    slower operators must not do its work unnoticed.
+    If a compiled library exists and cannot be loaded, the returned function raises instead, so that
+    slower operators are not used unnoticed.
     """
     problem = load_problem()
 
@@ -150,7 +150,7 @@ def define_operators() -> None:
 
 
 def built_for_another(info: dict[str, str]) -> str:
-    """What :func:`build_info` says that does not fit the running torch; empty where all fits.
+    """Return the mismatch between :func:`build_info` and the running torch; empty if none.
 
     torch's C++ interface changes with each minor version, CUDA's with each major version.
     """

@@ -1,4 +1,4 @@
-"""The operators in SciPy and plain PyTorch: the oracle of the compiled ones, and their stand-in."""
+"""Reference implementations in SciPy and PyTorch, also used without compiled operators."""
 
 import math
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> tuple[Tensor, Tensor, Te
 
 
 def check_rrqr(weight: Tensor, n_major: int, n_minor: int) -> None:
-    """Raise ValueError, in one sentence, where :func:`recyclelora.rrqr` is not defined."""
+    """Raise ValueError if the arguments of :func:`recyclelora.rrqr` are invalid."""
     if weight.dtype not in (torch.float32, torch.float64):
         conversion = "convert it first, as in rrqr(weight.float(), ...)"
         if weight.dtype.is_complex:
@@ -94,13 +94,13 @@ def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _greedy_pivots(
     r: np.ndarray, exponents: np.ndarray, perm: np.ndarray, precision: float
 ) -> np.ndarray:
-    """The pivots (m,) that eq. 3 asks for, from R (m, k) of W's columns in the order perm (k,).
+    """The pivots (m,) by eq. 3, from R (m, k) of W's columns in the order perm (k,).
 
     Column j of R belongs to a column of W times ``2 ** -exponents[j]``. perm is LAPACK's choice
-    (dgeqp3), which swaps columns, so among equals it need not take the lowest index, and downdates
-    norms, so it may miss the largest by 1e-8. R tells where: column i's residual norm before step j
-    is ||R[j:, i]||. From the first wrong step on the greedy rule is followed to the letter, which
-    costs more, but real weights hardly ever need it.
+    (dgeqp3), which does not always choose the lowest index among ties, and whose updated norms may
+    be wrong by 1e-8. Column i's residual norm before step j is ||R[j:, i]||, which shows the first
+    wrong step. From this step on, the greedy rule is computed directly, which is slower and rarely
+    necessary.
     """
     m, k = r.shape
     norms = np.sqrt(np.cumsum(np.square(r[::-1]), axis=0)[::-1])
@@ -195,7 +195,7 @@ def dual_lora_linear_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, bias and the joined A and B, by formulas that can be differentiated again.
 
-    Those that are not ``wanted`` are empty tensors, and x or kept, if only they need it, None.
+    Gradients that are not ``wanted`` are empty tensors; x or kept may be None if unused.
     """
     wants_x, wants_bias, wants_A, wants_B = wanted
     grad_x, grad_bias, grad_A, grad_B = (like.new_empty(0) for like in (grad, weight, A, B))
@@ -227,7 +227,7 @@ def check_dual_lora_linear(
     B_sub: Tensor,
     columns: Tensor | None,
 ) -> None:
-    """Raise ValueError, in one sentence, where the operator is not defined."""
+    """Raise ValueError if the arguments of the operator are invalid."""
 
     def require(is_right: bool, name: str, expected: str, tensor: Tensor) -> None:
         if not is_right:

@@ -1,4 +1,4 @@
-"""Rank-revealing QR: which columns of a weight matter, in which order, and their directions."""
+"""Rank-revealing QR: the pivots of a weight in greedy order, and columns of Q."""
 
 import numbers
 from typing import NamedTuple
@@ -17,7 +17,7 @@ NO_DERIVATIVE = (
 
 
 class RRQR(NamedTuple):
-    """What :func:`rrqr` returns; shapes are given there."""
+    """The result of :func:`rrqr`, which documents the shapes."""
 
     perm: Tensor
     q_major: Tensor
@@ -28,16 +28,16 @@ class RRQR(NamedTuple):
 def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
     r"""QR with greedy column pivoting, ``weight[:, perm] = Q R`` (paper, eqs. 2 to 5).
 
-    Step i takes the column that has the largest norm after projection onto the orthogonal
-    complement of the columns taken before (eq. 3). Works on CPU and CUDA tensors, under
-    ``torch.compile`` and on fake and meta tensors (shapes only).
+    Step i chooses the column with the largest norm after projection onto the orthogonal complement
+    of the columns chosen before (eq. 3). Supports CPU and CUDA tensors, ``torch.compile``, and fake
+    and meta tensors (shapes only).
 
     Parameters
     ----------
     weight : Tensor, (..., d, k), float32 or float64
-        Any shape: tall, wide, rank-deficient, zero, empty. The decomposition runs in float64. All
-        finite values are allowed: columns are scaled by powers of two, so that squares of huge and
-        tiny values neither overflow nor underflow.
+        A matrix or a batch of matrices of any shape and rank, also empty. The decomposition is
+        computed in float64. All finite values are allowed: columns are scaled by powers of two, so
+        that squares neither overflow nor underflow.
     n_major, n_minor : int
         How many columns of Q to return from its start and from its end, each 0..min(d, k).
         Together they may exceed min(d, k): then they overlap.
@@ -45,20 +45,20 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
     Returns
     -------
     perm : Tensor, (..., k), int64
-        The first min(d, k) entries are the pivots in greedy order, the rest the other columns in
-        ascending order. Where columns tie, the lowest index comes first; residual norms that
-        differ by less than float64 can resolve are a tie, so beyond the numerical rank the
-        pivots ascend.
+        The first min(d, k) entries are the pivots in greedy order, followed by the other columns in
+        ascending order. Among ties, the column with the lowest index is chosen. Residual norms tie
+        if they differ by less than the rounding error of float64, so beyond the numerical rank the
+        pivots are in ascending order.
     q_major : Tensor, (..., d, n_major), weight's dtype
-        The first columns of the economy Q: orthonormal, also where weight is rank-deficient.
+        The first columns of the economy Q. They are orthonormal, also if weight is rank-deficient.
     q_minor : Tensor, (..., d, n_minor), weight's dtype
-        Its last columns, in Q's order.
+        The last columns of the economy Q, in the order of Q.
     r_diag : Tensor, (..., min(d, k)), weight's dtype
-        Diagonal of R, never negative, which fixes the signs of Q: q_i points the way of the
-        orthogonal component of column perm[i]. It never ascends.
+        Diagonal of R. It is nonnegative, which fixes the signs of Q: the inner product of q_i and
+        column perm[i] is nonnegative. It does not increase.
 
-    On the CPU the bits of a result depend on the matrix alone, not on the batch or the number of
-    threads. On a GPU the pivots do, and the other results agree to rounding.
+    On the CPU a result depends bit for bit on the matrix alone, not on the batch or the number of
+    threads. On a GPU this holds for the pivots; the other results agree to rounding.
 
     Raises
     ------
@@ -68,8 +68,8 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
         If weight has fewer than two dimensions, another dtype, NaN or Inf; if a count is out of
         range.
     NotImplementedError
-        In ``backward()``, and for a dual tensor of forward-mode differentiation: there is no
-        derivative (pivots jump).
+        In ``backward()`` and in forward-mode differentiation, because the pivots are not
+        continuous.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
 
 
 define_operators()
-# The kernel of every device that has no compiled one.
+# The kernel of devices without a compiled one.
 _kernel = reference_kernel(reference.rrqr)
 torch.library.impl("recyclelora::rrqr", "CompositeExplicitAutograd", _kernel)
 
