@@ -142,6 +142,16 @@ def test_read_image_truncated_raises(tmp_path, suffix, share):
         read_image(broken)
 
 
+@pytest.mark.parametrize("read", [read_image, read_ids, lambda file: pair_size(file, file)])
+@pytest.mark.parametrize("content", [b"", b"<html>404 Not Found</html>"])
+def test_read_of_no_picture_names_file_and_formats(tmp_path, read, content):
+    file = tmp_path / "a.png"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"none of PNG, JPEG, .*restore the file") as error:
+        read(file)
+    assert str(error.value).startswith(f"{file}: ") and "object at" not in str(error.value)
+
+
 def test_read_image_git_lfs_pointer_raises(tmp_path):
     note = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     (tmp_path / "a.png").write_text(note)

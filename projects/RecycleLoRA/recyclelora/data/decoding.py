@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from recyclelora.common.files import is_out_of_files, is_transient, retry_transient
 
@@ -48,9 +48,13 @@ def decoding(file: str | Path) -> Iterator[None]:
                     f"{file}: expected a complete picture, got a note that Git LFS keeps it "
                     "elsewhere; run 'git lfs pull' in its folder"
                 ) from error
+        # Pillow's message names an object in memory instead of the file.
+        unknown = isinstance(error, UnidentifiedImageError)
+        formats = f"it is none of {', '.join(_FORMATS)}"
+        reason = formats if unknown else f"{type(error).__name__}: {error}"
         raise ValueError(
             f"{file}: expected a complete picture, got a file that cannot be decoded "
-            f"({type(error).__name__}: {error}); restore the file from its source"
+            f"({reason}); restore the file from its source"
         ) from error
 
 
