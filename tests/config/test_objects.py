@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,15 @@ class Derived:
 
     def __post_init__(self):
         self.area = self.width**2
+
+
+@dataclass
+class Scaled:
+    width: int
+    scale: InitVar[int] = 1
+
+    def __post_init__(self, scale):
+        self.scaled = self.width * scale
 
 
 def keep(**arguments):
@@ -100,6 +109,11 @@ def test_object_of_class_with_lost_value_is_refused():
         stored(changed)
 
 
+def test_object_with_init_only_argument_is_refused():
+    with pytest.raises(ValueError, match=r"key\.value .* Scaled needs 'scale' too"):
+        stored(Scaled(3, scale=2))
+
+
 def test_dataclass_itself_is_refused():
     with pytest.raises(ValueError, match=r"key\.value .* Size needs 'width' too.*partial\(Size\)"):
         stored(Size)
@@ -117,7 +131,8 @@ def config_with(tmp_path, lines):
     """A config of its own file outside the repository, from a shipped one."""
     file = tmp_path / "mine.py"
     file.write_text(
-        "import functools\nfrom detectron2.config import LazyCall as L\n"
+        "import functools\nfrom dataclasses import dataclass\n"
+        "from detectron2.config import LazyCall as L\n"
         "from recyclelora.config import get_config\n"
         "from recyclelora.data import *\nfrom recyclelora.data import register_folder\n"
         "from recyclelora.evaluation import Protocol\n"
@@ -134,6 +149,10 @@ ACCEPTED = {
     "day.label_map = CITYSCAPES_IDS": ("dataloader.train.dataset.0.label_map", CITYSCAPES_IDS),
     "day.update(folding=CAMVID)": ("dataloader.train.dataset.0.folding", CAMVID),
     "day.label_map = L(LabelMap)(name='x', ids={3: 0})": (
+        "dataloader.train.dataset.0.label_map",
+        LabelMap("x", {3: 0}),
+    ),
+    "day.label_map = L(functools.partial(LabelMap, name='x'))(ids={3: 0})": (
         "dataloader.train.dataset.0.label_map",
         LabelMap("x", {3: 0}),
     ),
@@ -155,6 +174,14 @@ REFUSED = {
     "train.output_dir = CAMVID": "train.output_dir must be text",
     "evaluation.protocol = CAMVID": "evaluation.protocol must be a LazyCall that makes a Protocol",
     "optimizer = functools.partial(print)": "lacks optimizer",
+    "day.label_map = {'_target_': 'no.such'}": "dataset.0.label_map: there is no 'no.such' to call",
+    "@dataclass(frozen=True)\nclass Mine(LabelMap): pass\nday.label_map = L(Mine)(name='x')": (
+        "dataset.0.label_map: there is no 'builtins.Mine' to call; a dataclass of a config file "
+        "goes in as LazyCall(functools.partial(Mine))(...)"
+    ),
+    "def by_position(name, /): pass\nday.label_map = L(by_position)()": (
+        "dataset.0.label_map: by_position takes 'name' by position alone"
+    ),
 }
 
 

@@ -139,3 +139,12 @@ def test_latest_skips_damaged_checkpoints(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"none of the 1 checkpoints in .* can be read"):
         checkpoints.latest(log=said.append)
+
+
+def test_load_model_of_other_precision_keeps_that_of_the_model():
+    half = model().half().state_dict()
+    for assign in (False, True):
+        target = model()
+        load_model(target, half, source="c.pth", assign=assign)
+        assert target[0].weight.dtype == torch.float32
+        assert torch.equal(target[0].weight.half(), half["0.weight"])

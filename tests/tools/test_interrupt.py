@@ -1,5 +1,6 @@
 """Ctrl-C ends every tool with one line and exit code 130."""
 
+import contextlib
 import os
 import runpy
 import signal
@@ -63,11 +64,21 @@ def test_interrupt_from_terminal_prints_no_traceback(seconds, tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=_restore_interrupt,
     )
-    time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=120)[0]
+    try:
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=120)[0]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     saved = list(tmp_path.glob("run/iter_*.pth"))
     assert "Traceback" not in said
     assert process.returncode == (0 if saved else 130), said
     assert said.splitlines()[-1].startswith("stopped")
+
+
+def _restore_interrupt():
+    """A shell starts its background jobs, such as a whole test run, with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

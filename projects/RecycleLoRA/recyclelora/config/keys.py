@@ -9,6 +9,7 @@ _PART = re.compile(
     r"""'((?:[^'\\]|\\.)*)'(?=[.=]|$)  |  "((?:[^"\\]|\\.)*)"(?=[.=]|$)  |  ([^.=]*)""",
     re.VERBOSE | re.DOTALL,
 )
+_QUOTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(\s*:)?""", re.DOTALL)
 _PLAIN = re.compile(r"[\w-]+")
 
 
@@ -33,7 +34,7 @@ def split_override(override: str) -> tuple[list[str], str]:
     while True:
         found = _PART.match(override, position)
         quoted = next((text for text in found.groups()[:2] if text is not None), None)
-        name = found[3] if quoted is None else re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)
+        name = found[3] if quoted is None else _unescape(quoted)
         names.append(name)
         position = found.end()
         end = override[position : position + 1]
@@ -54,6 +55,35 @@ def join_names(names: Sequence[str]) -> str:
     'test.\\'streets night\\'."it\\'s".0'
     """
     return ".".join(_quote(name) for name in names)
+
+
+def replace_quoted_keys(text: str) -> tuple[str, dict[str, str]]:
+    """Replace the quoted keys of dictionaries in the text of a value, which Hydra cannot read.
+
+    Returns
+    -------
+    tuple of str and dict
+        The text with plain keys, and the names that they stand for.
+
+    Examples
+    --------
+    >>> replace_quoted_keys("{'streets night':{subset:'a:b'}}")
+    ("{quoted_key_0:{subset:'a:b'}}", {'quoted_key_0': 'streets night'})
+    """
+    names: dict[str, str] = {}
+
+    def replace(found: re.Match) -> str:
+        if found[2] is None:  # a text
+            return found[0]
+        key = f"quoted_key_{len(names)}"
+        names[key] = _unescape(found[1][1:-1])
+        return key + found[2]
+
+    return _QUOTED.sub(replace, text), names
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
 
 
 def _quote(name: str) -> str:

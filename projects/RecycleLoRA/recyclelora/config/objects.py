@@ -145,14 +145,13 @@ def _call(cls: type, fields: dict, node: DictConfig, key: str) -> dict[str, Any]
     parameters = inspect.signature(cls).parameters
     for name, parameter in parameters.items():
         if fields.get(name) == "???" or (
-            name not in fields
-            and parameter.default is parameter.empty
+            name not in fields  # an InitVar, for instance, whose value is lost
             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         ):
             raise ValueError(
                 f"{key} must be an object that can be built from its fields, but {cls.__name__} "
-                f"needs {name!r} too: give an object, or LazyCall({cls.__name__})(...); a config "
-                f"holds the class itself as functools.partial({cls.__name__})"
+                f"needs {name!r} too: give LazyCall({cls.__name__})(...); a config holds the class "
+                f"itself as functools.partial({cls.__name__})"
             )
     given = {name: value for name, value in fields.items() if name in parameters}
     call = {"_target_": _builder(cls), **given}

@@ -3,7 +3,7 @@
 import copy
 import difflib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import LazyCall
@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from recyclelora.common.validation import short_repr
 from recyclelora.evaluation import multi_scale, native, paper, rein
 
-from .keys import join_names, split_override
+from .keys import join_names, replace_quoted_keys, split_override
 from .walk import find_parameters, find_target, is_call
 
 # Keys whose value may be the name of a function that is called without arguments.
@@ -33,8 +33,8 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     has other characters than letters, digits, ``_`` and ``-`` stands in quotes:
     ``dataloader.test.'streets night'=null``. The value replaces what stands there, a dictionary
     or list too. It is written as in Hydra: ``3``, ``1e-4``, ``true``, ``null``, ``[1,2]``,
-    ``{a:1}``, ``${other.key}``, or a text, which needs quotes only if it would be read as one of
-    these. If a key occurs several times, the last value counts. The value of
+    ``{a:1}``, ``{'b c':1}``, ``${other.key}``, or a text, which needs quotes only if it would be
+    read as one of these. If a key occurs several times, the last value counts. The value of
     ``evaluation.protocol`` may be a name: ``evaluation.protocol=rein``, then
     ``evaluation.protocol.flip=True``.
 
@@ -79,14 +79,23 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 def _parse_value(text: str) -> Any:
     """Read a value in Hydra's grammar; what is none is a text, unless it begins as a list would."""
+    in_brackets = text.lstrip().startswith(("[", "{"))
+    plain, names = replace_quoted_keys(text) if in_brackets else (text, {})
     try:
-        (parsed,) = OverridesParser.create().parse_overrides([f"value={text}"])
+        (parsed,) = OverridesParser.create().parse_overrides([f"value={plain}"])
         if not isinstance(parsed._value, Sweep):  # a list of runs, as in a=1,2
-            return parsed.value()
+            return _with_names(parsed.value(), names)
     except Exception:  # the parser raises many types
-        if text.lstrip().startswith(("[", "{", "'", '"')):
+        if in_brackets or text.lstrip().startswith(("'", '"')):
             raise
     return text
+
+
+def _with_names(value: Any, names: Mapping[str, str]) -> Any:
+    """Return a value with the names that its keys stand for."""
+    if isinstance(value, dict):
+        return {names.get(key, key): _with_names(item, names) for key, item in value.items()}
+    return [_with_names(item, names) for item in value] if isinstance(value, list) else value
 
 
 def _call_by_name(cfg: DictConfig, key: str, override: str) -> None:

@@ -142,9 +142,11 @@ def _check_calls(key: str, node: Any) -> None:
             f"{key} must say what to build (a LazyCall), got {short_repr(node)}: see "
             "configs/demo.py"
         )
-    for name, below in walk(node, key):
-        if is_call(below):
-            _check_arguments(name, below)
+    calls = [(name, below) for name, below in walk(node, key) if is_call(below)]
+    for name, call in calls:  # before arguments, whose types depend on the targets below them
+        find_target(call, name)
+    for name, call in calls:
+        _check_arguments(name, call)
 
 
 def _check_arguments(key: str, call: Mapping) -> None:
@@ -152,6 +154,12 @@ def _check_arguments(key: str, call: Mapping) -> None:
     parameters = find_parameters(target)
     if parameters is None:  # it checks its arguments itself
         return
+    for parameter in inspect.signature(target).parameters.values():
+        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
+            raise ValueError(
+                f"{key}: {object_name(target)} takes {parameter.name!r} by position alone, which a "
+                "LazyCall cannot give: call a function that takes it by name"
+            )
     given = {str(name): value for name, value in call.items() if name != "_target_"}
     free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [name for name in given if name not in parameters and not free]

@@ -9,6 +9,9 @@ from typing import Any
 from detectron2.utils.registry import locate
 from omegaconf import ListConfig
 
+# What Detectron2 makes of the module of a config file, and of one that it imports.
+_CONFIG_MODULES = ("builtins.", "detectron2._cfg_loader")
+
 
 def is_call(node: Any) -> bool:
     """Whether ``node`` describes a call, as a ``LazyCall`` does."""
@@ -48,9 +51,14 @@ def find_target(call: Mapping, key: str) -> Callable:
         try:
             target = locate(target)
         except Exception as error:  # locate raises Exception, or any error of an import
-            raise ValueError(
-                f"{key}: there is no {target!r} to call; correct its _target_"
-            ) from error
+            remedy = "correct its _target_"
+            if target.startswith(_CONFIG_MODULES):  # LazyCall stores a dataclass by its name
+                cls = target.rpartition(".")[2]
+                remedy = (
+                    f"a dataclass of a config file goes in as LazyCall(functools.partial({cls}))"
+                    "(...)"
+                )
+            raise ValueError(f"{key}: there is no {target!r} to call; {remedy}") from error
     if not callable(target):
         raise ValueError(f"{key}: {call['_target_']!r} cannot be called; correct its _target_")
     return target

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from detectron2.config import instantiate
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from recyclelora.common.devices import pick_device
+from recyclelora.config.objects import instantiate
 from recyclelora.config.walk import walk
 from recyclelora.data.loader import TestLoader
 from recyclelora.data.workers import BatchLoader

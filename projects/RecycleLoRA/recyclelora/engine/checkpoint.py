@@ -122,11 +122,14 @@ def load_model(
     ValueError
         If names or shapes differ: the state belongs to another model.
     """
-    if mismatch := describe_mismatch(model.state_dict(), state):
+    own = model.state_dict()
+    if mismatch := describe_mismatch(own, state):
         raise ValueError(
             f"{source} belongs to another model: {mismatch}. Use the config (sizes, ranks, "
             "classes) that it was trained with"
         )
+    # A file can have another precision; without assign they are copied, which converts them too.
+    state = {name: value.to(own[name].dtype) for name, value in state.items()}
     model.load_state_dict(state, assign=assign)
 
 

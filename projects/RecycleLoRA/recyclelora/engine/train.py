@@ -54,10 +54,10 @@ def run(args: Namespace) -> None:
     A run that was asked to stop prints the command that resumes it and ends with exit code 0. One
     that Ctrl-C ends before it has saved anything, and an evaluation, end with exit code 130.
     """
-    output = None
+    output, check = None, getattr(args, "check", False)
     try:
         cfg = load_config(args.config_file, args.opts)
-        if getattr(args, "check", False):
+        if check:
             report = check_run(cfg, resume=args.resume, eval_only=args.eval_only)
             if comm.is_main_process():
                 print(report, flush=True)
@@ -75,7 +75,8 @@ def run(args: Namespace) -> None:
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # launchers forward it once more
         if comm.is_main_process():
-            print(_KEPT if args.eval_only else INTERRUPTED, file=sys.stderr, flush=True)
+            kept = args.eval_only and not check
+            print(_KEPT if kept else INTERRUPTED, file=sys.stderr, flush=True)
         sys.exit(130)
     except Exception as error:
         if not claim_failure(error):
