@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recyclelora.common.devices import pick_device
 from recyclelora.common.paths import expand_path
+from recyclelora.common.state_dicts import describe_mismatch
 from recyclelora.common.tensor_file import check_finite
 from recyclelora.common.validation import check_integer, short_repr
 from recyclelora.data import CLASSES, COLORS
@@ -19,11 +20,10 @@ from recyclelora.evaluation import Protocol
 from recyclelora.evaluation.protocol import nearest
 from recyclelora.evaluation.scored_map import ScoredMap
 
-from .backbone import merged_state
 from .images import ImageLike, image_name, image_pixels, is_list
 from .segmentation import Segmentation
 from .segmentor_folder import SegmentorContent, check_classes, read_segmentor, write_segmentor
-from .segmentor_settings import MOST_CLASSES, build_empty, describe
+from .segmentor_settings import MOST_CLASSES, build_empty, describe, segmentor_state
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Above this relative difference the rebuilt model is not the given one; rounding gives about 1e-6.
@@ -145,19 +145,17 @@ class Segmentor:
         check_classes(classes, colors)
         if not isinstance(protocol, Protocol):
             raise TypeError(f"protocol must be a Protocol, got {short_repr(protocol)}")
-        state = merged_state(model)
-        state = {k: v.clone() for k, v in state.items() if not k.startswith("criterion.")}
+        state = segmentor_state(model)
         settings = describe(model, state)
         _check_state(state, model.sem_seg_head.num_classes, len(classes))
         copy = build_empty(settings, len(classes))
-        try:
-            copy.load_state_dict(state, assign=True)
-        except RuntimeError as error:
+        if mismatch := describe_mismatch(copy.state_dict(), state):
             raise ValueError(
-                "the model is no plain segmentor once its adapters are merged "
-                f"({' '.join(str(error).split())[:300]}): only adapters that merge into linear "
-                "layers, and the head of build_segmentor, can be exported"
-            ) from error
+                f"the model is no plain segmentor once its adapters are merged ({mismatch}): only "
+                "adapters that merge into linear layers, and the head of build_segmentor, can be "
+                "exported"
+            )
+        copy.load_state_dict(state, assign=True)
         copy.requires_grad_(False)
         content = SegmentorContent(
             model=copy,

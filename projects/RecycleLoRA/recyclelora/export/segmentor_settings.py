@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from recyclelora.backbone import DinoVisionTransformer, Eva02VisionTransformer
+from recyclelora.baselines import SplitProjection
 from recyclelora.common.validation import check_integer, check_number, short_repr
 from recyclelora.mask2former import (
     MaskFormer,
@@ -15,6 +16,7 @@ from recyclelora.mask2former import (
     build_segmentor,
 )
 
+from .backbone import merged_state
 from .outside_backbones import exact_ratio, settings_of
 
 BACKBONES = {cls.__name__: cls for cls in (DinoVisionTransformer, Eva02VisionTransformer)}
@@ -29,6 +31,18 @@ HEAD = {
     "num_queries": 10_000,
 }
 MOST_CLASSES = 255  # class maps are uint8, and 255 stands for no class
+
+
+def segmentor_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy on the CPU of the merged weights that inference needs."""
+    state = {k: v.clone() for k, v in merged_state(model).items() if k.split(".")[0] != "criterion"}
+    for name, module in model.named_modules():
+        if isinstance(module, SplitProjection):  # SoMA's, of q, k and v
+            for kind in ("weight", "bias"):
+                parts = [state.pop(f"{name}.{part}.{kind}", None) for part in "qkv"]
+                if parts[0] is not None:
+                    state[f"{name}.{kind}"] = torch.cat(parts)
+    return state
 
 
 def describe(model: MaskFormer, state: Mapping[str, Tensor]) -> dict[str, Any]:
