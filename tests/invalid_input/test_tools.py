@@ -14,6 +14,7 @@ TOOLS = ROOT / "tools"
 TRAIN = "lazyconfig_train_net.py --config-file tests/support/tiny_config.py"
 PREDICT = "predict.py --config-file tests/support/tiny_config.py --out OUT"
 EXPORT_BACKBONE = "export_backbone.py --config-file tests/support/tiny_config.py"
+EXPORT_SEGMENTOR = "export_segmentor.py --config-file tests/support/tiny_config.py"
 NOT_A_COUNT = "expected a whole number from 1"
 
 # What is typed -> what is said. OUT is a folder to write, FILE a file that is there.
@@ -51,6 +52,8 @@ COMMANDS = [
         "no checkpoint at",
     ),
     ("export_trained.py --config-file tests/support/tiny_config.py FILE OUT", "FILE"),
+    (f"{EXPORT_SEGMENTOR} nowhere.pth OUT", "no checkpoint at"),
+    (f"{EXPORT_SEGMENTOR} FILE OUT", "FILE"),
     (f"{EXPORT_BACKBONE} nowhere.pth OUT --layout timm", "no checkpoint at"),
     (f"{EXPORT_BACKBONE} FILE OUT --layout timm", "FILE"),
     (f"{EXPORT_BACKBONE} FILE OUT --layout jax", "invalid choice: 'jax'"),

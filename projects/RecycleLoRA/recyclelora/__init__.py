@@ -2,11 +2,11 @@
 
 The names below need PyTorch, NumPy, SciPy, safetensors, threadpoolctl and tqdm alone; every package
 but ``recyclelora.adapters``, ``recyclelora.ops`` and ``recyclelora.export`` imports detectron2.
-``recyclelora.export`` is imported when it is first used.
+``recyclelora.export`` and ``recyclelora.Segmentor`` are imported when they are first used.
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from .common.user import ensure_user_name
 
@@ -28,7 +28,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name == "export":
         return importlib.import_module(".export", __name__)
+    if name == "Segmentor":
+        return importlib.import_module(".export.segmentor", __name__).Segmentor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ class SizeMismatchError(ValueError):
     """A label has another size than its image."""
 
 
-def _rgb(image: Image.Image, file: str | Path) -> np.ndarray:
+def to_rgb(image: Image.Image, file: str | Path) -> np.ndarray:
     """Convert any colour mode to (H, W, 3) uint8; an alpha channel is dropped."""
     if image.mode in GREY_16:
         # convert("RGB") would clip 16-bit greys at 255 instead of scaling them.
@@ -60,7 +60,7 @@ def read_image(file: str | Path) -> np.ndarray:
     FileNotFoundError, ValueError
         The file is absent, damaged or of another kind; the message names it.
     """
-    return _rgb(upright(decode_picture(file)[0]), file)
+    return to_rgb(upright(decode_picture(file)[0]), file)
 
 
 def read_pair(
@@ -95,7 +95,7 @@ def read_pair(
     turned = upright(stored)
     for image in (turned, stored):
         if image.size == train_ids.shape[::-1]:
-            return _rgb(image, image_file), train_ids
+            return to_rgb(image, image_file), train_ids
     raise _size_mismatch(image_file, turned.size, label_file, train_ids.shape[::-1])
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from recyclelora.common.validation import check_integer, check_number, short_repr
 
 from .class_map import View, best_class, class_map, in_parts
+from .scored_map import ScoredMap, scored_views, scored_whole
 from .sliding_window import NonFiniteLogitsError, Predict, check_logits, finished_rows
 
 _WHOLE_PIXELS = 2**23  # without windows: the masks of 100 queries then take 7 GB
@@ -200,7 +201,7 @@ class Protocol:
         count = len(self.scales) * (2 if self.flip else 1)
         try:
             if self.mode == "whole" and count == 1:
-                prediction = best_class(self._whole(predict, next(images)), size)
+                prediction = best_class(self._whole(predict, next(images)[None])[0], size)
             else:
                 prediction = class_map(self._views(predict, images), count, size)
         except NonFiniteLogitsError as error:
@@ -209,6 +210,53 @@ class Protocol:
             raise ValueError(f"{sample['file_name']}: {error}") from error
         prediction = nearest(prediction.cpu().numpy(), tuple(truth.shape))
         return prediction, truth.numpy(), image.permute(1, 2, 0).contiguous().numpy()
+
+    @torch.no_grad()
+    def score(
+        self, predict: Predict, images: Tensor, benchmark: str, *, keep_logits: bool = False
+    ) -> list[ScoredMap]:
+        """Segment images of one size as :meth:`segment` does, with a confidence for each pixel.
+
+        Without windows, scales and flip the images are one batch of the model.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, 3, H, W) uint8 RGB.
+        keep_logits : bool
+            Whether the maps have logits.
+
+        Returns
+        -------
+        list of ScoredMap
+            Of the size where the argmax is taken.
+
+        Raises
+        ------
+        ValueError
+            If the logits are not finite, or the images are too large.
+        """
+        label = torch.zeros(images.shape[-2:], dtype=torch.uint8)
+
+        def resized(image: Tensor, scale: float = 1.0) -> Tensor:
+            return self.prepare(image, label, benchmark, scale)[0]
+
+        image, truth = self.prepare(images[0], label, benchmark)
+        size = tuple(truth.shape) if self.argmax == "label" else tuple(image.shape[1:])
+        count = len(self.scales) * (2 if self.flip else 1)
+        if self.mode == "whole" and count == 1:
+            batch = torch.stack([resized(image, self.scales[0]) for image in images])
+            logits = self._whole(predict, batch)
+            return [scored_whole(one, size, keep_logits=keep_logits) for one in logits]
+        return [
+            scored_views(
+                self._views(predict, (resized(image, scale) for scale in self.scales)),
+                count,
+                size,
+                keep_logits=keep_logits,
+            )
+            for image in images
+        ]
 
     def _views(self, predict: Predict, images: Iterable[Tensor]) -> Iterator[View]:
         for image in images:
@@ -221,7 +269,7 @@ class Protocol:
     def _rows(self, predict: Predict, image: Tensor) -> Iterator[Tensor]:
         """Yield logits (C, n, w) of an image (3, h, w), from top to bottom."""
         if self.mode == "whole":
-            yield from in_parts(self._whole(predict, image))
+            yield from in_parts(self._whole(predict, image[None])[0])
             return
 
         def predict_windows(windows: Tensor) -> Tensor:  # the image stays in bytes
@@ -231,15 +279,15 @@ class Protocol:
         for _, _, rows in found:
             yield from in_parts(rows)
 
-    def _whole(self, predict: Predict, image: Tensor) -> Tensor:
-        """Return logits (C, h, w) of an image (3, h, w) without windows."""
-        height, width = image.shape[-2:]
+    def _whole(self, predict: Predict, images: Tensor) -> Tensor:
+        """Return logits (B, C, h, w) of images (B, 3, h, w) without windows."""
+        height, width = images.shape[-2:]
         if height * width > _WHOLE_PIXELS:
             raise ValueError(
                 f"expected at most {_WHOLE_PIXELS:,} pixels to segment as a whole, got "
                 f"{width}x{height}: set the protocol's long_side, or mode=slide"
             )
-        logits = predict(image[None].float())[0]
+        logits = predict(images.float())
         check_logits(logits)
         return logits.float()
 

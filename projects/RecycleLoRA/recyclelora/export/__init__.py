@@ -1,19 +1,25 @@
-"""Adapted models for other libraries: peft's LoRA folders, and the backbone of each ViT library.
+"""Models for use elsewhere: `Segmentor`, peft's LoRA folders, the backbone of each ViT library.
 
 The function that merges adapters into a plain model is :func:`recyclelora.adapters.export`.
 """
 
+import importlib
 from typing import Any
 
 from .peft_folder import save_peft
 from .peft_init import init_peft
 
-__all__ = ["export_backbone", "init_peft", "save_peft"]
+__all__ = ["Segmentation", "Segmentor", "export_backbone", "init_peft", "save_peft"]
+
+# They import detectron2, which peft's functions do not need.
+_NEED_DETECTRON2 = {
+    "Segmentation": ".segmentation",
+    "Segmentor": ".segmentor",
+    "export_backbone": ".backbone",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "export_backbone":  # it imports detectron2, which peft's functions do not need
-        from .backbone import export_backbone
-
-        return export_backbone
+    if name in _NEED_DETECTRON2:
+        return getattr(importlib.import_module(_NEED_DETECTRON2[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

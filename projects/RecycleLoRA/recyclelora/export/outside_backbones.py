@@ -43,7 +43,7 @@ def _mlp_ratio(hidden: int, dim: int, swiglu: bool) -> float:
     for ratio in range(1, 33):
         if hidden == (_swiglu_width(dim * ratio) if swiglu else dim * ratio):
             return ratio
-    return _exact_ratio((hidden - 4) * 3 // 2 if swiglu else hidden, dim)
+    return exact_ratio((hidden - 4) * 3 // 2 if swiglu else hidden, dim)
 
 
 def _swiglu_width(nominal: int) -> int:
@@ -55,7 +55,7 @@ def _swiglu_width(nominal: int) -> int:
     return (int(nominal * 2 / 3) + 7) // 8 * 8
 
 
-def _exact_ratio(hidden: int, dim: int) -> float:
+def exact_ratio(hidden: int, dim: int) -> float:
     """A number r with int(dim * r) == hidden."""
     return (hidden + 0.5) / dim
 
@@ -95,7 +95,7 @@ def timm_config(settings: Mapping[str, Any]) -> dict[str, Any]:
         hidden = 2 * _swiglu_width(hidden)  # timm counts both halves
     registers = settings["num_register_tokens"]
     args = {key: settings[key] for key in ("img_size", "patch_size", "embed_dim", "depth")}
-    args |= {"num_heads": settings["num_heads"], "mlp_ratio": _exact_ratio(hidden, dim)}
+    args |= {"num_heads": settings["num_heads"], "mlp_ratio": exact_ratio(hidden, dim)}
     args |= {"qkv_bias": settings["qkv_bias"], "init_values": settings["init_values"]}
     args |= {"reg_tokens": registers, "no_embed_class": bool(registers), "dynamic_img_size": True}
     size = [3, *settings["img_size"]]

@@ -1,0 +1,310 @@
+"""A trained segmentor as one object: images in, classes and confidences out."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recyclelora.common.devices import pick_device
+from recyclelora.common.paths import expand_path
+from recyclelora.common.state_dicts import describe_mismatch
+from recyclelora.common.tensor_file import check_finite
+from recyclelora.common.validation import check_integer, short_repr
+from recyclelora.data import CLASSES, COLORS
+from recyclelora.engine.predictor import predictor
+from recyclelora.evaluation import Protocol
+from recyclelora.evaluation.protocol import nearest
+from recyclelora.evaluation.scored_map import ScoredMap
+
+from .images import ImageLike, image_name, image_pixels, is_list
+from .segmentation import Segmentation
+from .segmentor_folder import SegmentorContent, check_classes, read_segmentor, write_segmentor
+from .segmentor_settings import MOST_CLASSES, build_empty, describe, segmentor_state
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Above this relative difference the rebuilt model is not the given one; rounding gives about 1e-6.
+TOLERANCE = 1e-3
+UNLISTED = "photographs"  # a set of no benchmark
+
+
+class Segmentor:
+    """Segment images with a trained model, without its config and its adapters.
+
+    :meth:`from_pretrained` reads a folder, and :meth:`from_model` takes a model in memory.
+    Detectron2 has to be installed.
+
+    Attributes
+    ----------
+    model : MaskFormer
+        With merged weights, in eval mode.
+    protocol : Protocol
+        The sizes and windows at which images are segmented: those of the run's evaluation. Another
+        :class:`~recyclelora.evaluation.Protocol` can be assigned.
+    class_names : tuple of str
+    colors : tuple of (int, int, int)
+        RGB of each class.
+    provenance : dict
+        The origin of the weights.
+    dtype : torch.dtype
+        Of the computation; the weights are float32.
+
+    Examples
+    --------
+    >>> from recyclelora import Segmentor  # doctest: +SKIP
+    >>> segmentor = Segmentor.from_pretrained("segmentor")  # doctest: +SKIP
+    >>> segmentor.predict("photo.jpg").save("overlay.png")  # doctest: +SKIP
+    """
+
+    def __init__(self, content: SegmentorContent, *, device: torch.device, dtype: torch.dtype):
+        self._settings = content.settings
+        self.model = content.model.to(device)
+        self.protocol = content.protocol
+        self.class_names = content.classes
+        self.colors = content.colors
+        self.provenance = dict(content.provenance)
+        self.dtype = dtype
+
+    def __repr__(self) -> str:
+        backbone = self._settings["backbone"]["type"]
+        return (
+            f"Segmentor({backbone}, {len(self.class_names)} classes, {self.device}, {self.dtype})"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.model.parameters()).device
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "float32",
+    ) -> "Segmentor":
+        """Read a folder of :meth:`save_pretrained`; nothing in it is executed.
+
+        Parameters
+        ----------
+        path : str or Path
+            A folder with ``config.json`` and ``model.safetensors``.
+        device : str or torch.device
+            "auto" is the GPU if there is one, else the CPU.
+        dtype : {"float32", "bfloat16"} or torch.dtype
+            bfloat16 is computed by autocast.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            One sentence if the folder is incomplete or damaged, or there is no such device.
+        """
+        place, precision = pick_device(str(device), option="device"), _dtype(dtype)
+        return cls(read_segmentor(expand_path(path)), device=place, dtype=precision)
+
+    @classmethod
+    @torch.no_grad()
+    def from_model(
+        cls,
+        model: nn.Module,
+        *,
+        protocol: Protocol,
+        classes: Sequence[str] = CLASSES,
+        colors: Sequence[Sequence[int]] = COLORS,
+        provenance: Mapping[str, Any] | None = None,
+        dtype: str | torch.dtype = "float32",
+    ) -> "Segmentor":
+        """Copy a model, its adapters merged; ``model`` is not changed.
+
+        The output of the copy is compared with that of ``model`` for a random image.
+
+        Parameters
+        ----------
+        model : MaskFormer
+            Of :func:`recyclelora.mask2former.build_segmentor` in float32, on a
+            ``DinoVisionTransformer`` or an ``Eva02VisionTransformer``.
+        protocol : Protocol
+            Of :mod:`recyclelora.evaluation`.
+        classes, colors : sequence
+            Names and RGB colours, as many as the model's classes.
+        provenance : Mapping, optional
+            Plain data that is stored with the weights.
+        dtype : {"float32", "bfloat16"} or torch.dtype
+
+        Raises
+        ------
+        TypeError, ValueError
+            One sentence if the model is another one or has adapters that cannot be merged, or the
+            classes do not fit.
+        """
+        precision = _dtype(dtype)
+        check_classes(classes, colors)
+        if not isinstance(protocol, Protocol):
+            raise TypeError(f"protocol must be a Protocol, got {short_repr(protocol)}")
+        state = segmentor_state(model)
+        settings = describe(model, state)
+        _check_state(state, model.sem_seg_head.num_classes, len(classes))
+        copy = build_empty(settings, len(classes))
+        if mismatch := describe_mismatch(copy.state_dict(), state):
+            raise ValueError(
+                f"the model is no plain segmentor once its adapters are merged ({mismatch}): only "
+                "adapters that merge into linear layers, and the head of build_segmentor, can be "
+                "exported"
+            )
+        copy.load_state_dict(state, assign=True)
+        copy.requires_grad_(False)
+        content = SegmentorContent(
+            model=copy,
+            settings=settings,
+            classes=tuple(classes),
+            colors=tuple(tuple(color) for color in colors),
+            protocol=protocol,
+            provenance=dict(provenance or {}),
+        )
+        segmentor = cls(content, device=model.device, dtype=precision)
+        _compare(model, segmentor.model)
+        return segmentor
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` (plain data) and ``model.safetensors`` (merged weights, float32).
+
+        Both files are replaced together. A write that fails or is killed leaves the previous
+        folder. Other files in it are kept.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written.
+        """
+        content = SegmentorContent(
+            model=self.model,
+            settings=self._settings,
+            classes=self.class_names,
+            colors=self.colors,
+            protocol=self.protocol,
+            provenance=self.provenance,
+        )
+        write_segmentor(expand_path(folder), content)
+
+    def predict(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        logits: bool = False,
+        batch_size: int = 1,
+        benchmark: str = UNLISTED,
+    ) -> Segmentation | list[Segmentation]:
+        """Segment one image, or a list of images, of any size.
+
+        Parameters
+        ----------
+        images : path, ndarray, PIL image or Tensor, or a list or tuple of these
+            Arrays are (H, W, 3) and tensors (3, H, W), both uint8 RGB. Files and PIL images of
+            other modes are converted, and their EXIF orientation is applied.
+        logits : bool
+            Whether the results have ``logits``, which take 4 bytes for each class and pixel.
+        batch_size : int
+            Number of consecutive images of one size in one call of the model, where the protocol
+            has no windows. More than 1 is faster on a GPU. Windows have ``protocol.batch``.
+        benchmark : str
+            The set whose image size the protocol applies. Images of a set that it does not list are
+            segmented at their own size, or at ``long_side``.
+
+        Returns
+        -------
+        Segmentation or list of Segmentation
+            A list for a list. Every map has the size of its image.
+
+        Raises
+        ------
+        FileNotFoundError, TypeError, ValueError
+            One sentence with the name of the image that cannot be read or segmented.
+        """
+        check_integer("batch_size", batch_size, least=1, most=10_000)
+        several = is_list(images)
+        given = list(images) if several else [images]
+        named = ((image_name(x, i if several else None), x) for i, x in enumerate(given))
+        protocol = self.protocol
+        if protocol.only_listed and benchmark == UNLISTED:
+            protocol = dataclasses.replace(protocol, only_listed=False)
+        found: list[Segmentation] = []
+        with predictor(self.model, dtype=self.dtype) as predict:
+            for names, batch in _batches(named, batch_size):
+                stack = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
+                try:
+                    maps = protocol.score(predict, stack, benchmark, keep_logits=logits)
+                except ValueError as error:
+                    raise type(error)(f"{', '.join(names)}: {error}") from error
+                found += [self._result(*pair) for pair in zip(batch, maps, strict=True)]
+        return found if several else found[0]
+
+    def _result(self, pixels: np.ndarray, scored: ScoredMap) -> Segmentation:
+        size = pixels.shape[:2]
+        planes = None
+        if scored.logits is not None:
+            planes = np.stack([nearest(plane, size) for plane in scored.logits.cpu().numpy()])
+        return Segmentation(
+            image=pixels,
+            classes=nearest(scored.classes.cpu().numpy(), size),
+            confidence=nearest(scored.confidence.cpu().numpy(), size),
+            logits=planes,
+            class_names=self.class_names,
+            colors=self.colors,
+        )
+
+
+def _batches(
+    named: Iterator[tuple[str, ImageLike]], batch_size: int
+) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+    """Read images, and yield consecutive ones of equal size together."""
+    names: list[str] = []
+    batch: list[np.ndarray] = []
+    for name, image in named:
+        pixels = image_pixels(image, name)
+        if batch and (len(batch) == batch_size or pixels.shape != batch[0].shape):
+            yield names, batch
+            names, batch = [], []
+        names.append(name)
+        batch.append(pixels)
+    if batch:
+        yield names, batch
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    known = {**DTYPES, **{value: value for value in DTYPES.values()}}
+    if not isinstance(dtype, str | torch.dtype) or dtype not in known:
+        raise ValueError(f"dtype must be {' or '.join(DTYPES)}, got {short_repr(dtype)}")
+    return known[dtype]
+
+
+def _check_state(state: Mapping[str, Tensor], num_classes: int, named: int) -> None:
+    """Raise unless a merged state is finite, in float32 and of as many classes as are named."""
+    if num_classes != named or num_classes > MOST_CLASSES:
+        raise ValueError(
+            f"the model has {num_classes} classes, but {named} were named: give classes and colors"
+        )
+    for name, tensor in state.items():
+        if tensor.dtype != torch.float32 or tensor.is_meta:
+            raise ValueError(
+                f"{name} is {tensor.dtype} on {tensor.device}: a Segmentor is made of a model in "
+                "float32 with its weights; call model.float()"
+            )
+    check_finite(dict(state), "the model")
+
+
+def _compare(model: nn.Module, copy: nn.Module) -> None:
+    """Raise unless both models give the same logits."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (1, 3, 64, 96), generator=generator).float()
+    with predictor(model) as original, predictor(copy) as copied:
+        expected, found = original(images), copied(images)
+    difference = float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-30))
+    if not difference <= TOLERANCE:
+        raise ValueError(
+            f"the merged copy computes something else than the model (relative difference "
+            f"{difference:.2g}): only models of build_segmentor can be exported"
+        )

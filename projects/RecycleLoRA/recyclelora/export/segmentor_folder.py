@@ -1,0 +1,189 @@
+"""The folder of a segmentor: ``config.json`` and ``model.safetensors``, plain data alone."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from recyclelora.common.atomic_folder import atomic_folder_write
+from recyclelora.common.digests import file_digest
+from recyclelora.common.safetensors_file import open_safetensors, write_safetensors
+from recyclelora.common.state_dicts import describe_mismatch
+from recyclelora.common.tensor_file import check_finite
+from recyclelora.common.validation import check_integer, short_repr
+from recyclelora.evaluation import Protocol
+from recyclelora.mask2former import MaskFormer
+
+from .segmentor_settings import MOST_CLASSES, build_empty
+
+FORMAT, VERSION = "recyclelora-segmentor", 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_MOST_BYTES = 10**6  # of config.json
+_KEYS = ("backbone", "head", "normalisation", "inference", "classes", "colors", "protocol")
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentorContent:
+    """A segmentor and what is stored with it.
+
+    Parameters
+    ----------
+    model : MaskFormer
+        Plain, in eval mode.
+    settings : Mapping
+        Of :func:`recyclelora.export.segmentor_settings.describe`.
+    classes, colors : tuple
+        Names and RGB colours.
+    protocol : Protocol
+    provenance : Mapping
+        Plain data about the origin of the weights.
+    """
+
+    model: MaskFormer
+    settings: Mapping[str, Any]
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    protocol: Protocol
+    provenance: Mapping[str, Any]
+
+
+def check_classes(classes: object, colors: object) -> None:
+    """Raise unless these are names of classes and as many RGB colours."""
+    if (
+        not isinstance(classes, list | tuple)
+        or not 1 <= len(classes) <= MOST_CLASSES
+        or not all(isinstance(name, str) for name in classes)
+    ):
+        raise ValueError(f"classes must be 1 to {MOST_CLASSES} names, got {short_repr(classes)}")
+    if not isinstance(colors, list | tuple) or len(colors) != len(classes):
+        raise ValueError(f"colors must be one RGB colour for each of {len(classes)} classes")
+    for color in colors:
+        if not isinstance(color, list | tuple) or len(color) != 3:
+            raise ValueError(f"each color must be 3 numbers, got {short_repr(color)}")
+        for value in color:
+            check_integer("each value of a color", value, most=255)
+
+
+def write_segmentor(folder: str | Path, content: SegmentorContent) -> None:
+    """Write the folder atomically; other files in it are kept.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the provenance is no plain data. Nothing is written.
+    OSError
+        If the folder cannot be written.
+    """
+    state = content.model.state_dict()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with atomic_folder_write(folder) as temporary:
+        write_safetensors(temporary / WEIGHTS, tensors, {"format": "pt"})
+        config = {
+            "format": FORMAT,
+            "version": VERSION,
+            **content.settings,
+            "classes": list(content.classes),
+            "colors": [list(color) for color in content.colors],
+            "protocol": content.protocol.as_dict(),
+            "provenance": dict(content.provenance),
+            "weights_sha256": file_digest(temporary / WEIGHTS),
+        }
+        text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+        (temporary / CONFIG).write_text(text, encoding="utf-8")
+
+
+def read_segmentor(folder: Path) -> SegmentorContent:
+    """Read a folder of :func:`write_segmentor`; nothing in it is executed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or one of its files is absent.
+    ValueError
+        If a file is damaged, of another format, or does not belong to the other one.
+    """
+    config = _read_config(folder)
+    file = folder / CONFIG
+    try:
+        check_classes(config["classes"], config["colors"])
+        protocol = Protocol(**config["protocol"])
+        model = build_empty(config, len(config["classes"]))
+    except Exception as error:  # constructors raise many types for invalid values
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{file} does not describe a segmentor ({reason}): export the run again"
+        ) from error
+    tensors = _read_weights(folder / WEIGHTS, config.get("weights_sha256"), model.state_dict())
+    model.load_state_dict(tensors, assign=True)
+    model.requires_grad_(False)
+    return SegmentorContent(
+        model=model,
+        settings={name: config[name] for name in _KEYS[:4]},
+        classes=tuple(config["classes"]),
+        colors=tuple(map(tuple, config["colors"])),
+        protocol=protocol,
+        provenance=config["provenance"],
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no segmentor at {folder}: expected a folder of tools/export_segmentor.py"
+        )
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"no {name} in {folder}: expected a folder of tools/export_segmentor.py"
+            )
+    file = folder / CONFIG
+    if file.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{file} is larger than 1 MB: it is no config of a segmentor")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged or no JSON ({error}): export the run again") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(
+            f"{file} is no config of a segmentor: expected a folder of tools/export_segmentor.py"
+        )
+    if config.get("version") != VERSION:
+        raise ValueError(
+            f"{file}: expected version {VERSION}, got {short_repr(config.get('version'))}: install "
+            "a newer recyclelora"
+        )
+    missing = [name for name in (*_KEYS, "provenance", "weights_sha256") if name not in config]
+    if missing or not isinstance(config["provenance"], dict):
+        raise ValueError(
+            f"{file} is incomplete ({', '.join(missing) or 'provenance'}): export the run again"
+        )
+    return config
+
+
+def _read_weights(path: Path, digest: object, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    with open_safetensors(path) as file:
+        names = list(file.keys())
+        shapes = {name: _Header(file.get_slice(name)) for name in names}
+        if mismatch := describe_mismatch(expected, shapes):
+            raise ValueError(f"{path} is no weights of {CONFIG} ({mismatch}): export the run again")
+        if file_digest(path) != digest:
+            raise ValueError(
+                f"{path} is damaged, or is not the file that {CONFIG} belongs to: its SHA-256 "
+                "differs; take another copy of the folder"
+            )
+        tensors = {name: file.get_tensor(name).clone() for name in names}
+    for name, tensor in tensors.items():
+        if tensor.dtype != expected[name].dtype:
+            raise ValueError(f"{path}: {name} is {tensor.dtype}, expected {expected[name].dtype}")
+    check_finite(tensors, str(path))
+    return tensors
+
+
+class _Header:
+    """The shape of a tensor in a file that has not been read."""
+
+    def __init__(self, part: Any):
+        self.shape = tuple(part.get_shape())

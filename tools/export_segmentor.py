@@ -1,0 +1,51 @@
+#!/usr/bin/env python
+"""Write the model of a run, its adapters merged, as a folder for ``recyclelora.Segmentor``.
+
+    python tools/export_segmentor.py --config-file configs/streets_to_real.py \
+        results/streets_to_real/recyclelora.pth segmentor
+
+The folder holds ``config.json`` (plain data) and ``model.safetensors``. It is opened by
+``recyclelora.Segmentor.from_pretrained("segmentor")`` without the config of the run. The checkpoint
+is one of a run, or a file of ``tools/export_trained.py``. Overrides ``key=value`` are those of the
+run.
+"""
+
+import argparse
+import sys
+
+try:
+    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.validation import format_error
+    from recyclelora.export.trained_segmentor import export_trained_segmentor
+except KeyboardInterrupt:  # these imports take seconds
+    print("stopped by Ctrl-C", file=sys.stderr)
+    sys.exit(130)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Export; invalid input ends in one sentence and exit code 1."""
+    tolerate_any_text()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, help="the config of the run")
+    parser.add_argument("checkpoint", help="iter_XXXXXXX.pth of the run")
+    parser.add_argument("output", type=path_argument, help="the folder to write")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the run")
+    args = parser.parse_args(arguments)
+    try:
+        export_trained_segmentor(
+            args.checkpoint, args.output, config_file=args.config_file, overrides=args.opts
+        )
+    except Exception as error:
+        sys.exit(f"error: {format_error(error)}")
+    size = sum(file.stat().st_size for file in args.output.iterdir() if file.is_file())
+    print(f"wrote {args.output}, {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
