@@ -1,5 +1,7 @@
 """Linear layers in which adapters would do nothing are found, and no others."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -53,6 +55,34 @@ def test_unreached_linears_with_checkpointing_same_result():
             return checkpoint(super().forward, x, times, use_reentrant=False)
 
     assert unreached_linears(Checkpointed(), torch.zeros(2, 3, 4), 3) == UNREACHED
+
+
+@dataclasses.dataclass
+class Output:
+    logits: torch.Tensor
+    name: str = "logits"
+
+
+def test_unreached_linears_dataclass_output_read():
+    class Classifier(Branches):
+        def forward(self, x, times):
+            return Output(super().forward(x, times)["out"][0])
+
+    assert unreached_linears(Classifier(), torch.zeros(2, 3, 4), 3) == UNREACHED
+
+
+def test_unreached_linears_values_read_by_numpy_right():
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+        def forward(self, x):
+            return self.experts[int(x.detach().numpy().max() > 0)](x)
+
+    assert unreached_linears(Routed(), torch.ones(2, 4)) == ["experts.0"]
+    with torch.device("meta"), pytest.raises(RuntimeError, match="its weights first"):
+        unreached_linears(Routed(), torch.ones(2, 4))
 
 
 def test_unreached_linears_match_layers_without_gradient():

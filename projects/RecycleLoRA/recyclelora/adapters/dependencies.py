@@ -3,6 +3,7 @@
 Which linear layers adapters would reach, and which parameters full fine-tuning would train.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ def _used(module: nn.Module, candidates: Callable, inputs: tuple, kwargs: dict) 
     probe = _MadeFrom(module, candidates)
     try:
         return call_on_meta(probe, *inputs, **kwargs)
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, TypeError) as error:  # TypeError: NumPy cannot read a meta tensor
         if any(tensor.is_meta for tensor in module.parameters()):
             raise RuntimeError(
                 f"the forward pass of this {type(module).__name__} cannot run on the meta device "
@@ -158,8 +159,9 @@ def _call(
 def _tensors(result: Any) -> Iterator[Tensor]:
     if isinstance(result, Tensor):
         yield result
-    elif isinstance(result, Mapping):
-        for value in result.values():
+    elif isinstance(result, Mapping) or dataclasses.is_dataclass(result):
+        values = result if isinstance(result, Mapping) else vars(result)
+        for value in values.values():
             yield from _tensors(value)
     elif isinstance(result, Sequence) and not isinstance(result, str):
         for value in result:

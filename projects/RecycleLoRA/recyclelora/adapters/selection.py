@@ -171,20 +171,6 @@ def _ranks(
     return by_pattern
 
 
-def _user_of(module: nn.Module, name: str, owner: nn.Module) -> nn.Module:
-    """The module that computes with the parameters of ``owner``, which may be parametrizations."""
-    if not isinstance(owner, ParametrizationList):
-        return owner
-    return module.get_submodule(name.rpartition("parametrizations")[0].rstrip("."))
-
-
-def _is_table(key: str, weight: Tensor) -> bool:
-    """Whether a parameter is added or looked up: tokens, positions, relative position biases."""
-    is_broadcast = weight.dim() == 3 and len(weight) == 1  # over the batch, as ViT's pos_embed
-    last_word = key.lower().rpartition("_")[2]
-    return is_broadcast or last_word in TABLES or key in RELATIVE_POSITIONS
-
-
 def advice_on_small_layers(
     name: str, selected: Mapping[str, tuple[nn.Module, AdapterSettings]]
 ) -> str:
