@@ -295,6 +295,8 @@ def test_adapt_selects_layers_and_ranks():
         with pytest.raises(ValueError):
             adapt(untouched, 4, 2, **wrong)
         assert all(p.requires_grad for p in untouched.parameters())
+    with pytest.raises(TypeError, match=r"include must be one or several glob patterns .*, got 3"):
+        adapt(untouched, 4, 2, include=3)
 
 
 def test_adapt_experts_warns_unless_excluded():
@@ -308,7 +310,8 @@ def test_adapt_experts_warns_unless_excluded():
         adapt(copy.deepcopy(model), 4, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        adapt(model, 4, 2, exclude="experts")
+        adapt(copy.deepcopy(model), 4, 2, exclude="experts")
+        adapt(model, 4, 2, exclude=(name for name in ["experts"]))
 
 
 @pytest.mark.parametrize("init", ["rrqr", "svd", "kaiming"])

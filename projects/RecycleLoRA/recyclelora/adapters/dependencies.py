@@ -5,6 +5,7 @@ Which linear layers adapters would reach, and which parameters full fine-tuning 
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from .layer import DualLoRALinear
 from .selection import is_conv1d
+from .state import active, adapted_layers
 
 
 def unreached_linears(module: nn.Module, *inputs: Any, **kwargs: Any) -> list[str]:
@@ -23,7 +25,8 @@ def unreached_linears(module: nn.Module, *inputs: Any, **kwargs: Any) -> list[st
     :func:`recyclelora.adapt` cannot see this from the modules alone. The pass runs on the meta
     device: it computes shapes, no numbers, and takes no memory for weights. If the forward pass
     depends on values of tensors, as with routed experts, it runs on the values instead, and the
-    answer holds for these inputs. ``module`` and ``inputs`` stay as they are.
+    answer holds for these inputs. Adapted layers count as those of the active pair, also while they
+    are merged or switched off. ``module`` and ``inputs`` stay as they are.
 
     Parameters
     ----------
@@ -49,9 +52,8 @@ def unreached_linears(module: nn.Module, *inputs: Any, **kwargs: Any) -> list[st
     >>> unreached_linears(Spare(), torch.zeros(1, 4))
     ['spare']
     """
-    used = _used(
-        module, lambda m: [(n, p) for n, p in _named(m) if p.requires_grad], inputs, kwargs
-    )
+    with _unmerged_active_pair(module):
+        used = _used(module, _trainable, inputs, kwargs)
     names = {id(p): name for name, p in _named(module)}
     linears = {
         name: child
@@ -64,6 +66,22 @@ def unreached_linears(module: nn.Module, *inputs: Any, **kwargs: Any) -> list[st
         return any(names.get(id(getattr(linear, key))) in used for key in keys)
 
     return [name for name, linear in linears.items() if not is_used(linear)]
+
+
+@contextmanager
+def _unmerged_active_pair(module: nn.Module) -> Iterator[None]:
+    """Inside the ``with``, adapted layers compute with the factors that train, whatever is set."""
+    names = ("merged_weight", "mixture")
+    layers = adapted_layers(module).values()
+    before = [(layer, name, getattr(layer, name)) for layer in layers for name in names]
+    try:
+        for layer, name, _ in before:
+            setattr(layer, name, None)
+        with active(module):
+            yield
+    finally:
+        for layer, name, value in before:
+            setattr(layer, name, value)
 
 
 def parameters_in_use(module: nn.Module, *inputs: Any, **kwargs: Any) -> set[str]:
@@ -143,6 +161,7 @@ def call_on_copies(module: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
     return _call(module, lambda tensor: tensor.detach().clone(), inputs, kwargs)
 
 
+@torch.inference_mode(False)
 @torch.enable_grad()
 def _call(
     module: nn.Module, convert: Callable[[Tensor], Tensor], inputs: tuple, kwargs: dict

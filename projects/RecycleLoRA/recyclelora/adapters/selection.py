@@ -148,7 +148,8 @@ def checked_patterns(name: str, patterns: Patterns) -> tuple[str, ...] | None:
     """One or several glob patterns as a tuple; None stays None."""
     if patterns is None:
         return None
-    found = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    is_one = isinstance(patterns, str) or not isinstance(patterns, Iterable)
+    found = (patterns,) if is_one else tuple(patterns)
     for pattern in found:
         if not isinstance(pattern, str):
             raise TypeError(f"{name} must be one or several glob patterns (str), got {pattern!r}")
