@@ -1,5 +1,7 @@
 """Linear layers in which adapters would do nothing are found, and no others."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from recyclelora import adapt
-from recyclelora.adapters import adapter_parameters, unreached_linears
+from recyclelora.adapters import (
+    activate_pairs,
+    active,
+    adapter_parameters,
+    merge,
+    unreached_linears,
+)
 
 
 class Branches(nn.Module):
@@ -33,12 +41,13 @@ class Branches(nn.Module):
 UNREACHED = ["idle", "vain"]  # adapters in "read" and "attention.out_proj" act
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_unreached_linears_returns_unused_layers(device):
+def test_unreached_linears_returns_unused_layers(device, mode):
     with torch.device(device):
         module, x = Branches(), torch.zeros(2, 3, 4)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    with torch.no_grad():  # whatever the caller's mode
+    with mode():  # whatever the caller's mode
         assert unreached_linears(module.requires_grad_(False), x, 3) == UNREACHED
     assert not any(linear._forward_hooks for linear in module.modules())
     assert not any(parameter.requires_grad for parameter in module.parameters())
@@ -53,6 +62,47 @@ def test_unreached_linears_with_checkpointing_same_result():
             return checkpoint(super().forward, x, times, use_reentrant=False)
 
     assert unreached_linears(Checkpointed(), torch.zeros(2, 3, 4), 3) == UNREACHED
+
+
+@pytest.mark.parametrize("state", ["merged", "off", "mixture"])
+def test_unreached_linears_any_state_same_result(state):
+    module = adapt(Branches(), 2, 1)
+    if state == "merged":
+        merge(module)
+    elif state == "mixture":
+        activate_pairs(module, {"default": 0.5})
+    merged_weight, mixture = module.called.merged_weight, module.called.mixture
+    with active(module, main=state != "off", sub=state != "off"):
+        assert unreached_linears(module, torch.zeros(2, 3, 4), 3) == UNREACHED
+    assert module.called.merged_weight is merged_weight and module.called.mixture is mixture
+
+
+@dataclasses.dataclass
+class Output:
+    logits: torch.Tensor
+    name: str = "logits"
+
+
+def test_unreached_linears_dataclass_output_read():
+    class Classifier(Branches):
+        def forward(self, x, times):
+            return Output(super().forward(x, times)["out"][0])
+
+    assert unreached_linears(Classifier(), torch.zeros(2, 3, 4), 3) == UNREACHED
+
+
+def test_unreached_linears_values_read_by_numpy_right():
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+        def forward(self, x):
+            return self.experts[int(x.detach().numpy().max() > 0)](x)
+
+    assert unreached_linears(Routed(), torch.ones(2, 4)) == ["experts.0"]
+    with torch.device("meta"), pytest.raises(RuntimeError, match="its weights first"):
+        unreached_linears(Routed(), torch.ones(2, 4))
 
 
 def test_unreached_linears_match_layers_without_gradient():

@@ -139,6 +139,53 @@ def test_checkpointing_reentrant_other_state_raises():
         out.sum().backward()
 
 
+CHANGES = {
+    "merge": (lambda model: None, merge),
+    "unmerge": (merge, unmerge),
+    "pair of a merged model": (merge, lambda model: activate_pair(model, "night")),
+}
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_checkpointing_other_merged_state_raises(change, read, use_reentrant):
+    layer = network()[1][0]
+    learn(layer)
+    add_pair(layer, "night", 4, 2)
+    layer.requires_grad_(False)  # a merged layer whose factors train refuses any backward pass
+    x = torch.randn(3, 16, requires_grad=True)
+    before, after = CHANGES[change]
+    before(layer)
+    function = (lambda x: F.linear(x, layer.weight)) if read else layer
+    out = checkpoint(function, x, use_reentrant=use_reentrant)
+    after(layer)
+    with pytest.raises(RuntimeError, match="state of an adapted layer"):
+        out.sum().backward()
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+@pytest.mark.parametrize("read", [False, True])
+def test_checkpointing_off_backward_outside_right_or_raises(read, is_merged):
+    plain, model = network()
+    layer = model[0]
+    learn(layer)
+    layer.requires_grad_(not is_merged)
+    if is_merged:
+        merge(layer)
+    x = torch.randn(3, 16, requires_grad=True)
+    layer(x)  # with the adapters on, as in training
+    function = (lambda x: F.linear(x, layer.weight)) if read else layer
+    with active(layer, main=False, sub=False):
+        reentrant = checkpoint(function, x, use_reentrant=True)
+        other = checkpoint(function, x, use_reentrant=False)
+    other.sum().backward()
+    torch.testing.assert_close(x.grad, plain[0].weight.sum(0).expand(3, 16))
+    with pytest.raises(RuntimeError, match="state of an adapted layer"):
+        reentrant.sum().backward()
+
+
 @pytest.mark.parametrize("ranks", [(4, 2), (3, 2)])
 @pytest.mark.filterwarnings("ignore:.*optimisers")
 def test_checkpointing_other_pair_raises(ranks):
@@ -216,6 +263,21 @@ def test_cast_to_half_keeps_factors_in_float32():
     assert model(torch.randn(2, 16, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cast_double_to_half_float32_factors(dtype):
+    torch.manual_seed(1)
+    layer = adapt(nn.Linear(16, 24).double(), r_main=4, r_sub=2)
+    learn(layer)
+    x = torch.randn(5, 16, dtype=torch.float64)
+    expected = layer(x).detach()
+    layer.to(dtype)
+    assert layer.lora_A_main.dtype == layer.initial_B.dtype == torch.float32
+    out = layer(x.to(dtype))
+    torch.testing.assert_close(out.double(), expected, atol=0.1, rtol=0)
+    out.sum().backward()
+    assert layer.lora_A_main.grad.dtype == torch.float32
+
+
 def test_adapt_selects_layers_and_ranks():
     def build():
         return nn.ModuleDict(
@@ -233,6 +295,8 @@ def test_adapt_selects_layers_and_ranks():
         with pytest.raises(ValueError):
             adapt(untouched, 4, 2, **wrong)
         assert all(p.requires_grad for p in untouched.parameters())
+    with pytest.raises(TypeError, match=r"include must be one or several glob patterns .*, got 3"):
+        adapt(untouched, 4, 2, include=3)
 
 
 def test_adapt_experts_warns_unless_excluded():
@@ -246,7 +310,8 @@ def test_adapt_experts_warns_unless_excluded():
         adapt(copy.deepcopy(model), 4, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        adapt(model, 4, 2, exclude="experts")
+        adapt(copy.deepcopy(model), 4, 2, exclude="experts")
+        adapt(model, 4, 2, exclude=(name for name in ["experts"]))
 
 
 @pytest.mark.parametrize("init", ["rrqr", "svd", "kaiming"])

@@ -104,6 +104,7 @@ def test_adapt_twice_raises():
         (lambda m: m.append(nn.Linear(3, 8)), "4 [+] 2 = 6 .* = 3 of layer '3' .8 x 3."),
         (lambda m: m.append(nn.LazyLinear(8)), "layer '3' is lazy"),
         (lambda m: m[2].register_forward_hook(lambda *_: None), "layer '2' has hooks"),
+        (lambda m: m[2].register_full_backward_pre_hook(lambda *_: None), "layer '2' has hooks"),
         (lambda m: nn.utils.parametrizations.spectral_norm(m[2]), "layer '2' computes its weight"),
     ],
 )

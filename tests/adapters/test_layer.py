@@ -265,6 +265,19 @@ def test_copied_layer_same_output(clone, is_merged):
     assert not torch.equal(layer(x), other(x))
 
 
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copied_layer_inside_active_copy_is_on(clone):
+    _, layer = make()
+    perturb(layer)
+    x = torch.randn(3, 32)
+    expected = layer(x)
+    with active(layer, main=False, sub=False):
+        other = clone(layer)
+    compiled = torch.compile(other, backend="eager", fullgraph=True)
+    torch.testing.assert_close(other(x), expected)
+    torch.testing.assert_close(compiled(x), expected)
+
+
 @pytest.mark.parametrize("is_merged", [False, True])
 def test_cast_layer_same_output(is_merged):
     linear, layer = make()
@@ -285,9 +298,10 @@ def test_backward_merged_layer_raises():
     _, layer = make()
     layer.merge()
     x = torch.randn(3, 32, requires_grad=True)
-    out = layer(x)
-    with pytest.raises(RuntimeError, match="unmerge the model before training"):
-        out.sum().backward()
+    nested = torch.nested.nested_tensor([x.detach(), x.detach()[:2]], layout=torch.jagged)
+    for out in (layer(x), layer(nested).values()):
+        with pytest.raises(RuntimeError, match="unmerge the model before training"):
+            out.sum().backward()
     for name, parameter in layer.named_parameters():
         if name.startswith("lora_"):
             parameter.requires_grad_(False)

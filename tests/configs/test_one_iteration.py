@@ -11,8 +11,8 @@ from recyclelora.config.validation import check_config
 from recyclelora.data.datasets import get_dataset
 from recyclelora.engine.training import train
 
+from ..support.originals import write_all
 from ..support.paper_configs import NAMES, load
-from ..support.released_datasets import write_all
 from ..support.tiny_overrides import tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("closed_logs")]

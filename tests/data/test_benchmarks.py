@@ -14,7 +14,7 @@ from recyclelora.data.benchmarks import BENCHMARKS
 from recyclelora.data.folder_dataset import seeded_subset
 from recyclelora.data.gtav_split import read_split
 
-from ..support import released_datasets as released_datasets
+from ..support import originals as originals
 
 SIZE = (48, 96)
 EXPECTED = {
@@ -40,7 +40,7 @@ EXPECTED = {
 def released(tmp_path_factory):
     """(root, truth) of every set."""
     root = tmp_path_factory.mktemp("datasets")
-    return root, released_datasets.write_all(root, count=3, size=SIZE)
+    return root, originals.write_all(root, count=3, size=SIZE)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_labels_of_a_release_decode_to_train_ids(name, released, monkeypatch, ca
     assert f"not comparable with published ones; python tools/check_datasets.py {name}" in warning
 
 
-def test_released_datasets_contain_every_class(released):
+def test_originals_contain_every_class(released):
     _, truth = released
     for name, labels in truth.items():
         classes = {i for label in labels.values() for i in np.unique(label).tolist()}
@@ -106,18 +106,18 @@ def moved(root, **places):
 
 
 LAYOUTS = {
-    "gtav_all": (released_datasets.write_gtav, {"gtav": "GTAV"}),
-    "synthia_train": (released_datasets.write_synthia, {"synthia": "RAND_CITYSCAPES"}),
-    "urbansyn_train": (released_datasets.write_urbansyn, {"urbansyn": "UrbanSyn"}),
+    "gtav_all": (originals.write_gtav, {"gtav": "GTAV"}),
+    "synthia_train": (originals.write_synthia, {"synthia": "RAND_CITYSCAPES"}),
+    "urbansyn_train": (originals.write_urbansyn, {"urbansyn": "UrbanSyn"}),
     "cityscapes_val": (
-        released_datasets.write_cityscapes,
+        originals.write_cityscapes,
         {
             "cityscapes__leftImg8bit": "cityscapes/leftImg8bit_trainvaltest/leftImg8bit",
             "cityscapes__gtFine": "cityscapes/gtFine_trainvaltest/gtFine",
         },
     ),
     "mapillary_vistas_val": (
-        released_datasets.write_mapillary,
+        originals.write_mapillary,
         {
             "mapillary_vistas__validation__v1.2__labels": "mapillary_vistas/validation/labels",
             "mapillary_vistas__config_v1.2.json": "mapillary_vistas/config.json",
@@ -125,7 +125,7 @@ LAYOUTS = {
         },
     ),
     "acdc_night_val": (
-        released_datasets.write_acdc,
+        originals.write_acdc,
         {
             "acdc__rgb_anon": "acdc/rgb_anon_trainvaltest/rgb_anon",
             "acdc__gt": "acdc/gt_trainval/gt",
@@ -145,7 +145,7 @@ def test_labels_in_other_known_layouts_are_read(name, root):
 @pytest.mark.parametrize("image", ["rgb_", ""])
 @pytest.mark.parametrize("label", ["ss_", ""])
 def test_urbansyn_with_or_without_prefixes_is_read(image, label, root):
-    truth = released_datasets.write_urbansyn(root, 2, SIZE)
+    truth = originals.write_urbansyn(root, 2, SIZE)
     for number in (1, 2):
         moved(
             root,
@@ -161,9 +161,7 @@ def test_urbansyn_with_or_without_prefixes_is_read(image, label, root):
 
 
 def test_converted_labels_of_other_projects_are_skipped(root):
-    truth = released_datasets.write_gtav(root, 3, SIZE) | released_datasets.write_synthia(
-        root, 2, SIZE
-    )
+    truth = originals.write_gtav(root, 3, SIZE) | originals.write_synthia(root, 2, SIZE)
     for folder in ("gtav/labels", "synthia/GT/LABELS"):
         for file in (root / folder).glob("*.png"):
             shutil.copy(file, file.with_name(f"{file.stem}_labelTrainIds.png"))
@@ -203,7 +201,7 @@ def test_gtav_split_assigns_every_image_once(released):
 
 
 def test_gtav_split_missing_or_invalid_raises(root):
-    truth = released_datasets.write_gtav(root, 3, SIZE)
+    truth = originals.write_gtav(root, 3, SIZE)
     split = root / "gtav/split.mat"
     moved(root, **{"gtav__split.mat": "gtav/read_mapping/split.mat"})  # as its archive unpacks
     assert_reads("gtav_owners_val", truth)
@@ -233,7 +231,7 @@ def test_gtav_split_missing_or_invalid_raises(root):
 
 
 def test_gtav_split_of_few_images_warns(root, caplog):
-    truth = released_datasets.write_gtav(root, 3, SIZE)["gtav_all"]
+    truth = originals.write_gtav(root, 3, SIZE)["gtav_all"]
     lists = {"trainIds": [[1], [3]], "valIds": [[2]], "testIds": np.empty((0, 1))}
     scipy.io.savemat(root / "gtav/split.mat", lists)
     assert len(truth) == 3
@@ -243,7 +241,7 @@ def test_gtav_split_of_few_images_warns(root, caplog):
 
 
 def test_gtav_split_with_renamed_image_raises(root):
-    released_datasets.write_gtav(root, 3, SIZE)
+    originals.write_gtav(root, 3, SIZE)
     for kind in ("images", "labels"):
         moved(root, **{f"gtav__{kind}__00002.png": f"gtav/{kind}/second.png"})
     with pytest.raises(ValueError, match=r"second\.png: expected GTAV's own names, numbers such"):

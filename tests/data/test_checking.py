@@ -12,7 +12,7 @@ from PIL import Image
 from recyclelora.data import CLASSES, TRAIN_IDS, checking, get_dataset
 from recyclelora.data.checking import MISMATCHED, UNKNOWN, UNPAIRED, UNREADABLE, check_datasets
 
-from ..support import released_datasets as released_datasets
+from ..support import originals as originals
 
 SIZE = (32, 64)
 
@@ -34,7 +34,7 @@ def counted(labels):
 
 
 def test_class_pixels_equal_the_true_counts(root):
-    truth = released_datasets.write_all(root, 2, SIZE)
+    truth = originals.write_all(root, 2, SIZE)
     reports = check(*truth)
     assert [report.name for report in reports] == list(truth)
     for report in reports:
@@ -50,7 +50,7 @@ def test_class_pixels_equal_the_true_counts(root):
 
 
 def test_check_reports_faults_of_every_kind(root):
-    released_datasets.write_bdd100k(root, 7, SIZE)
+    originals.write_bdd100k(root, 7, SIZE)
     images = sorted((root / "bdd100k/images/10k/val").iterdir())
     labels = sorted((root / "bdd100k/labels/sem_seg/masks/val").iterdir())
     whole = images[0].read_bytes()
@@ -78,7 +78,7 @@ def test_check_reports_faults_of_every_kind(root):
 
 
 def test_quick_check_reads_only_headers(root):
-    released_datasets.write_bdd100k(root, 3, SIZE)
+    originals.write_bdd100k(root, 3, SIZE)
     images = sorted((root / "bdd100k/images/10k/val").iterdir())
     labels = sorted((root / "bdd100k/labels/sem_seg/masks/val").iterdir())
     images[0].write_bytes(images[0].read_bytes()[:700])
@@ -89,7 +89,7 @@ def test_quick_check_reads_only_headers(root):
 
 
 def test_known_fault_of_gtav_is_left_out_not_a_fault(root):
-    truth = released_datasets.write_gtav(root, 3, SIZE)
+    truth = originals.write_gtav(root, 3, SIZE)
     label = root / "gtav/labels/00002.png"
     Image.fromarray(np.full((9, 9), 7, np.uint8)).save(label)
     (report,) = check("gtav_all")
@@ -100,7 +100,7 @@ def test_known_fault_of_gtav_is_left_out_not_a_fault(root):
 
 
 def test_unpaired_files_of_bdd100k_are_left_out_not_faults(root):
-    released_datasets.write_bdd100k(root, 4, SIZE)
+    originals.write_bdd100k(root, 4, SIZE)
     min((root / "bdd100k/images/10k/val").iterdir()).unlink()
     max((root / "bdd100k/labels/sem_seg/masks/val").iterdir()).unlink()
     (report,) = check("bdd100k_val")
@@ -109,7 +109,7 @@ def test_unpaired_files_of_bdd100k_are_left_out_not_faults(root):
 
 
 def test_pair_of_several_datasets_is_read_once(root, monkeypatch):
-    released_datasets.write_gtav(root, 3, SIZE)
+    originals.write_gtav(root, 3, SIZE)
     read = []
     monkeypatch.setattr(
         checking, "read_image", lambda file: read.append(file) or np.zeros((1, 1, 3))
@@ -119,9 +119,9 @@ def test_pair_of_several_datasets_is_read_once(root, monkeypatch):
 
 
 def test_missing_datasets_report_the_download(root):
-    released_datasets.write_gtav(root, 3, SIZE)
+    originals.write_gtav(root, 3, SIZE)
     (root / "gtav/split.mat").unlink()
-    released_datasets.write_mapillary(root, 1, SIZE)
+    originals.write_mapillary(root, 1, SIZE)
     (root / "mapillary_vistas/config_v1.2.json").unlink()
     gtav, mapillary, urbansyn = check("gtav_owners_val", "mapillary_vistas_val", "urbansyn_train")
     assert {report.state for report in (gtav, mapillary, urbansyn)} == {"missing"}
@@ -135,7 +135,7 @@ def test_missing_datasets_report_the_download(root):
 
 @pytest.mark.slow
 def test_check_with_workers_gives_equal_reports(root):
-    truth = released_datasets.write_all(root, 3, SIZE)
+    truth = originals.write_all(root, 3, SIZE)
     (root / "synthia/RGB/0000001.png").write_bytes(b"")
     alone = check(*truth)
     shared = check(*truth, workers=2)

@@ -5,7 +5,7 @@ import pytest
 from recyclelora.data import get_dataset
 from recyclelora.data.benchmarks import BENCHMARKS
 
-from ..support import released_datasets as released_datasets
+from ..support import originals as originals
 
 SIZE = (16, 32)
 PACKED, UNFINISHED = "lies there packed: unpack it", "is an unfinished download: finish it"
@@ -52,7 +52,7 @@ def test_packed_archive_is_named(root):
 
 
 def test_missing_labels_name_their_packed_archive(root):
-    released_datasets.write_cityscapes(root, 2, SIZE)
+    originals.write_cityscapes(root, 2, SIZE)
     (root / "cityscapes/gtFine").rename(root / "gone")
     (root / "cityscapes/gtFine_trainvaltest.zip").write_bytes(b"PK")
     message = message_for("cityscapes_val")
@@ -61,7 +61,7 @@ def test_missing_labels_name_their_packed_archive(root):
 
 
 def test_missing_label_names_unfinished_download(root):
-    released_datasets.write_bdd100k(root, 2, SIZE)
+    originals.write_bdd100k(root, 2, SIZE)
     masks = root / "bdd100k/labels/sem_seg/masks/val"
     min(masks.iterdir()).unlink()
     (root / "bdd100k/bdd100k_sem_seg_labels_trainval.zip.crdownload").write_bytes(b"PK")
@@ -80,7 +80,7 @@ def test_empty_folders_name_packed_archive(root):
 
 
 def test_size_warning_reports_too_few_and_too_many(root, tiny_set):
-    released_datasets.write_synthia(root, 2, SIZE)
+    originals.write_synthia(root, 2, SIZE)
     dataset = get_dataset("synthia_train")
     assert dataset.size_warning(9_400) is None
     assert (

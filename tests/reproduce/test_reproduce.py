@@ -19,7 +19,7 @@ from recyclelora.reproduce.tables import Run
 from recyclelora.reproduce.workspace import Workspace
 
 from ..support.forked_runs import differences, state
-from ..support.released_datasets import write_all
+from ..support.originals import write_all
 from ..support.tiny_overrides import TINY, folder
 
 ROOT = Path(__file__).parents[2]

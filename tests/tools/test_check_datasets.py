@@ -8,7 +8,7 @@ from tools import check_datasets
 
 from recyclelora.data import check_report, get_dataset
 
-from ..support import released_datasets
+from ..support import originals
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def run(tmp_path, monkeypatch, capsys):
 
 
 def test_complete_dataset_exits_with_0(run, tmp_path, monkeypatch):
-    truth = released_datasets.write_cityscapes(tmp_path, 3, (32, 64))["cityscapes_val"]
+    truth = originals.write_cityscapes(tmp_path, 3, (32, 64))["cityscapes_val"]
     complete = dataclasses.replace(get_dataset("cityscapes_val"), expected=len(truth))
     monkeypatch.setattr(check_report, "get_dataset", lambda name: complete)
     code, said = run("cityscapes_val", "--json", str(tmp_path / "a.json"))
@@ -36,7 +36,7 @@ def test_complete_dataset_exits_with_0(run, tmp_path, monkeypatch):
     report = written["sets"]["cityscapes_val"]
     assert written["quick"] is False and report["state"] == "complete"
     pixels = sum(label.size for label in truth.values())
-    for train_id, name in enumerate(released_datasets.NAMES):
+    for train_id, name in enumerate(originals.NAMES):
         share = 100 * sum((label == train_id).sum() for label in truth.values()) / pixels
         assert report["percent"][name] == pytest.approx(share)
         assert f"{share:.2f}" in next(line for line in said.splitlines() if line.startswith(name))
@@ -45,7 +45,7 @@ def test_complete_dataset_exits_with_0(run, tmp_path, monkeypatch):
 def test_missing_exits_with_3_and_faulty_with_4(run, tmp_path):
     code, said = run("urbansyn_train", "--quick")
     assert code == 3 and "dataset 'urbansyn_train': expected the folders" in said
-    released_datasets.write_urbansyn(tmp_path, 9, (16, 32))
+    originals.write_urbansyn(tmp_path, 9, (16, 32))
     code, said = run("urbansyn_train", "acdc_fog_val", "--quick")
     assert code == 3 and "expected 7539 pairs, found 9 in" in said
     assert "with published ones; download rgb.zip and ss.zip of UrbanSyn" in said
@@ -60,7 +60,7 @@ def test_missing_exits_with_3_and_faulty_with_4(run, tmp_path):
 
 
 def test_no_names_checks_every_benchmark(run, tmp_path):
-    truth = released_datasets.write_all(tmp_path, 3, (16, 32))
+    truth = originals.write_all(tmp_path, 3, (16, 32))
     code, said = run()
     assert code == 3
     rows = [line.split()[0] for line in said.splitlines() if " incomplete " in line]

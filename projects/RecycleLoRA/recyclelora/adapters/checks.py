@@ -42,7 +42,8 @@ def check_linear(linear: nn.Module, settings: AdapterSettings, name: str = "this
             f"{name} computes its weight from {', '.join(sorted(extras))}: remove the "
             "parametrization (weight norm and the like) first"
         )
-    if linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if any(getattr(linear, kind) for kind in kinds):
         raise ValueError(f"{name} has hooks, which adapting would lose: register them afterwards")
     check_weight(linear.weight, settings, name)
 

@@ -3,7 +3,9 @@
 It shows which linear layers adapters can affect, and which parameters fine-tuning can train.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,44 +15,53 @@ from torch.utils._pytree import tree_map_only
 
 from .layer import DualLoRALinear
 from .selection import is_conv1d
+from .state import active, adapted_layers
 
 
 def unreached_linears(module: nn.Module, *inputs: Any, **kwargs: Any) -> list[str]:
     """Return the names of the linear layers in which adapters have, or would have, no effect.
 
-    The output of ``module(*inputs, **kwargs)`` does not depend on the weights of these layers. The
-    function runs one forward pass on the meta device, which computes only shapes and needs no
-    memory for weights. If the forward pass depends on values of tensors, as with routed experts, it
-    runs on the values instead, and the result is valid for these inputs. ``module`` and ``inputs``
-    do not change.
+    <<<<<<< HEAD
+        The output of ``module(*inputs, **kwargs)`` does not depend on the weights of these layers. The
+        function runs one forward pass on the meta device, which computes only shapes and needs no
+        memory for weights. If the forward pass depends on values of tensors, as with routed experts, it
+        runs on the values instead, and the result is valid for these inputs. ``module`` and ``inputs``
+        do not change.
+    =======
+        Nothing in the result of ``module(*inputs, **kwargs)`` depends on the weights of these layers.
+        :func:`recyclelora.adapt` cannot see this from the modules alone. The pass runs on the meta
+        device: it computes shapes, no numbers, and takes no memory for weights. If the forward pass
+        depends on values of tensors, as with routed experts, it runs on the values instead, and the
+        answer holds for these inputs. Adapted layers count as those of the active pair, also while they
+        are merged or switched off. ``module`` and ``inputs`` stay as they are.
+    >>>>>>> w/brk12
 
-    Parameters
-    ----------
-    module : nn.Module
-        Adapted or not.
-    *inputs, **kwargs
-        The arguments of the call.
+        Parameters
+        ----------
+        module : nn.Module
+            Adapted or not.
+        *inputs, **kwargs
+            The arguments of the call.
 
-    Raises
-    ------
-    RuntimeError
-        If the forward pass depends on values and ``module`` is on the meta device.
+        Raises
+        ------
+        RuntimeError
+            If the forward pass depends on values and ``module`` is on the meta device.
 
-    Examples
-    --------
-    >>> import torch
-    >>> class Spare(nn.Module):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.used, self.spare = nn.Linear(4, 4), nn.Linear(4, 4)
-    ...     def forward(self, x):
-    ...         return self.used(x)
-    >>> unreached_linears(Spare(), torch.zeros(1, 4))
-    ['spare']
+        Examples
+        --------
+        >>> import torch
+        >>> class Spare(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.used, self.spare = nn.Linear(4, 4), nn.Linear(4, 4)
+        ...     def forward(self, x):
+        ...         return self.used(x)
+        >>> unreached_linears(Spare(), torch.zeros(1, 4))
+        ['spare']
     """
-    used = _used(
-        module, lambda m: [(n, p) for n, p in _named(m) if p.requires_grad], inputs, kwargs
-    )
+    with _unmerged_active_pair(module):
+        used = _used(module, _trainable, inputs, kwargs)
     names = {id(p): name for name, p in _named(module)}
     linears = {
         name: child
@@ -63,6 +74,22 @@ def unreached_linears(module: nn.Module, *inputs: Any, **kwargs: Any) -> list[st
         return any(names.get(id(getattr(linear, key))) in used for key in keys)
 
     return [name for name, linear in linears.items() if not is_used(linear)]
+
+
+@contextmanager
+def _unmerged_active_pair(module: nn.Module) -> Iterator[None]:
+    """Inside the ``with``, adapted layers compute with the factors that train, whatever is set."""
+    names = ("merged_weight", "mixture")
+    layers = adapted_layers(module).values()
+    before = [(layer, name, getattr(layer, name)) for layer in layers for name in names]
+    try:
+        for layer, name, _ in before:
+            setattr(layer, name, None)
+        with active(module):
+            yield
+    finally:
+        for layer, name, value in before:
+            setattr(layer, name, value)
 
 
 def parameters_in_use(module: nn.Module, *inputs: Any, **kwargs: Any) -> set[str]:
@@ -86,7 +113,7 @@ def _used(module: nn.Module, candidates: Callable, inputs: tuple, kwargs: dict) 
     probe = _MadeFrom(module, candidates)
     try:
         return call_on_meta(probe, *inputs, **kwargs)
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, TypeError) as error:  # TypeError: NumPy cannot read a meta tensor
         if any(tensor.is_meta for tensor in module.parameters()):
             raise RuntimeError(
                 f"the forward pass of this {type(module).__name__} cannot run on the meta device "
@@ -142,6 +169,7 @@ def call_on_copies(module: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
     return _call(module, lambda tensor: tensor.detach().clone(), inputs, kwargs)
 
 
+@torch.inference_mode(False)
 @torch.enable_grad()
 def _call(
     module: nn.Module, convert: Callable[[Tensor], Tensor], inputs: tuple, kwargs: dict
@@ -158,8 +186,9 @@ def _call(
 def _tensors(result: Any) -> Iterator[Tensor]:
     if isinstance(result, Tensor):
         yield result
-    elif isinstance(result, Mapping):
-        for value in result.values():
+    elif isinstance(result, Mapping) or dataclasses.is_dataclass(result):
+        values = result if isinstance(result, Mapping) else vars(result)
+        for value in values.values():
             yield from _tensors(value)
     elif isinstance(result, Sequence) and not isinstance(result, str):
         for value in result:

@@ -13,6 +13,7 @@ from .layer import DualLoRALinear
 from .selection import (
     Patterns,
     advice_on_small_layers,
+    checked_patterns,
     is_conv1d,
     plain_weight,
     select_linears,
@@ -83,6 +84,8 @@ def adapt(
     if not isinstance(module, nn.Module):
         raise TypeError(f"adapt: module must be an nn.Module, got {type(module).__name__}")
     settings = AdapterSettings(r_main, r_sub, alpha, init, sparse_a)
+    # An iterator can be read once, and the patterns are needed twice.
+    include, exclude = checked_patterns("include", include), checked_patterns("exclude", exclude)
     for name, child in module.named_modules():
         if isinstance(child, DualLoRALinear):
             check_linear(child, settings, _quoted(name))

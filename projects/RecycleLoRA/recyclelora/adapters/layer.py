@@ -15,7 +15,7 @@ from .decomposition import decompose
 from .initialisers import Factors
 from .merging import MergeableLinear
 from .mixtures import Mixture, check_one_weight, forward_per_sample, mixed_weight
-from .pair import AdapterPair
+from .pair import AdapterPair, new_serial
 from .selection import is_conv1d, plain_weight
 from .settings import AdapterSettings, Init
 from .sharding import copy_values, full_tensor
@@ -95,6 +95,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         self.pair_name = "default"
         self.pairs = nn.ModuleDict()
         self.mixture: Mixture | None = None
+        self.merged_serial = 0
         self._take_residual(weight)
 
     @classmethod
@@ -154,11 +155,12 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         """``x (..., in)`` to ``(..., out)``."""
         if (out := forward_per_sample(self, x)) is not None:
             return out
-        if x.is_nested:
-            return F.linear(x, self.effective_with_gradient(), self.bias)
         switches = self.switches()
         if self.merged_weight is not None:
+            (x,) = tie_to_state(self, self.merged_serial, switches, [x])
             return self.forward_merged(x, self._trained_factors())
+        if x.is_nested:
+            return F.linear(x, self.effective_with_gradient(), self.bias)
         if self.mixture is not None:
             (x,) = tie_to_state(self, self.mixture.serial, switches, [x])
             return F.linear(x, mixed_weight(self, switches, self.initial_B.dtype), self.bias)
@@ -179,13 +181,14 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         check_one_weight(self)
         switches = self.switches()
         if self.merged_weight is not None:
+            tie_to_state(self, self.merged_serial, switches, [])
             return self.merged_weight_now()
         if self.mixture is not None:
             tie_to_state(self, self.mixture.serial, switches, [])
             return mixed_weight(self, switches, self.initial_B.dtype)
+        factors = tie_to_state(self, self.serial, switches, list(self.factors(*switches)))
         if not self._trained_in_use(switches):
             return self.pretrained_weight()
-        factors = tie_to_state(self, self.serial, switches, list(self.factors(*switches)))
         A_main, B_main, A_sub, B_sub = factors
         with torch.autocast(self.residual.device.type, enabled=False):
             product = self.scaling * (B_main @ A_main + B_sub @ A_sub)
@@ -194,6 +197,11 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             else:
                 weight = self.residual + product
         return weight.to(self.residual.dtype)
+
+    def merge(self) -> None:
+        """Compute with one plain weight; see :meth:`MergeableLinear.merge`."""
+        super().merge()
+        self.merged_serial = new_serial()
 
     def switches(self) -> Switches:
         """Which adapters act in the running thread."""
@@ -343,8 +351,9 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             self.merge()
 
     def __getstate__(self) -> dict:
-        # A weak reference cannot be pickled; without it values are compared.
-        return self.__dict__ | {"_source": None, "sample_contexts": 0}
+        # A weak reference cannot be pickled (values are compared then); a copy is in no context.
+        left_out = {"_source": None, "sample_contexts": 0, "_last_switches": Switches()}
+        return self.__dict__ | left_out
 
     def extra_repr(self) -> str:
         """Text of the layer in ``print(model)``."""

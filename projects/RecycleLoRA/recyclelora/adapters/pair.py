@@ -193,7 +193,7 @@ class AdapterPair(nn.Module):
         def apply(tensor: Tensor) -> Tensor:
             out = fn(tensor)
             if id(tensor) in kept and out.dtype in HALF and tensor.dtype not in HALF:
-                return tensor.to(out.device)
+                return tensor.to(out.device, torch.float32)
             return out
 
         return super()._apply(apply, recurse)

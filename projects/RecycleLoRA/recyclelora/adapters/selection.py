@@ -148,7 +148,8 @@ def checked_patterns(name: str, patterns: Patterns) -> tuple[str, ...] | None:
     """One or several glob patterns as a tuple; None stays None."""
     if patterns is None:
         return None
-    found = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    is_one = isinstance(patterns, str) or not isinstance(patterns, Iterable)
+    found = (patterns,) if is_one else tuple(patterns)
     for pattern in found:
         if not isinstance(pattern, str):
             raise TypeError(f"{name} must be one or several glob patterns (str), got {pattern!r}")
@@ -169,20 +170,6 @@ def _ranks(
         r_main, r_sub = pair
         by_pattern[pattern] = dataclasses.replace(settings, r_main=r_main, r_sub=r_sub)
     return by_pattern
-
-
-def _user_of(module: nn.Module, name: str, owner: nn.Module) -> nn.Module:
-    """The module that computes with the parameters of ``owner``, which may be parametrizations."""
-    if not isinstance(owner, ParametrizationList):
-        return owner
-    return module.get_submodule(name.rpartition("parametrizations")[0].rstrip("."))
-
-
-def _is_table(key: str, weight: Tensor) -> bool:
-    """Whether a parameter is added or looked up: tokens, positions, relative position biases."""
-    is_broadcast = weight.dim() == 3 and len(weight) == 1  # over the batch, as ViT's pos_embed
-    last_word = key.lower().rpartition("_")[2]
-    return is_broadcast or last_word in TABLES or key in RELATIVE_POSITIONS
 
 
 def advice_on_small_layers(
