@@ -21,44 +21,36 @@ from .state import active, adapted_layers
 def unreached_linears(module: nn.Module, *inputs: Any, **kwargs: Any) -> list[str]:
     """Return the names of the linear layers in which adapters have, or would have, no effect.
 
-    <<<<<<< HEAD
-        The output of ``module(*inputs, **kwargs)`` does not depend on the weights of these layers. The
-        function runs one forward pass on the meta device, which computes only shapes and needs no
-        memory for weights. If the forward pass depends on values of tensors, as with routed experts, it
-        runs on the values instead, and the result is valid for these inputs. ``module`` and ``inputs``
-        do not change.
-    =======
-        Nothing in the result of ``module(*inputs, **kwargs)`` depends on the weights of these layers.
-        :func:`recyclelora.adapt` cannot see this from the modules alone. The pass runs on the meta
-        device: it computes shapes, no numbers, and takes no memory for weights. If the forward pass
-        depends on values of tensors, as with routed experts, it runs on the values instead, and the
-        answer holds for these inputs. Adapted layers count as those of the active pair, also while they
-        are merged or switched off. ``module`` and ``inputs`` stay as they are.
-    >>>>>>> w/brk12
+    The output of ``module(*inputs, **kwargs)`` does not depend on the weights of these layers. The
+    function runs one forward pass on the meta device, which computes only shapes and needs no
+    memory for weights. If the forward pass depends on values of tensors, as with routed experts, it
+    runs on the values instead, and the result is valid for these inputs. ``module`` and ``inputs``
+    do not change. Adapted layers count as those of the active pair, also while they are merged or
+    switched off.
 
-        Parameters
-        ----------
-        module : nn.Module
-            Adapted or not.
-        *inputs, **kwargs
-            The arguments of the call.
+    Parameters
+    ----------
+    module : nn.Module
+        Adapted or not.
+    *inputs, **kwargs
+        The arguments of the call.
 
-        Raises
-        ------
-        RuntimeError
-            If the forward pass depends on values and ``module`` is on the meta device.
+    Raises
+    ------
+    RuntimeError
+        If the forward pass depends on values and ``module`` is on the meta device.
 
-        Examples
-        --------
-        >>> import torch
-        >>> class Spare(nn.Module):
-        ...     def __init__(self):
-        ...         super().__init__()
-        ...         self.used, self.spare = nn.Linear(4, 4), nn.Linear(4, 4)
-        ...     def forward(self, x):
-        ...         return self.used(x)
-        >>> unreached_linears(Spare(), torch.zeros(1, 4))
-        ['spare']
+    Examples
+    --------
+    >>> import torch
+    >>> class Spare(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.used, self.spare = nn.Linear(4, 4), nn.Linear(4, 4)
+    ...     def forward(self, x):
+    ...         return self.used(x)
+    >>> unreached_linears(Spare(), torch.zeros(1, 4))
+    ['spare']
     """
     with _unmerged_active_pair(module):
         used = _used(module, _trainable, inputs, kwargs)
