@@ -41,8 +41,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     residual : Parameter, (out, in)
         The frozen residual W_res of the active pair, also while merged.
     weight : Tensor, (out, in)
-        The effective weight, differentiable in the factors; a property. It has the shape (in, out)
-        where the layer replaces a ``Conv1D`` of Hugging Face.
+        The effective weight, a differentiable property; (in, out) for a ``Conv1D``.
     bias : Parameter, (out,), or None
     lora_A_main, lora_B_main, lora_A_sub, lora_B_sub, columns, initial_A, initial_B, scaling
         The active pair, see :class:`AdapterPair`.
@@ -51,10 +50,8 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         (out, r_main + r_sub) if A_init is one-hot ("rrqr"), else all of W0.
     merged_weight : Tensor, (out, in), or None
         The weight in use while merged; not in the state dict.
-    pair_name : str
-        The active pair's name, "default" at first.
-    pairs : ModuleDict
-        The other pairs by name.
+    pair_name, pairs : str, ModuleDict
+        The active pair's name, "default" at first, and the other pairs by name.
     mixture : Mixture, or None
         The pairs whose weighted sum replaces the active pair.
 
