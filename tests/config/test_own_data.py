@@ -47,9 +47,12 @@ def config(tmp_path, monkeypatch):
             image = np.stack([label * 20, 255 - label * 9, label * 5], axis=-1)
             cv2.imwrite(f"town/{part}/images/{number}.png", image)
             cv2.imwrite(f"town/{part}/labels/{number}.png", label)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    (block,) = (block for block in blocks if "LabelMap(" in block)
-    Path("my_town.py").write_text(block + SMALL, encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    folders, labels = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (replacement,) = re.findall(r"`(return L\(.*label_map=.*\))`", text)
+    folders, count = re.subn(r"return L\(.*\)", lambda _: replacement, folders)
+    assert count == 1
+    Path("my_town.py").write_text(labels + folders + SMALL, encoding="utf-8")
     return "my_town.py"
 
 
