@@ -32,4 +32,4 @@ theirs.dist = SimpleNamespace(
 )
 
 if __name__ == "__main__":
-    ours.launch_processes(train.run, train.argument_parser().parse_args())
+    train.main()
