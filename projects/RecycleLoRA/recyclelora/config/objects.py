@@ -41,7 +41,8 @@ def as_calls(node: Any, key: str = "") -> Any:
     Examples
     --------
     >>> from recyclelora.data import CAMVID
-    >>> content = as_calls(OmegaConf.create({"folding": CAMVID}))
+    >>> node = OmegaConf.create({"folding": CAMVID}, flags={"allow_objects": True})
+    >>> content = as_calls(node)
     >>> content["folding"]["name"], instantiate(content["folding"]) == CAMVID
     ('CamVid', True)
     """

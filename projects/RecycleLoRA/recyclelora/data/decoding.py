@@ -50,7 +50,7 @@ def decoding(file: str | Path) -> Iterator[None]:
                 ) from error
         # Pillow's message names an object in memory instead of the file.
         unknown = isinstance(error, UnidentifiedImageError)
-        formats = f"it is none of {', '.join(_FORMATS)}"
+        formats = f"cannot identify the format: it is none of {', '.join(_FORMATS)}"
         reason = formats if unknown else f"{type(error).__name__}: {error}"
         raise ValueError(
             f"{file}: expected a complete picture, got a file that cannot be decoded "

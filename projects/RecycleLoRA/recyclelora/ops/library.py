@@ -143,7 +143,7 @@ def reference_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 @functools.cache
 def define_operators() -> None:
     """Define ``torch.ops.recyclelora``: with the compiled library, else from the schemas alone."""
-    if not load():
+    if load_problem() or not load():
         for schema, tags in schemas().items():
             name, arguments = re.fullmatch(r"(\w+)(.*)", schema).groups()
             torch.library.define(f"recyclelora::{name}", arguments, tags=tags)
