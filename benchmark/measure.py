@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from recyclelora.common.atomic_write import atomic_write
-from recyclelora.common.command_line import path_argument, tolerate_any_text
+from recyclelora.common.command_line import INTERRUPTED, path_argument, tolerate_any_text
 from recyclelora.common.devices import pick_device
 from recyclelora.common.validation import format_error
 
@@ -53,7 +53,7 @@ def exit_with_sentence(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
     except WrongResult as error:
         sys.exit(f"error: {error}")

@@ -17,7 +17,7 @@ import sys
 
 try:
     from recyclelora.analysis.analyze import Run, analyze_runs
-    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.command_line import path_argument, run_command, tolerate_any_text
     from recyclelora.common.validation import format_error
 except KeyboardInterrupt:  # these imports take seconds
     print("stopped by Ctrl-C", file=sys.stderr)
@@ -65,8 +65,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)

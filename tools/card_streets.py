@@ -17,7 +17,7 @@ try:
     import torch
 
     from drawn_streets.card import write_card
-    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.command_line import path_argument, run_command, tolerate_any_text
     from recyclelora.reproduce.environment import environment
 except KeyboardInterrupt:  # these imports take seconds
     print("stopped by Ctrl-C", file=sys.stderr)
@@ -51,8 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)

@@ -13,7 +13,7 @@ import sys
 
 try:
     from recyclelora.analysis.compare import compare_runs
-    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.command_line import path_argument, run_command, tolerate_any_text
     from recyclelora.common.paths import expand_path
     from recyclelora.common.validation import format_error
 except KeyboardInterrupt:  # these imports take seconds
@@ -56,8 +56,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)

@@ -12,7 +12,7 @@ import argparse
 import sys
 
 try:
-    from recyclelora.common.command_line import tolerate_any_text
+    from recyclelora.common.command_line import run_command, tolerate_any_text
     from recyclelora.common.validation import format_error
     from recyclelora.reproduce.checkout import find_checkout
     from recyclelora.reproduce.demo import run_demo
@@ -34,8 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)

@@ -14,7 +14,7 @@ import argparse
 import sys
 
 try:
-    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.command_line import path_argument, run_command, tolerate_any_text
     from recyclelora.common.validation import format_error
     from recyclelora.export.backbone import LAYOUTS
     from recyclelora.export.trained_backbone import export_trained_backbone
@@ -55,8 +55,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)

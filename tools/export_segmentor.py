@@ -14,7 +14,7 @@ import argparse
 import sys
 
 try:
-    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.command_line import path_argument, run_command, tolerate_any_text
     from recyclelora.common.validation import format_error
     from recyclelora.export.trained_segmentor import export_trained_segmentor
 except KeyboardInterrupt:  # these imports take seconds
@@ -44,8 +44,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)

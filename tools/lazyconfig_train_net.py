@@ -10,6 +10,7 @@ python tools/lazyconfig_train_net.py --config-file F --num-gpus 4 train.output_d
 import sys
 
 try:
+    from recyclelora.common.command_line import run_command
     from recyclelora.engine.train import main
 except KeyboardInterrupt:  # these imports take seconds
     print("stopped by Ctrl-C", file=sys.stderr)
@@ -22,8 +23,4 @@ except Exception as error:  # a broken library can raise any error
     )
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 try:
-    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.command_line import path_argument, run_command, tolerate_any_text
     from recyclelora.common.paths import expand_path
     from recyclelora.common.validation import format_error
     from recyclelora.engine.predict import predict_photographs
@@ -73,8 +73,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 
 try:
-    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.command_line import path_argument, run_command, tolerate_any_text
     from recyclelora.common.validation import format_error
     from recyclelora.reproduce.checkout import find_checkout
     from recyclelora.reproduce.queue import TABLE_NAMES, reproduce
@@ -80,8 +80,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)

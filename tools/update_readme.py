@@ -9,7 +9,7 @@ import argparse
 import sys
 
 try:
-    from recyclelora.common.command_line import path_argument, tolerate_any_text
+    from recyclelora.common.command_line import path_argument, run_command, tolerate_any_text
     from recyclelora.reproduce.checkout import find_checkout
     from recyclelora.reproduce.readme import update_pages
 except KeyboardInterrupt:  # these imports take seconds
@@ -33,8 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)

@@ -1,11 +1,14 @@
-"""What every command line needs: output to any terminal, and paths as arguments."""
+"""What every command line needs: output to any terminal, paths as arguments, and Ctrl-C."""
 
 import argparse
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from .paths import expand_path
+
+INTERRUPTED = "stopped by Ctrl-C"
 
 
 def tolerate_any_text() -> None:
@@ -28,3 +31,12 @@ def path_argument(text: str) -> Path:
         return expand_path(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Call ``main()``. Ctrl-C ends the program with one line and exit code 130."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr, flush=True)
+        sys.exit(130)

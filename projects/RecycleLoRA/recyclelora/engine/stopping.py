@@ -8,7 +8,6 @@ from collections.abc import Callable
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-INTERRUPTED = "stopped by Ctrl-C"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _DUPLICATE = 1.0  # seconds in which a launcher forwards a signal that also arrived directly
 

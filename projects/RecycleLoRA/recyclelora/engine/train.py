@@ -20,7 +20,7 @@ import torch
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
-from recyclelora.common.command_line import tolerate_any_text
+from recyclelora.common.command_line import INTERRUPTED, tolerate_any_text
 from recyclelora.common.validation import format_error
 from recyclelora.ops.library import load_problem
 
@@ -28,11 +28,11 @@ from .build import load_config
 from .check import check_run
 from .evaluation import evaluate
 from .launch import another_failed, claim_failure, launch_processes, resume_command
-from .stopping import INTERRUPTED, Stopped
+from .stopping import Stopped
 from .training import train
 
 ERROR = "error.txt"
-_KEPT = "stopped by Ctrl-C; --eval-only --resume goes on after the targets that have finished"
+_KEPT = f"{INTERRUPTED}; --eval-only --resume goes on after the targets that have finished"
 
 
 def argument_parser() -> ArgumentParser:
