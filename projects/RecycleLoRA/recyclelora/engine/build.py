@@ -13,7 +13,7 @@ from recyclelora.config.overrides import apply_overrides
 from recyclelora.config.paths import expand_paths
 from recyclelora.config.validation import check_config
 
-from .checkpoint import evaluated_weights, load_model
+from .checkpoint import evaluated_weights, load_model, read_checkpoint
 from .trained import TRAINED, load_trained
 
 
@@ -80,3 +80,36 @@ def build_from_checkpoint(
         load_trained(model, content, source=source)
         return model
     return build_model(cfg, device=device, state=evaluated_weights(content), source=source)
+
+
+def build_run(
+    config_file: str, overrides: Sequence[str], checkpoint: str, *, device: torch.device
+) -> tuple[nn.Module, DictConfig, int]:
+    """Build the model of a run from its config and a checkpoint.
+
+    Parameters
+    ----------
+    config_file, overrides : str, sequence of str
+        Of the run.
+    checkpoint : str
+        A file of :func:`save_checkpoint` or :func:`save_trained`.
+    device : torch.device
+
+    Returns
+    -------
+    model : nn.Module
+        With the weights that are evaluated.
+    cfg : DictConfig
+        The config with the overrides applied.
+    iteration : int
+        Number of finished iterations.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is absent or cannot be used, or they do not belong together.
+    """
+    content = read_checkpoint(checkpoint)
+    cfg = load_config(config_file, overrides)
+    model = build_from_checkpoint(cfg, content, source=checkpoint, device=device)
+    return model, cfg, content["iteration"]

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import torch
 
-from .build import build_from_checkpoint, load_config
-from .checkpoint import read_checkpoint
+from .build import build_run
 from .trained import save_trained
 
 
@@ -24,9 +23,6 @@ def export_trained(
     half : bool
         Whether to store float16.
     """
-    content = read_checkpoint(checkpoint)
-    cfg = load_config(config_file, overrides)
     cpu = torch.device("cpu")
-    model = build_from_checkpoint(cfg, content, source=checkpoint, device=cpu)
-    dtype = torch.float16 if half else None
-    save_trained(output, model=model, iteration=content["iteration"], dtype=dtype)
+    model, _, iteration = build_run(config_file, overrides, checkpoint, device=cpu)
+    save_trained(output, model=model, iteration=iteration, dtype=torch.float16 if half else None)

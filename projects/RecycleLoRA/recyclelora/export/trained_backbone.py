@@ -5,8 +5,7 @@ from pathlib import Path
 
 import torch
 
-from recyclelora.engine.build import build_from_checkpoint, load_config
-from recyclelora.engine.checkpoint import read_checkpoint
+from recyclelora.engine.build import build_run
 
 from .backbone import Difference, export_backbone
 
@@ -31,8 +30,6 @@ def export_trained_backbone(
     list of Difference, or None
         As of :func:`export_backbone`.
     """
-    content = read_checkpoint(checkpoint)
-    cfg = load_config(config_file, overrides)
     cpu = torch.device("cpu")
-    model = build_from_checkpoint(cfg, content, source=checkpoint, device=cpu)
+    model, _, _ = build_run(config_file, overrides, checkpoint, device=cpu)
     return export_backbone(model.backbone, folder, layout=layout)

@@ -9,8 +9,7 @@ import recyclelora
 from recyclelora.common.digests import file_digest
 from recyclelora.common.paths import expand_path
 from recyclelora.config.objects import instantiate
-from recyclelora.engine.build import build_from_checkpoint, load_config
-from recyclelora.engine.checkpoint import read_checkpoint
+from recyclelora.engine.build import build_run
 
 from .segmentor import Segmentor
 
@@ -29,10 +28,8 @@ def export_trained_segmentor(
     config_file, overrides : str, sequence of str
         Of the run.
     """
-    content = read_checkpoint(checkpoint)
-    cfg = load_config(config_file, overrides)
     cpu = torch.device("cpu")
-    model = build_from_checkpoint(cfg, content, source=checkpoint, device=cpu)
+    model, cfg, iteration = build_run(config_file, overrides, checkpoint, device=cpu)
     file = expand_path(checkpoint)
     segmentor = Segmentor.from_model(
         model,
@@ -42,7 +39,7 @@ def export_trained_segmentor(
             "config": Path(config_file).name,
             "checkpoint": file.name,
             "checkpoint_sha256": file_digest(file),
-            "iteration": content["iteration"],
+            "iteration": iteration,
         },
     )
     segmentor.save_pretrained(folder)
