@@ -122,9 +122,11 @@ def _content(
             tensor_digest([weight]),
             digests.get(key),
         )
-        own = {part: _stored(tensor) for part, tensor in pairs[key].tensors().items()}
-        if key in digests:
-            own = {part: tensor for part, tensor in own.items() if part in AdapterPair.FACTORS}
+        own = {
+            part: _stored(tensor)
+            for part, tensor in pairs[key].tensors().items()
+            if key not in digests or part in AdapterPair.FACTORS
+        }
         try:
             check_values(own, headers[key])
         except ValueError as error:

@@ -10,7 +10,7 @@ from torch import nn
 
 from .layer import DualLoRALinear
 from .mixtures import Mixture, Samples
-from .state import adapted_layers
+from .state import layers_or_raise
 from .switches import samples_of_this_thread, set_samples_in_this_thread
 
 _COUNTING = threading.Lock()
@@ -50,7 +50,7 @@ def activate_pairs(model: nn.Module, weights: Mapping[str, float]) -> None:
     >>> torch.allclose(model(x), linear(x), atol=1e-5)  # nothing learned yet
     True
     """
-    layers = _layers(model)
+    layers = list(layers_or_raise(model).values())
     if not isinstance(weights, Mapping):
         raise TypeError(
             f"weights must map names of pairs to numbers, as in {{'night': 0.7}}, got {weights!r}"
@@ -102,7 +102,7 @@ def pairs_per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[
     >>> torch.allclose(out, linear(x), atol=1e-5)  # nothing learned yet
     True
     """
-    layers = _layers(model)
+    layers = list(layers_or_raise(model).values())
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
         raise TypeError(
             f"names must be a list with the name of a pair, or None, for each sample, got {names!r}"
@@ -118,13 +118,6 @@ def pairs_per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[
     finally:
         _count(layers, -1)
         set_samples_in_this_thread(before)
-
-
-def _layers(model: nn.Module) -> list[DualLoRALinear]:
-    layers = list(adapted_layers(model).values())
-    if not layers:
-        raise ValueError("the model has no adapters: call adapt() first")
-    return layers
 
 
 def _count(layers: Sequence[DualLoRALinear], step: int) -> None:

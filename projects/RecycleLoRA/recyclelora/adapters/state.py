@@ -94,7 +94,7 @@ def active(model: nn.Module, main: bool = True, sub: bool = True) -> Iterator[nn
 
 def pair_names(model: nn.Module) -> tuple[str, list[str]]:
     """Return the name of the active pair, and the sorted names of all pairs."""
-    layers = _layers_or_raise(model).values()
+    layers = layers_or_raise(model).values()
     layer = next(iter(layers))
     return layer.pair_name, sorted({layer.pair_name, *layer.pairs})
 
@@ -123,7 +123,7 @@ def add_pair(
     ('night', ['default', 'night'])
     """
     settings = AdapterSettings(r_main, r_sub, alpha, init, sparse_a)
-    layers = _layers_or_raise(model)
+    layers = layers_or_raise(model)
     with full_parameters(model):
         for layer_name, layer in layers.items():
             check_pair_name(name, taken={layer.pair_name, *layer.pairs})
@@ -153,7 +153,7 @@ def activate_pair(model: nn.Module, name: str) -> None:
     RuntimeError
         If the layers would get new parameters while DDP or FSDP holds the old ones.
     """
-    layers = list(_layers_or_raise(model).values())
+    layers = list(layers_or_raise(model).values())
     for layer in layers:
         if name not in {layer.pair_name, *layer.pairs}:
             layer.activate_pair(name)  # raises, naming the pairs there are
@@ -200,7 +200,8 @@ def _to_plain(model: nn.Module, weight_of: Callable[[DualLoRALinear], Tensor]) -
     return model
 
 
-def _layers_or_raise(model: nn.Module) -> dict[str, DualLoRALinear]:
+def layers_or_raise(model: nn.Module) -> dict[str, DualLoRALinear]:
+    """The dual-adapter layers of ``model`` by name; raise if there are none."""
     layers = adapted_layers(model)
     if not layers:
         raise ValueError("the model has no adapters: call adapt() first")

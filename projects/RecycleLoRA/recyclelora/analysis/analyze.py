@@ -11,21 +11,21 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
-from recyclelora.common.atomic_write import atomic_write
+from recyclelora.adapters import adapted_layers
+from recyclelora.backbone.pyramid import PATCH_SIZE
+from recyclelora.common.atomic_write import atomic_write, write_json
 from recyclelora.data import read_image
-from recyclelora.engine.build import build_from_checkpoint, load_config
-from recyclelora.engine.checkpoint import read_checkpoint
+from recyclelora.engine.build import build_run
 from recyclelora.engine.predict import find_photographs
 
 from . import figures
-from .features import PATCH, block_paths, feature_changes, principal_colors
+from .features import block_paths, feature_changes, principal_colors
 from .measures import analyze_adapters
 from .report import Report, overall_tables
 from .scores import paired_difference
-from .trained_pair import TrainedPair, trained_pairs
+from .trained_pair import TrainedPair, trained_pair
 
 logger = logging.getLogger(__name__)
 LONG_SIDE = 512  # of an image for the feature changes, in pixels
@@ -87,31 +87,27 @@ def analyze_runs(
         If a run has no adapters, or its weights belong to another model.
     """
     photographs = _photographs(images) if images is not None else []
-    results, pairs, pictures = {}, {}, []
+    cpu = torch.device("cpu")
+    results, shown, pictures = {}, {}, []
     for number, run in enumerate(runs):
         label = run.name if run.name not in results else f"{run.name} ({number + 1})"
-        model = _model(run)
+        model, _, _ = build_run(run.config_file, run.overrides, run.weights, device=cpu)
+        model.eval()
         results[label] = analyze_adapters(model)
-        pairs[label] = trained_pairs(model)
+        last, layer = list(adapted_layers(model).items())[-1]
+        shown[label] = trained_pair(last, layer)
         if number == 0 and photographs:
             pictures = _feature_rows(model, photographs, block)
         del model
     scores = _scores(dict(zip(results, runs)))
-    drawn = _figures(results, pairs, pictures, scores)
+    drawn = _figures(results, shown, pictures, scores)
     comparison = _comparison(scores)
-    _write(output / "analysis.json", json.dumps({"runs": results, "scores": comparison}, indent=1))
+    write_json(output / "analysis.json", {"runs": results, "scores": comparison})
     for name, figure in drawn.items():
         _save(figure, output / "figures", name)
-    page = _report(results, drawn, comparison)
-    _write(output / "report.html", page)
+    with atomic_write(output / "report.html") as temporary:
+        temporary.write_text(_report(results, drawn, comparison), encoding="utf-8")
     return output / "report.html"
-
-
-def _model(run: Run) -> nn.Module:
-    cfg = load_config(run.config_file, run.overrides)
-    content = read_checkpoint(run.weights)
-    device = torch.device("cpu")
-    return build_from_checkpoint(cfg, content, source=run.weights, device=device).eval()
 
 
 def _photographs(images: Path) -> list[np.ndarray]:
@@ -135,22 +131,19 @@ def _feature_rows(
         tensor = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
         tensor = (tensor - model.pixel_mean) / model.pixel_std
         changes = feature_changes(model.backbone, model.backbone, tensor, paths[number])
-        colors = [_enlarged(principal_colors(change[0])) for change in changes.values()]
+        colors = [
+            principal_colors(change[0]).repeat(PATCH_SIZE, 0).repeat(PATCH_SIZE, 1)
+            for change in changes.values()
+        ]
         rows.append((image, *colors))
     return rows
 
 
 def _fitted(pixels: np.ndarray) -> np.ndarray:
     """Return the photograph with a long side of 512 pixels, both sides multiples of 2 patches."""
-    unit, scale = 2 * PATCH, LONG_SIDE / max(pixels.shape[:2])
+    unit, scale = 2 * PATCH_SIZE, LONG_SIDE / max(pixels.shape[:2])
     height, width = (max(unit, round(side * scale / unit) * unit) for side in pixels.shape[:2])
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _enlarged(colors: np.ndarray) -> np.ndarray:
-    tensor = torch.from_numpy(colors.transpose(2, 0, 1))[None]
-    large = F.interpolate(tensor, scale_factor=PATCH, mode="nearest")
-    return large[0].numpy().transpose(1, 2, 0)
 
 
 def _scores(runs: Mapping[str, Run]) -> dict[str, tuple[dict, dict]]:
@@ -181,13 +174,12 @@ def _comparison(scores: Mapping[str, tuple[dict, dict]]) -> dict:
 
 def _figures(
     results: Mapping[str, dict],
-    pairs: Mapping[str, list[TrainedPair]],
+    shown: Mapping[str, TrainedPair],
     pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
     scores: Mapping[str, tuple[dict, dict]],
 ) -> dict[str, Figure]:
     layers = {run: found["layers"] for run, found in results.items()}
     first = next(iter(results))
-    shown = {run: own[-1] for run, own in pairs.items()}
     drawn = {"cosines": figures.cosine_heatmaps(shown)}
     dual = {run: own for run, own in layers.items() if any("subspace" in one for one in own)}
     if dual:
@@ -239,9 +231,3 @@ def _save(figure: Figure, folder: Path, name: str) -> None:
         file = folder / f"{name.replace(' ', '_').replace('/', '_')}.{suffix}"
         with atomic_write(file) as temporary:
             figure.savefig(temporary, format=suffix, dpi=150)
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")

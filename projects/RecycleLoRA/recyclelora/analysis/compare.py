@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from recyclelora.common.atomic_write import atomic_write
+from recyclelora.config.objects import instantiate
 from recyclelora.data.loader import TestLoader
 from recyclelora.engine.build import load_config
-from recyclelora.engine.evaluation import target_loaders
 from recyclelora.evaluation.pictures import GridRow, draw_grid
 from recyclelora.evaluation.protocol import nearest
 
@@ -110,10 +110,11 @@ def _scores(folder: Path, domain: str) -> dict[str, float | None]:
 
 
 def _loader(config_file: str, overrides: Sequence[str], domain: str) -> TestLoader:
-    loaders = target_loaders(load_config(config_file, overrides))
-    if domain not in loaders:
-        raise ValueError(f"the config has no domain '{domain}': it has {', '.join(loaders)}")
-    return loaders[domain]
+    tests = load_config(config_file, overrides).dataloader.test
+    domains = {name: loader for name, loader in tests.items() if loader is not None}
+    if domain not in domains:
+        raise ValueError(f"the config has no domain '{domain}': it has {', '.join(domains)}")
+    return instantiate(domains[domain])
 
 
 def _prediction(folder: Path, domain: str, sample: dict) -> np.ndarray:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recyclelora.adapters import active, adapted_layers
-
-PATCH = 16  # pixels; every backbone of this project has patches of this size
+from recyclelora.backbone.pyramid import PATCH_SIZE
 
 
 def block_paths(model: nn.Module) -> list[str]:
@@ -56,7 +55,7 @@ def feature_changes(
             with active(model, **{kind: False}):
                 backbone(images)
             changes[kind] = full - kept.pop()
-    grid = images.shape[2] // PATCH, images.shape[3] // PATCH
+    grid = images.shape[2] // PATCH_SIZE, images.shape[3] // PATCH_SIZE
     return {kind: _patches(change, grid) for kind, change in changes.items()}
 
 
@@ -81,8 +80,8 @@ def _patches(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     count = grid[0] * grid[1]
     if tokens.shape[1] < count:
         raise ValueError(
-            f"expected at least {count} tokens ({grid[0]} x {grid[1]} patches of {PATCH} pixels), "
-            f"got {tokens.shape[1]}; choose a block that keeps the size of the patch grid"
+            f"expected at least {count} tokens ({grid[0]} x {grid[1]} patches of {PATCH_SIZE} "
+            f"pixels), got {tokens.shape[1]}; choose a block that keeps the size of the patch grid"
         )
     return tokens[:, -count:].unflatten(1, grid)
 

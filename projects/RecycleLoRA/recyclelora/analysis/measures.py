@@ -44,9 +44,8 @@ def analyze_adapters(model: nn.Module) -> dict:
     3.0
     """
     layers = adapted_layers(model)
-    pairs = trained_pairs(model)
     measured = []
-    for pair in tqdm(pairs, "analyzing", unit="layer", delay=1, leave=False):
+    for pair in tqdm(trained_pairs(model), "analyzing", unit="layer", delay=1, leave=False):
         weight = layers[pair.name].pretrained_weight().detach().float()
         measured.append(_layer(pair) | {"r_diag": _r_diag(weight)})
     return {"layers": measured, "overall": overall(measured)}

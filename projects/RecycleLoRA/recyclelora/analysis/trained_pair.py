@@ -92,30 +92,22 @@ def trained_pairs(model: nn.Module) -> list[TrainedPair]:
             "the model has no adapters: expected one that was adapted by adapt() or soma(); "
             "frozen, fully fine-tuned and DoRA models have no main or sub adapter to analyze"
         )
-    return [_trained_pair(name, layer) for name, layer in layers.items()]
+    return [trained_pair(name, layer) for name, layer in layers.items()]
 
 
 @torch.no_grad()
-def _trained_pair(name: str, layer: DualLoRALinear) -> TrainedPair:
+def trained_pair(name: str, layer: DualLoRALinear) -> TrainedPair:
+    """Return the factors of one adapted layer."""
     now, before = layer.factors(main=True, sub=True), layer.factors(main=False, sub=False)
     r_main, columns = layer.settings.r_main, layer.columns
     pivots = (None, None) if columns is None else (columns[:r_main].cpu(), columns[r_main:].cpu())
     adapters = []
     for i, own in enumerate(pivots):
-        A, B, initial_A, initial_B = (
-            tensor.detach().cpu().double()
-            for tensor in (*now[2 * i : 2 * i + 2], *before[2 * i : 2 * i + 2])
-        )
-        if layer.settings.sparse_a:
-            A, initial_A = (
-                _dense(rows, columns.cpu(), layer.in_features) for rows in (A, initial_A)
-            )
-        adapters.append(Factor(A, B, initial_A, initial_B, own) if len(A) else None)
+        A, B = now[2 * i : 2 * i + 2]
+        initial_A, initial_B = before[2 * i : 2 * i + 2]
+        dense = (layer.dense_rows(A), B, layer.dense_rows(initial_A), initial_B)
+        tensors = (tensor.detach().cpu().double() for tensor in dense)
+        adapters.append(Factor(*tensors, own) if len(A) else None)
     norm = layer.pretrained_weight().double().norm().item()
     shape = layer.out_features, layer.in_features
     return TrainedPair(name, *adapters, layer.scaling, shape, norm)
-
-
-def _dense(rows: Tensor, columns: Tensor, in_features: int) -> Tensor:
-    """Return A (r, in) of rows over the pivot columns alone."""
-    return rows.new_zeros(len(rows), in_features).index_copy(1, columns, rows)

@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from .atomic_write import flush_to_disk
+
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
@@ -61,7 +63,8 @@ def atomic_folder_write(folder: str | Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        _flush(temporary)
+        for path in (*temporary.rglob("*"), temporary):  # to survive a power failure
+            flush_to_disk(path)
         if folder.is_dir():
             shutil.copymode(folder, temporary)
             _keep_others(folder, temporary)
@@ -70,16 +73,6 @@ def atomic_folder_write(folder: str | Path) -> Iterator[Path]:
             temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    """Flush the files of a folder to the disk, so that they survive a power failure."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _keep_others(old: Path, new: Path) -> None:

@@ -55,10 +55,10 @@ def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         if sync:
-            _fsync(temporary)
+            flush_to_disk(temporary)
         temporary.replace(path)
         if sync:
-            _fsync(path.parent)
+            flush_to_disk(path.parent)
     except OSError as error:
         # Of a write it is None.
         if str(error.filename or temporary) == str(temporary) and error.errno is not None:
@@ -99,8 +99,11 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
     return found
 
 
-def _fsync(path: Path) -> None:
-    """Flush the content of a file, or the entries of a folder, to the disk where it can."""
+def flush_to_disk(path: Path) -> None:
+    """Flush the content of a file, or the entries of a folder, to the disk.
+
+    A file system that cannot do this is no error.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:  # a folder to write to, but not to list

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,8 +24,7 @@ def tensor_digest(tensors: Iterable[Tensor]) -> str:
     """
     digest = hashlib.sha256()
     for tensor in tensors:
-        values = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(values.view(torch.uint8).numpy())
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 
@@ -33,8 +33,7 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
-        value = state[name].detach().cpu().contiguous()
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(_bytes(state[name]))
     return digest.hexdigest()
 
 
@@ -45,3 +44,8 @@ def file_digest(path: str | Path) -> str:
         while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> np.ndarray:
+    """The values of a tensor as bytes."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

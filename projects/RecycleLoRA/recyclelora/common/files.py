@@ -171,26 +171,23 @@ def retry_transient(operation: Callable[[], Result], path: str | Path) -> Result
     >>> retry_transient(lambda: "content", "a.png")
     'content'
     """
-    for attempt, pause in enumerate(_PAUSES, 1):
+    attempts = len(_PAUSES) + 1
+    for attempt, pause in enumerate((*_PAUSES, None), 1):
         try:
             return operation()
         except OSError as error:
             if not is_transient(error):
                 raise
+            if pause is None:
+                raise OSError(
+                    f"{path}: reading failed {attempts} times ({error.strerror}): check the disk "
+                    "or the connection to the file server, then start again"
+                ) from error
             logger.warning(
                 "%s: reading failed (%s); attempt %d of %d follows in %g s",
-                *(path, error.strerror, attempt + 1, len(_PAUSES) + 1, pause),
+                *(path, error.strerror, attempt + 1, attempts, pause),
             )
         time.sleep(pause)
-    try:
-        return operation()
-    except OSError as error:
-        if not is_transient(error):
-            raise
-        raise OSError(
-            f"{path}: reading failed {len(_PAUSES) + 1} times ({error.strerror}): check the disk "
-            "or the connection to the file server, then start again"
-        ) from error
 
 
 def is_transient(error: BaseException) -> bool:
