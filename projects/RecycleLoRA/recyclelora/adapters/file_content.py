@@ -70,7 +70,7 @@ def read_adapter_file(path: Path) -> AdapterFile:
 
 
 def check_values(tensors: Mapping[str, Tensor], layer: LayerHeader) -> None:
-    """Raise if a layer's tensors have wrong dtypes or values that no training gives.
+    """Raise an error if a tensor of a layer has a wrong dtype, or values that are not valid.
 
     The message ends before "in layer NAME".
     """

@@ -77,7 +77,7 @@ def holders(modules: Collection[nn.Module]) -> set[str]:
 
 
 def _distributed_wrappers(modules: Set[nn.Module]) -> set[str]:
-    # They do not mark the modules inside them: look for them among all objects.
+    # The wrappers do not mark the modules inside them, so all objects are searched for wrappers.
     names = {"DistributedDataParallel": "DDP", "FullyShardedDataParallel": "FSDP"}
     kinds: dict[type, set[str]] = {}
     found = set()

@@ -1,4 +1,4 @@
-"""SHA-256 digests of files, and those by which files recognise the weights they belong to."""
+"""SHA-256 digests of files and of weights."""
 
 import hashlib
 from collections.abc import Iterable, Mapping

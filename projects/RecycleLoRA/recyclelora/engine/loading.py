@@ -1,4 +1,4 @@
-"""What all loaders of a run have in common: how long they wait, what stops them, /dev/shm."""
+"""Settings that all loaders of a run share: the timeout, the stop request, space in /dev/shm."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ def prepare_loaders(
     train: object = None,
     request: StopRequest | None = None,
 ) -> None:
-    """Set the limits of waiting, and check that /dev/shm has space for loaders that run at once.
+    """Set how long loaders wait, and check that /dev/shm has space for all that run at once.
 
     Parameters
     ----------
