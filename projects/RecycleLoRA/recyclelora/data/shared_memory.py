@@ -107,7 +107,7 @@ def _mib(size: int) -> str:
 
 
 class SharedBatch:
-    """The items of a batch with their tensors in one shared buffer. Pickled, it has a few kilobytes.
+    """The items of a batch with their tensors in one shared buffer; a few kilobytes when pickled.
 
     One buffer instead of one for each tensor, because each needs an open file in both processes.
     The items are pickled here and not in the thread of the queue, which would lose the batch if
