@@ -35,7 +35,7 @@ benchmark: setup $(STAMPS)/benchmark  ## time it against SciPy, peft and Hugging
 docs: setup $(STAMPS)/docs  ## the documentation site, in build/docs; warnings are errors
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs build/docs
 
-test: setup  ## the tests of at most a few seconds each
+test: setup $(STAMPS)/benchmark  ## the tests of at most a few seconds each
 	$(PYTEST) -m "not slow"
 
 test-slow: setup $(STAMPS)/benchmark  ## the other tests
@@ -88,7 +88,7 @@ $(LIBRARY): setup.py pyproject.toml $(SOURCES) $(STAMPS)/detectron2
 	@touch $@
 
 $(STAMPS)/benchmark: $(LIBRARY)
-	@echo "[set-up] installing what the benchmarks and slow tests compare with"
+	@echo "[set-up] installing the libraries that the benchmarks and tests compare with"
 	@$(PIP) install --quiet "recyclelora[benchmark,timm]"
 	@# Aside and without what they require (a `typing` of Python 2): for one test, which looks there.
 	@$(PIP) install --quiet --no-deps --target .venv/oracles --upgrade \
