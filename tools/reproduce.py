@@ -13,9 +13,10 @@ on. The same command in several processes, or on several machines with one share
 the runs among them; give each process its GPU by CUDA_VISIBLE_DEVICES.
 
 A run writes to ``output/TABLE/ROW_seedN`` and, as it ends, to ``results/TABLE/ROW_seedN.json``;
-those of the paper's tables to ``paper/CONFIG_seedN``, once for all tables that contain them. The
-table is printed and written to ``results/tables/`` as Markdown and CSV. Overrides ``key=value``
-apply to every run and need ``--scratch FOLDER``, where everything is then written.
+those of the paper's tables to ``paper/CONFIG_seedN``, once for all tables that contain them.
+``--output FOLDER`` replaces ``output``, to keep checkpoints outside the checkout. The table is
+printed and written to ``results/tables/`` as Markdown and CSV. Overrides ``key=value`` apply to
+every run and need ``--scratch FOLDER``, where everything is then written.
 """
 
 import argparse
@@ -49,6 +50,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--dry-run", action="store_true", help="show the commands that are left to run")
     add("--collect", action="store_true", help="run nothing, write the tables of what is finished")
     add("--num-gpus", type=int, default=1, help="of this machine, for each run (default: 1)")
+    add("--output", type=path_argument, help="folder for checkpoints and logs (default: output)")
     add("--scratch", type=path_argument, help="folder for runs that are not the table's own")
     add("--root", type=path_argument, help="the checkout (default: that of the working directory)")
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -68,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         workspace = Workspace(
             args.root or find_checkout(),
             scratch=args.scratch,
+            output=args.output,
             overrides=args.overrides,
             num_gpus=args.num_gpus,
         )

@@ -64,6 +64,16 @@ def test_num_gpus_is_an_option_of_the_training(capsys, tmp_path):
     )
 
 
+def test_output_moves_checkpoints_but_not_results(capsys, tmp_path):
+    reproduce.main(["--table", "10", "--dry-run", "--output", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(f"train.output_dir={tmp_path}/paper/" in line for line in lines)
+    assert Workspace(ROOT, output=tmp_path).results == ROOT / "results"
+    both = Workspace(ROOT, output=tmp_path / "out", scratch=tmp_path)
+    assert (both.output, both.results) == (tmp_path / "out", tmp_path / "results")
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
@@ -72,7 +82,7 @@ def test_num_gpus_is_an_option_of_the_training(capsys, tmp_path):
         ("--table 3 --row 1", "row 1 of table 3 is quoted from the paper"),
         (
             "--table streets_to_real --row dora",
-            "no row dora in streets_to_real: there are frozen, ",
+            "no row dora in streets_to_real: there are dual_kaiming, ",
         ),
         ("--table camvid_to_real --seeds 7", "no seed 7 in camvid_to_real: there are 0, 1, 2"),
         ("--table 9 --seeds -3", "a seed"),

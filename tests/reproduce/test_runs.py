@@ -37,6 +37,15 @@ def tiny(monkeypatch):
     return table
 
 
+INITIALISERS = {
+    "lora": "kaiming",
+    "minor_svd": "svd",
+    "dual_kaiming": "kaiming",
+    "major_svd": "pissa",
+    "dual_svd": "svd",
+}
+
+
 def write_blocks(root, *, domain, count, seed):
     rng = np.random.default_rng(len(domain))
     for kind in ("images", "labels"):
@@ -67,13 +76,15 @@ def test_rows_of_a_small_table_differ_only_in_their_adapters():
             adapters = dict(cfg.model.backbone)
             del adapters["module"], adapters["_target_"]
             sizes[run.row] = adapters.pop("r_main") + adapters.pop("r_sub")
-            init = adapters.pop("init")
-            assert init == ("kaiming" if run.row == "lora" else "rrqr") and adapters == {"alpha": 1}
+            assert adapters.pop("init") == INITIALISERS.get(run.row, "rrqr")
+            assert adapters == {"alpha": 1}
             assert cfg.train.seed == run.seed
             cfg.model.backbone, cfg.train.seed = None, 0
             common = common or cfg
             assert cfg == common
-        assert sizes["lora"] == sizes["recyclelora"] and sizes["frozen"] == 0
+        full = sizes["recyclelora"]
+        assert all(sizes[row] == full for row in INITIALISERS if row in sizes)
+        assert sizes["frozen"] == 0
 
 
 def test_row_of_the_paper_is_its_config_with_its_seed():
@@ -89,8 +100,8 @@ def test_row_of_the_paper_is_its_config_with_its_seed():
 def test_further_seeds_come_after_every_row():
     table = tables.SMALL_TABLES["streets_to_real"]
     names = [run.name for run in tables.runs_of("streets_to_real", table)]
-    assert names[0] == "majority_seed0" and len(names) == len(set(names)) == 10
-    assert all(name.endswith("seed0") for name in names[:6])
+    assert names[0] == "majority_seed0" and len(names) == len(set(names)) == 14
+    assert all(name.endswith("seed0") for name in names[:10])
     assert sum(name.startswith("recyclelora") for name in names) == 3
 
 

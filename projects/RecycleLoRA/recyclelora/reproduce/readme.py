@@ -49,7 +49,7 @@ def models_of_adapters(results: Path) -> str:
 
 
 def runs_table(name: str, results: Path) -> str:
-    """mIoU of every row of a small table on every domain, over the seeds in ``results``."""
+    """mIoU of the rows of a small table that have runs, on every domain, over their seeds."""
     table = SMALL_TABLES[name]
     found: dict[str, list[dict]] = {row: [] for row in table.rows}
     for run in runs_of(name, table):
@@ -61,10 +61,12 @@ def runs_table(name: str, results: Path) -> str:
     domains = list(done[0]["result"]["domains"])
     lines = []
     for name, row in table.rows.items():
+        if not found[name]:
+            continue
         scores = [result["result"] for result in found[name]]
         cells = [mean_std([score["domains"][d]["mIoU"] for score in scores], 1) for d in domains]
         mean = mean_std([score["mean_mIoU"] for score in scores], 1)
-        lines.append([row.label, len(scores) or "", *cells, mean])
+        lines.append([row.label, len(scores), *cells, mean])
     text = markdown_table(lines, ["", "runs", *domains, "mean"])
     trained = [result for result in done if result["iterations"]]
     return f"{text}\n\n{_budget(trained)}" if trained else text

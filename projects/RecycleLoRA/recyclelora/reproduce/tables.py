@@ -95,6 +95,10 @@ SMALL_TABLES = {
             "main": Row("main adapter only, 32", adapter_overrides(32, 0)),
             "sub": Row("sub adapter only, 4", adapter_overrides(0, 4)),
             "recyclelora": Row("RecycleLoRA, 32 + 4", adapter_overrides(32, 4), _SEEDS),
+            "minor_svd": Row("minor SVD as in SoMA, 36", adapter_overrides(36, 0, "svd")),
+            "dual_kaiming": Row("dual, Kaiming, 32 + 4", adapter_overrides(32, 4, "kaiming")),
+            "major_svd": Row("major SVD as in PiSSA, 36", adapter_overrides(36, 0, "pissa")),
+            "dual_svd": Row("dual, SVD, 32 + 4", adapter_overrides(32, 4, "svd")),
         },
         streets={
             "day": 500,

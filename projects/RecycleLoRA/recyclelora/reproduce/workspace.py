@@ -26,7 +26,10 @@ class Workspace:
     root : Path
         The checkout: configs are read there, and runs start there.
     scratch : Path, optional
-        The folder for all output and results; by default ``output/`` and ``results/`` of ``root``.
+        The folder for the results, and for all output without ``output``, of runs that are not the
+        table's own; by default results go to ``results/`` of ``root``.
+    output : Path, optional
+        The folder for checkpoints and logs, by default ``scratch`` or ``output/`` of ``root``.
     overrides : sequence of str
         ``key=value`` for every run.
     num_gpus : int
@@ -43,6 +46,7 @@ class Workspace:
         root: Path,
         *,
         scratch: Path | None = None,
+        output: Path | None = None,
         overrides: Sequence[str] = (),
         num_gpus: int = 1,
     ):
@@ -53,8 +57,8 @@ class Workspace:
             )
         self.root = root.absolute()
         self.scratch = scratch
-        self.output = self.root / "output" if scratch is None else scratch.absolute()
-        self.results = (self.root if scratch is None else self.output) / "results"
+        self.output = (output or scratch or self.root / "output").absolute()
+        self.results = (scratch or self.root).absolute() / "results"
         self.overrides = tuple(overrides)
         self.num_gpus = num_gpus
 
