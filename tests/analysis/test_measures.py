@@ -8,6 +8,7 @@ from torch import nn
 
 from recyclelora import adapt
 from recyclelora.adapters import adapted_layers
+from recyclelora.adapters.movement import relative_movement
 from recyclelora.analysis import (
     analyze_adapters,
     column_norms,
@@ -19,7 +20,6 @@ from recyclelora.analysis import (
     trained_pairs,
 )
 from recyclelora.analysis.measures import by_block
-from recyclelora.analysis.movement import relative_movement
 from recyclelora.analysis.similarity import mean_off_diagonal
 
 

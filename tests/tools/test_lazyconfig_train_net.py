@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recyclelora.common.digests import state_digest
 
@@ -64,8 +65,27 @@ def test_run_writes_all_outputs(finished):
         assert cv2.imread(str(finished / picture)) is not None, picture
     lines = [json.loads(line) for line in (finished / "metrics.json").read_text().splitlines()]
     assert [line["iteration"] for line in lines if "total_loss" in line] == [0, 1, 2, 3]
-    assert list(finished.glob("events.out.tfevents*"))
     assert checkpoint(finished, 4)["iteration"] == 4
+
+
+def test_tensorboard_shows_domains_previews_and_adapters(finished):
+    events = EventAccumulator(str(finished)).Reload()
+    tags = events.Tags()
+    assert "total_loss" in tags["scalars"] and tags["images"] == ["preview"]
+    assert [image.step for image in events.Images("preview")] == [1, 3]
+    result = json.loads((finished / "domains.json").read_text())
+    (night,) = events.Scalars("mIoU/night")
+    assert (night.step, night.value) == (3, pytest.approx(result["domains"]["night"]["mIoU"]))
+    (mean,) = events.Scalars("mIoU/mean")
+    assert mean.value == pytest.approx(result["mean_mIoU"])
+    for kind, rank in (("main", 8), ("sub", 2)):
+        ranks, moved = (
+            events.Scalars(f"adapters/{name}_{kind}") for name in ("effective_rank", "moved")
+        )
+        assert [point.step for point in ranks] == [point.step for point in moved] == [1, 3]
+        assert all(1 <= point.value <= rank for point in ranks)
+        assert 0 < moved[0].value < moved[1].value
+    assert len(events.Scalars("adapters/moved_both")) == 2
 
 
 def test_run_changes_adapters_and_head_only(finished):

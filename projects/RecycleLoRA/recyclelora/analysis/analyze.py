@@ -14,6 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from recyclelora.adapters import adapted_layers
+from recyclelora.adapters.trained_pair import TrainedPair, trained_pair
 from recyclelora.backbone.pyramid import PATCH_SIZE
 from recyclelora.common.atomic_write import atomic_write, write_json
 from recyclelora.data import read_image
@@ -25,7 +26,6 @@ from .features import block_paths, feature_changes, principal_colors
 from .measures import analyze_adapters
 from .report import Report, overall_tables
 from .scores import paired_difference
-from .trained_pair import TrainedPair, trained_pair
 
 logger = logging.getLogger(__name__)
 LONG_SIDE = 512  # of an image for the feature changes, in pixels

@@ -7,9 +7,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from recyclelora.adapters.trained_pair import TrainedPair
+
 from .measures import by_block
 from .similarity import row_cosines
-from .trained_pair import TrainedPair
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")

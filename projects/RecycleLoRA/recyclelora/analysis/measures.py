@@ -8,13 +8,13 @@ from torch import nn
 from tqdm import tqdm
 
 from recyclelora.adapters import adapted_layers
+from recyclelora.adapters.movement import relative_movement
+from recyclelora.adapters.rank import effective_rank, product_singular_values
+from recyclelora.adapters.trained_pair import Factor, TrainedPair, trained_pairs
 from recyclelora.ops import rrqr
 
-from .movement import relative_movement
 from .norms import column_norms
-from .rank import effective_rank, product_singular_values
 from .similarity import mean_off_diagonal, random_similarity, row_cosines, subspace_similarity
-from .trained_pair import Factor, TrainedPair, trained_pairs
 
 
 def analyze_adapters(model: nn.Module) -> dict:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from .trained_pair import Factor
+from recyclelora.adapters.trained_pair import Factor
 
 
 class ColumnNorms(NamedTuple):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recyclelora.adapters import DualLoRALinear, adapted_layers
+from .layer import DualLoRALinear
+from .state import adapted_layers
 
 
 @dataclass(frozen=True)
