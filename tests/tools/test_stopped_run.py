@@ -143,8 +143,9 @@ def test_full_disk_exits_with_one_sentence(runs, whole, tmp_path):
     process = runs.start(output, limit=1_000_000)
     process.join()
     assert process.exitcode == 1
-    sentence = f"error: cannot write to {output} (File too large): make room, then go on with"
+    sentence = f"error: cannot write to {output} (File too large): make room, then run the"
     assert last_line(output).startswith(sentence)
+    assert last_line(output).endswith(f"--resume, which continues from {max(before).name}")
     assert "Traceback" not in printed(output).removeprefix(killed)
     assert {path: path.read_bytes() for path in output.glob("iter_*.pth")} == before
     assert not list(output.glob(".*.tmp"))

@@ -73,9 +73,11 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
+        saved = Checkpoints(cfg.train.output_dir).paths()
+        begin = f", which continues from {saved[-1].name}" if saved else ""
         raise OSError(
-            f"cannot write to {cfg.train.output_dir} ({error.strerror}): make room, then go on "
-            "with --resume from the last checkpoint, which is whole"
+            f"cannot write to {cfg.train.output_dir} ({error.strerror}): make room, then run the "
+            f"command with --resume{begin}"
         ) from error
 
 
