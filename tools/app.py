@@ -181,10 +181,10 @@ def build_page(explorers: Mapping[str, Explorer], examples: Sequence[Path]) -> g
                     buttons=[],
                     elem_id="examples",
                 )
-                switches = gr.CheckboxGroup(
-                    kinds, value=kinds, label="Adapters that are on", elem_id="switches"
-                )
                 photograph = _picture("Input")
+                switches = gr.CheckboxGroup(
+                    kinds, value=kinds, label="Adapters that are on", visible=bool(kinds)
+                )
             panels = []
             for name, explorer in explorers.items():
                 with gr.Column(scale=5 if len(explorers) == 1 else 3, min_width=300):
