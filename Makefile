@@ -10,15 +10,18 @@ SOURCES := $(filter-out %.md,$(wildcard csrc/*.* csrc/*/*.* $(PACKAGE)/include/*
 CPP := $(filter-out %.def,$(SOURCES)) $(wildcard examples/cpp/*.cpp tests/ops/*.cpp tests/ops/*.h)
 LIBRARY := $(PACKAGE)/_C.abi3.so
 PYTEST := $(BIN)/python -m pytest
+APP := .venv-app
 LINTED := benchmark configs docs examples projects tests tools setup.py
 
-.PHONY: help setup demo benchmark docs test test-slow test-all lint format clean
+.PHONY: help setup app demo benchmark docs test test-slow test-all test-app lint format clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: $(LIBRARY)  ## make .venv: torch, detectron2, this package (5 GB, some minutes)
+
+app: $(APP)/ready  ## make .venv-app, in which tools/app.py runs
 
 demo: setup  ## adapt, train on drawn streets, evaluate on other domains, draw the picture
 	$(BIN)/python tools/demo.py
@@ -43,6 +46,9 @@ test-slow: setup $(STAMPS)/benchmark  ## the other tests
 
 test-all: test test-slow  ## all tests
 
+test-app: $(APP)/ready  ## the tests of tools/app.py, in .venv-app; most need Chromium
+	$(APP)/bin/python -m pytest tests/tools/test_app.py
+
 lint: setup  ## ruff and clang-format, changing nothing
 	$(BIN)/ruff check $(wildcard $(LINTED))
 	$(BIN)/ruff format --check $(wildcard $(LINTED))
@@ -54,7 +60,7 @@ format: setup  ## let ruff and clang-format rewrite what they can
 	$(BIN)/clang-format -i $(CPP)
 
 clean:  ## remove what was built and set up, not what was trained
-	rm -rf .venv build dist .pytest_cache .ruff_cache projects/RecycleLoRA/*.egg-info
+	rm -rf .venv $(APP) build dist .pytest_cache .ruff_cache projects/RecycleLoRA/*.egg-info
 	rm -f $(LIBRARY)
 
 # One stamp a step. The stamp `venv` is away while pip fills .venv, so that a set-up that was cut off
@@ -98,4 +104,17 @@ $(STAMPS)/benchmark: $(LIBRARY)
 $(STAMPS)/docs: $(LIBRARY)
 	@echo "[set-up] installing what the documentation needs"
 	@$(PIP) install --quiet "recyclelora[docs]"
+	@touch $@
+
+# Gradio needs an older Pillow than the one in .venv. .venv-app has both, and finds all other
+# packages in .venv, which it searches after its own.
+$(APP)/ready: $(LIBRARY)
+	@echo "[set-up] making $(APP): Gradio and what it needs, beside .venv"
+	@$(BIN)/python -m venv --clear $(APP)
+	@$(APP)/bin/python -c 'import pathlib, sys, sysconfig; \
+	  own = pathlib.Path(sysconfig.get_path("purelib")); \
+	  base = pathlib.Path(".venv").resolve() / own.relative_to(sys.prefix); \
+	  (own / "base.pth").write_text(f"import site; site.addsitedir({str(base)!r})\n")'
+	@$(APP)/bin/python -m pip --disable-pip-version-check install --quiet gradio==6.31.0 \
+	  playwright==1.65.2
 	@touch $@

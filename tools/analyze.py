@@ -41,23 +41,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def other_run(words: list[str], config_file: str) -> Run:
-    """Return the run of one ``--against``."""
-    weights, *rest = words
-    configs = [word for word in rest if "=" not in word]
-    overrides = [word for word in rest if "=" in word]
-    if len(configs) > 1:
-        raise ValueError(f"--against takes one config after the weights, got {', '.join(configs)}")
-    return Run(weights, configs[0] if configs else config_file, overrides)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Analyze the runs; invalid input ends in one sentence and exit code 1."""
     tolerate_any_text()
     args = parse(arguments)
     try:
         runs = [Run(args.weights, args.config_file, args.overrides)]
-        runs += [other_run(words, args.config_file) for words in args.against]
+        runs += [Run.from_words(words, args.config_file) for words in args.against]
         report = analyze_runs(runs, output=args.out, images=args.images, block=args.block)
     except Exception as error:
         sys.exit(f"error: {format_error(error)}")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -15,20 +14,18 @@ from tqdm import tqdm
 
 from recyclelora.adapters import adapted_layers
 from recyclelora.adapters.trained_pair import TrainedPair, trained_pair
-from recyclelora.backbone.pyramid import PATCH_SIZE
 from recyclelora.common.atomic_write import atomic_write, write_json
 from recyclelora.data import read_image
 from recyclelora.engine.build import build_run
 from recyclelora.engine.predict import find_photographs
 
 from . import figures
-from .features import block_paths, feature_changes, principal_colors
+from .features import block_path, change_colors
 from .measures import analyze_adapters
 from .report import Report, overall_tables
 from .scores import paired_difference
 
 logger = logging.getLogger(__name__)
-LONG_SIDE = 512  # of an image for the feature changes, in pixels
 MOST_IMAGES = 8  # rows of the figure of feature changes
 
 
@@ -55,6 +52,39 @@ class Run:
         """Folder and stem of the weights, which label the run in figures."""
         path = Path(self.weights)
         return f"{path.parent.name}/{path.stem}" if path.parent.name else path.stem
+
+    @classmethod
+    def from_words(cls, words: Sequence[str], config_file: str) -> "Run":
+        """Return the run of one option ``--against``: weights, a config and overrides.
+
+        Parameters
+        ----------
+        words : sequence of str
+            Of the command line.
+        config_file : str
+            The config if ``words`` has none.
+
+        Raises
+        ------
+        ValueError
+            If there are several configs.
+        """
+        weights, *rest = words
+        configs = [word for word in rest if "=" not in word]
+        if len(configs) > 1:
+            raise ValueError(
+                f"--against takes one config after the weights, got {', '.join(configs)}"
+            )
+        overrides = [word for word in rest if "=" in word]
+        return cls(weights, configs[0] if configs else config_file, overrides)
+
+
+def label_runs(runs: Sequence[Run]) -> dict[str, Run]:
+    """Return the runs by their names; a name that occurred before gets a number."""
+    labelled: dict[str, Run] = {}
+    for number, run in enumerate(runs, start=1):
+        labelled[run.name if run.name not in labelled else f"{run.name} ({number})"] = run
+    return labelled
 
 
 def analyze_runs(
@@ -89,8 +119,7 @@ def analyze_runs(
     photographs = _photographs(images) if images is not None else []
     cpu = torch.device("cpu")
     results, shown, pictures = {}, {}, []
-    for number, run in enumerate(runs):
-        label = run.name if run.name not in results else f"{run.name} ({number + 1})"
+    for number, (label, run) in enumerate(label_runs(runs).items()):
         model, _, _ = build_run(run.config_file, run.overrides, run.weights, device=cpu)
         model.eval()
         results[label] = analyze_adapters(model)
@@ -121,29 +150,12 @@ def _feature_rows(
     model: nn.Module, photographs: Sequence[np.ndarray], block: int | None
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return per photograph the input and the colours of main's and of sub's change."""
-    paths = block_paths(model.backbone)
-    number = len(paths) - 1 if block is None else block
-    if not 0 <= number < len(paths):
-        raise ValueError(f"--block must be 0 to {len(paths) - 1}, got {block}")
+    path = block_path(model.backbone, block)
     rows = []
     for pixels in tqdm(photographs, "features", unit="image", delay=1, leave=False):
-        image = _fitted(pixels)
-        tensor = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
-        tensor = (tensor - model.pixel_mean) / model.pixel_std
-        changes = feature_changes(model.backbone, model.backbone, tensor, paths[number])
-        colors = [
-            principal_colors(change[0]).repeat(PATCH_SIZE, 0).repeat(PATCH_SIZE, 1)
-            for change in changes.values()
-        ]
-        rows.append((image, *colors))
+        image, colors = change_colors(model, pixels, path)
+        rows.append((image, *colors.values()))
     return rows
-
-
-def _fitted(pixels: np.ndarray) -> np.ndarray:
-    """Return the photograph with a long side of 512 pixels, both sides multiples of 2 patches."""
-    unit, scale = 2 * PATCH_SIZE, LONG_SIDE / max(pixels.shape[:2])
-    height, width = (max(unit, round(side * scale / unit) * unit) for side in pixels.shape[:2])
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _scores(runs: Mapping[str, Run]) -> dict[str, tuple[dict, dict]]:

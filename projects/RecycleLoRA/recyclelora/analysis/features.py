@@ -4,12 +4,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from recyclelora.adapters import active, adapted_layers
 from recyclelora.backbone.pyramid import PATCH_SIZE
+
+LONG_SIDE = 512  # of an image for the feature changes, in pixels
 
 
 def block_paths(model: nn.Module) -> list[str]:
@@ -19,6 +22,62 @@ def block_paths(model: nn.Module) -> list[str]:
         if match := re.match(r"(?:.*?\.)?\d+(?=\.)", name):
             found.setdefault(match.group(0))
     return list(found)
+
+
+def block_path(model: nn.Module, number: int | None = None) -> str:
+    """Return the name of an adapted block; the last one for None.
+
+    Raises
+    ------
+    ValueError
+        If there is no block of this number; the message names the option ``--block``.
+    """
+    paths = block_paths(model)
+    if not paths:
+        raise ValueError("expected adapted transformer blocks, got a model without any")
+    chosen = len(paths) - 1 if number is None else number
+    if not 0 <= chosen < len(paths):
+        raise ValueError(f"--block must be 0 to {len(paths) - 1}, got {number}")
+    return paths[chosen]
+
+
+def change_colors(
+    model: nn.Module, pixels: np.ndarray, block: str
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return a photograph at the model's input size, and the colours of each adapter's change.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A segmentor with ``backbone``, ``pixel_mean`` and ``pixel_std``.
+    pixels : ndarray
+        (H, W, 3) uint8 RGB.
+    block : str
+        A block of ``model.backbone``, one of :func:`block_paths`.
+
+    Returns
+    -------
+    image : ndarray
+        (h, w, 3) uint8: the long side is about 512 pixels, and both sides are multiples of 32.
+    colors : dict[str, ndarray]
+        "main" and "sub" -> (h, w, 3) in [0, 1], constant in each patch; see
+        :func:`principal_colors`.
+    """
+    image = _fitted(pixels)
+    tensor = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
+    tensor = (tensor.to(model.pixel_mean.device) - model.pixel_mean) / model.pixel_std
+    changes = feature_changes(model.backbone, model.backbone, tensor, block)
+    return image, {
+        kind: principal_colors(change[0].cpu()).repeat(PATCH_SIZE, 0).repeat(PATCH_SIZE, 1)
+        for kind, change in changes.items()
+    }
+
+
+def _fitted(pixels: np.ndarray) -> np.ndarray:
+    """Return the photograph with a long side of 512 pixels, both sides multiples of 2 patches."""
+    unit, scale = 2 * PATCH_SIZE, LONG_SIDE / max(pixels.shape[:2])
+    height, width = (max(unit, round(side * scale / unit) * unit) for side in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
 @torch.no_grad()
