@@ -29,6 +29,7 @@ MODULES = (
     *("torchvision", "numpy", "scipy", "cv2", "PIL", "onnx", "safetensors", "omegaconf", "fvcore"),
     *("tensorboard", "matplotlib", "tabulate", "threadpoolctl", "tqdm"),
 )
+FAST = ("kornia_rs", "simplejpeg")  # optional: the extra "fast"
 # Modules whose package has another name.
 PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow"}
 FOLDERS = {
@@ -69,7 +70,11 @@ def python_report() -> Report:
         rows.append((module, (version or reason).replace("\n", " ")))
         if version is None:
             missing.append((module, f"`pip install {PACKAGES.get(module, module)}`"))
-    return rows, missing
+    absent = [module for module in FAST if module_version(module)[0] is None]
+    fast = (
+        f"no {' and '.join(absent)}: `pip install 'recyclelora[fast]'`" if absent else "installed"
+    )
+    return [*rows, ("fast decoders of PNG and JPEG", fast)], missing
 
 
 def detectron2_report() -> Report:
