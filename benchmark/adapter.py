@@ -6,13 +6,16 @@
 The four layers of a DINOv2-L block: frozen `nn.Linear`, the published layer (two branches beside
 it), peft with two LoRA adapters, and `DualLoRALinear` with dense and with sparse A. The outputs and
 all gradients of each are first compared with float64 formulas. Saved activations are counted by
-PyTorch's hooks for saved tensors, without parameters, each storage once.
+PyTorch's hooks for saved tensors, without parameters, each storage once. ``host`` times layers so
+small that only the work of the host counts, on one thread; it bounds a fast GPU.
 """
 
 import argparse
 import contextlib
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +38,7 @@ PRECISIONS = {
     "bfloat16": (torch.bfloat16, None),
     "autocast": (torch.float32, torch.bfloat16),
 }
+HOST_WIDTH, HOST_CALLS = 16, 10  # of the layers of time_host, and calls timed together
 FACTORS = ("A_main", "B_main", "A_sub", "B_sub")
 
 
@@ -77,11 +81,11 @@ def peft_layer(layer: DualLoRALinear) -> nn.Module:
     return adapted
 
 
-def build(linear: nn.Linear) -> dict[str, nn.Module]:
+def build(linear: nn.Linear, r_main: int = R_MAIN, r_sub: int = R_SUB) -> dict[str, nn.Module]:
     """Every system for one pretrained linear, its factors a little away from the initial ones."""
     layers = {}
     for name, sparse_a in (("dense", False), ("sparse", True)):
-        layer = DualLoRALinear.from_linear(linear, R_MAIN, R_SUB, sparse_a=sparse_a)
+        layer = DualLoRALinear.from_linear(linear, r_main, r_sub, sparse_a=sparse_a)
         with torch.no_grad():
             for factor in FACTORS:
                 parameter = getattr(layer, f"lora_{factor}")
@@ -123,11 +127,11 @@ def exact(module: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
     """The output and the gradients of x and the factors, by their formulas in float64."""
     x, grad = x.double(), grad.double()
     base = module.base_layer if hasattr(module, "base_layer") else module
-    bias = base.bias.double()
+    bias = None if base.bias is None else base.bias.double()
     weight = (base.residual if isinstance(base, DualLoRALinear) else base.weight).double()
     out, grad_x, grads = F.linear(x, weight, bias), grad @ weight, []
     values = {name: value.double() for name, value in factors(module).items()}
-    scaling = 1 / (R_MAIN + R_SUB)
+    scaling = 1 / sum(len(values[name]) for name in ("A_main", "A_sub")) if values else 0
     sparse = isinstance(module, DualLoRALinear) and module.settings.sparse_a
     columns = module.columns if sparse else None
     for name in ("main", "sub") if values else ():
@@ -210,6 +214,37 @@ def time_layer(args: argparse.Namespace, name: str, rows: int, precision: str) -
     }
 
 
+def repeat(call: Callable[[], Any], times: int) -> None:
+    """Call ``times`` times."""
+    for _ in range(times):
+        call()
+
+
+def time_host(args: argparse.Namespace) -> Iterator[dict]:
+    """Seconds a call of a layer so small that its time is that of the host: Python and dispatch.
+
+    All systems alternate in this process, on one thread.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for precision, bias in itertools.product(args.precisions, (True, False)):
+        dtype, autocast_dtype = PRECISIONS[precision]
+        torch.manual_seed(0)
+        linear = nn.Linear(HOST_WIDTH, HOST_WIDTH, bias).to(args.device, dtype)
+        modules = build(linear.requires_grad_(False), r_main=3, r_sub=1)
+        x, grad = torch.randn(2, 4, HOST_WIDTH, device=args.device, dtype=dtype)
+        x.requires_grad_()
+        what = f"host {precision}{'' if bias else ' without bias'}"
+        found = {key: errors(module, x, grad, precision) for key, module in modules.items()}
+        check(found, autocast_dtype or dtype, what)
+        runs = {key: functools.partial(run, m, x, grad, precision) for key, m in modules.items()}
+        calls = {key: functools.partial(repeat, call, HOST_CALLS) for key, call in runs.items()}
+        seconds = alternate(calls, rounds=args.host_rounds, device=args.device, what=what)
+        systems = {key: spread([s / HOST_CALLS for s in seconds[key]]) for key in modules}
+        yield {"precision": precision, "bias": bias, "systems": systems}
+    torch.set_num_threads(threads)
+
+
 def sum_block(layers: list[dict], blocks: int) -> dict[str, dict]:
     """The four layers together, round by round, and the ratios to the frozen ones."""
     block = {}
@@ -254,6 +289,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     measure.add_count(parser, "--width", 1024, "of the block; that of DINOv2-L is 1024")
     measure.add_count(parser, "--blocks", 24, "over which saved bytes are summed")
     measure.add_count(parser, "--rows", [1025, 4 * 1025], "tokens in a batch", nargs="+")
+    measure.add_count(parser, "--host-rounds", 100, "how often each tiny layer is timed")
     known = list(PRECISIONS)
     parser.add_argument("--precisions", nargs="+", default=known, choices=PRECISIONS)
     return parser.parse_args(arguments)
@@ -270,6 +306,7 @@ def main(arguments: list[str] | None = None) -> None:
         "environment": environment(args.device),
         "settings": settings,
         "left_out": [] if peft else ["peft"],
+        "host": list(time_host(args)),
         "runs": list(time_blocks(args)),
     }
     measure.write_results(args, result, plot(result))

@@ -1,11 +1,9 @@
 """What the benchmarks share: alternating timings, peak memory, options, results and figures."""
 
 import argparse
-import ctypes
 import json
 import math
 import multiprocessing
-import re
 import statistics
 import sys
 import time
@@ -14,7 +12,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -140,43 +137,6 @@ def spread(seconds: Sequence[float]) -> dict[str, Any]:
         "median": statistics.median(seconds),
         "quartiles": [low, high],
     }
-
-
-class PeakMemory:
-    """The peak memory of a block, in total (``peak``) and beyond what was in use before it.
-
-    On the CPU it counts the resident bytes of this process, on a GPU the bytes of tensors.
-
-    Examples
-    --------
-    >>> with PeakMemory(torch.device("cpu")) as memory:
-    ...     work = torch.ones(10_000_000).double()
-    >>> memory.beyond > 100e6 and memory.peak > memory.beyond
-    True
-    """
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.peak = self.beyond = 0
-
-    def __enter__(self) -> "PeakMemory":
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self._before = torch.cuda.memory_allocated(self.device)
-        else:
-            ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
-            # psutil has no peak on Linux: /proc resets it here, and holds it as VmHWM.
-            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-            self._before = psutil.Process().memory_info().rss
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.device.type == "cuda":
-            self.peak = torch.cuda.max_memory_allocated(self.device)
-        else:
-            status = Path("/proc/self/status").read_text(encoding="utf-8")
-            self.peak = int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE).group(1)) * 1024
-        self.beyond = self.peak - self._before
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -25,8 +25,9 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmark import measure, segmentor
-from benchmark.measure import PeakMemory, require, seconds_of
+from benchmark.measure import require, seconds_of
 from benchmark.segmentor import BACKBONES, VARIANTS, build, optimizer_of, step, streets
+from recyclelora.engine.memory import PeakMemory
 from recyclelora.reproduce.environment import environment
 
 

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 import recyclelora
 from benchmark import measure
-from benchmark.measure import R_MAIN, R_SUB, PeakMemory, alternate, block_shapes, require, spread
+from benchmark.measure import R_MAIN, R_SUB, alternate, block_shapes, require, spread
 from recyclelora.backbone import dinov2_vit, load_weights, presets
+from recyclelora.engine.memory import PeakMemory
 from recyclelora.reproduce.environment import environment
 
 PIVOTING = ("published", "SciPy float32", "SciPy float64", "rrqr")

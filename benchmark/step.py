@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmark import measure, segmentor
-from benchmark.measure import R_MAIN, R_SUB, PeakMemory, alternate, require, spread
+from benchmark.measure import R_MAIN, R_SUB, alternate, require, spread
 from benchmark.segmentor import VARIANTS, optimizer_of, step, streets
+from recyclelora.engine.memory import PeakMemory
 from recyclelora.reproduce.environment import environment
 
 BASELINE = "Hugging Face + peft"

@@ -27,6 +27,12 @@ namespace {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
+// The time of a small layer is what its operators cost the host: casts that change nothing are
+// skipped.
+Tensor cast(const Tensor& tensor, at::ScalarType dtype) {
+  return tensor.scalar_type() == dtype ? tensor : tensor.to(dtype);
+}
+
 // The constants of a layer, and x's dtype, in which it computes: half precision under autocast,
 // while the parameters are float32.
 struct Layer {
@@ -37,7 +43,7 @@ struct Layer {
   const OptionalTensor& columns;
   at::ScalarType dtype;
 
-  Tensor rounded(const Tensor& tensor) const { return tensor.to(dtype); }
+  Tensor rounded(const Tensor& tensor) const { return cast(tensor, dtype); }
   Tensor scaled(const Tensor& factor) const { return rounded(factor.mul(scaling)); }
 
   Tensor plain_weight() const {
@@ -50,11 +56,11 @@ struct Layer {
   Tensor effective_weight() const {
     const bool mixed = weight.scalar_type() != dtype;
     const at::ScalarType wide = mixed ? at::kFloat : dtype;
-    const Tensor wide_A = A.to(wide), wide_B = B.to(wide);
+    const Tensor wide_A = cast(A, wide), wide_B = cast(B, wide);
     Tensor sum = workspace(weight.sizes(), weight.options().dtype(dtype), 0);
     if (!mixed) return at::addmm_out(sum, weight, wide_B, wide_A, 1, scaling);
     Tensor exact = workspace(weight.sizes(), weight.options().dtype(wide), 1);
-    at::addmm_out(exact, weight.to(wide), wide_B, wide_A, 1, scaling);
+    at::addmm_out(exact, cast(weight, wide), wide_B, wide_A, 1, scaling);
     return sum.copy_(exact);
   }
 };
@@ -77,6 +83,7 @@ bool is_small(const Tensor& weight, int64_t rank) {
 
 // (rows, width): x with its leading dimensions made one, without a copy where strides allow it.
 Tensor as_matrix(const Tensor& x) {
+  if (x.dim() == 2) return x;
   return x.reshape({c10::size_to_dim_(static_cast<int>(x.dim() - 1), x.sizes()), x.size(-1)});
 }
 
@@ -95,6 +102,7 @@ Tensor select_columns(const Tensor& x, const Tensor& columns) {
 }
 
 Tensor with_width(const Tensor& matrix, const Tensor& like) {
+  if (like.dim() == 2) return matrix;
   auto shape = like.sizes().vec();
   shape.back() = matrix.size(1);
   return matrix.view(shape);
@@ -183,20 +191,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Op
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const Layer layer{weight, A, B, scaling, columns, grad.scalar_type()};
   const Tensor dy = as_matrix(grad);
-  const auto none = [&](const Tensor& like) { return at::empty({0}, like.options()); };
-  Tensor dx = none(grad), db = none(weight), dA = none(A), dB = none(B);
+  Tensor dx, db, dA, dB;
   if (wants_x || wants_A) {
     const Tensor t = at::mm(dy, layer.scaled(B));
     if (wants_x) dx = with_width(gradient_of_x(layer, dy, t), grad);
-    if (wants_A) dA = at::mm(t.t(), columns ? *kept : as_matrix(*x)).to(A.scalar_type());
+    if (wants_A) dA = cast(at::mm(t.t(), columns ? *kept : as_matrix(*x)), A.scalar_type());
   }
   if (wants_bias) db = dy.sum(0, /*keepdim=*/false, weight.scalar_type());
   if (wants_B) {
     const Tensor hidden = columns ? at::mm(*kept, layer.scaled(A).t()) : *kept;
     // As hidden' dy: the product whose long side is contiguous is the faster one.
-    dB = at::mm(hidden.t(), dy).t().to(B.scalar_type()).contiguous();
+    dB = cast(at::mm(hidden.t(), dy).t(), B.scalar_type()).contiguous();
   }
-  return {dx, db, dA, dB};
+  const auto or_none = [](const Tensor& gradient, const Tensor& like) {
+    return gradient.defined() ? gradient : at::empty({0}, like.options());
+  };
+  return {or_none(dx, grad), or_none(db, weight), or_none(dA, A), or_none(dB, B)};
 }
 
 void register_kernels(torch::Library& library) {

@@ -1,5 +1,6 @@
 // Defines the operators of torch.ops.recyclelora. Each kernel registers itself in the file that has
-// the operator's name; recyclelora/ops registers fake kernels and autograd from Python.
+// the operator's name; recyclelora/ops registers fake kernels, and the error of a derivative of
+// rrqr.
 
 #include <vector>
 

@@ -9,10 +9,11 @@
 namespace recyclelora {
 
 at::Tensor workspace(at::IntArrayRef sizes, const at::TensorOptions& options, int64_t slot) {
-  if (!options.device().is_cpu()) return at::empty(sizes, options);
+  const int64_t bytes = c10::multiply_integers(sizes) * options.dtype().itemsize();
+  constexpr int64_t kSmall = 16384;  // bytes, whose allocation is faster than three views
+  if (!options.device().is_cpu() || bytes <= kSmall) return at::empty(sizes, options);
   thread_local std::array<at::Tensor, kWorkspaceSlots> buffers;
   at::Tensor& buffer = buffers.at(slot);
-  const int64_t bytes = c10::multiply_integers(sizes) * options.dtype().itemsize();
   const c10::InferenceMode normal_tensor(false);  // it outlives an inference mode around this call
   if (!buffer.defined() || buffer.numel() < bytes) {
     buffer.reset();  // the old one goes before the new one comes

@@ -1,9 +1,11 @@
+import itertools
+
 import pytest
 import torch
 from benchmark import adapter
 from torch import nn
 
-TINY = ["--width", "48", "--rows", "20", "--rounds", "2", "--blocks", "3"]
+TINY = ["--width", "48", "--rows", "20", "--rounds", "2", "--blocks", "3", "--host-rounds", "2"]
 SYSTEMS = {"frozen", "published", "ours, dense", "ours, sparse"}
 
 
@@ -13,6 +15,9 @@ def test_result_of_tiny_run_has_every_part(run_benchmark):
     assert result["left_out"] == ([] if adapter.peft else ["peft"])
     precisions = [(run["rows"], run["precision"]) for run in result["runs"]]
     assert precisions == [(20, "float32"), (20, "bfloat16"), (20, "autocast")]
+    hosts = [(host["precision"], host["bias"]) for host in result["host"]]
+    assert hosts == list(itertools.product(adapter.PRECISIONS, (True, False)))
+    assert all(set(host["systems"]) == expected for host in result["host"])
     for run in result["runs"]:
         assert [layer["layer"] for layer in run["layers"]] == ["qkv", "proj", "fc1", "fc2"]
         assert set(run["block"]) == expected

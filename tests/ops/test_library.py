@@ -41,11 +41,26 @@ def test_absent_library_logs_one_line(fresh_load, monkeypatch, caplog, tmp_path)
 
 
 def test_package_without_library_uses_the_reference(tmp_path):
-    """In a copy without it: `import recyclelora`, one line on stderr, and rrqr by the reference."""
+    """In a copy without it: one line on stderr, rrqr by the reference, gradients by the formula."""
     shutil.copytree(
         library.PACKAGE, tmp_path / "recyclelora", ignore=shutil.ignore_patterns("*.so", "__pyc*")
     )
-    code = "import torch, recyclelora; print(recyclelora.rrqr(torch.eye(3), 1, 1).perm.tolist())"
+    code = """
+import torch, recyclelora
+print(recyclelora.rrqr(torch.eye(3), 1, 1).perm.tolist())
+layer = recyclelora.DualLoRALinear.from_linear(torch.nn.Linear(6, 5), 2, 1)
+for parameter in (layer.lora_A_main, layer.lora_B_sub):
+    parameter.data += 0.1
+x, factors = torch.randn(2, 3, 6, requires_grad=True), [layer.lora_A_main, layer.lora_B_sub]
+for module in (layer, torch.compile(layer, backend="aot_eager", fullgraph=True)):
+    formula = torch.nn.functional.linear(x, layer.weight, layer.bias)
+    outs = [out.square().sum() for out in (module(x), formula)]
+    grads = [torch.autograd.grad(out, [x, *factors], create_graph=module is layer) for out in outs]
+    torch.testing.assert_close(*grads)
+    second = [grad[0].square().sum() for grad in grads]
+    if module is layer:
+        torch.testing.assert_close(*[torch.autograd.grad(s, [x, *factors]) for s in second])
+"""
     result = run_python(code, PYTHONPATH=str(tmp_path))
     assert result.stdout == "[0, 1, 2]\n"
     assert result.stderr.count("\n") == 1

@@ -365,8 +365,8 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         )
 
     def _trained_in_use(self, switches: Switches) -> bool:
-        ranks = self.settings.r_main, self.settings.r_sub
-        return any(on and rank for on, rank in zip(switches, ranks))
+        main, sub = switches
+        return bool((main and self.settings.r_main) or (sub and self.settings.r_sub))
 
     def _change_over(self, pair: AdapterPair) -> None:
         if self.merged_weight is not None:

@@ -79,10 +79,13 @@ class AdapterPair(nn.Module):
 
     def factors(self, main: bool, sub: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A_main, B_main, A_sub and B_sub: the current ones, or the initial ones where False."""
-        initial_A, initial_B, r_main = self.initial_rows(), self.initial_B, self.settings.r_main
+        current = (self.lora_A_main, self.lora_B_main, self.lora_A_sub, self.lora_B_sub)
+        r_main, r_sub = self.settings.r_main, self.settings.r_sub
+        if main and sub and r_main and r_sub:  # the usual case: initial rows may have to be formed
+            return current
+        initial_A, initial_B = self.initial_rows(), self.initial_B
         initial = (initial_A[:r_main], initial_B[:, :r_main])
         initial += (initial_A[r_main:], initial_B[:, r_main:])
-        current = (getattr(self, name) for name in self.FACTORS)
         A_main, B_main, A_sub, B_sub = (
             old if new is None or not on else new
             for new, old, on in zip(current, initial, (main, main, sub, sub))

@@ -33,6 +33,9 @@ class Switches(NamedTuple):
     sub: bool = True
 
 
+BOTH = Switches()
+
+
 def switches_of(layer: Any, latest: Switches) -> Switches:
     """The switches of ``layer`` in the running thread.
 
@@ -45,8 +48,8 @@ def switches_of(layer: Any, latest: Switches) -> Switches:
         # A thread that Python did not start is a _DummyThread to Python.
         if in_backward and isinstance(threading.current_thread(), threading._DummyThread):
             return latest
-        return Switches()
-    return switches.get(layer, Switches())
+        return BOTH
+    return switches.get(layer, BOTH)
 
 
 def of_this_thread() -> Mapping[Any, Switches] | None:
@@ -73,7 +76,7 @@ def is_eager() -> bool:
     """Whether operators run at once: no compilation, tracing or function transform is active."""
     return not (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
     )
 
@@ -94,16 +97,18 @@ def tie_to_state(
     if not is_eager() or torch.autograd.forward_ad._current_level >= 0:
         return tensors
     code = 4 * serial + 2 * switches.main + switches.sub
+    hooks = has_saved_tensor_hooks()
     if torch._C._current_graph_task_id() == -1:
-        layer._last_code = code
-        if has_saved_tensor_hooks():
+        if code != layer._last_code:  # to set an attribute of a module takes microseconds
+            layer._last_code = code
+        if hooks:
             _keep_for_recomputation(layer, code)
-    elif has_saved_tensor_hooks():
+    elif hooks:
         if code not in _LOCAL.expected.get(layer, {code}):
             raise RuntimeError(STATE_CHANGED)
     elif code != layer._last_code:  # checkpointing with use_reentrant=True
         raise RuntimeError(STATE_CHANGED)
-    if torch.is_grad_enabled() and has_saved_tensor_hooks():
+    if hooks and torch.is_grad_enabled():
         for i, tensor in enumerate(tensors):
             if tensor is not None and tensor.requires_grad:
                 return [*tensors[:i], SameState.apply(tensor, code), *tensors[i + 1 :]]

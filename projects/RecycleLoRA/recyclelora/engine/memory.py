@@ -1,6 +1,7 @@
 """Memory that a computation may use and that it used, on the CPU or a GPU."""
 
 import contextlib
+import ctypes
 import re
 import resource
 from collections.abc import Iterator
@@ -60,25 +61,29 @@ def limited_memory(device: torch.device) -> Iterator[None]:
 
 
 class PeakMemory:
-    """Context manager: ``beyond`` is the peak of a block beyond what was in use before it.
+    """The peak memory of a block, in total (``peak``) and beyond what was in use before it.
+
+    On the CPU it counts the resident bytes of this process, on a GPU the bytes of tensors.
 
     Examples
     --------
     >>> with PeakMemory(torch.device("cpu")) as memory:
     ...     work = torch.ones(10_000_000).double()
-    >>> memory.beyond > 50e6
+    >>> memory.beyond > 100e6 and memory.peak > memory.beyond
     True
     """
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.beyond = 0
+        self.peak = self.beyond = 0
 
     def __enter__(self) -> "PeakMemory":
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before = torch.cuda.memory_allocated(self.device)
         else:
+            with contextlib.suppress(AttributeError):  # not every C library has it
+                ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
             with contextlib.suppress(OSError):  # then the peak of the whole process counts
                 Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
             self._before = _kilobytes("/proc/self/status", "VmRSS")
@@ -86,10 +91,10 @@ class PeakMemory:
 
     def __exit__(self, *_: object) -> None:
         if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device)
+            self.peak = torch.cuda.max_memory_allocated(self.device)
         else:
-            peak = _kilobytes("/proc/self/status", "VmHWM")
-        self.beyond = max(peak - self._before, 0)
+            self.peak = _kilobytes("/proc/self/status", "VmHWM")
+        self.beyond = max(self.peak - self._before, 0)
 
 
 def _kilobytes(file: str, key: str) -> int:

@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from . import reference
@@ -73,30 +73,29 @@ def dual_lora_linear(
         raise ValueError(
             f"dual_lora_linear: x must have the dtype of weight, got {x.dtype} and {weight.dtype}"
         )
-    arguments = (x, weight, bias, A_main, B_main, A_sub, B_sub)
-    tensors = [tensor for tensor in arguments if tensor is not None]
-    # Tracers and FLOP counters read the plain formula too.
+    # torch.func refuses an operator's autograd, and forward mode would drop the tangents there: the
+    # plain formula has every derivative. Tracers and FLOP counters read it too.
     transformed = torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
-    if transformed or any(unpack_dual(tensor).tangent is not None for tensor in tensors):
-        # torch.func refuses an operator's autograd, and forward mode would drop the tangents
-        # there: the plain formula has every derivative.
-        return reference.dual_lora_linear(*arguments, scaling, columns)[0]
-    out, _ = torch.ops.recyclelora.dual_lora_linear(*arguments, scaling, columns)
-    # The operator hands out a view of its product, and of its several outputs autograd would refuse
-    # one to whoever changes it in place, as nn.ReLU(inplace=True) does behind a linear.
-    return torch.ops.aten._unsafe_view(out, out.shape)
+    if transformed or forward_ad._current_level >= 0:
+        arguments = (x, weight, bias, A_main, B_main, A_sub, B_sub, scaling, columns)
+        return reference.dual_lora_linear(*arguments)[0]
+    return torch.ops.recyclelora.dual_lora_linear(
+        x, weight, bias, A_main, B_main, A_sub, B_sub, scaling, columns
+    )[0]
 
 
 FORWARD = "recyclelora::dual_lora_linear"
 BACKWARD = "recyclelora::dual_lora_linear_backward"
 
-define_operators()
-# The kernels of every device that has no compiled one.
+_compiled = define_operators()
 for _name, _function in (
     (FORWARD, reference.dual_lora_linear),
     (BACKWARD, reference.dual_lora_linear_backward),
 ):
+    # The kernel of every device that has no compiled one.
     torch.library.impl(_name, "CompositeExplicitAutograd", reference_kernel(_function))
+    if not _compiled:  # nor a derivative: autograd differentiates the formula
+        torch.library.impl(_name, "Autograd", reference_kernel(_function))
 
 
 @torch.library.register_fake(FORWARD)
@@ -117,61 +116,6 @@ def _shapes_of_gradients(grad, x, kept, weight, A, B, scaling, columns, wanted):
         A.new_empty(A.shape if wants_A else 0),
         B.new_empty(B.shape if wants_B else 0),
     )
-
-
-def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    x, weight, _, *factors, ctx.scaling, columns = inputs
-    out, kept = output
-    _, wants_weight, _, wants_A, wants_B = _wanted(ctx)
-    needs_x = wants_weight or (wants_A and columns is None)
-    needs_kept = wants_B or (wants_A and columns is not None)
-    x, kept = x if needs_x else None, kept if needs_kept else None
-    # The factors as they are, not joined: parameters take no memory.
-    ctx.save_for_backward(x, kept, weight, columns, *factors)
-    ctx.shape = out.shape
-    ctx.set_materialize_grads(False)
-
-
-def _wanted(ctx) -> list[bool]:  # type: ignore[no-untyped-def]
-    """Whether x, weight, bias, an A and a B require gradients."""
-    x, weight, bias, A_main, B_main, A_sub, B_sub = ctx.needs_input_grad[:7]
-    return [x, weight, bias, A_main or A_sub, B_main or B_sub]
-
-
-def _backward(ctx, grad: Tensor | None, grad_kept: Tensor | None):  # type: ignore[no-untyped-def]
-    if grad is None and grad_kept is None:
-        return (None,) * 9
-    x, kept, weight, columns, *factors = ctx.saved_tensors
-    A, B = reference.joined(*factors)
-    wants_x, wants_weight, *others = _wanted(ctx)
-    wanted = [wants_x, *others]
-    if grad is None:
-        grad = grad_kept.new_zeros(ctx.shape)
-    function = reference if torch.is_grad_enabled() else torch.ops.recyclelora
-    grads = function.dual_lora_linear_backward(
-        grad, x, kept, weight, A, B, ctx.scaling, columns, wanted
-    )
-    grad_x, grad_bias, grad_A, grad_B = (g if wants else None for g, wants in zip(grads, wanted))
-    grad_weight = (_rows(grad).T @ _rows(x)).to(weight.dtype) if wants_weight else None
-    if grad_kept is not None:  # as in second derivatives only
-        if grad_x is not None and columns is None:
-            grad_x = grad_x + (ctx.scaling * grad_kept @ A.to(grad.dtype)).view_as(grad_x)
-        elif grad_x is not None:
-            grad_x = _rows(grad_x).index_add(1, columns, grad_kept).view_as(grad_x)
-        if grad_A is not None and columns is None:
-            grad_A = grad_A + (ctx.scaling * grad_kept.T @ _rows(x)).to(A.dtype)
-    ranks = [len(factors[0]), len(factors[2])]
-    grad_A_main, grad_A_sub = (None, None) if grad_A is None else grad_A.split(ranks)
-    grad_B_main, grad_B_sub = (None, None) if grad_B is None else grad_B.split(ranks, dim=1)
-    every = (grad_x, grad_weight, grad_bias, grad_A_main, grad_B_main, grad_A_sub, grad_B_sub)
-    return *(g if wants else None for g, wants in zip(every, ctx.needs_input_grad)), None, None
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1])
-
-
-torch.library.register_autograd(FORWARD, _backward, setup_context=_keep)
 
 
 @register_flop_formula(torch.ops.recyclelora.dual_lora_linear)

@@ -141,12 +141,20 @@ def reference_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @functools.cache
-def define_operators() -> None:
-    """Define ``torch.ops.recyclelora``: with the compiled library, else from the schemas alone."""
-    if load_problem() or not load():
-        for schema, tags in schemas().items():
-            name, arguments = re.fullmatch(r"(\w+)(.*)", schema).groups()
-            torch.library.define(f"recyclelora::{name}", arguments, tags=tags)
+def define_operators() -> bool:
+    """Define ``torch.ops.recyclelora``: with the compiled library, else from the schemas alone.
+
+    Returns
+    -------
+    bool
+        Whether the compiled library defines them.
+    """
+    if not load_problem() and load():
+        return True
+    for schema, tags in schemas().items():
+        name, arguments = re.fullmatch(r"(\w+)(.*)", schema).groups()
+        torch.library.define(f"recyclelora::{name}", arguments, tags=tags)
+    return False
 
 
 def built_for_another(info: dict[str, str]) -> str:

@@ -50,7 +50,7 @@ def adapter_table(run: dict) -> str:
         ]
         frozen = f"{block['frozen']['median']:.2f} s"
         rows.append([part["precision"], part["rows"], frozen, *cells])
-    table = markdown_table(rows, ["precision", "tokens", *names])
+    table = markdown_table(rows, ["precision", "tokens", *names]) + host_table(run)
     missing = "".join(f" {name} was not installed." for name in run["left_out"])
     return (
         f"{table}\n\nForward and backward of the four linear layers of a block "
@@ -58,6 +58,19 @@ def adapter_table(run: dict) -> str:
         f"the backward pass over {run['settings']['blocks']} blocks. Gradients checked against "
         f"float64 in the same run. {ran_on(run, packages=['peft'])}{missing}"
     )
+
+
+def host_table(run: dict) -> str:
+    """Microseconds of the host for a tiny layer; empty in results that did not time it."""
+    if "host" not in run:
+        return ""
+    rows = [
+        [part["precision"], "yes" if part["bias"] else "no"]
+        + [f"{1e6 * system['median']:.0f} us" for system in part["systems"].values()]
+        for part in run["host"]
+    ]
+    table = markdown_table(rows, ["host time", "bias", *run["host"][0]["systems"]])
+    return f"\n\nOne thread, forward and backward of a layer 16 wide:\n\n{table}"
 
 
 def step_table(run: dict) -> str:
