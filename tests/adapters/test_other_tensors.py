@@ -64,7 +64,7 @@ def test_also_one_pattern_selects_nothing_else(tmp_path):
 @pytest.mark.parametrize(
     ("also", "error", "message"),
     [
-        ("hed", ValueError, "the pattern 'hed' of also matches no parameter"),
+        ("hed", ValueError, "the pattern 'hed' in also matches no parameter"),
         (["head", "block.0.lora_*"], ValueError, "matches no parameter and no buffer beside"),
         ([3], TypeError, "also must be one or several glob patterns"),
         ("scratch", ValueError, "matches no parameter"),
