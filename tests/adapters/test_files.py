@@ -280,7 +280,7 @@ def test_load_on_meta_device_raises(tmp_path):
 def test_save_diverged_adapters_raises(tmp_path):
     model = adapt(base(), r_main=3, r_sub=2)
     model[2].lora_B_sub.data[0, 0] = torch.inf
-    with pytest.raises(ValueError, match=r"lora_B_sub .* holds NaN or Inf in layer '2'"):
+    with pytest.raises(ValueError, match=r"lora_B_sub .* contains NaN or Inf in layer '2'"):
         save_adapters(model, tmp_path / "a.safetensors")
     assert not [*tmp_path.iterdir()]
 

@@ -48,7 +48,7 @@ VALUES = [
     ("train.ema={decay:often}", "train.ema.decay must be a number from 0 to 1"),
     ("train.ema={decay:0.9,start:-1}", f"train.ema.start {WHOLE} 0"),
     ("schedule.warmup=-1", f"the schedule's warmup {WHOLE} 0"),
-    ("model.learned_queries=false", "the decoder expects queries: set learned_queries=False if"),
+    ("model.learned_queries=false", "the decoder expects queries, got none"),
     ("train.skip_bad_batches=-1", "train.skip_bad_batches"),
     # Names and places.
     ("train.device=cuda:99", "train.device=cuda:99"),

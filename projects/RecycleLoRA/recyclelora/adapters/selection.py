@@ -97,7 +97,7 @@ def select_linears(
         The model.
     settings : AdapterSettings
         Settings of layers that ``ranks`` does not match.
-    include, exclude, ranks : Patterns
+    include, exclude, ranks
         See :func:`adapt`.
 
     Returns

@@ -176,7 +176,7 @@ def add_pair(
         An adapted model.
     name : str
         The new pair's name, an identifier such as ``"night"``.
-    r_main, r_sub, alpha, init, sparse_a : int
+    r_main, r_sub, alpha, init, sparse_a
         See :func:`adapt`.
 
     Raises
