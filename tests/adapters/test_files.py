@@ -99,10 +99,12 @@ def test_load_damaged_file_raises(trained, tmp_path):
     (tmp_path / "empty.pt").write_bytes(b"")
     (tmp_path / "text.pt").write_text("hello")
     for name in ("cut.pt", "empty.pt", "text.pt"):
-        with pytest.raises(ValueError, match="is no safetensors file, or it is damaged or cut off"):
+        with pytest.raises(
+            ValueError, match="is not a safetensors file, or it is damaged or truncated"
+        ):
             load_adapters(base(), tmp_path / name)
     torch.save(model.state_dict(), tmp_path / "state.pt")
-    with pytest.raises(ValueError, match="is no safetensors file"):
+    with pytest.raises(ValueError, match="is not a safetensors file"):
         load_adapters(base(), tmp_path / "state.pt")
     save_file(base().state_dict(), tmp_path / "foreign.safetensors")
     with pytest.raises(ValueError, match="contains no adapters"):
