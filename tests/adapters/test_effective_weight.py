@@ -236,7 +236,7 @@ def test_activate_pair_same_settings_keeps_parameters():
 def test_activate_pair_other_settings_warns():
     _, model = network()
     add_pair(model, "night", 2, 1)
-    with pytest.warns(UserWarning, match="make optimisers anew"):
+    with pytest.warns(UserWarning, match="create new optimisers"):
         activate_pair(model, "night")
 
 

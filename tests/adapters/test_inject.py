@@ -123,7 +123,7 @@ def test_adapt_linear_with_own_forward_raises():
         def forward(self, x):
             return 2 * super().forward(x)
 
-    with pytest.raises(ValueError, match="layer '0' is a Doubled with a forward of its own"):
+    with pytest.raises(ValueError, match="layer '0' is a Doubled with its own forward"):
         adapt(nn.Sequential(Doubled(8, 8)), r_main=3, r_sub=1)
 
 

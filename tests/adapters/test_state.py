@@ -191,7 +191,7 @@ def test_pairs_invalid_arguments_raise():
         add_pair(plain, "night")
     with pytest.raises(ValueError, match="no adapter pair 'dusk'; known are: default"):
         activate_pair(model, "dusk")
-    with pytest.raises(ValueError, match="'default' already"):
+    with pytest.raises(ValueError, match="'default' exists already"):
         add_pair(model, "default", r_main=1, r_sub=1)
     for name in ("a.b", "", "keys", 3):
         with pytest.raises(ValueError, match="plain word"):

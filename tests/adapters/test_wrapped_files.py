@@ -179,7 +179,7 @@ def test_sharded_plain_base_raises(kind, tmp_path, process_group):
 def test_plain_base_in_ddp_loads_with_warning(tmp_path, process_group):
     save_adapters(trained(), tmp_path / "a.safetensors")
     model, x = DistributedDataParallel(base()), torch.randn(4, 16)
-    with pytest.warns(UserWarning, match="make it anew before training") as warned:
+    with pytest.warns(UserWarning, match="wrap the model again before training") as warned:
         load_adapters(model, tmp_path / "a.safetensors")
     assert warned[0].filename == __file__
     with torch.no_grad():
@@ -195,7 +195,7 @@ def test_deleted_ddp_wrapper_does_not_count(tmp_path, process_group):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         load_adapters(model, tmp_path / "a.safetensors")
-    assert ["make optimisers anew" in str(warning.message) for warning in caught] == [True]
+    assert ["create new optimisers" in str(warning.message) for warning in caught] == [True]
 
 
 @pytest.mark.slow

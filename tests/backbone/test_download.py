@@ -88,7 +88,7 @@ def test_download_interrupted_goes_on_in_the_next_call(server, cache, monkeypatc
 
 def test_download_that_brings_nothing_keeps_the_part(server, cache):
     server(cut=[1_000_000] + [0] * 5)
-    with pytest.raises(FileNotFoundError, match=r"closed; the same command goes on at 1\.0 MB"):
+    with pytest.raises(FileNotFoundError, match=r"run the command again to continue at 1\.0 MB"):
         locate_weights(NAME)
     assert (cache / PART).read_bytes() == CONTENT[:1_000_000]
     assert not (cache / WEIGHTS[NAME].file).exists()
@@ -179,7 +179,7 @@ def test_cache_in_a_folder_that_cannot_be_written_names_the_variable(server, cac
     server()
     cache.parent.joinpath("file").touch()
     monkeypatch.setenv("RECYCLELORA_CACHE", str(cache.parent / "file" / "cache"))
-    with pytest.raises(ValueError, match=r"file/cache.*set RECYCLELORA_CACHE to a folder"):
+    with pytest.raises(ValueError, match=r"file/cache.*set RECYCLELORA_CACHE to a writable folder"):
         locate_weights(NAME)
 
 

@@ -348,5 +348,5 @@ def test_invalid_arguments_raise(arguments, sentence):
 def test_invalid_images_raise():
     with pytest.raises(ValueError, match="multiples of the patch size 14, got 56x60"):
         tiny()(torch.zeros(1, 3, 56, 60))
-    with pytest.raises(ValueError, match="needs patch_size=16, this backbone has 14"):
+    with pytest.raises(ValueError, match="needs patch_size=16, got a backbone with 14"):
         tiny().output_shape()

@@ -124,10 +124,10 @@ def test_unreached_linears_with_read_qkv_weight_is_empty(timm):
     [
         ("vit_smal_patch16_dinov3", {}, "that of a model in timm.* did you mean vit_small_patch16"),
         ("resnet18", {}, "timm cannot build 'resnet18'"),
-        ("swin_tiny_patch4_window7_224", {}, "is no plain vision transformer|cannot build"),
+        ("swin_tiny_patch4_window7_224", {}, "expected a plain vision transformer|cannot build"),
         ("vit_small_patch16_dinov3", {"out_indices": [0, 1, 2, 99]}, "blocks between 0 and 11"),
         ("vit_small_patch16_dinov3", {"width": 3}, "unexpected keyword argument 'width'"),
-        (3, {}, "must be that of a model in timm, got 3"),
+        (3, {}, "expected the name of a model in timm, got 3"),
     ],
 )
 def test_unsuitable_models_raise(timm, name, options, sentence):

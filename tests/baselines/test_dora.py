@@ -57,7 +57,7 @@ def test_dora_merged_agrees_and_unmerging_is_exact(vit):
         assert torch.equal(module(images)["res4"], plain)
     assert module.state_dict().keys() == state.keys()
     merge(module)
-    with pytest.raises(RuntimeError, match="backward through merged adapters"):
+    with pytest.raises(RuntimeError, match="through merged adapters"):
         module(images)["res4"].sum().backward()
     unmerge(module)
     assert all(torch.equal(module.state_dict()[name], value) for name, value in state.items())
@@ -85,7 +85,7 @@ def test_dora_on_meta_device_gives_the_same_shapes(vit):
     assert {n: t.shape for n, t in shapes.state_dict().items()} == {
         n: t.shape for n, t in module.state_dict().items()
     }
-    with pytest.raises(RuntimeError, match="no values to give memory to"):
+    with pytest.raises(RuntimeError, match="no values to move"):
         shapes.to_empty(device="cpu")
     shapes.load_state_dict(module.state_dict(), assign=True)
     images = torch.randn(1, 3, 64, 64)

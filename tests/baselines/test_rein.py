@@ -90,7 +90,7 @@ def test_rein_in_a_segmentor_trains_all_its_parameters(vit, checkpointing):
 def test_unexpected_or_missing_queries_raise(vit):
     given = build_segmentor(Rein(vit(), **SIZES), **HEAD).eval()
     missing = build_segmentor(vit(), learned_queries=False, **HEAD).eval()
-    for model, words in ((given, "expects none, it learns its own"), (missing, "expects queries")):
+    for model, words in ((given, "expects no queries, got some"), (missing, "expects queries")):
         with pytest.raises(ValueError, match=words):
             model.semantic_logits(IMAGES)
     with pytest.raises(ValueError, match="num_tokens must be a whole number from 2"):

@@ -86,7 +86,7 @@ def test_working_directory_is_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "model" / "below").mkdir(parents=True)
     for inside in ("model", "model/below"):
         monkeypatch.chdir(tmp_path / inside)
-        with pytest.raises(ValueError, match="it is the working directory"):
+        with pytest.raises(ValueError, match="contains the working directory"):
             write(tmp_path / "model", "new")
     assert content(tmp_path) == {}
 

@@ -80,7 +80,7 @@ def test_read_config_accepts_a_shipped_name_in_any_folder(tmp_path, monkeypatch)
 def test_read_config_existing_file_takes_precedence_over_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("demo").write_text("not a config")
-    with pytest.raises(ValueError, match=r"a config is a Python file \(\.py\), got demo"):
+    with pytest.raises(ValueError, match=r"a config must be a Python file \(\.py\), got demo"):
         read_config("demo")
 
 
@@ -97,7 +97,7 @@ def test_own_config_elsewhere_resolves_across_sections(tmp_path):
 def test_relative_import_beyond_the_folder_names_get_config(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from .common.train import train\n")
-    with pytest.raises(ValueError, match=r"'\.common\.train' reaches only files beside"):
+    with pytest.raises(ValueError, match=r"'\.common\.train' finds no file of this name beside"):
         read_config(str(file))
 
 

@@ -89,7 +89,7 @@ def test_read_checkpoint_damaged_file_raises(tmp_path, content):
 def test_read_checkpoint_malicious_file_executes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.pth").write_bytes(pickle.dumps(Malicious()))
-    with pytest.raises(ValueError, match="holds Python objects, which are not loaded"):
+    with pytest.raises(ValueError, match="contains Python objects, which are not loaded"):
         read_checkpoint(tmp_path / "c.pth")
     assert not (tmp_path / "executed").exists()
 

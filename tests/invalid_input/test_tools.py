@@ -19,10 +19,10 @@ NOT_A_COUNT = "expected a whole number from 1"
 
 # What is typed -> what is said. OUT is a folder to write, FILE a file that is there.
 COMMANDS = [
-    ("lazyconfig_train_net.py", "no config: give --config-file"),
+    ("lazyconfig_train_net.py", "expected a config, got none: give --config-file"),
     ("lazyconfig_train_net.py --config-file", "expected one argument"),
     ("lazyconfig_train_net.py --config-file nowhere.py", "no config at nowhere.py"),
-    (f"{TRAIN} --nonsense", "the form key=value|options stand before|unrecognized arguments"),
+    (f"{TRAIN} --nonsense", "the form key=value|options must precede|unrecognized arguments"),
     (f"{TRAIN} --num-gpus x", "invalid int value"),
     (f"{TRAIN} --num-gpus 0", "--num-gpus must be a whole number from 1"),
     (f"{TRAIN} --num-gpus -3", "--num-gpus must be a whole number from 1"),
@@ -96,8 +96,8 @@ if not torch.cuda.is_available():
     COMMANDS += [
         (f"{TRAIN} --num-gpus 2", "torch sees 0"),
         (f"{TRAIN} --num-machines 2", "needs a GPU on each"),
-        (f"{TRAIN} train.device=cuda", "train.device=cuda needs a GPU and torch sees none"),
-        ("benchmark/rrqr.py --device cuda", "needs a GPU and torch sees none"),
+        (f"{TRAIN} train.device=cuda", "train.device=cuda needs a GPU, but torch finds none"),
+        ("benchmark/rrqr.py --device cuda", "needs a GPU, but torch finds none"),
     ]
 
 

@@ -117,7 +117,7 @@ def test_nonfinite_predictions_raise(key):
 
 
 def test_invalid_arguments_raise():
-    with pytest.raises(ValueError, match='"labels" and "masks"'):
+    with pytest.raises(ValueError, match='"labels" or "masks"'):
         build(losses=["labels", "boxes"])
     with pytest.raises(ValueError, match="importance_sample_ratio within"):
         build(importance_sample_ratio=1.5)

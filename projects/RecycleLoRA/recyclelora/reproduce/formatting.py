@@ -24,6 +24,8 @@ def markdown_table(rows: Iterable, headers: Sequence[str] | str) -> str:
 def mean_std(values: Sequence[float], digits: int) -> str:
     """Mean, and standard deviation where there are at least two values; empty where there are none.
 
+    Examples
+    --------
     >>> mean_std([70.0, 72.0], 1), mean_std([70.0], 2), mean_std([], 2)
     ('71.0 ± 1.4', '70.00', '')
     """
