@@ -176,8 +176,8 @@ REFUSED = {
     "optimizer = functools.partial(print)": "lacks optimizer",
     "day.label_map = {'_target_': 'no.such'}": "dataset.0.label_map: there is no 'no.such' to call",
     "@dataclass(frozen=True)\nclass Mine(LabelMap): pass\nday.label_map = L(Mine)(name='x')": (
-        "dataset.0.label_map: there is no 'builtins.Mine' to call: write a dataclass of a config file "
-        "as LazyCall(functools.partial(Mine))(...)"
+        "dataset.0.label_map: there is no 'builtins.Mine' to call: write a dataclass of a "
+        "config file as LazyCall(functools.partial(Mine))(...)"
     ),
     "def by_position(name, /): pass\nday.label_map = L(by_position)()": (
         "dataset.0.label_map: by_position takes 'name' only by position"

@@ -62,7 +62,7 @@ COMMANDS = [
     ("reproduce.py --table streets_to_real --row none", "no row none in streets_to_real"),
     ("reproduce.py --table streets_to_real --seeds -3", "no seed -3 in streets_to_real"),
     ("reproduce.py train.max_iter=3", "give --scratch FOLDER"),
-    ("reproduce.py --row 2", "which tables? --table takes any of"),
+    ("reproduce.py --row 2", "expected names of tables, got none"),
     ("reproduce.py --table 13", "invalid choice: '13'"),
     ("reproduce.py --table 9 --row 10", "no row 10 in 9: there are 1, 2, 3"),
     ("reproduce.py --table 3 --row 1", "quoted from the paper"),

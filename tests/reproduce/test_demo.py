@@ -50,6 +50,6 @@ def test_demo_writes_a_summary_that_the_readme_can_read(run, tmp_path, capsys):
 
 
 def test_demo_of_a_failed_training_is_one_sentence(run, tmp_path):
-    with pytest.raises(ValueError, match="run it again to go on"):
+    with pytest.raises(ValueError, match="run the demo again"):
         run(1)
     assert not (tmp_path / "output" / "demo" / "demo.json").exists()

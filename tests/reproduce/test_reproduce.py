@@ -68,16 +68,16 @@ def test_num_gpus_is_an_option_of_the_training(capsys, tmp_path):
     ("given", "sentence"),
     [
         ("--table 9 train.max_iter=3", "give --scratch FOLDER"),
-        ("--table 9 --row 12", "no row 12 in 9: there are 1, 2, 3"),
-        ("--table 3 --row 1", "row 1 of table 3 is quoted from the paper"),
+        ("--table 9 --row 12", "no row 12 in 9: choose from 1, 2, 3"),
+        ("--table 3 --row 1", "row 1 of table 3 is only quoted from the paper"),
         (
             "--table streets_to_real --row dora",
-            "no row dora in streets_to_real: there are frozen, ",
+            "no row dora in streets_to_real: choose from frozen, ",
         ),
-        ("--table camvid_to_real --seeds 7", "no seed 7 in camvid_to_real: there are 0, 1, 2"),
+        ("--table camvid_to_real --seeds 7", "no seed 7 in camvid_to_real: choose from 0, 1, 2"),
         ("--table 9 --seeds -3", "a seed"),
         ("--table 9 --num-gpus 0", "--num-gpus"),
-        ("--row 2", "which tables"),
+        ("--row 2", "expected names of tables"),
     ],
 )
 def test_invalid_arguments_end_in_one_sentence(given, sentence):
@@ -108,10 +108,10 @@ def test_tools_run_in_any_folder_of_the_checkout(monkeypatch, capsys, tmp_path):
 def test_tools_outside_a_checkout_end_in_one_sentence(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()  # and no results
-    with pytest.raises(SystemExit, match=f"expected to be in a checkout .*{tmp_path}.*--root"):
+    with pytest.raises(SystemExit, match=f"expected a checkout .*{tmp_path}.*--root"):
         reproduce.main(["--list"])
     monkeypatch.setattr(sys, "argv", ["update_readme.py", "--check"])
-    with pytest.raises(SystemExit, match="expected to be in a checkout"):
+    with pytest.raises(SystemExit, match="expected a checkout"):
         update_readme.main()
     monkeypatch.setattr(sys, "argv", ["update_readme.py", "--check", "--root", str(ROOT)])
     update_readme.main()
@@ -167,7 +167,7 @@ def test_interrupted_table_in_two_processes_equals_a_whole_run(tmp_path):
     runner = start(cut, overrides)
     first = cut / "paper" / "sub_dinov2l_g2cbm_seed0" / "iter_0000002.pth"
     said = when_there(first, runner, runner.terminate)
-    assert runner.returncode == 0 and "the same command goes on from here" in said
+    assert runner.returncode == 0 and "run the same command again to continue" in said
     runner = start(cut, overrides)
     second = cut / "paper" / "main_dinov2l_g2cbm_seed0" / "iter_0000001.pth"
     said = when_there(second, runner, lambda: kill_with_children(runner))
@@ -175,7 +175,7 @@ def test_interrupted_table_in_two_processes_equals_a_whole_run(tmp_path):
     pair = [start(cut, overrides), start(cut, overrides)]
     said = [runner.communicate(timeout=1200)[0] for runner in pair]
     assert [runner.returncode for runner in pair] == [0, 0], said
-    assert "left for now" in "".join(said)
+    assert "postponed" in "".join(said)
 
     names = ("sub_dinov2l_g2cbm", "main_dinov2l_g2cbm", "recyclelora_dinov2l_g2cbm")
     results = []
@@ -198,4 +198,4 @@ def test_interrupted_table_in_two_processes_equals_a_whole_run(tmp_path):
                 score = result["domains"][target]["mIoU"]
                 assert float(row[f"{target} ours"]) == pytest.approx(score)
         text = (place / "results" / "tables" / "table_5.md").read_text()
-        assert "Not the table's own settings: model.backbone.module.weights=null" in text
+        assert "Settings that differ from the table: model.backbone.module.weights=null" in text

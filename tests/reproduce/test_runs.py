@@ -112,7 +112,7 @@ def test_majority_class_is_evaluated_on_every_target_once(tiny, tmp_path, capsys
     before = (tmp_path / "results" / "tiny" / "majority_seed0.json").stat().st_mtime_ns
     reproduce.main(arguments(tmp_path, "--row", "majority"))
     assert (tmp_path / "results" / "tiny" / "majority_seed0.json").stat().st_mtime_ns == before
-    assert "finished before" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
 
 
 def test_result_of_other_overrides_is_refused(tiny, tmp_path):
@@ -123,7 +123,7 @@ def test_result_of_other_overrides_is_refused(tiny, tmp_path):
 
 def test_failed_run_is_named_and_the_others_continue(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Workspace, "command", lambda *_: ["python", "-c", "raise SystemExit(3)"])
-    with pytest.raises(SystemExit, match="without a result: frozen_seed0, lora_seed0"):
+    with pytest.raises(SystemExit, match="no result for frozen_seed0, lora_seed0"):
         reproduce.main(arguments(tmp_path, "--seeds", "0"))
     assert "status 3" in capsys.readouterr().err
     assert result(tmp_path, "majority_seed0")
@@ -160,7 +160,7 @@ def test_run_of_another_process_is_run_when_that_dies(tiny, tmp_path, monkeypatc
     said = capsys.readouterr().out
     order = [
         said.index(text)
-        for text in ("frozen_seed0: left", "lora_seed0: mean", "frozen_seed0: mean")
+        for text in ("frozen_seed0: postponed", "lora_seed0: mean", "frozen_seed0: mean")
     ]
     assert order == sorted(order)
     assert result(tmp_path, "frozen_seed0")["row"] == "frozen"
@@ -180,7 +180,7 @@ def test_sigterm_ends_the_child_and_then_the_runner(tmp_path, capsys):
     start, before = time.monotonic(), signal.getsignal(signal.SIGTERM)
     with (tmp_path / "lock").open("w") as lock, pytest.raises(SystemExit) as ended:
         runs.run_command(["python", "-c", code], ROOT, lock.fileno())
-    assert ended.value.code == 0 and "goes on from here" in capsys.readouterr().out
+    assert ended.value.code == 0 and "run the same command again" in capsys.readouterr().out
     assert time.monotonic() - start < 30 and signal.getsignal(signal.SIGTERM) == before
 
 

@@ -56,7 +56,7 @@ def test_one_run_shows_best_and_worst(runs, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--domain", "dawn"], "has no domain 'dawn': it has day"),
+        (["--domain", "dawn"], "has no domain 'dawn': choose from day"),
         (["--images", "009"], "domain 'day' has no image '009'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What adapters learned: tables, figures and a report of trained adapters of any initialiser."""
+"""Analysis of trained adapters, with any initialiser: tables, figures and a report."""
 
 from .measures import analyze_adapters
 from .norms import ColumnNorms, column_norms
