@@ -1,4 +1,4 @@
-"""Each measure against a direct computation on whole matrices."""
+"""Each measure equals a direct computation with whole matrices."""
 
 import math
 

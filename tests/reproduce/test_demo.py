@@ -1,4 +1,4 @@
-"""The demo's steps and its summary; drawing and training are stubs."""
+"""The demo's steps and its summary; drawing and training are replaced by stubs."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from recyclelora.reproduce import demo
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """``run(status)``: the demo in ``tmp_path``, where the training ends with this status."""
+    """``run(status)``: the demo in ``tmp_path``, whose training ends with this status."""
     drawn, commands = [], []
     monkeypatch.setattr(demo, "locate_weights", lambda name: name)
     monkeypatch.setattr(demo, "write_streets", lambda folder, **_: drawn.append(folder))

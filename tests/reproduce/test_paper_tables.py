@@ -1,4 +1,4 @@
-"""The paper's tables: ours beside the published numbers, empty where nothing was run."""
+"""The paper's tables, with our scores and the published ones."""
 
 import csv
 import json
@@ -128,7 +128,7 @@ def test_list_table_shows_the_state_of_every_row(workspace, finished, tmp_path, 
 
 
 def state(listing, config):
-    """The last cell of a config's line."""
+    """Return the last cell in the row of a config."""
     (line,) = (line for line in listing.splitlines() if f" {config} " in line)
     return line.split(f" {config} ")[1].strip()
 

@@ -1,4 +1,4 @@
-"""The README's benchmark tables say what the JSON says."""
+"""The README's benchmark tables contain the values of the JSON files."""
 
 import json
 
@@ -17,7 +17,7 @@ TINY = {
 
 @pytest.fixture
 def table(run_benchmark, tmp_path):
-    """``table("rrqr")`` -> the JSON of a tiny run and the table made from it."""
+    """``table("rrqr")`` returns the JSON of a tiny run and the table made from it."""
 
     def make(name):
         result = run_benchmark(BENCHMARKS[name], *TINY[name])
@@ -135,7 +135,7 @@ def test_hours_table_is_marked_as_an_estimate(tmp_path):
     (tmp_path / "results" / "benchmark" / "hours.json").write_text(json.dumps(result))
     lines = benchmark_table("hours", tmp_path / "results").splitlines()
     cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
-    # 8e12 operations at 60 %, or at 30 % and 0.15 s of calls, 40,000 times.
+    # 8e12 operations at 60 %, or at 30 % with 0.15 s of calls, 40,000 times.
     assert cells[:2] == ["RTX A6000", "3.8 to 9.3 h"]
     for said in ("not a measurement on a GPU", "1.50 times the work", "30% to 60% in float32"):
         assert said in lines[-1]

@@ -1,4 +1,4 @@
-"""The command line of the tables: rows by number or name, and a whole table cut off and resumed."""
+"""The command line of the tables: selected rows, and a whole table, interrupted and resumed."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def commands(capsys, *arguments):
-    """The rows and seeds that a dry run names."""
+    """Return the rows and seeds of a dry run."""
     reproduce.main([*arguments, "--dry-run"])
     found = []
     for line in capsys.readouterr().out.splitlines():
@@ -107,7 +107,7 @@ def test_tools_run_in_any_folder_of_the_checkout(monkeypatch, capsys, tmp_path):
 
 def test_tools_outside_a_checkout_end_in_one_sentence(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").mkdir()  # and no results
+    (tmp_path / "configs").mkdir()  # without results/
     with pytest.raises(SystemExit, match=f"expected a checkout .*{tmp_path}.*--root"):
         reproduce.main(["--list"])
     monkeypatch.setattr(sys, "argv", ["update_readme.py", "--check"])
@@ -126,7 +126,7 @@ def start(scratch, overrides):
 
 
 def when_there(file, process, act):
-    """Do something to the process as soon as a file is there."""
+    """Call a function with the process as soon as a file exists."""
     while not file.exists():
         assert process.poll() is None, process.communicate(timeout=1200)[0]
         time.sleep(0.02)
@@ -135,7 +135,7 @@ def when_there(file, process, act):
 
 
 def kill_with_children(process):
-    """As a power cut: the runner and the training that it started."""
+    """Kill the runner and the training that it started, as in a power failure."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
     for child in children:
@@ -146,7 +146,7 @@ def kill_with_children(process):
 def test_interrupted_table_in_two_processes_equals_a_whole_run(tmp_path):
     """Table 5 of a tiny model on drawn streets: SIGTERM, SIGKILL, then two processes to the end."""
     overrides = [*TINY, "train.max_iter=4", "train.checkpoint_period=1", "optimizer.lr=0.01"]
-    overrides.append("train.checkpoints_kept=4")  # so that none is gone before it is seen
+    overrides.append("train.checkpoints_kept=4")  # the test must find all of them
     sets = {"cityscapes": "night", "bdd100k": "fog", "mapillary": "rain"}
     for domain in ("day", *sets.values()):
         root = tmp_path / domain

@@ -18,7 +18,7 @@ NAMES = ("000", "001", "002")
 
 @pytest.fixture
 def runs(tmp_path):
-    """Streets, and two runs whose predictions are all road and all sky."""
+    """Write streets, and two runs that predict only road and only sky."""
     for name in ("day", "night"):
         write_blocks(tmp_path / "streets" / name, count=3)
     scores = {"road": [10.0, 20.0, None], "sky": [10.0, 50.0, 30.0]}

@@ -1,4 +1,4 @@
-"""tools/install_detectron2.py on small trees: patches, refusals, and the order of the sources."""
+"""tools/install_detectron2.py on small trees: patches, errors, and the order of the sources."""
 
 import importlib.util
 import subprocess
@@ -21,7 +21,7 @@ def tool():
 
 @pytest.fixture
 def tree(tmp_path):
-    """A small archive's content: one module of each kind that v0.6 has."""
+    """Create a small archive with one module of each kind that v0.6 has."""
     root = tmp_path / "pb1-detectron2-0.6"
     files = {
         "detectron2/__init__.py": "__version__ = '0.6'\n",

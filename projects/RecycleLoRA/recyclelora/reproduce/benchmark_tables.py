@@ -233,9 +233,8 @@ def models_table(run: dict) -> str:
     return (
         f"{table}\n\n*adapted*, *too small*: number of linear layers with adapters, and of those "
         f"smaller than {main} + {sub}. *warned*: weights outside linear layers that the warning "
-        "names. *unreached*: adapted layers that these inputs do not use. *change*: largest "
-        "change of the outputs by `adapt` in float32, relative to the largest output. The last "
-        "column is empty if a model has no float64 kernel. "
+        "names. *unreached*: adapted layers that these inputs do not use. The last column is "
+        "empty if a model has no float64 kernel. "
         f"{ran_on(run, packages=packages)}{missing}"
     )
 
