@@ -15,7 +15,7 @@ from PIL import Image
 
 COMMITTED_GOLDEN = Path(__file__).parent / "golden"
 
-# One thread, as for the reference outputs. It also makes runs bit-identical on every machine.
+# One thread, as for the reference outputs. Runs are then also bit-identical on every machine.
 torch.set_num_threads(1)
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Write the model of a run, its adapters merged, as a folder for ``recyclelora.Segmentor``.
+"""Write the model of a run, with merged adapters, as a folder for ``recyclelora.Segmentor``.
 
     python tools/export_segmentor.py --config-file configs/streets_to_real.py \
         results/streets_to_real/recyclelora.pth segmentor
 
-The folder holds ``config.json`` (plain data) and ``model.safetensors``. It is opened by
-``recyclelora.Segmentor.from_pretrained("segmentor")`` without the config of the run. The checkpoint
-is one of a run, or a file of ``tools/export_trained.py``. Overrides ``key=value`` are those of the
-run.
+The folder contains ``config.json`` (plain data) and ``model.safetensors``. Open it with
+``recyclelora.Segmentor.from_pretrained("segmentor")``, which does not need the config of the run.
+The checkpoint is that of a run, or a file from ``tools/export_trained.py``. Give the overrides
+``key=value`` of the run.
 """
 
 import argparse
@@ -23,14 +23,16 @@ except KeyboardInterrupt:  # these imports take seconds
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Export; invalid input ends in one sentence and exit code 1."""
+    """Export the model; for invalid input, print one sentence and exit with code 1."""
     tolerate_any_text()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="the config of the run")
-    parser.add_argument("checkpoint", help="iter_XXXXXXX.pth of the run")
-    parser.add_argument("output", type=path_argument, help="the folder to write")
+    parser.add_argument(
+        "checkpoint", help="checkpoint of the run, or a file from export_trained.py"
+    )
+    parser.add_argument("output", type=path_argument, help="output folder")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the run")
     args = parser.parse_args(arguments)
     try:

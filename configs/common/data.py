@@ -1,4 +1,4 @@
-"""How images come in: the published training pipeline, and a test loader per target domain."""
+"""The published training pipeline, and a test loader for each target domain."""
 
 from detectron2.config import LazyCall as L
 
@@ -6,7 +6,7 @@ from recyclelora.data import TrainMapper, build_test_loader, build_train_loader,
 
 
 def train_loader(*sources, crop=512, batch=4, pad_to_crop=True):
-    """Pool the registered ``sources``; the paper pads with black for GTAV or Cityscapes alone."""
+    """Return a loader of all ``sources``; the paper pads with black only for a single source."""
     return L(build_train_loader)(
         dataset=list(sources),
         mapper=L(TrainMapper)(crop=crop, pad_to_crop=pad_to_crop),
@@ -17,12 +17,12 @@ def train_loader(*sources, crop=512, batch=4, pad_to_crop=True):
 
 
 def test_loader(dataset, subset=None):
-    """Every image of a registered dataset, or a seeded ``subset`` of so many."""
+    """Return a loader of all images of a registered dataset, or of a seeded ``subset``."""
     return L(build_test_loader)(dataset=dataset, subset=subset, num_workers=2)
 
 
 def folder(root, name):
-    """``root/name/images`` and ``root/name/labels`` (train ids), registered as ``name``."""
+    """Register ``root/name/images`` and ``root/name/labels`` (train ids) as ``name``."""
     return L(register_folder)(
         name=name, images=f"{root}/{name}/images", labels=f"{root}/{name}/labels"
     )

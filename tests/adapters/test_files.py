@@ -62,7 +62,7 @@ def test_load_on_adapted_model_adds_or_replaces_pair(trained):
     assert torch.equal(other(torch.zeros(1, 12)), expected)
     activate_pair(other, "default")
     assert torch.equal(other(x), before)
-    load_adapters(other, path)  # in place of "default"
+    load_adapters(other, path)  # replaces "default"
     assert pair_names(other) == ("default", ["default", "night"])
     assert torch.equal(other(x), model(x))
 
@@ -201,7 +201,7 @@ def test_load_on_less_precise_base_raises(tmp_path):
 
 
 def halves(weight, r, side):
-    """Factors of a function: rows of the weight, taken once."""
+    """Return factors that are rows of the weight, like a user's function."""
     first = 0 if side == "main" else 5
     return weight[first : first + r], torch.eye(len(weight), dtype=weight.dtype)[:, :r]
 

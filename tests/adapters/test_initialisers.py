@@ -1,4 +1,4 @@
-"""The table of initialisers: definitions, both sides, pairs of words, functions."""
+"""The initialisers: definitions, both adapters, pairs of names, functions."""
 
 import copy
 import dataclasses
@@ -30,7 +30,7 @@ RANKS = [(9, 3), (5, 0), (0, 4)]
 
 
 def noise(weight, r, side):
-    """A function as a user writes it, with a product that is not zero."""
+    """A user's function whose product is not zero."""
     scale = {"main": 0.1, "sub": 0.2}[side]
     return scale * weight.new_ones(r, weight.shape[1]), scale * weight[:, :r]
 
@@ -228,7 +228,7 @@ def test_settings_of_pair_reduce_to_one_word():
         (noise, (4, 2), "custom"),
     ]:
         assert AdapterSettings(*ranks, init=init).of_pair().init == word
-    # One-hot where it is in use: no dense A, and the pivot columns alone are kept of W0.
+    # If the factors are one-hot, there is no dense A, and only the pivot columns of W0 are stored.
     _, layer = make(32, 32, 4, 0, init=("rrqr", "kaiming"), sparse_a=True)
     assert layer.initial_A is None and layer.pretrained.shape == (32, 4)
     model = nn.ModuleDict({"a": nn.Linear(16, 16), "b": nn.Linear(16, 16)})

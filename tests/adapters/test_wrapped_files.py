@@ -43,7 +43,7 @@ def compiled(model):
 
 
 def inside(wrap):
-    """Wraps a linear and a block instead of the model."""
+    """A model in which a linear layer and a block are wrapped, but not the whole model."""
 
     def wrap_parts(model):
         model[0], model[1] = wrap(model[0]), wrap(model[1])
@@ -151,7 +151,7 @@ def test_sharded_model_other_pair_and_other_tensors(kind, tmp_path, process_grou
 
 
 def plus_one(x, before):
-    """The outputs ``before``, with 1 added to the weight of the last layer."""
+    """Return the outputs ``before``, with 1 added to the weight of the last layer."""
     plain = base()
     return before + plain[1](plain[0](x)).sum(1, keepdim=True)
 
@@ -190,7 +190,7 @@ def test_deleted_ddp_wrapper_does_not_count(tmp_path, process_group):
     save_adapters(trained(r_main=3), tmp_path / "a.safetensors")
     model = adapt(base(), r_main=2, r_sub=1)
     wrapper = DistributedDataParallel(model)
-    wrapper.itself = [wrapper]  # a cycle, which only the garbage collector ends
+    wrapper.itself = [wrapper]  # a cycle that only the garbage collector can free
     del wrapper
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

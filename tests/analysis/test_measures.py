@@ -1,4 +1,4 @@
-"""Each measure against a direct computation on whole matrices."""
+"""Each measure equals a direct computation with whole matrices."""
 
 import math
 
@@ -132,5 +132,5 @@ def test_similarity_by_block_is_the_mean_of_its_layers(model):
 
 
 def test_model_without_adapters_is_refused():
-    with pytest.raises(ValueError, match="has no adapters"):
+    with pytest.raises(ValueError, match="got a model without adapters"):
         trained_pairs(nn.Linear(4, 4))

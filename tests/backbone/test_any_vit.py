@@ -1,4 +1,4 @@
-"""A model of one's own as a backbone: its maps, what does not fit, what a checkpoint keeps."""
+"""A user's model as a backbone: its maps, rejected models, and checkpoints."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from recyclelora.mask2former import build_segmentor
 
 
 class Plain(nn.Module):
-    """Two blocks on patches, with a buffer that its state dict leaves out."""
+    """Two blocks on patches, with a non-persistent buffer."""
 
     def __init__(self, patch=16, unused=0, read=False):
         super().__init__()

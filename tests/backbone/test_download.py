@@ -1,4 +1,4 @@
-"""Pretrained files that are downloaded on first use, from a local server."""
+"""Pretrained files that are downloaded from a local server on first use."""
 
 import dataclasses
 import hashlib
@@ -33,7 +33,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def server(cache, monkeypatch):
-    """Serve a file as the weights ``name``, with the sha256 of its content where that is known."""
+    """Serve a file as the weights ``name``, and register the sha256 of its content if known."""
     with serve(FileServer(CONTENT)) as file:
 
         def serve_as(name: str = NAME, content: bytes = CONTENT, **options) -> FileServer:
@@ -95,7 +95,7 @@ def test_download_that_brings_nothing_keeps_the_part(server, cache):
 
 
 def begun(cache: Path, content: bytes, etag: str = '"1"') -> None:
-    """Leave what an earlier call has downloaded."""
+    """Write the files that an earlier call has downloaded."""
     cache.mkdir()
     (cache / PART).write_bytes(content)
     (cache / f".{WEIGHTS[NAME].file}.etag").write_text(etag, encoding="ascii")

@@ -1,4 +1,4 @@
-"""What the loader resamples and reports, and a sentence for whatever does not fit."""
+"""Tensors that the loader resamples and reports, and errors for files that do not fit."""
 
 import logging
 import os
@@ -52,7 +52,7 @@ def test_resampling_agrees_with_published(golden):
 
 @pytest.mark.parametrize("img_size", [512, (320, 448)])
 def test_load_weights_resamples_as_published(golden, tiny, tmp_path, save, img_size):
-    """What Rein's conversion script makes of a checkpoint, the loader makes of it."""
+    """The loader computes the same weights as Rein's conversion script."""
     part = golden("dinov2_small.pt")["conversion"]
     size = {"embed_dim": 48, "num_heads": 3}
     state = tiny(patch_size=14, img_size=518, **size).state_dict() | part["input"]

@@ -1,4 +1,4 @@
-"""Models of timm as backbones: maps as timm's, adapters that all learn, weights from files."""
+"""Models of timm as backbones: equal maps, trainable adapters, and weights from files."""
 
 import copy
 import sys
@@ -71,7 +71,7 @@ def test_maps_are_block_outputs_without_prefix_tokens(timm):
 
 @pytest.mark.slow
 def test_file_is_loaded_and_resampled_by_timm(timm, tmp_path):
-    """From patch 14 on 56 pixels, with a classifier, to patch 16 on 64 pixels, without."""
+    """Load patch 14 at 56 pixels with a classifier into patch 16 at 64 pixels without one."""
     name = "vit_small_patch14_dinov2"
     theirs = timm.create_model(name, img_size=56, **SIZE)
     torch.save({"model": theirs.state_dict()}, tmp_path / "theirs.pth")
@@ -109,7 +109,7 @@ def test_later_blocks_are_removed_and_checkpointing_is_exact(timm):
 
 @pytest.mark.slow
 def test_unreached_linears_with_read_qkv_weight_is_empty(timm):
-    """Attention of BEiT reads ``qkv.weight``, which is the effective weight of an adapted layer."""
+    """BEiT's attention reads ``qkv.weight``, which is the effective weight of an adapted layer."""
     theirs = timm.create_model("beit_base_patch16_224", num_classes=0, img_size=64, **SIZE)
     assert unreached_linears(theirs, torch.zeros(1, 3, 64, 64)) == []
     adapt(theirs, r_main=2, r_sub=1)

@@ -1,4 +1,4 @@
-"""Devices by name."""
+"""Selection of devices by name."""
 
 import pytest
 import torch

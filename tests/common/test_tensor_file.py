@@ -1,4 +1,4 @@
-"""Tensor files: what is read, and what is refused."""
+"""Tensor files: content that is read, and content that is rejected."""
 
 import zipfile
 

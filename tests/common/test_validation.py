@@ -1,4 +1,4 @@
-"""Checks of numbers, and one line for every error."""
+"""Checks of numbers, and error messages of one line."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Shipped configs by name, configs of one's own in any folder, and what is refused."""
+"""Shipped configs by name, users' configs in any folder, and rejected files."""
 
 import builtins
 import json
@@ -24,7 +24,7 @@ train, model, optimizer = cfg.train, cfg.model, cfg.optimizer
 schedule, dataloader, evaluation = cfg.schedule, cfg.dataloader, cfg.evaluation
 train.update(output_dir="output/mine", max_iter=7, seed=3)
 """
-# A dataset of one's own and a model for one step.
+# A user's dataset, and a model for one step.
 SMALL = """
 from detectron2.config import LazyCall as L
 
@@ -102,7 +102,7 @@ def test_relative_import_beyond_the_folder_names_get_config(tmp_path):
 
 
 def values_of(key: str, node: object) -> list[object]:
-    """The values that a nest of dictionaries and lists holds under this key."""
+    """Return the values under this key in nested dictionaries and lists."""
     if isinstance(node, list):
         return [value for item in node for value in values_of(key, item)]
     if not isinstance(node, dict):
@@ -138,5 +138,5 @@ def test_own_config_elsewhere_trains_and_resumes(tmp_path, monkeypatch):
     assert Path("output", "mine", "iter_0000002.pth").is_file()
     domains = json.loads(Path("output", "mine", "domains.json").read_text())["domains"]
     assert domains["city"]["images"] == 4
-    for name in ("recyclelora", "detectron2", "fvcore"):  # they log to this test's terminal
+    for name in ("recyclelora", "detectron2", "fvcore"):  # their handlers write to the terminal
         logging.getLogger(name).handlers.clear()

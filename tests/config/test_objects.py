@@ -1,4 +1,4 @@
-"""Objects in configs, of dataclasses and others: built as they were given, or refused."""
+"""Objects in configs, of dataclasses and of other types, are built unchanged or rejected."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -62,7 +62,7 @@ def keep(**arguments):
 
 
 def stored(value, **more):
-    """A config that gives ``value`` to a call, as the tool keeps it."""
+    """Return a config that passes ``value`` to a call, as the tool stores it."""
     call = L(keep)(value=value, **more)
     return OmegaConf.create(as_calls(call, "key"), flags={"allow_objects": True})
 
@@ -128,7 +128,7 @@ def test_field_of_object_can_be_overridden_and_interpolated():
 
 
 def config_with(tmp_path, lines):
-    """A config of its own file outside the repository, from a shipped one."""
+    """Write a config outside the repository that starts from a shipped one."""
     file = tmp_path / "mine.py"
     file.write_text(
         "import functools\nfrom dataclasses import dataclass\n"
@@ -176,8 +176,8 @@ REFUSED = {
     "optimizer = functools.partial(print)": "lacks optimizer",
     "day.label_map = {'_target_': 'no.such'}": "dataset.0.label_map: there is no 'no.such' to call",
     "@dataclass(frozen=True)\nclass Mine(LabelMap): pass\nday.label_map = L(Mine)(name='x')": (
-        "dataset.0.label_map: there is no 'builtins.Mine' to call: write a dataclass of a config "
-        "file as LazyCall(functools.partial(Mine))(...)"
+        "dataset.0.label_map: there is no 'builtins.Mine' to call: write a dataclass of a "
+        "config file as LazyCall(functools.partial(Mine))(...)"
     ),
     "def by_position(name, /): pass\nday.label_map = L(by_position)()": (
         "dataset.0.label_map: by_position takes 'name' only by position"

@@ -1,4 +1,4 @@
-"""What may differ between a run and its continuation, and what may not."""
+"""Settings that may change when a run is resumed, and settings that may not."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def tiny(*overrides):
 
 @pytest.fixture
 def before(tmp_path):
-    """The settings of a run of the tiny config, from a checkpoint's file."""
+    """Return the settings of a run of the tiny config, read from a checkpoint."""
     torch.save(run_settings(tiny()), tmp_path / "settings.pth")
     return torch.load(tmp_path / "settings.pth", weights_only=True)
 

@@ -1,4 +1,4 @@
-"""Public calls with invalid arguments: one message each, TypeError or ValueError."""
+"""Public calls with invalid arguments raise TypeError or ValueError with one message."""
 
 import numpy as np
 import pytest

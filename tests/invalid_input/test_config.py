@@ -1,4 +1,4 @@
-"""Configs and overrides: every number, name and section that no run could use."""
+"""Configs and overrides with numbers, names and sections that no run can use."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ FINITE = "must be a finite number"
 BACKBONE = "model.backbone.module.module"
 TRAINING = "dataloader.train"
 
-# What is given -> what the sentence says.
+# The override -> a part of the message.
 VALUES = [
     # Numbers of the section train.
     ("train.max_iter=0", f"train.max_iter {WHOLE} 1 to 1,000,000,000, got 0"),
@@ -65,7 +65,7 @@ VALUES = [
     ("train.init_checkpoint=3", "train.init_checkpoint must be text or null"),
     ("evaluation.checkpoint=3", "evaluation.checkpoint must be text or null"),
     ("evaluation.checkpoint=a.pth", "names what --eval-only evaluates: add --eval-only"),
-    # The data's numbers.
+    # Numbers of the data.
     (f"{TRAINING}.total_batch_size=0", f"total_batch_size {WHOLE} 1"),
     (f"{TRAINING}.total_batch_size=1.5", f"{TRAINING}.total_batch_size must be a whole number"),
     (f"{TRAINING}.total_batch_size=100000000", "from 1 to 65,536"),
@@ -82,7 +82,7 @@ VALUES = [
     (f"{TRAINING}.dataset=[]", "expected at least one training image"),
     (f"{TRAINING}.dataset=3", f"{TRAINING}.dataset must be text or a list of text"),
     (f"{TRAINING}.mapper=null", f"{TRAINING}.mapper must be a LazyCall"),
-    # The optimiser's and the schedule's.
+    # Numbers of the optimiser and the schedule.
     ("optimizer.lr=-1", "the learning rate must be a number from 0"),
     ("optimizer.lr=nan", FINITE),
     ("optimizer.lr=1e400", FINITE),
@@ -164,7 +164,7 @@ VALUES = [
     ("evaluation.protocol=null", "evaluation.protocol must be one of paper, rein"),
     ("evaluation.protocol=[paper]", "cannot apply the override 'evaluation.protocol=[paper]'"),
 ]
-# The way an override is written.
+# The syntax of an override.
 OVERRIDES = [
     ("train.max_iters=3", "nearest known key is 'train.max_iter'"),
     ("train..max_iter=3", "unknown key 'train..max_iter'"),
@@ -205,11 +205,11 @@ def test_checkpointing_that_reaches_no_backbone_is_refused(refusal):
 
 
 def test_option_after_override_is_refused(refusal):
-    # As argparse hands them over: whatever follows the first override is an override.
+    # argparse passes all arguments after the first override as overrides.
     assert "'-r' forward" in refusal("train.max_iter=3", "-r")
 
 
-# Where a config file is wrong -> what the sentence says.
+# The mistake in a config file -> a part of the message.
 FILES = [
     ("a = (", "line 1|SyntaxError"),
     ("import nowhere", "line 1.*No module named 'nowhere'"),
@@ -235,7 +235,7 @@ def test_config_file_missing_or_not_python_is_refused(refusal, tmp_path):
     assert "no config at nowhere.py" in refusal("--config-file=nowhere.py")
     assert "expected a config, got none: give --config-file" in refusal("--config-file=")
     assert f"no config at {tmp_path}" in refusal(f"--config-file={tmp_path}")
-    # Detectron2 reads YAML with a loader that runs what its tags name.
+    # Detectron2 reads YAML with a loader that executes tags.
     evil = tmp_path / "config.yaml"
     evil.write_text(f"train: !!python/object/apply:os.mkdir ['{tmp_path / 'was_run'}']\n")
     assert "a config must be a Python file (.py)" in refusal(f"--config-file={evil}")

@@ -87,7 +87,7 @@ def test_perfect_predictions_have_small_losses():
     assert dict(zip(sources.tolist(), matches.tolist(), strict=True)) == {0: 1, 2: 0}
     losses = build(importance_sample_ratio=0.0)(outputs, wanted)
     assert losses["loss_ce"] < 1e-3
-    assert losses["loss_mask"] < 1  # points between two rows are undecided
+    assert losses["loss_mask"] < 1  # points between two rows have uncertain labels
     assert losses["loss_dice"] < 0.1
 
 

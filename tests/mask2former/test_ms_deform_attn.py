@@ -15,7 +15,7 @@ def inputs(n=2, q=5, heads=2, d=3, points=4):
 
 
 def bilinear(level, x, y):
-    """Value of level (H, W, d) at pixel coordinates, zero outside."""
+    """Return the values of a level (H, W, d) at pixel coordinates, zero outside."""
     h, w, _ = level.shape
     x0, y0 = int(x // 1), int(y // 1)
     out = torch.zeros_like(level[0, 0])

@@ -1,4 +1,4 @@
-"""A run of a benchmark into a temporary folder: a pytest fixture."""
+"""A pytest fixture that runs a benchmark in a temporary folder."""
 
 import json
 

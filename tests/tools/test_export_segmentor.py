@@ -1,4 +1,4 @@
-"""The model of a run as a folder of recyclelora.Segmentor, from the command line."""
+"""Export of the model of a run as a folder of recyclelora.Segmentor, from the command line."""
 
 import numpy as np
 import pytest

@@ -43,7 +43,7 @@ def test_interrupt_exits_with_one_line(command, monkeypatch, tmp_path, capfd):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as stopped:
         runpy.run_module(f"tools.{tool}", run_name="__main__")
-    signal.signal(signal.SIGINT, before)  # the training tool ignores further ones
+    signal.signal(signal.SIGINT, before)  # the training tool ignores further signals
     said = "".join(capfd.readouterr()).strip()
     assert stopped.value.code == 130
     assert said.startswith("stopped") and len(said.splitlines()) == 1
@@ -52,7 +52,7 @@ def test_interrupt_exits_with_one_line(command, monkeypatch, tmp_path, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.5, 3, 8])
 def test_interrupt_from_terminal_prints_no_traceback(seconds, tmp_path):
-    """While it imports, while it builds or while it evaluates, workers included."""
+    """Interrupt the tool during imports, building and evaluation, including its workers."""
     write_blocks(tmp_path / "day", 4)
     command = [sys.executable, "tools/lazyconfig_train_net.py", *CONFIG.split()]
     command += [f"train.output_dir={tmp_path / 'run'}", f"dataloader.streets={tmp_path}"]
@@ -80,5 +80,5 @@ def test_interrupt_from_terminal_prints_no_traceback(seconds, tmp_path):
 
 
 def _restore_interrupt():
-    """A shell starts its background jobs, such as a whole test run, with SIGINT ignored."""
+    """A shell starts background jobs, such as a whole test run, with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

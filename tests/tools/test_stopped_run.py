@@ -47,7 +47,7 @@ def runs(streets, monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole(streets, tmp_path_factory):
-    """A run that never stopped."""
+    """Return a run that was not interrupted."""
     output = tmp_path_factory.mktemp("run") / "whole"
     with pytest.MonkeyPatch.context() as monkeypatch:
         ForkedRuns(streets, OPTIONS, monkeypatch).finish(output)
@@ -85,7 +85,8 @@ def test_signal_saves_and_prints_resume_command(runs, whole, tmp_path, number):
 
 def test_signal_during_evaluation_stops_run(runs, whole, tmp_path):
     output = tmp_path / "run"
-    process = runs.start(output, "evaluation.protocol.long_side=1024")  # long enough to be met
+    # At this size, the evaluation takes long enough to be interrupted.
+    process = runs.start(output, "evaluation.protocol.long_side=1024")
     wait_for(lambda: logged(output) and "Evaluating" in printed(output), process)
     os.kill(process.pid, signal.SIGTERM)
     process.join()
@@ -178,7 +179,7 @@ def test_damaged_checkpoint_is_renamed(runs, whole, tmp_path, content):
 
 def test_non_finite_step_saves_batch(runs, tmp_path):
     output = tmp_path / "run"
-    diverging = ["optimizer.lr=1", "optimizer.weight_decay=1000"]  # a thousand times, every step
+    diverging = ["optimizer.lr=1", "optimizer.weight_decay=1000"]  # grows a thousandfold per step
     process = runs.start(output, *diverging)
     process.join()
     assert process.exitcode == 1

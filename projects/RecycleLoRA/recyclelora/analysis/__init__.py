@@ -1,4 +1,4 @@
-"""What adapters learned: tables, figures and a report of trained adapters of any initialiser."""
+"""Analysis of trained adapters, with any initialiser: tables, figures and a report."""
 
 from recyclelora.adapters.rank import effective_rank, product_singular_values
 from recyclelora.adapters.trained_pair import Factor, TrainedPair, trained_pairs

@@ -1,4 +1,4 @@
-"""The analysis of one or several runs: JSON, figures and a report (``tools/analyze.py``)."""
+"""Analyze one or several runs, and write JSON, figures and a report (``tools/analyze.py``)."""
 
 import json
 import logging
@@ -26,20 +26,20 @@ from .report import Report, overall_tables
 from .scores import paired_difference
 
 logger = logging.getLogger(__name__)
-MOST_IMAGES = 8  # rows of the figure of feature changes
+MOST_IMAGES = 8  # rows in the figure of feature changes
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run to analyze.
+    """A run to analyze.
 
-    Parameters
+    Attributes
     ----------
     weights : str
-        A checkpoint, or a file of ``tools/export_trained.py``.
+        A checkpoint, or a file that ``tools/export_trained.py`` wrote.
     config_file : str
-        The config of the run, a path or a shipped name.
-    overrides : sequence of str
+        The config of the run: a path, or the name of a shipped config.
+    overrides : Sequence[str]
         The overrides ``key=value`` of the run.
     """
 
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Folder and stem of the weights, which label the run in figures."""
+        """Folder and stem of the weights, as the label of the run in figures."""
         path = Path(self.weights)
         return f"{path.parent.name}/{path.stem}" if path.parent.name else path.stem
 
@@ -90,21 +90,22 @@ def label_runs(runs: Sequence[Run]) -> dict[str, Run]:
 def analyze_runs(
     runs: Sequence[Run], *, output: Path, images: Path | None = None, block: int | None = None
 ) -> Path:
-    """Analyze the adapters of each run, and compare them.
+    """Analyze the adapters of each run and compare the runs.
 
-    Writes ``analysis.json``, ``figures/NAME.png`` and ``.svg``, and ``report.html`` into
-    ``output``, each atomically. If the folder of every run has ``domains.json`` and
-    ``images.json``, their scores are compared too.
+    The function writes ``analysis.json``, ``figures/NAME.png`` and ``.svg``, and ``report.html`` to
+    ``output``, each atomically. If the folders of all runs contain ``domains.json`` and
+    ``images.json``, the scores are compared too.
 
     Parameters
     ----------
     runs : sequence of Run
-        The first one is the reference of every comparison.
+        The first run is the reference of all comparisons.
     output : Path
+        The folder to write to.
     images : Path, optional
-        A photograph or a folder of them, for the feature changes of the first run.
+        A photograph, or a folder of photographs, for the feature changes of the first run.
     block : int, optional
-        The block of the feature changes; the last one by default.
+        The block of the feature changes, by default the last one.
 
     Returns
     -------
@@ -114,7 +115,7 @@ def analyze_runs(
     Raises
     ------
     ValueError
-        If a run has no adapters, or its weights belong to another model.
+        If a run has no adapters, or if its weights belong to another model.
     """
     photographs = _photographs(images) if images is not None else []
     cpu = torch.device("cpu")
@@ -142,14 +143,14 @@ def analyze_runs(
 def _photographs(images: Path) -> list[np.ndarray]:
     files = list(find_photographs([images]).values())
     if len(files) > MOST_IMAGES:
-        logger.info("%s: the first %d of %d images are shown", images, MOST_IMAGES, len(files))
+        logger.info("%s: using the first %d of %d images", images, MOST_IMAGES, len(files))
     return [read_image(file) for file in files[:MOST_IMAGES]]
 
 
 def _feature_rows(
     model: nn.Module, photographs: Sequence[np.ndarray], block: int | None
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return per photograph the input and the colours of main's and of sub's change."""
+    """Return, for each photograph, the input and the colours of the changes by main and by sub."""
     path = block_path(model.backbone, block)
     rows = []
     for pixels in tqdm(photographs, "features", unit="image", delay=1, leave=False):
@@ -159,19 +160,19 @@ def _feature_rows(
 
 
 def _scores(runs: Mapping[str, Run]) -> dict[str, tuple[dict, dict]]:
-    """Return domains.json and images.json of each run; nothing unless all runs have them."""
+    """Return domains.json and images.json of each run, or nothing if a run lacks them."""
     found = {}
     for name, run in runs.items():
         files = [Path(run.weights).with_name(file) for file in ("domains.json", "images.json")]
         if not all(file.is_file() for file in files):
-            logger.info("no comparison of scores: %s lacks an evaluation", Path(run.weights).parent)
+            logger.info("scores are not compared: %s has no evaluation", Path(run.weights).parent)
             return {}
         found[name] = tuple(json.loads(file.read_text(encoding="utf-8")) for file in files)
     return found
 
 
 def _comparison(scores: Mapping[str, tuple[dict, dict]]) -> dict:
-    """Return per other run and common domain the paired difference to the first run."""
+    """Return the paired differences to the first run, for each other run and each common domain."""
     names = list(scores)
     result: dict = {}
     for other in names[1:]:
@@ -212,10 +213,10 @@ def _figures(
 
 CAPTIONS = {
     "cosines": "Figure 3: cosine similarity within the last adapted layer.",
-    "subspaces": "Figure 4: similarity of main and sub per block, beside random subspaces.",
+    "subspaces": "Figure 4: similarity of main and sub per block, compared to random subspaces.",
     "efficiency": "Effective rank of each update divided by its rank.",
     "moved": "Change of each update relative to the pretrained weight.",
-    "spectra": "Diagonal of R of every layer of the first run, with the chosen pivots.",
+    "spectra": "Diagonal of R of every layer of the first run, with the selected pivots.",
     "features": "Figure 5: principal components of the feature changes by main and by sub.",
 }
 
@@ -229,7 +230,7 @@ def _report(results: Mapping[str, dict], drawn: Mapping[str, Figure], comparison
     for run, domains in comparison.items():
         report.section(
             f"{run} against {next(iter(results))}",
-            "Difference of the mean mIoU of single images, in percentage points, with the 95 % "
+            "Difference in the mean mIoU of single images, in percentage points, with the 95 % "
             "interval of a paired bootstrap over images.",
         )
         rows = [[domain, *found.values()] for domain, found in domains.items()]

@@ -1,4 +1,4 @@
-"""Feature changes that each adapter makes, as colours of their principal components (Figure 5)."""
+"""Changes of features by each adapter, drawn as colours of principal components (Figure 5)."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,18 @@ LONG_SIDE = 512  # of an image for the feature changes, in pixels
 
 
 def block_paths(model: nn.Module) -> list[str]:
-    """Return the names of the modules that are adapted transformer blocks, in order."""
+    """Return the names of the adapted transformer blocks, in the order of the model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
+
+    Returns
+    -------
+    list[str]
+        Names as in ``named_modules()``.
+    """
     found: dict[str, None] = {}
     for name in adapted_layers(model):
         if match := re.match(r"(?:.*?\.)?\d+(?=\.)", name):
@@ -84,26 +95,26 @@ def _fitted(pixels: np.ndarray) -> np.ndarray:
 def feature_changes(
     model: nn.Module, backbone: nn.Module, images: Tensor, block: str
 ) -> dict[str, Tensor]:
-    """Return what the main and the sub adapter each change in the tokens of one block.
+    """Return the changes that the main and the sub adapter make to the tokens of a block.
 
-    The change of an adapter is the output of the full model minus the output of the model with
-    that adapter at its initial value. All blocks before ``block`` contribute.
+    The change by an adapter is the output of the full model minus the output of the model with this
+    adapter at its initial value. All blocks up to ``block`` contribute.
 
     Parameters
     ----------
     model : nn.Module
-        The model that holds the adapters.
+        The model with the adapters.
     backbone : nn.Module
-        The part that is called with ``images``.
+        The part of ``model`` that is called with ``images``.
     images : Tensor, (B, 3, H, W)
-        Normalised; H and W are multiples of 16.
+        Normalised images; H and W are multiples of 16.
     block : str
-        One of :func:`block_paths`.
+        A name from :func:`block_paths`.
 
     Returns
     -------
     dict[str, Tensor]
-        "main" and "sub" -> (B, H / 16, W / 16, C).
+        The changes by "main" and by "sub", (B, H / 16, W / 16, C) each.
     """
     module = model.get_submodule(block)
     with _kept_output(module) as kept:
@@ -140,7 +151,7 @@ def _patches(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     if tokens.shape[1] < count:
         raise ValueError(
             f"expected at least {count} tokens ({grid[0]} x {grid[1]} patches of {PATCH_SIZE} "
-            f"pixels), got {tokens.shape[1]}; choose a block that keeps the size of the patch grid"
+            f"pixels), got {tokens.shape[1]}: choose a block that keeps the size of the patch grid"
         )
     return tokens[:, -count:].unflatten(1, grid)
 
@@ -151,12 +162,14 @@ def principal_colors(features: Tensor) -> np.ndarray:
     Parameters
     ----------
     features : Tensor, (h, w, C)
+        A map of features.
 
     Returns
     -------
     ndarray, (h, w, 3)
         Each component is scaled to its 1st and 99th percentile. Its sign makes the loading of
-        largest magnitude positive, so that the colours are reproducible. Grey if nothing varies.
+        largest magnitude positive, so that the colours are reproducible. The result is grey if all
+        positions are equal.
     """
     flat = features.reshape(-1, features.shape[-1]).double()
     centred = flat - flat.mean(dim=0)
