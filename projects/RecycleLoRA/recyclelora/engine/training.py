@@ -28,6 +28,7 @@ from recyclelora.evaluation.sliding_window import NonFiniteLogitsError
 from .bad_batches import BadBatches
 from .build import build_from_checkpoint, build_model
 from .checkpoint import Checkpoints, read_checkpoint
+from .data_wait import WarnOfWaiting
 from .ema import weight_average
 from .evaluation import check_training_keys, describe_weights, evaluate_targets, target_loaders
 from .hooks import PeriodicAction, WriteMetrics
@@ -119,7 +120,7 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
     trainer.register_hooks(
         [
             IterationTimer(warmup_iter=0),
-            *_metric_hooks(cfg, start),
+            *_metric_hooks(cfg, start, trainer.loader),
             PeriodicAction(action=save, period=cfg.train.checkpoint_period, last=True),
             StopBetweenSteps(request=request, save=save),
             PeriodicAction(action=preview, period=cfg.train.picture_period),
@@ -222,7 +223,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module, start: int, device: torch.d
     )
 
 
-def _metric_hooks(cfg: DictConfig, start: int) -> list[HookBase]:
+def _metric_hooks(cfg: DictConfig, start: int, loader: object) -> list[HookBase]:
     if not comm.is_main_process():
         return []
     output, log = cfg.train.output_dir, logging.getLogger(LOGGER)
@@ -235,7 +236,10 @@ def _metric_hooks(cfg: DictConfig, start: int) -> list[HookBase]:
         writers.append(TensorboardXWriter(output, window_size=WINDOW, purge_step=start))
     else:
         log.warning("No TensorBoard events: in this locale their folder must have an ASCII name")
-    return [WriteMetrics(writers=writers, period=cfg.train.log_period)]
+    return [
+        WriteMetrics(writers=writers, period=cfg.train.log_period),
+        WarnOfWaiting(loader=loader, logger=log),
+    ]
 
 
 def _evaluate(
