@@ -12,13 +12,13 @@ def train_loader(*sources, crop=512, batch=4, pad_to_crop=True):
         mapper=L(TrainMapper)(crop=crop, pad_to_crop=pad_to_crop),
         total_batch_size=batch,
         seed="${train.seed}",
-        num_workers=2,
+        num_workers=None,  # one for each core, at most 8
     )
 
 
 def test_loader(dataset, subset=None):
     """Return a loader of all images of a registered dataset, or of a seeded ``subset``."""
-    return L(build_test_loader)(dataset=dataset, subset=subset, num_workers=2)
+    return L(build_test_loader)(dataset=dataset, subset=subset, num_workers=None)
 
 
 def folder(root, name):

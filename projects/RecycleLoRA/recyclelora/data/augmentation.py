@@ -11,29 +11,53 @@ import numpy as np
 from .classes import CLASSES, IGNORE_LABEL
 
 Pair = tuple[np.ndarray, np.ndarray]
+Window = tuple[slice, slice]  # rows and columns
 
 
-def resize_short_side(image: np.ndarray, label: np.ndarray, short: int, long_max: int) -> Pair:
-    """Resize to a short side of ``short``, or less if the long side would exceed ``long_max``."""
-    height, width = label.shape
+def resized_size(shape: tuple[int, int], short: int, long_max: int) -> tuple[int, int]:
+    """Return width and height for a short side of ``short``, or less for ``long_max``.
+
+    ``shape`` is (height, width). The short side is smaller if the long side would else exceed
+    ``long_max``.
+    """
+    height, width = shape
     scale = min(short / min(height, width), long_max / max(height, width))
-    size = (max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5)))
-    return (
-        cv2.resize(image, size, interpolation=cv2.INTER_LINEAR),
-        cv2.resize(label, size, interpolation=cv2.INTER_NEAREST),
-    )
+    return max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
 
 
-def random_crop(
-    image: np.ndarray,
+def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a label to ``size`` = (width, height), with the nearest value."""
+    return cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
+
+
+def resize_window(image: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
+    """Return a window of an image that is resized to ``size`` = (width, height), bilinearly.
+
+    What is below and right of the window is not computed. The result equals
+    ``cv2.resize(image, size)[window]``.
+    """
+    shape = np.array(image.shape[:2])
+    scale = np.array(size[::-1]) / shape
+    # Each output pixel has two neighbours in the image.
+    ends = np.ceil([part.stop for part in window] / scale).astype(int) + 2
+    height, width = np.minimum(ends, shape).tolist()
+    down, right = scale.tolist()
+    # OpenCV does not resize at all where the size would stay the same.
+    if (round(height * down), round(width * right)) == (height, width):
+        height, width = shape.tolist()
+    part = cv2.resize(image[:height, :width], None, fx=right, fy=down)
+    return part[window]
+
+
+def random_window(
     label: np.ndarray,
     size: int,
     rng: np.random.Generator,
     table: np.ndarray | None = None,
     max_class_share: float = 0.75,
     tries: int = 10,
-) -> Pair:
-    """Cut a random window of at most size x size.
+) -> tuple[Window, np.ndarray]:
+    """Draw a random window of at most size x size; returns it and its label.
 
     A window is accepted if it has at least two classes and the largest covers less than
     ``max_class_share`` of the labelled pixels. After ``tries`` rejected windows the next one is
@@ -44,11 +68,11 @@ def random_crop(
     for attempt in range(tries + 1):
         top = int(rng.integers(max(height - size, 0) + 1))
         left = int(rng.integers(max(width - size, 0) + 1))
-        window = slice(top, top + size), slice(left, left + size)
+        window = slice(top, min(top + size, height)), slice(left, min(left + size, width))
         cut = label[window] if table is None else cv2.LUT(label[window], table)
         if attempt == tries or has_several_classes(cut, max_class_share):
             break
-    return image[window], cut
+    return window, cut
 
 
 def has_several_classes(label: np.ndarray, max_share: float) -> bool:

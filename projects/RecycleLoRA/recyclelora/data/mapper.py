@@ -64,8 +64,10 @@ class TrainMapper:
         files = record["file_name"], record["sem_seg_file_name"]
         image, ids, table = read_pair_ids(*files, record["label_map"])
         short = int(rng.choice(self.short_sides))
-        image, ids = augmentation.resize_short_side(image, ids, short, 4 * self.crop)
-        image, label = augmentation.random_crop(image, ids, self.crop, rng, table)
+        size = augmentation.resized_size(ids.shape, short, 4 * self.crop)
+        ids = augmentation.resize_label(ids, size)
+        window, label = augmentation.random_window(ids, self.crop, rng, table)
+        image = augmentation.resize_window(image, size, window)
         if self.pad_to_crop:
             image, label = augmentation.pad(image, label, self.crop)
         image, label = augmentation.random_flip(image, label, rng)

@@ -28,6 +28,7 @@ from recyclelora.evaluation.sliding_window import NonFiniteLogitsError
 from .bad_batches import BadBatches
 from .build import build_from_checkpoint, build_model
 from .checkpoint import Checkpoints, read_checkpoint
+from .data_wait import WarnOfWaiting
 from .ema import weight_average
 from .evaluation import check_training_keys, describe_weights, evaluate_targets, target_loaders
 from .hooks import PeriodicAction, WriteMetrics
@@ -121,7 +122,7 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
     trainer.register_hooks(
         [
             IterationTimer(warmup_iter=0),
-            *_metric_hooks(cfg, start, board),
+            *_metric_hooks(cfg, start, board, trainer.loader),
             PeriodicAction(action=save, period=cfg.train.checkpoint_period, last=True),
             PeriodicAction(action=measure, period=cfg.train.checkpoint_period, last=True),
             StopBetweenSteps(request=request, save=save),
@@ -238,7 +239,9 @@ def _open_tensorboard(cfg: DictConfig, start: int) -> TensorBoard | None:
     return None
 
 
-def _metric_hooks(cfg: DictConfig, start: int, board: TensorBoard | None) -> list[HookBase]:
+def _metric_hooks(
+    cfg: DictConfig, start: int, board: TensorBoard | None, loader: object
+) -> list[HookBase]:
     if not comm.is_main_process():
         return []
     log = logging.getLogger(LOGGER)
@@ -247,7 +250,10 @@ def _metric_hooks(cfg: DictConfig, start: int, board: TensorBoard | None) -> lis
         MetricsFile(Path(cfg.train.output_dir, "metrics.json"), start=start),
         *([] if board is None else [board]),
     ]
-    return [WriteMetrics(writers=writers, period=cfg.train.log_period)]
+    return [
+        WriteMetrics(writers=writers, period=cfg.train.log_period),
+        WarnOfWaiting(loader=loader, logger=log),
+    ]
 
 
 def _evaluate(

@@ -170,7 +170,7 @@ class MaskFormer(nn.Module):
             raise ValueError(
                 f'{name}: expected "image" ({channels}, H, W), got shape {tuple(image.shape)}.'
             )
-        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
+        return (image.to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
 
     def _targets(self, batched_inputs: Sequence[dict], batch: ImageList) -> list[dict]:
         num_classes = self.sem_seg_head.num_classes
