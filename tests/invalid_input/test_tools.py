@@ -64,7 +64,7 @@ COMMANDS = [
     ("reproduce.py train.max_iter=3", "give --scratch FOLDER"),
     ("reproduce.py --row 2", "expected names of tables, got none"),
     ("reproduce.py --table 13", "invalid choice: '13'"),
-    ("reproduce.py --table 9 --row 10", "no row 10 in 9: there are 1, 2, 3"),
+    ("reproduce.py --table 9 --row 10", "no row 10 in 9: choose from 1, 2, 3"),
     ("reproduce.py --table 3 --row 1", "quoted from the paper"),
     ("reproduce.py --table 9 --seeds -3", "a seed must be"),
     ("reproduce.py --table 9 --num-gpus 0", "--num-gpus must be"),
