@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Open a page that shows what a run sees in a street image, and what each adapter changes.
+"""Open a page that shows the segmentation of a street image and the changes by each adapter.
 
     make app
     .venv-app/bin/python tools/app.py --config-file configs/streets_to_real.py \
         --weights results/streets_to_real/recyclelora.pth --images photos/
 
-Drop in an image or choose an example, and switch the adapters on and off. ``--against`` adds a run
-beside the first one: its weights, then its config, if it differs, and its overrides. Only this
-computer can open the page, unless ``--host`` names another address. Ctrl-C stops it.
+Drop an image on the page or choose an example, and switch the adapters on and off. ``--against``
+adds a second run: give its weights, its config if it differs from --config-file, and its overrides.
+Only this computer can open the page, unless ``--host`` has another address. Ctrl-C stops the tool.
 """
 
 import argparse
@@ -54,8 +54,8 @@ SCALE = [
     "rgb({}, {}, {})".format(*color) for color in confidence_colors(np.linspace(0, 1, 11)).tolist()
 ]
 INTRODUCTION = """# What the adapters learned
-Drop in a street image or choose an example. An adapter that is off has its initial value. What an
-adapter changes is the difference between the full model and the model with this adapter off.
+Drop a street image here or choose an example. An adapter that is off has its initial value. The
+changes by an adapter are the differences between the full model and the model without it.
 """
 CSS = """
 .html-container { padding: 0 !important; }
@@ -74,18 +74,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="the config of the run")
-    parser.add_argument("--weights", required=True, help="what it trained")
-    parser.add_argument("--against", nargs="+", metavar="WEIGHTS [CONFIG] [key=value]")
-    parser.add_argument("--images", type=path_argument, help="examples; default: drawn streets")
-    parser.add_argument("--block", type=int, help="block of the feature changes; default: the last")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to serve; default: local")
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--weights", required=True, help="its checkpoint")
+    words = "WEIGHTS [CONFIG] [key=value]"
+    parser.add_argument("--against", nargs="+", metavar=words, help="a second run")
+    parser.add_argument("--images", type=path_argument, help="examples (default: drawn streets)")
+    parser.add_argument("--block", type=int, help="block of the feature changes (default: last)")
+    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     parser.add_argument("overrides", nargs="*", help="overrides key=value of the run")
     return parser.parse_args(arguments)
 
 
 class Panel:
-    """The pictures of one run."""
+    """The pictures of one run on the page."""
 
     def __init__(self, name: str, explorer: Explorer) -> None:
         gr.Markdown(f"### {html.escape(name)}")
@@ -112,7 +113,7 @@ class Panel:
             self.outputs += [text, changed, features]
 
     def show(self, found: Exploration | None, on: Sequence[str]) -> list:
-        """Return the values of ``outputs``; none without an image."""
+        """Return the values of ``outputs``, which are None without an image."""
         if found is None:
             return [None] * len(self.outputs)
         classes, confidence = found.prediction(on)
@@ -130,7 +131,7 @@ class Panel:
 
 
 def _picture(label: str) -> gr.Image:
-    """Return an image to look at, without the button that shares it on a public site."""
+    """Return a read-only image without the button that shares it on a public site."""
     return gr.Image(
         label=label, interactive=False, min_width=260, buttons=["download", "fullscreen"]
     )
@@ -145,7 +146,7 @@ def _masks(classes: np.ndarray, where: np.ndarray, opacity: float) -> list:
 
 
 def _summary(found: Exploration, kind: str) -> str:
-    """Return how many pixels an adapter changes, and the most frequent changes."""
+    """Return a text on the share of pixels that an adapter changes, and the frequent changes."""
     text = f"{kind} changes the class of {found.changed(kind).mean():.1%} of the pixels"
     most = [
         f"{CLASSES[before]} → {CLASSES[after]} {share:.1%}"
@@ -156,7 +157,7 @@ def _summary(found: Exploration, kind: str) -> str:
 
 
 def build_page(explorers: Mapping[str, Explorer], examples: Sequence[Path]) -> gr.Blocks:
-    """Return the page; it is not yet served."""
+    """Return the page without serving it."""
     kinds = [kind for kind in ("main", "sub") if any(kind in e.kinds for e in explorers.values())]
     with gr.Blocks(
         title="What the adapters learned", analytics_enabled=False, delete_cache=(3600, 3600)
@@ -165,7 +166,7 @@ def build_page(explorers: Mapping[str, Explorer], examples: Sequence[Path]) -> g
         explored = gr.State()
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
-                # Not gr.Image, which opens the file itself and has other messages.
+                # gr.Image would open the file itself and show other messages.
                 upload = gr.File(
                     label="Street image", file_types=["image"], height=140, elem_id="upload"
                 )
@@ -210,7 +211,7 @@ def build_page(explorers: Mapping[str, Explorer], examples: Sequence[Path]) -> g
             return [None, *explore(str(examples[event.index]), on)]
 
         results = [explored, message, photograph, *outputs]
-        # One image at a time: all browser tabs use the same models.
+        # One image at a time, because all browser tabs use the same models.
         alone = {"concurrency_id": "models", "concurrency_limit": 1}
         gr.on([upload.upload, upload.clear], explore, [upload, switches], results, **alone)
         gallery.select(choose, [switches], [upload, *results], **alone)
@@ -219,7 +220,7 @@ def build_page(explorers: Mapping[str, Explorer], examples: Sequence[Path]) -> g
 
 
 def draw_examples(folder: Path) -> list[Path]:
-    """Write a drawn street of each kind of light and weather, and return the files."""
+    """Write one drawn street for each kind of light and weather; return the files."""
     files = [folder / f"{kind}.png" for kind in DRAWN]
     for file in files:
         Image.fromarray(draw_street(0, 3, file.stem, height=256, width=512)[0]).save(file)
@@ -249,7 +250,7 @@ def serve(page: gr.Blocks, *, host: str, port: int | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serve the page; invalid input ends in one sentence and exit code 1."""
+    """Serve the page; for invalid input, print one sentence and exit with code 1."""
     tolerate_any_text()
     args = parse(arguments)
     try:

@@ -21,7 +21,7 @@ def cfg():
 
 @pytest.fixture
 def state(cfg):
-    """The weights of a checkpoint of that model."""
+    """Return the weights in a checkpoint of this model."""
     return build_model(cfg, device=CPU).state_dict()
 
 

@@ -62,7 +62,7 @@ def check_linear(linear: nn.Module, settings: AdapterSettings, name: str = "this
         )
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(linear, kind) for kind in kinds):
-        raise ValueError(f"{name} has hooks, which adapting would lose: register them afterwards")
+        raise ValueError(f"{name} has hooks, which adapt() would remove: register them afterwards")
     check_weight(linear.weight, settings, name)
 
 

@@ -127,8 +127,8 @@ def _check_bases(file: AdapterFile, targets: Mapping[str, nn.Module], path: Path
         weight = _base_of(targets[key])
         if tuple(weight.shape) != saved.shape:
             raise ValueError(
-                f"the adapters of {path} belong to another model: {name} is {list(weight.shape)} "
-                f"here and {list(saved.shape)} in the file"
+                f"the adapters of {path} belong to another model: {name} has shape "
+                f"{list(weight.shape)} here and {list(saved.shape)} in the file"
             )
         if weight.is_meta:
             raise ValueError(

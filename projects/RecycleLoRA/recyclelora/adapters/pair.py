@@ -115,7 +115,7 @@ class AdapterPair(nn.Module):
         """
         current = (self.lora_A_main, self.lora_B_main, self.lora_A_sub, self.lora_B_sub)
         r_main, r_sub = self.settings.r_main, self.settings.r_sub
-        if main and sub and r_main and r_sub:  # the usual case: initial rows may have to be formed
+        if main and sub and r_main and r_sub:  # usually; does not compute the initial rows
             return current
         initial_A, initial_B = self.initial_rows(), self.initial_B
         initial = (initial_A[:r_main], initial_B[:, :r_main])

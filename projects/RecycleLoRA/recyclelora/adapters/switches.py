@@ -169,7 +169,7 @@ def tie_to_state(
     code = 4 * serial + 2 * switches.main + switches.sub
     hooks = has_saved_tensor_hooks()
     if torch._C._current_graph_task_id() == -1:
-        if code != layer._last_code:  # to set an attribute of a module takes microseconds
+        if code != layer._last_code:  # setting an attribute of a module takes microseconds
             layer._last_code = code
         if hooks:
             _keep_for_recomputation(layer, code)

@@ -55,14 +55,19 @@ class Run:
 
     @classmethod
     def from_words(cls, words: Sequence[str], config_file: str) -> "Run":
-        """Return the run of one option ``--against``: weights, a config and overrides.
+        """Return the run that an option ``--against`` describes: weights, a config and overrides.
 
         Parameters
         ----------
         words : sequence of str
-            Of the command line.
+            The words of the option.
         config_file : str
-            The config if ``words`` has none.
+            The config if ``words`` does not contain one.
+
+        Returns
+        -------
+        Run
+            The run.
 
         Raises
         ------
@@ -80,7 +85,18 @@ class Run:
 
 
 def label_runs(runs: Sequence[Run]) -> dict[str, Run]:
-    """Return the runs by their names; a name that occurred before gets a number."""
+    """Return runs by their names. If a name occurs again, a number is appended.
+
+    Parameters
+    ----------
+    runs : Sequence[Run]
+        The runs.
+
+    Returns
+    -------
+    dict[str, Run]
+        The runs by name.
+    """
     labelled: dict[str, Run] = {}
     for number, run in enumerate(runs, start=1):
         labelled[run.name if run.name not in labelled else f"{run.name} ({number})"] = run

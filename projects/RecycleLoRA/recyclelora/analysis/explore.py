@@ -1,4 +1,4 @@
-"""What a trained model predicts for one photograph with each adapter on and off."""
+"""Predictions of a trained model for one photograph, with each adapter on and off."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -26,19 +26,35 @@ from recyclelora.evaluation.protocol import nearest
 from .analyze import Run
 from .features import block_path, change_colors
 
-LONGEST = 1024  # pixels; larger photographs are reduced
-UNLISTED = "photographs"  # a set of no benchmark
+LONGEST = 1024  # pixels of the long side; larger photographs are reduced
+UNLISTED = "photographs"  # the name of a set that belongs to no benchmark
 
 
 class Prediction(NamedTuple):
-    """Classes (H, W) uint8 train ids, and their confidence (H, W) float32 from 0 to 1."""
+    """The segmentation of a photograph.
+
+    Attributes
+    ----------
+    classes : np.ndarray
+        Train ids (H, W), uint8.
+    confidence : np.ndarray
+        Confidence (H, W), float32 from 0 to 1.
+    """
 
     classes: np.ndarray
     confidence: np.ndarray
 
 
 class Transition(NamedTuple):
-    """Share of the pixels (0 to 1) whose class changes from ``before`` to ``after``."""
+    """A change of class by an adapter.
+
+    Attributes
+    ----------
+    before, after : int
+        The classes without and with the adapter.
+    share : float
+        Share of the pixels, from 0 to 1.
+    """
 
     before: int
     after: int
@@ -52,13 +68,13 @@ class Exploration:
     Attributes
     ----------
     image : ndarray
-        (H, W, 3) uint8 RGB.
+        The photograph (H, W, 3), uint8 RGB.
     kinds : tuple of str
-        The adapters that the model has: "main", "sub", both or none.
+        The adapters of the model: "main", "sub", both or none.
     predictions : Mapping
-        frozenset of the adapters that are on -> Prediction.
+        The predictions by the frozenset of the adapters that are on.
     colors : Mapping
-        Adapter -> (H, W, 3) uint8: principal components of its feature change.
+        By adapter, the principal components of its feature change, (H, W, 3) uint8.
     """
 
     image: np.ndarray
@@ -67,15 +83,50 @@ class Exploration:
     colors: Mapping[str, np.ndarray]
 
     def prediction(self, on: Collection[str]) -> Prediction:
-        """Return the prediction with the adapters ``on``; those the model lacks are ignored."""
+        """Return the prediction with some adapters on.
+
+        Parameters
+        ----------
+        on : Collection[str]
+            The adapters that are on. Adapters that the model lacks are ignored.
+
+        Returns
+        -------
+        Prediction
+            The prediction.
+        """
         return self.predictions[frozenset(on) & frozenset(self.kinds)]
 
     def changed(self, kind: str) -> np.ndarray:
-        """Return (H, W) bool: where the full model and the one with ``kind`` off differ."""
+        """Return the pixels whose class an adapter changes.
+
+        Parameters
+        ----------
+        kind : str
+            "main" or "sub".
+
+        Returns
+        -------
+        np.ndarray
+            (H, W) bool, True where the full model and the model with this adapter off differ.
+        """
         return self.prediction(self.kinds).classes != self._without(kind).classes
 
     def transitions(self, kind: str, most: int = 3) -> list[Transition]:
-        """Return the most frequent changes of class by an adapter, in decreasing order."""
+        """Return the most frequent changes of class by an adapter, in decreasing order.
+
+        Parameters
+        ----------
+        kind : str
+            "main" or "sub".
+        most : int
+            The largest number of changes to return.
+
+        Returns
+        -------
+        list[Transition]
+            The changes.
+        """
         before, after = self._without(kind).classes, self.prediction(self.kinds).classes
         pairs, counts = np.unique(
             np.stack([before[before != after], after[before != after]]), axis=1, return_counts=True
@@ -88,23 +139,23 @@ class Exploration:
 
 
 class Explorer:
-    """A trained model that explores photographs.
+    """A trained model that segments photographs with each adapter on and off.
 
     Parameters
     ----------
     model : nn.Module
-        A segmentor, with adapters or without.
+        A segmentor with or without adapters.
     protocol : Protocol
-        The sizes and windows at which photographs are segmented.
+        The sizes and windows for the segmentation of photographs.
     block : int, optional
-        The block of the feature changes; the last one by default.
+        The block of the feature changes, by default the last one.
     dtype : torch.dtype
-        Of autocast; float32 disables autocast.
+        The dtype of autocast. float32 disables autocast.
 
     Attributes
     ----------
     kinds : tuple of str
-        The adapters that the model has: "main", "sub", both or none.
+        The adapters of the model: "main", "sub", both or none.
     """
 
     def __init__(
@@ -126,10 +177,22 @@ class Explorer:
     def from_run(cls, run: Run, *, block: int | None = None) -> "Explorer":
         """Build the model of a run, on the GPU if there is one.
 
+        Parameters
+        ----------
+        run : Run
+            The run.
+        block : int or None
+            The block of the feature changes, by default the last one.
+
+        Returns
+        -------
+        Explorer
+            The explorer.
+
         Raises
         ------
         FileNotFoundError, ValueError
-            If a file is absent or cannot be used, or the weights belong to another model.
+            If a file does not exist or cannot be used, or if the weights belong to another model.
         """
         device = pick_device("auto")
         model, cfg, _ = build_run(run.config_file, run.overrides, run.weights, device=device)
@@ -143,11 +206,12 @@ class Explorer:
         Parameters
         ----------
         pixels : ndarray
-            (H, W, 3) uint8 RGB, of any size.
+            A photograph (H, W, 3) of any size, uint8 RGB.
 
         Returns
         -------
         Exploration
+            The predictions and the feature changes.
 
         Raises
         ------
@@ -176,12 +240,22 @@ class Explorer:
 
 
 def read_photograph(file: str | Path) -> np.ndarray:
-    """Read a photograph as (H, W, 3) uint8 RGB, and reduce its long side to 1024 pixels.
+    """Read a photograph, and reduce its long side to 1024 pixels.
+
+    Parameters
+    ----------
+    file : str or Path
+        The file.
+
+    Returns
+    -------
+    np.ndarray
+        The photograph (H, W, 3), uint8 RGB.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If it cannot be read; the message names the file.
+        If the file cannot be read. The message names the file.
     """
     pixels = read_image(file)
     scale = LONGEST / max(pixels.shape[:2])
@@ -192,14 +266,37 @@ def read_photograph(file: str | Path) -> np.ndarray:
 
 
 def confidence_colors(confidence: np.ndarray) -> np.ndarray:
-    """Return a confidence (..., ) from 0 to 1 as uint8 RGB (..., 3) of the map viridis."""
+    """Return the colours of confidences in the colour map viridis.
+
+    Parameters
+    ----------
+    confidence : np.ndarray
+        Values (...) from 0 to 1.
+
+    Returns
+    -------
+    np.ndarray
+        Colours (..., 3), uint8 RGB.
+    """
     return matplotlib.colormaps["viridis"](confidence, bytes=True)[..., :3]
 
 
 def changed_classes(exploration: Exploration, kind: str) -> np.ndarray:
-    """Return (H, W, 3) uint8: the new class colours where ``kind`` changes the class.
+    """Draw the new classes of the pixels that an adapter changes.
 
     All other pixels show the photograph in light grey.
+
+    Parameters
+    ----------
+    exploration : Exploration
+        The predictions for the photograph.
+    kind : str
+        "main" or "sub".
+
+    Returns
+    -------
+    np.ndarray
+        The picture (H, W, 3), uint8.
     """
     grey = cv2.cvtColor(exploration.image, cv2.COLOR_RGB2GRAY)[..., None]
     faded = np.repeat(160 + grey * 0.35, 3, axis=2).astype(np.uint8)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recyclelora.adapters import active, adapted_layers
 from recyclelora.backbone.pyramid import PATCH_SIZE
 
-LONG_SIDE = 512  # of an image for the feature changes, in pixels
+LONG_SIDE = 512  # pixels of an image for the feature changes
 
 
 def block_paths(model: nn.Module) -> list[str]:
@@ -36,16 +36,29 @@ def block_paths(model: nn.Module) -> list[str]:
 
 
 def block_path(model: nn.Module, number: int | None = None) -> str:
-    """Return the name of an adapted block; the last one for None.
+    """Return the name of an adapted block.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
+    number : int or None
+        The index of the block, or None for the last one.
+
+    Returns
+    -------
+    str
+        The name as in ``named_modules()``.
 
     Raises
     ------
     ValueError
-        If there is no block of this number; the message names the option ``--block``.
+        If the model has no adapted blocks, or no block of this index. The message names the option
+        ``--block``.
     """
     paths = block_paths(model)
     if not paths:
-        raise ValueError("expected adapted transformer blocks, got a model without any")
+        raise ValueError("expected a model with adapted transformer blocks, got one without")
     chosen = len(paths) - 1 if number is None else number
     if not 0 <= chosen < len(paths):
         raise ValueError(f"--block must be 0 to {len(paths) - 1}, got {number}")
@@ -55,23 +68,24 @@ def block_path(model: nn.Module, number: int | None = None) -> str:
 def change_colors(
     model: nn.Module, pixels: np.ndarray, block: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return a photograph at the model's input size, and the colours of each adapter's change.
+    """Return a photograph in the input size of the model, and the colours of the feature changes.
 
     Parameters
     ----------
     model : nn.Module
         A segmentor with ``backbone``, ``pixel_mean`` and ``pixel_std``.
     pixels : ndarray
-        (H, W, 3) uint8 RGB.
+        A photograph (H, W, 3), uint8 RGB.
     block : str
-        A block of ``model.backbone``, one of :func:`block_paths`.
+        A block of ``model.backbone`` from :func:`block_paths`.
 
     Returns
     -------
     image : ndarray
-        (h, w, 3) uint8: the long side is about 512 pixels, and both sides are multiples of 32.
+        The photograph (h, w, 3), uint8. The long side is about 512 pixels, and both sides are
+        multiples of 32.
     colors : dict[str, ndarray]
-        "main" and "sub" -> (h, w, 3) in [0, 1], constant in each patch; see
+        By "main" and "sub", colours (h, w, 3) in [0, 1] that are constant in each patch, see
         :func:`principal_colors`.
     """
     image = _fitted(pixels)
@@ -85,7 +99,7 @@ def change_colors(
 
 
 def _fitted(pixels: np.ndarray) -> np.ndarray:
-    """Return the photograph with a long side of 512 pixels, both sides multiples of 2 patches."""
+    """Resize a photograph: 512 pixels on the long side, multiples of two patches on both."""
     unit, scale = 2 * PATCH_SIZE, LONG_SIDE / max(pixels.shape[:2])
     height, width = (max(unit, round(side * scale / unit) * unit) for side in pixels.shape[:2])
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)

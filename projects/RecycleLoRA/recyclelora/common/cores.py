@@ -11,16 +11,22 @@ _OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def available_cores() -> int:
-    """Return the number of cores of this process, which can be fewer than those of the machine.
+    """Return the number of CPU cores that this process may use.
 
-    It regards the affinity (``taskset``, a cpuset, Slurm) and the CPU quota of the process's
-    cgroups (``docker --cpus``, Kubernetes). A quota of 1.5 cores counts as 2.
+    The affinity (``taskset``, a cpuset, Slurm) and the CPU quota of the process's cgroups (``docker
+    --cpus``, Kubernetes) can make it smaller than the number of cores of the machine. A quota of
+    1.5 cores counts as 2.
+
+    Returns
+    -------
+    int
+        The number of cores, at least 1.
     """
     return max(1, min([len(os.sched_getaffinity(0)), *_quotas()]))
 
 
 def _quotas() -> Iterator[int]:
-    """The quotas of this process's cgroups and of those above them, in cores."""
+    """Yield the quotas, in cores, of this process's cgroups and of their parents."""
     with suppress(OSError):
         for line in _OWN_CGROUPS.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
@@ -31,7 +37,7 @@ def _quotas() -> Iterator[int]:
 
 
 def _quotas_above(root: Path, path: str, quota: Callable[[Path], float]) -> Iterator[int]:
-    # In a container the path can be that of the machine, which is absent here; its root is not.
+    # In a container, the path can be that of the host, which does not exist here. The root exists.
     folder = root / path.strip("/")
     for place in [folder, *folder.parents]:
         with suppress(OSError, ValueError):

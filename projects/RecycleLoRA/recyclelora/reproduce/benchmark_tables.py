@@ -84,7 +84,18 @@ def adapter_table(run: dict) -> str:
 
 
 def host_table(run: dict) -> str:
-    """Microseconds of the host for a tiny layer; empty in results that did not time it."""
+    """Return a table of the host's time for a tiny layer.
+
+    Parameters
+    ----------
+    run : dict
+        The content of ``adapter.json``.
+
+    Returns
+    -------
+    str
+        Markdown; empty if the benchmark did not measure this time.
+    """
     if "host" not in run:
         return ""
     rows = [
@@ -93,7 +104,7 @@ def host_table(run: dict) -> str:
         for part in run["host"]
     ]
     table = markdown_table(rows, ["host time", "bias", *run["host"][0]["systems"]])
-    return f"\n\nOne thread, forward and backward of a layer 16 wide:\n\n{table}"
+    return f"\n\nForward and backward pass of a layer with 16 channels on one thread:\n\n{table}"
 
 
 def step_table(run: dict) -> str:
