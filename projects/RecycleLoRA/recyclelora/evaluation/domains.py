@@ -17,6 +17,7 @@ from recyclelora.common.atomic_write import write_json
 from recyclelora.data import CLASSES
 from recyclelora.data.loader import TestLoader
 
+from .background import Background
 from .confusion import ConfusionMatrix
 from .partial import (
     RESULTS,
@@ -283,9 +284,10 @@ def _evaluate(
     rows: dict[int, Row] = {}
     scores: dict[int, tuple[str, float | None]] = {}
     ends: list[_Image] = []
-    progress = tqdm(loader, name, unit="image", disable=not comm.is_main_process())
-    for number, sample in zip(loader.indices, progress, strict=True):
-        prediction, truth, image = protocol.segment(predict, sample, loader.metadata.benchmark)
+
+    def score_image(
+        number: int, sample: Mapping, prediction: np.ndarray, truth: np.ndarray, image: np.ndarray
+    ) -> None:
         alone = ConfusionMatrix(len(CLASSES), folding=folding)
         try:
             alone.update(prediction, truth)
@@ -299,9 +301,15 @@ def _evaluate(
             rows[number] = row
         if math.isnan(score):  # no labelled pixel
             scores[number] = sample["image_id"], None
-            continue
+            return
         scores[number] = sample["image_id"], score
-        ends = _best_and_worst([*ends, _Image(score, number, row)])
+        ends[:] = _best_and_worst([*ends, _Image(score, number, row)])
+
+    progress = tqdm(loader, name, unit="image", disable=not comm.is_main_process())
+    with Background() as background:
+        for number, sample in zip(loader.indices, progress, strict=True):
+            segmented = protocol.segment(predict, sample, loader.metadata.benchmark)
+            background.submit(score_image, number, sample, *segmented)
     rows, scores = _gathered(rows), _gathered(scores)
     ends = _best_and_worst([image for part in comm.gather(ends) for image in part])
     return confusion.merge(), list(rows.values()), dict(scores.values()), ends
