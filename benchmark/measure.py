@@ -6,7 +6,6 @@ import math
 import multiprocessing
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from benchmark.worker import Timed, seconds_of
 from recyclelora.common.atomic_write import atomic_write
 from recyclelora.common.command_line import INTERRUPTED, path_argument, tolerate_any_text
 from recyclelora.common.devices import pick_device
@@ -24,7 +24,7 @@ from recyclelora.common.validation import format_error
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "benchmark"
 DOCS = ROOT / "docs"
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#222222")
 R_MAIN, R_SUB = 32, 4  # the ranks of the paper
 
 
@@ -71,21 +71,6 @@ def device(text: str) -> torch.device:
         return pick_device(text, option="--device")
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def seconds_of(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    """Return how long ``call`` takes, including the kernels that it launches, and its value."""
-    if device.type == "cuda":
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize(device)
-        start.record()
-        value = call()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3, value
-    begin = time.perf_counter()
-    value = call()
-    return time.perf_counter() - begin, value
 
 
 def alternate(
@@ -137,6 +122,12 @@ def spread(seconds: Sequence[float]) -> dict[str, Any]:
         "median": statistics.median(seconds),
         "quartiles": [low, high],
     }
+
+
+def summary(runs: Sequence[Timed], parts: int = 1) -> dict[str, Any]:
+    """Return the seconds of runs, or of one of so many equal parts, and their peak memory."""
+    seconds = spread([run.seconds / parts for run in runs])
+    return {**seconds, "peak_bytes": max(run.peak_bytes for run in runs)}
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -247,6 +238,11 @@ def add_count(
     values = default if isinstance(default, int) else " ".join(map(str, default))
     meaning = f"{meaning} (default: {values})"
     parser.add_argument(option, type=count, default=default, help=meaning, **keywords)
+
+
+def add_against(parser: argparse.ArgumentParser) -> None:
+    """Add the option that compares with an earlier commit."""
+    parser.add_argument("--against", metavar="REV", help="an earlier commit, which is timed too")
 
 
 def finish_options(args: argparse.Namespace, name: str) -> dict[str, Any]:

@@ -1,82 +1,41 @@
 #!/usr/bin/env python
-"""Time the rank-revealing QR of pretrained weights: ours, SciPy's, and what PyTorch has.
+"""Time the rank-revealing QR of pretrained weights: ours, SciPy's, MKL's, and what PyTorch has.
 
     python -m benchmark.rrqr --weights dinov2_vits14_focus
 
-The published code calls SciPy in float32 twice a layer, once for each adapter. Without
-``--weights`` the comparison of pivots leaves real weights out. Every pivot of ours is compared with
-SciPy's in float64, and one that differs ends the run with an error.
+The published code calls SciPy in float32 twice a layer, once for each adapter. Every candidate runs
+in a process of its own, with the same number of pinned threads, and the candidates alternate. SciPy
+and Intel MKL (`pip install mkl`) decompose one matrix a thread, as ours does; "published" leaves
+the threads to its BLAS, as the published code does. Without ``--weights`` the comparison of pivots
+leaves real weights out. Every pivot of ours is compared with SciPy's in float64, and one that
+differs ends the run with an error. ``--against REV`` adds the operator of an earlier commit.
 """
 
 import argparse
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
-import numpy as np
-import scipy.linalg
 import torch
 from matplotlib.figure import Figure
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 import recyclelora
 from benchmark import measure
-from benchmark.measure import R_MAIN, R_SUB, alternate, block_shapes, require, spread
+from benchmark.decompositions import gaussian, systems, time_one
+from benchmark.measure import R_MAIN, block_shapes, require, spread, summary
+from benchmark.worker import Timed, Worker, alternate, source_tree, workers
 from recyclelora.backbone import dinov2_vit, load_weights, presets
-from recyclelora.engine.memory import PeakMemory
 from recyclelora.reproduce.environment import environment
 
-PIVOTING = ("published", "SciPy float32", "SciPy float64", "rrqr")
+# Those that do not pivot have no pivots to compare, and "rrqr, REV" is only timed.
+NOT_PIVOTING = ("torch.linalg.qr", "torch.linalg.svd")
+COMPARED = ("published", "SciPy float64", "rrqr")
 # Width and blocks of the models whose shapes are timed.
 MODELS = {
     name: (size["embed_dim"], size["depth"])
     for name, size in (("DINOv2-L", presets.VIT_L), ("DINOv2-S", presets.VIT_S))
 }
-
-# A stack of weights (n, d, k) -> their pivots (n, k), or None where it does not pivot.
-Decomposition = Callable[[Tensor], Tensor | None]
-
-
-def scipy_pivots(weights: Tensor, dtype: type, calls: int = 1) -> Tensor:
-    """``scipy.linalg.qr`` of each matrix, ``calls`` times over."""
-    pivots = []
-    for weight in weights.cpu().numpy():
-        matrix = weight.astype(dtype, copy=False)
-        for _ in range(calls):
-            _, _, perm = scipy.linalg.qr(matrix, mode="economic", pivoting=True)
-        pivots.append(perm)
-    return torch.from_numpy(np.array(pivots, np.int64))
-
-
-def systems(device: torch.device) -> dict[str, Decomposition]:
-    """Everything that is timed. On a GPU the copies there and back belong to the time."""
-
-    def ours(weights: Tensor) -> Tensor:
-        m = min(weights.shape[-2:])
-        out = recyclelora.rrqr(weights.to(device), min(R_SUB, m), min(R_MAIN, m))
-        perm, *_ = [tensor.cpu() for tensor in out]
-        return perm
-
-    def torch_qr(weights: Tensor) -> None:
-        [tensor.cpu() for tensor in torch.linalg.qr(weights.to(device))]
-
-    def torch_svd(weights: Tensor) -> None:
-        [tensor.cpu() for tensor in torch.linalg.svd(weights.to(device), full_matrices=False)]
-
-    return {
-        "published": functools.partial(scipy_pivots, dtype=np.float32, calls=2),
-        "SciPy float32": functools.partial(scipy_pivots, dtype=np.float32),
-        "SciPy float64": functools.partial(scipy_pivots, dtype=np.float64),
-        "torch.linalg.qr": torch_qr,
-        "torch.linalg.svd": torch_svd,
-        "rrqr": ours,
-    }
-
-
-def gaussian(count: int, shape: tuple[int, int], seed: int) -> Tensor:
-    """Weights (count, d, k) with entries of variance 1 / k."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, *shape, generator=generator) / shape[1] ** 0.5
 
 
 def decaying(count: int, shape: tuple[int, int], seed: int) -> Tensor:
@@ -114,19 +73,16 @@ def check(weights: Tensor, device: torch.device) -> dict[str, float]:
     return worst
 
 
-def time_shapes(args: argparse.Namespace) -> Iterator[dict]:
+def time_shapes(args: argparse.Namespace, processes: Mapping[str, Worker]) -> Iterator[dict]:
     """Seconds a matrix for every layer of every model, in a stack of ``args.matrices``."""
     for name, (width, _) in args.models.items():
         for layer, shape in block_shapes(width).items():
-            weights = gaussian(args.matrices, shape, seed=0)
-            checked = check(weights[:1], args.device)
-            calls = {key: functools.partial(f, weights) for key, f in systems(args.device).items()}
-            seconds = alternate(
-                calls, rounds=args.rounds, warmup=0, device=args.device, what=f"{name} {layer}"
+            checked = check(gaussian(1, shape, seed=0), args.device)
+            stack = (args.matrices, shape, 0, str(args.device))
+            runs = alternate(
+                processes, time_one, *stack, rounds=args.rounds, what=f"{name} {layer}"
             )
-            times = {
-                key: spread([s / args.matrices for s in runs]) for key, runs in seconds.items()
-            }
+            times = {key: summary(timed, args.matrices) for key, timed in runs.items()}
             yield {
                 "model": name,
                 "layer": layer,
@@ -136,31 +92,38 @@ def time_shapes(args: argparse.Namespace) -> Iterator[dict]:
             }
 
 
-def time_model(args: argparse.Namespace) -> tuple[dict, dict]:
+def pivoting(processes: Mapping[str, Worker]) -> dict[str, Worker]:
+    """The candidates that pivot."""
+    return {name: process for name, process in processes.items() if name not in NOT_PIVOTING}
+
+
+def sum_stacks(parts: Sequence[Mapping[str, list[Timed]]]) -> dict[str, dict]:
+    """The seconds of all stacks together, round by round, and the largest peak memory."""
+    times = {}
+    for name in parts[0]:
+        rounds = zip(*(part[name] for part in parts), strict=True)
+        seconds = [sum(run.seconds for run in stacks) for stacks in rounds]
+        peak = max(run.peak_bytes for part in parts for run in part[name])
+        times[name] = {**spread(seconds), "peak_bytes": peak}
+    add_speedups(times)
+    return times
+
+
+def time_model(args: argparse.Namespace, processes: Mapping[str, Worker]) -> tuple[dict, dict]:
     """Every matrix of the first model by every system that pivots; and how well pivots agree."""
     name, (width, blocks) = next(iter(args.models.items()))
-    stacks = {
-        layer: gaussian(blocks, shape, seed=1 + i)
-        for i, (layer, shape) in enumerate(block_shapes(width).items())
-    }
-    pivots: dict[str, list[Tensor]] = {}
-    memory: dict[str, int] = {}
-
-    def whole(key: str, decompose: Decomposition) -> None:
-        with PeakMemory(args.device) as peak:
-            pivots[key] = [decompose(weights) for weights in stacks.values()]
-        memory[key] = max(memory.get(key, 0), peak.beyond)
-
-    timed = systems(args.device)
-    calls = {key: functools.partial(whole, key, timed[key]) for key in PIVOTING}
-    seconds = alternate(
-        calls, rounds=args.model_rounds, warmup=0, device=args.device, what=f"all of {name}"
-    )
-    times = {key: {**spread(runs), "peak_bytes": memory[key]} for key, runs in seconds.items()}
-    add_speedups(times)
-    weights = f"Gaussian, {name}"
-    compared = compare_pivots(weights, pivots, stacks.values())
-    matrices = blocks * len(stacks)
+    shapes = list(block_shapes(width).values())
+    parts = [
+        alternate(
+            pivoting(processes), time_one, blocks, shape, 1 + i, str(args.device),
+            rounds=args.model_rounds, what=f"all of {name}, {shape}",
+        )
+        for i, shape in enumerate(shapes)
+    ]  # fmt: skip
+    times = sum_stacks(parts)
+    pivots = {key: [part[key][-1].value for part in parts] for key in COMPARED if key in parts[0]}
+    compared = compare_pivots(f"Gaussian, {name}", pivots, [(blocks, *shape) for shape in shapes])
+    matrices = blocks * len(shapes)
     return {"model": name, "width": width, "matrices": matrices, "systems": times}, compared
 
 
@@ -170,12 +133,14 @@ def add_speedups(times: dict[str, dict]) -> None:
         timed["speedup"] = times["published"]["median"] / timed["median"]
 
 
-def compare_pivots(weights: str, pivots: dict[str, list[Tensor]], stacks) -> dict:
+def compare_pivots(
+    weights: str, pivots: Mapping[str, list[Tensor]], shapes: Sequence[tuple[int, int, int]]
+) -> dict:
     """The share of pivots equal to SciPy's in float64: of all, and of those main starts from.
 
     ``last`` are the positions main takes; ``last as a set`` forgets their order.
     """
-    limits = [(min(stack.shape[-2:]), len(stack)) for stack in stacks]
+    limits = [(min(d, k), count) for count, d, k in shapes]
     exact = pivots["SciPy float64"]
     shares = {}
     for system in ("published", "rrqr"):
@@ -214,45 +179,37 @@ def compare_other_weights(args: argparse.Namespace) -> Iterator[dict]:
         cases[args.weights] = [linear.weight.detach()[None] for linear in linears]
     else:
         print("no --weights: the pivots of real weights are left out")
-    timed = systems(args.device)
+    decompositions = systems(args.device)
     for what, stacks in cases.items():
-        pivots = {key: [timed[key](stack) for stack in stacks] for key in PIVOTING}
-        yield compare_pivots(what, pivots, stacks)
+        pivots = {key: [decompositions[key](stack) for stack in stacks] for key in COMPARED}
+        yield compare_pivots(what, pivots, [tuple(stack.shape) for stack in stacks])
 
 
-def time_sizes(args: argparse.Namespace) -> Iterator[dict]:
+def time_sizes(args: argparse.Namespace, processes: Mapping[str, Worker]) -> Iterator[dict]:
     """Seconds a matrix for square matrices of growing size, two at a time."""
     for n in args.sizes:
-        weights = gaussian(2, (n, n), seed=3)
-        calls = {key: functools.partial(f, weights) for key, f in systems(args.device).items()}
-        seconds = alternate(
-            calls, rounds=args.rounds, warmup=0, device=args.device, what=f"size {n}"
-        )
-        yield {"n": n, "systems": {key: spread([s / 2 for s in v]) for key, v in seconds.items()}}
+        stack = (2, (n, n), 3, str(args.device))
+        runs = alternate(processes, time_one, *stack, rounds=args.rounds, what=f"size {n}")
+        yield {"n": n, "systems": {key: summary(timed, 2) for key, timed in runs.items()}}
 
 
-def time_threads(args: argparse.Namespace) -> Iterator[dict]:
+def time_threads(
+    args: argparse.Namespace, earlier: Mapping[str, tuple[str, Path]]
+) -> Iterator[dict]:
     """One block of the first model, two matrices a shape, with so many threads."""
     _, (width, _) = next(iter(args.models.items()))
-    stacks = [gaussian(2, shape, seed=4) for shape in block_shapes(width).values()]
-    timed = systems(args.device)
-
-    def whole(decompose: Decomposition) -> None:
-        for stack in stacks:
-            decompose(stack)
-
-    calls = {key: functools.partial(whole, timed[key]) for key in PIVOTING}
-    before = torch.get_num_threads()
+    shapes = list(block_shapes(width).values())
+    names = [name for name in args.systems if name not in NOT_PIVOTING]
     for threads in args.threads:
-        torch.set_num_threads(threads)
-        with threadpool_limits(threads, user_api="blas"):
-            seconds = alternate(
-                calls, rounds=args.rounds, warmup=0, device=args.device, what=f"{threads} threads"
-            )
-        times = {key: spread(runs) for key, runs in seconds.items()}
-        add_speedups(times)
-        yield {"threads": threads, "matrices": 2 * len(stacks), "systems": times}
-    torch.set_num_threads(before)
+        with workers(names, threads, earlier) as processes:
+            parts = [
+                alternate(
+                    processes, time_one, 2, shape, 4, str(args.device),
+                    rounds=args.rounds, what=f"threads: {threads}, {shape}",
+                )
+                for shape in shapes
+            ]  # fmt: skip
+        yield {"threads": threads, "matrices": 2 * len(shapes), "systems": sum_stacks(parts)}
 
 
 def plot(result: dict) -> Figure:
@@ -260,9 +217,10 @@ def plot(result: dict) -> Figure:
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     names = list(result["shapes"][0]["systems"])
-    colours = dict(zip(names, measure.COLOURS))
-    times = [result["model"]["systems"][name]["median"] for name in PIVOTING]
-    bars = left.barh(PIVOTING, times, color=[colours[name] for name in PIVOTING])
+    colours = {name: f"C{i}" for i, name in enumerate(names)}
+    pivoting = list(result["model"]["systems"])
+    times = [result["model"]["systems"][name]["median"] for name in pivoting]
+    bars = left.barh(pivoting, times, color=[colours[name] for name in pivoting])
     left.bar_label(bars, fmt=" %.3g s")
     left.invert_yaxis()
     left.set(title=f"{result['model']['model']}, {result['model']['matrices']} matrices")
@@ -274,7 +232,7 @@ def plot(result: dict) -> Figure:
     middle.set_xticks(sizes, sizes)
     middle.minorticks_off()
     middle.set(title="one n x n matrix of two", xlabel="n", ylabel="seconds")
-    for name in PIVOTING if result["threads"] else ():
+    for name in pivoting if result["threads"] else ():
         threads = [str(entry["threads"]) for entry in result["threads"]]
         medians = [entry["systems"][name]["median"] for entry in result["threads"]]
         right.plot(threads, medians, "o-", color=colours[name], label=name)
@@ -303,6 +261,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     measure.add_count(parser, "--model-rounds", 2, "how often the whole model is decomposed")
     measure.add_count(parser, "--sizes", [256, 512, 1024, 2048], "of square matrices", nargs="+")
     measure.add_count(parser, "--threads", [1, 2], "for one block", nargs="+")
+    add("--systems", nargs="+", metavar="NAME", choices=list(systems(torch.device("cpu"))),
+        help="candidates to time; published, SciPy float64 and rrqr always are")  # fmt: skip
+    measure.add_against(parser)
     add("--weights", help="real ViT-S weights: a name such as dinov2_vits14_focus, or a file")
     return parser.parse_args(arguments)
 
@@ -311,20 +272,34 @@ def main(arguments: list[str] | None = None) -> None:
     """Run all parts, write the JSON and the plot."""
     args = parse(arguments)
     args.models = dict(args.models)
+    known = list(systems(args.device))
+    chosen = {*(args.systems or known), *COMPARED}
+    args.systems = [name for name in known if name in chosen]
     settings = measure.finish_options(args, "rrqr")
-    for decompose in systems(args.device).values():  # libraries loaded, kernels compiled
-        decompose(gaussian(2, (96, 64), seed=0))
-    by_shape = list(time_shapes(args))
-    model, agreement = time_model(args)
-    result = {
-        "environment": environment(args.device),
-        "settings": settings,
-        "shapes": by_shape,
-        "model": model,
-        "pivots": [agreement, *compare_other_weights(args)],
-        "sizes": list(time_sizes(args)),
-        "threads": [] if args.device.type == "cuda" else list(time_threads(args)),
-    }
+    left_out = [name for name in ("MKL float32", "MKL float64") if name not in known]
+    if left_out:
+        print("MKL is left out: `pip install mkl` installs it")
+    with ExitStack() as stack:
+        earlier = {}
+        if args.against:
+            tree = stack.enter_context(source_tree(args.against, cuda=args.device.type == "cuda"))
+            earlier = {f"rrqr, {args.against}": ("rrqr", tree)}
+        processes = stack.enter_context(workers(args.systems, torch.get_num_threads(), earlier))
+        # Libraries are loaded and kernels compiled.
+        stack_of_two = (2, (96, 64), 0, str(args.device))
+        alternate(processes, time_one, *stack_of_two, rounds=1, what="warm-up")
+        by_shape = list(time_shapes(args, processes))
+        model, agreement = time_model(args, processes)
+        result = {
+            "environment": environment(args.device),
+            "settings": settings,
+            "left_out": left_out,
+            "shapes": by_shape,
+            "model": model,
+            "pivots": [agreement, *compare_other_weights(args)],
+            "sizes": list(time_sizes(args, processes)),
+            "threads": [] if args.device.type == "cuda" else list(time_threads(args, earlier)),
+        }
     measure.write_results(args, result, plot(result))
 
 

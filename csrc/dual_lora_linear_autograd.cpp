@@ -83,6 +83,8 @@ OptionalTensor if_defined(const Tensor& tensor) {
 // The arguments of the operator in another order, so that each has the same number (below) whether
 // or not there are a bias and columns: those come last.
 struct Recorded : public torch::autograd::Function<Recorded> {
+  static constexpr bool is_traceable = true;  // by compiled autograd
+
   enum Argument { kX, kWeight, kAMain, kBMain, kASub, kBSub, kBias, kArguments = 9 };
 
   static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight,

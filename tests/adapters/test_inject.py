@@ -1,4 +1,5 @@
 import copy
+import threading
 import warnings
 
 import pytest
@@ -61,6 +62,39 @@ def test_adapt_stacked_equals_from_linear(init, dtype, monkeypatch):
         for key, tensor in layer.state_dict().items():
             assert torch.equal(tensor, state[key]), f"{name}.{key}"
             assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
+
+
+def test_adapt_weights_of_two_shapes_decomposed_at_once(monkeypatch):
+    both, original = threading.Barrier(2, timeout=30), decomposition.decompose
+
+    def decompose(*arguments):
+        both.wait()  # until another thread is here
+        assert torch.get_num_threads() == 1 and not torch.is_grad_enabled()
+        return original(*arguments)
+
+    monkeypatch.setattr(decomposition, "decompose", decompose)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        adapt(nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 9)), r_main=2, r_sub=1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_adapt_interrupted_leaves_the_model_and_the_threads(monkeypatch):
+    model = nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 9), nn.Linear(9, 4))
+    threads = torch.get_num_threads()
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decomposition, "wait", interrupt)  # Ctrl-C arrives in the main thread
+    with pytest.raises(KeyboardInterrupt):
+        adapt(model, r_main=2, r_sub=1)
+    assert [type(layer) for layer in model] == [nn.Linear] * 3
+    assert torch.get_num_threads() == threads
+    assert torch.ones(1).requires_grad_().sum().requires_grad
 
 
 def test_adapt_single_linear_returns_layer():

@@ -1,3 +1,3 @@
-"""A run of a benchmark into a temporary folder."""
+"""Runs of a benchmark into a temporary folder."""
 
-from ..support.benchmark_runs import run_benchmark  # noqa: F401
+from ..support.benchmark_runs import run_benchmark, without_processes  # noqa: F401

@@ -185,6 +185,14 @@ def test_in_place_change_before_backward_raises(sparse):
         out.sum().backward()
 
 
+def test_output_changed_in_place_has_right_gradients():
+    arguments = make(40, 12, 10)
+    out, expected = dual_lora_linear(*arguments).relu_(), formula(*arguments).relu()
+    grads = torch.autograd.grad(out.square().sum(), arguments[:7])
+    plain = torch.autograd.grad(expected.square().sum(), arguments[:7])
+    torch.testing.assert_close(grads, plain, atol=1e-11, rtol=0)
+
+
 @SPARSE
 def test_checkpointing_gives_the_same_gradients(sparse):
     x, *others = make(40, 12, 10, sparse)
@@ -210,6 +218,22 @@ def test_compile_with_any_number_of_rows_equals_eager(sparse):
         grads = torch.autograd.grad(out.square().sum(), (x, *factors))
         plain = torch.autograd.grad(expected.square().sum(), (x, *factors))
         torch.testing.assert_close(grads, plain, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.skipif(not load(), reason="the reference is exported as its formula")
+def test_exported_program_has_one_operator():
+    x, *others = detached(make(3, 12, 10))
+
+    class Layer(torch.nn.Module):
+        def forward(self, x):
+            return dual_lora_linear(x, *others)
+
+    shapes = ({0: torch.export.Dim("rows", min=2, max=99)},)
+    program = torch.export.export(Layer(), (x,), dynamic_shapes=shapes)
+    targets = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    assert targets.count(torch.ops.recyclelora.dual_lora_linear.default) == 1
+    x = torch.randn(7, 12, dtype=x.dtype)
+    assert torch.equal(program.module()(x), dual_lora_linear(x, *others))
 
 
 @SPARSE

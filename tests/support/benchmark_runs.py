@@ -1,8 +1,10 @@
-"""A pytest fixture that runs a benchmark in a temporary folder."""
+"""Pytest fixtures that run a benchmark in a temporary folder, with candidates in this process."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
+from benchmark import adapter, rrqr
 
 
 @pytest.fixture
@@ -18,3 +20,25 @@ def run_benchmark(tmp_path):
         return json.loads(output.read_text())
 
     return run
+
+
+class InThisProcess:
+    """Stands for a :class:`benchmark.worker.Worker`, whose start takes seconds."""
+
+    def __init__(self, system):
+        self.system = system
+
+    def __call__(self, function, *arguments):
+        return function(*arguments)
+
+
+@pytest.fixture
+def without_processes(monkeypatch):
+    """The candidates run in this process, for tests of what follows from their results."""
+
+    @contextmanager
+    def workers(systems, threads, earlier):
+        yield {system: InThisProcess(system) for system in systems}
+
+    for module in (adapter, rrqr):
+        monkeypatch.setattr(module, "workers", workers)

@@ -1,6 +1,8 @@
-"""Initial factors for all layers of a model; weights of equal shape are decomposed together."""
+"""Initial factors for all layers of a model: a weight a thread, or equal shapes at once."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +76,11 @@ def initial_factors(
     """Return the name and the initial factors of every layer, the largest layers first.
 
     All factors are computed before the first is returned, so that no layer changes if a
-    decomposition fails. A stack of weights of equal shape uses all threads, or a GPU. On the CPU
-    its factors equal those of separate decompositions bit for bit. The additional memory is that of
-    all factors, of one stack and of its decomposition.
+    decomposition fails. For "rrqr" on the CPU each thread decomposes one weight at a time, whatever
+    their shapes, so that no thread waits for another before the last weights. Otherwise weights of
+    equal shape are decomposed as a stack, on a GPU at once. On the CPU the factors equal those of
+    separate decompositions bit for bit. The additional memory is that of all factors, of one stack
+    or one weight a thread, and of their decomposition.
 
     Parameters
     ----------
@@ -95,8 +99,14 @@ def initial_factors(
         Pairs of name and factors.
     """
     found: dict[str, Factors] = {}
+    singles: list[str] = []
     with tqdm(total=len(layers), desc=description, unit="layer", delay=1, leave=False) as bar:
         for names in _stacks(layers, weight_of, settings):
+            found |= dict.fromkeys(names)  # in this order
+            first = weight_of(layers[names[0]])
+            if settings[names[0]].one_hot and first.device.type == "cpu":
+                singles += names
+                continue
             weights = torch.stack([weight_of(layers[name]) for name in names])
             factors = decompose(weights, settings[names[0]], f"layer {names[0]!r}")
             del weights
@@ -104,7 +114,41 @@ def initial_factors(
                 # Clones, so that no layer keeps the whole stack in memory.
                 found[name] = Factors(*(None if f is None else f[i].clone() for f in factors))
                 bar.update()
+        for name, factors in _one_a_thread(
+            singles, lambda name: (weight_of(layers[name]), settings[name], f"layer {name!r}")
+        ):
+            found[name] = factors
+            bar.update()
     return ((name, found.pop(name)) for name in list(found))
+
+
+def _one_a_thread(
+    names: Iterable[str], arguments: Callable[[str], tuple[Tensor, AdapterSettings, str]]
+) -> Iterator[tuple[str, Factors]]:
+    """Names and factors as they are finished: each thread decomposes one weight at a time.
+
+    After Ctrl-C no further weight is decomposed.
+    """
+    threads = torch.get_num_threads()
+    waiting, running = deque(names), {}
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        while waiting or running:
+            while waiting and len(running) < threads:
+                name = waiting.popleft()
+                running[pool.submit(_without_gradient, *arguments(name))] = name
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield running.pop(future), future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # the threads have set it for all that start later
+
+
+@torch.no_grad()
+def _without_gradient(weight: Tensor, settings: AdapterSettings, name: str) -> Factors:
+    # Grad mode belongs to a thread.
+    return decompose(weight, settings, name)
 
 
 def _stacks(

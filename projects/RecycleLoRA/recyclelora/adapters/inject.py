@@ -38,9 +38,9 @@ def adapt(
 
     The layers are replaced in place by :class:`DualLoRALinear`; a linear used in several places
     stays one layer. Every other parameter (biases, norms, tokens) gets requires_grad=False. All
-    layers are validated and decomposed before the first layer is changed. Layers of equal shape are
-    decomposed together; the factors are those of a separate decomposition. With both ranks 0 no
-    layer is replaced and every parameter is frozen. On the meta device only shapes are computed.
+    layers are validated and decomposed before the first layer is changed, for "rrqr" on the CPU one
+    layer a thread; the factors are those of a separate decomposition. With both ranks 0 no layer is
+    replaced and every parameter is frozen. On the meta device only shapes are computed.
 
     ``Conv1D`` of Hugging Face is adapted too. One warning names the weights that no adapter
     reaches: matrices that belong to no linear layer (``in_proj_weight`` of attention, stacked

@@ -1,0 +1,129 @@
+"""What ``benchmark.rrqr`` times: decompositions of a stack of weights by several libraries."""
+
+import contextlib
+import ctypes
+import functools
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+import recyclelora
+from benchmark.worker import Timed, timed
+
+R_MAIN, R_SUB = 32, 4  # the ranks of the paper
+COLUMN_MAJOR = 102  # of LAPACKE
+
+# A stack of weights (n, d, k) -> their pivots (n, k), or None where it does not pivot.
+Decomposition = Callable[[Tensor], Tensor | None]
+
+
+def gaussian(count: int, shape: tuple[int, int], seed: int) -> Tensor:
+    """Weights (count, d, k) with entries of variance 1 / k."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, *shape, generator=generator) / shape[1] ** 0.5
+
+
+def time_one(name: str, count: int, shape: tuple[int, int], seed: int, device: str) -> Timed:
+    """Time one candidate on a stack of Gaussian weights; its value is the pivots."""
+    place = torch.device(device)
+    weights = gaussian(count, shape, seed)
+    return timed(functools.partial(systems(place)[name], weights), place)
+
+
+def systems(device: torch.device) -> dict[str, Decomposition]:
+    """Every candidate by name. On a GPU the copies there and back belong to the time."""
+
+    def ours(weights: Tensor) -> Tensor:
+        m = min(weights.shape[-2:])
+        out = recyclelora.rrqr(weights.to(device), min(R_SUB, m), min(R_MAIN, m))
+        perm, *_ = [tensor.cpu() for tensor in out]
+        return perm
+
+    def torch_qr(weights: Tensor) -> None:
+        [tensor.cpu() for tensor in torch.linalg.qr(weights.to(device))]
+
+    def torch_svd(weights: Tensor) -> None:
+        [tensor.cpu() for tensor in torch.linalg.svd(weights.to(device), full_matrices=False)]
+
+    single, double = np.float32, np.float64
+    found: dict[str, Decomposition] = {
+        "published": functools.partial(_all, scipy_pivots, dtype=single, calls=2),
+        "published, one a thread": functools.partial(
+            _all, scipy_pivots, dtype=single, calls=2, one_a_thread=True
+        ),
+        "SciPy float32": functools.partial(_all, scipy_pivots, dtype=single, one_a_thread=True),
+        "SciPy float64": functools.partial(_all, scipy_pivots, dtype=double, one_a_thread=True),
+    }
+    if mkl_library() is not None:
+        for name, dtype in (("MKL float32", single), ("MKL float64", double)):
+            found[name] = functools.partial(_all, mkl_pivots, dtype=dtype, one_a_thread=True)
+    return {
+        **found,
+        "torch.linalg.qr": torch_qr,
+        "torch.linalg.svd": torch_svd,
+        "rrqr": ours,
+    }
+
+
+def _all(
+    function: Callable[..., np.ndarray],
+    weights: Tensor,
+    dtype: type,
+    calls: int = 1,
+    one_a_thread: bool = False,
+) -> Tensor:
+    """The pivots of every matrix; with ``one_a_thread`` each thread decomposes its own matrices."""
+    matrices = [weight.astype(dtype, copy=False) for weight in weights.cpu().numpy()]
+    threads = torch.get_num_threads() if one_a_thread else 1
+
+    def pivots(matrix: np.ndarray) -> np.ndarray:
+        for _ in range(calls):
+            found = function(matrix)
+        return found
+
+    limit = threadpool_limits(1) if one_a_thread else contextlib.nullcontext()
+    with limit, ThreadPoolExecutor(threads) as pool:
+        return torch.from_numpy(np.array(list(pool.map(pivots, matrices)), np.int64))
+
+
+def scipy_pivots(matrix: np.ndarray) -> np.ndarray:
+    """``scipy.linalg.qr``, as the published code calls it."""
+    return scipy.linalg.qr(matrix, mode="economic", pivoting=True)[2]
+
+
+@functools.cache
+def mkl_library() -> ctypes.CDLL | None:
+    """Intel MKL of the package ``mkl``; None if it is not installed."""
+    for path in sorted(Path(sys.prefix, "lib").glob("libmkl_rt.so*")):
+        return ctypes.CDLL(str(path))
+    return None
+
+
+def mkl_pivots(matrix: np.ndarray) -> np.ndarray:
+    """The pivots by ``geqp3``, and by ``ormqr`` the columns of Q that the adapters start from."""
+    library, letter = mkl_library(), "s" if matrix.dtype == np.float32 else "d"
+    d, k = matrix.shape
+    m = min(d, k)
+    columns = np.r_[: min(R_SUB, m), m - min(R_MAIN, m) : m]
+    a, tau = np.array(matrix, order="F"), np.empty(m, matrix.dtype)
+    pivots = np.zeros(k, np.int32)
+    q = np.zeros((d, len(columns)), matrix.dtype, order="F")
+    q[columns, np.arange(len(columns))] = 1
+
+    def call(name: str, *arguments: object) -> None:
+        converted = [a.ctypes if isinstance(a, np.ndarray) else a for a in arguments]
+        status = getattr(library, f"LAPACKE_{letter}{name}")(COLUMN_MAJOR, *converted)
+        if status:
+            raise RuntimeError(f"LAPACKE_{letter}{name} of MKL returned {status}")
+
+    call("geqp3", d, k, a, d, pivots, tau)
+    sides = ctypes.c_char(b"L"), ctypes.c_char(b"N")
+    call("ormqr", *sides, d, len(columns), m, a, d, tau, q, d)
+    return pivots - 1
