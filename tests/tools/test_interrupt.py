@@ -23,7 +23,7 @@ TOOLS = {
     f"export_trained {CONFIG} a.pth b.pth": "recyclelora.engine.export.export_trained",
     f"lazyconfig_train_net {CONFIG}": "recyclelora.engine.train.load_config",
     f"predict {CONFIG} --checkpoint a.pth --out OUT b.png": (
-        "recyclelora.engine.predict.predict_photographs"
+        "recyclelora.export.prediction.predict_files"
     ),
     "reproduce --list": "recyclelora.reproduce.queue.reproduce",
     "update_readme": "recyclelora.reproduce.readme.update_pages",

@@ -1,6 +1,5 @@
 """A trained segmentor as one object: images in, classes and confidences out."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from recyclelora.common.validation import check_integer, short_repr
 from recyclelora.data import CLASSES, COLORS
 from recyclelora.engine.predictor import predictor
 from recyclelora.evaluation import Protocol
-from recyclelora.evaluation.protocol import nearest
-from recyclelora.evaluation.scored_map import ScoredMap
 
 from .images import ImageLike, image_name, image_pixels, is_list
+from .inference import UNLISTED, Inference
 from .segmentation import Segmentation
 from .segmentor_folder import SegmentorContent, check_classes, read_segmentor, write_segmentor
 from .segmentor_settings import MOST_CLASSES, build_empty, describe, segmentor_state
@@ -28,7 +26,6 @@ from .segmentor_settings import MOST_CLASSES, build_empty, describe, segmentor_s
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Above this relative difference the rebuilt model is not the given one; rounding gives about 1e-6.
 TOLERANCE = 1e-3
-UNLISTED = "photographs"  # a set of no benchmark
 
 
 class Segmentor:
@@ -51,6 +48,8 @@ class Segmentor:
         The origin of the weights.
     dtype : torch.dtype
         Of the computation; the weights are float32.
+    temperature : float
+        Of the confidences, 1 unless ``tools/calibrate.py`` has fitted another one.
 
     Examples
     --------
@@ -67,6 +66,7 @@ class Segmentor:
         self.colors = content.colors
         self.provenance = dict(content.provenance)
         self.dtype = dtype
+        self.temperature = content.temperature
 
     def __repr__(self) -> str:
         backbone = self._settings["backbone"]["type"]
@@ -187,6 +187,7 @@ class Segmentor:
             colors=self.colors,
             protocol=self.protocol,
             provenance=self.provenance,
+            temperature=self.temperature,
         )
         write_segmentor(expand_path(folder), content)
 
@@ -195,6 +196,7 @@ class Segmentor:
         images: ImageLike | Sequence[ImageLike],
         *,
         logits: bool = False,
+        uncertainty: bool = False,
         batch_size: int = 1,
         benchmark: str = UNLISTED,
     ) -> Segmentation | list[Segmentation]:
@@ -207,6 +209,8 @@ class Segmentor:
             other modes are converted, and their EXIF orientation is applied.
         logits : bool
             Whether the results have ``logits``, which take 4 bytes for each class and pixel.
+        uncertainty : bool
+            Whether the results have ``entropy`` and ``margin``.
         batch_size : int
             Number of consecutive images of one size in one call of the model, where the protocol
             has no windows. More than 1 is faster on a GPU. Windows have ``protocol.batch``.
@@ -228,32 +232,31 @@ class Segmentor:
         several = is_list(images)
         given = list(images) if several else [images]
         named = ((image_name(x, i if several else None), x) for i, x in enumerate(given))
-        protocol = self.protocol
-        if protocol.only_listed and benchmark == UNLISTED:
-            protocol = dataclasses.replace(protocol, only_listed=False)
+        inference = self.inference()
         found: list[Segmentation] = []
-        with predictor(self.model, dtype=self.dtype) as predict:
+        with inference.started() as predict:
             for names, batch in _batches(named, batch_size):
-                stack = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
                 try:
-                    maps = protocol.score(predict, stack, benchmark, keep_logits=logits)
+                    found += inference.segment(
+                        predict,
+                        batch,
+                        benchmark=benchmark,
+                        logits=logits,
+                        uncertainty=uncertainty,
+                    )
                 except ValueError as error:
                     raise type(error)(f"{', '.join(names)}: {error}") from error
-                found += [self._result(*pair) for pair in zip(batch, maps, strict=True)]
         return found if several else found[0]
 
-    def _result(self, pixels: np.ndarray, scored: ScoredMap) -> Segmentation:
-        size = pixels.shape[:2]
-        planes = None
-        if scored.logits is not None:
-            planes = np.stack([nearest(plane, size) for plane in scored.logits.cpu().numpy()])
-        return Segmentation(
-            image=pixels,
-            classes=nearest(scored.classes.cpu().numpy(), size),
-            confidence=nearest(scored.confidence.cpu().numpy(), size),
-            logits=planes,
+    def inference(self) -> Inference:
+        """Return the model with its present protocol, precision and temperature."""
+        return Inference(
+            model=self.model,
+            protocol=self.protocol,
             class_names=self.class_names,
             colors=self.colors,
+            dtype=self.dtype,
+            temperature=self.temperature,
         )
 
 

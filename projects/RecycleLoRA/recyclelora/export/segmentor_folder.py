@@ -13,7 +13,7 @@ from recyclelora.common.digests import file_digest
 from recyclelora.common.safetensors_file import open_safetensors, write_safetensors
 from recyclelora.common.state_dicts import describe_mismatch
 from recyclelora.common.tensor_file import check_finite
-from recyclelora.common.validation import check_integer, short_repr
+from recyclelora.common.validation import check_integer, check_number, short_repr
 from recyclelora.evaluation import Protocol
 from recyclelora.mask2former import MaskFormer
 
@@ -40,6 +40,8 @@ class SegmentorContent:
     protocol : Protocol
     provenance : Mapping
         Plain data about the origin of the weights.
+    temperature : float
+        Of the confidences, from 0.01 to 100.
     """
 
     model: MaskFormer
@@ -48,6 +50,10 @@ class SegmentorContent:
     colors: tuple[tuple[int, int, int], ...]
     protocol: Protocol
     provenance: Mapping[str, Any]
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, least=0.01, most=100)
 
 
 def check_classes(classes: object, colors: object) -> None:
@@ -88,6 +94,7 @@ def write_segmentor(folder: str | Path, content: SegmentorContent) -> None:
             "classes": list(content.classes),
             "colors": [list(color) for color in content.colors],
             "protocol": content.protocol.as_dict(),
+            "temperature": content.temperature,
             "provenance": dict(content.provenance),
             "weights_sha256": file_digest(temporary / WEIGHTS),
         }
@@ -109,24 +116,25 @@ def read_segmentor(folder: Path) -> SegmentorContent:
     file = folder / CONFIG
     try:
         check_classes(config["classes"], config["colors"])
-        protocol = Protocol(**config["protocol"])
-        model = build_empty(config, len(config["classes"]))
+        content = SegmentorContent(
+            model=build_empty(config, len(config["classes"])),
+            settings={name: config[name] for name in _KEYS[:4]},
+            classes=tuple(config["classes"]),
+            colors=tuple(map(tuple, config["colors"])),
+            protocol=Protocol(**config["protocol"]),
+            provenance=config["provenance"],
+            temperature=config.get("temperature", 1.0),
+        )
     except Exception as error:  # constructors raise many types for invalid values
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{file} does not describe a segmentor ({reason}): export the run again"
         ) from error
+    model = content.model
     tensors = _read_weights(folder / WEIGHTS, config.get("weights_sha256"), model.state_dict())
     model.load_state_dict(tensors, assign=True)
     model.requires_grad_(False)
-    return SegmentorContent(
-        model=model,
-        settings={name: config[name] for name in _KEYS[:4]},
-        classes=tuple(config["classes"]),
-        colors=tuple(map(tuple, config["colors"])),
-        protocol=protocol,
-        provenance=config["provenance"],
-    )
+    return content
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -6,11 +6,16 @@ from pathlib import Path
 import torch
 
 import recyclelora
+from recyclelora.common.devices import pick_device
 from recyclelora.common.digests import file_digest
 from recyclelora.common.paths import expand_path
 from recyclelora.config.objects import instantiate
-from recyclelora.engine.build import build_run
+from recyclelora.data import CLASSES, COLORS
+from recyclelora.engine.build import build_from_checkpoint, build_run, load_config
+from recyclelora.engine.checkpoint import read_checkpoint
+from recyclelora.engine.trainer import amp_dtype
 
+from .inference import Inference
 from .segmentor import Segmentor
 
 
@@ -44,3 +49,35 @@ def export_trained_segmentor(
     )
     segmentor.save_pretrained(folder)
     return segmentor
+
+
+def load_run(
+    checkpoint: str,
+    *,
+    config_file: str,
+    overrides: Sequence[str],
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Inference:
+    """Return what segments images with the model of a run, whose adapters need not be mergeable.
+
+    Parameters
+    ----------
+    checkpoint, config_file, overrides
+        As in :func:`export_trained_segmentor`.
+    device, dtype : str, optional
+        In place of ``train.device`` and ``train.amp.dtype``.
+    """
+    cfg = load_config(config_file, overrides)
+    place = (
+        pick_device(cfg.train.device) if device is None else pick_device(device, option="device")
+    )
+    precision = amp_dtype(cfg.train.amp.dtype if dtype is None else dtype, place)
+    content = read_checkpoint(checkpoint)
+    return Inference(
+        model=build_from_checkpoint(cfg, content, source=checkpoint, device=place),
+        protocol=instantiate(cfg.evaluation.protocol),
+        class_names=tuple(CLASSES),
+        colors=tuple(tuple(color) for color in COLORS),
+        dtype=precision,
+    )
