@@ -24,6 +24,7 @@ from .segmentor_folder import SegmentorContent, check_classes, read_segmentor, w
 from .segmentor_settings import MOST_CLASSES, build_empty, describe, segmentor_state
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FILE_DTYPES = {**DTYPES, "float16": torch.float16}
 # Above this relative difference the rebuilt model is not the given one; rounding gives about 1e-6.
 TOLERANCE = 1e-3
 
@@ -86,6 +87,7 @@ class Segmentor:
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "float32",
+        base: str | None = None,
     ) -> "Segmentor":
         """Read a folder of :meth:`save_pretrained`; nothing in it is executed.
 
@@ -97,6 +99,10 @@ class Segmentor:
             "auto" is the GPU if there is one, else the CPU.
         dtype : {"float32", "bfloat16"} or torch.dtype
             bfloat16 is computed by autocast.
+        base : str, optional
+            For a folder of adapters and head: a name in ``recyclelora.backbone.WEIGHTS``, or a
+            file, in place of the base that the folder names. A named base is downloaded on first
+            use.
 
         Raises
         ------
@@ -104,7 +110,7 @@ class Segmentor:
             One sentence if the folder is incomplete or damaged, or there is no such device.
         """
         place, precision = pick_device(str(device), option="device"), _dtype(dtype)
-        return cls(read_segmentor(expand_path(path)), device=place, dtype=precision)
+        return cls(read_segmentor(expand_path(path), base=base), device=place, dtype=precision)
 
     @classmethod
     @torch.no_grad()
@@ -169,17 +175,43 @@ class Segmentor:
         _compare(model, segmentor.model)
         return segmentor
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` (plain data) and ``model.safetensors`` (merged weights, float32).
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        dtype: str | torch.dtype = "float32",
+        adapted: nn.Module | None = None,
+        base: str | None = None,
+    ) -> None:
+        """Write ``config.json`` (plain data) and ``model.safetensors``.
 
         Both files are replaced together. A write that fails or is killed leaves the previous
         folder. Other files in it are kept.
 
+        Parameters
+        ----------
+        folder : str or Path
+        dtype : {"float32", "bfloat16", "float16"} or torch.dtype
+            Of the weights in the file. They are converted to float32 when they are read.
+        adapted : MaskFormer, optional
+            The model that :meth:`from_model` copied. The file then holds its adapters and its head
+            in place of the merged weights, and refers to the weights it was adapted from.
+            Reading it computes the initial factors again and compares their SHA-256. The folder
+            is read again before it replaces another one.
+        base : str, optional
+            Required with ``adapted``: a name in ``recyclelora.backbone.WEIGHTS``, or a file. Of a
+            file only its name is stored, and ``from_pretrained`` needs it again.
+
         Raises
         ------
+        ValueError
+            If a weight is not finite in ``dtype``, or adapters and base do not give the weights of
+            this segmentor.
         OSError
             If the folder cannot be written.
         """
+        if (adapted is None) != (base is None):
+            raise ValueError("give adapted and base together: the base is what was adapted")
         content = SegmentorContent(
             model=self.model,
             settings=self._settings,
@@ -189,7 +221,8 @@ class Segmentor:
             provenance=self.provenance,
             temperature=self.temperature,
         )
-        write_segmentor(expand_path(folder), content)
+        precision = _dtype(dtype, FILE_DTYPES)
+        write_segmentor(expand_path(folder), content, dtype=precision, adapted=adapted, base=base)
 
     def predict(
         self,
@@ -277,10 +310,10 @@ def _batches(
         yield names, batch
 
 
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    known = {**DTYPES, **{value: value for value in DTYPES.values()}}
+def _dtype(dtype: str | torch.dtype, names: Mapping[str, torch.dtype] = DTYPES) -> torch.dtype:
+    known = {**names, **{value: value for value in names.values()}}
     if not isinstance(dtype, str | torch.dtype) or dtype not in known:
-        raise ValueError(f"dtype must be {' or '.join(DTYPES)}, got {short_repr(dtype)}")
+        raise ValueError(f"dtype must be {' or '.join(names)}, got {short_repr(dtype)}")
     return known[dtype]
 
 

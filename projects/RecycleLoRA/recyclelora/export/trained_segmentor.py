@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
 
 import recyclelora
 from recyclelora.common.devices import pick_device
@@ -20,7 +21,14 @@ from .segmentor import Segmentor
 
 
 def export_trained_segmentor(
-    checkpoint: str, folder: Path, *, config_file: str, overrides: Sequence[str]
+    checkpoint: str,
+    folder: Path,
+    *,
+    config_file: str,
+    overrides: Sequence[str],
+    form: str = "merged",
+    dtype: str = "float32",
+    base: str | None = None,
 ) -> Segmentor:
     """Write the segmentor of a checkpoint as a folder, and return it.
 
@@ -32,6 +40,12 @@ def export_trained_segmentor(
         Of :meth:`Segmentor.save_pretrained`.
     config_file, overrides : str, sequence of str
         Of the run.
+    form : {"merged", "adapters"}
+        "adapters" writes adapters and head, and refers to the base weights.
+    dtype : str
+        Of the weights in the file, see :meth:`Segmentor.save_pretrained`.
+    base : str, optional
+        The base weights, by default ``model.backbone.module.weights`` of the config.
     """
     cpu = torch.device("cpu")
     model, cfg, iteration = build_run(config_file, overrides, checkpoint, device=cpu)
@@ -47,7 +61,13 @@ def export_trained_segmentor(
             "iteration": iteration,
         },
     )
-    segmentor.save_pretrained(folder)
+    if form == "merged":
+        segmentor.save_pretrained(folder, dtype=dtype)
+        return segmentor
+    base = base or OmegaConf.select(cfg, "model.backbone.module.weights")
+    if base is None:
+        raise ValueError("the config names no base weights: name them by --base")
+    segmentor.save_pretrained(folder, dtype=dtype, adapted=model, base=str(base))
     return segmentor
 
 
