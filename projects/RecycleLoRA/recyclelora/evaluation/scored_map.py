@@ -127,6 +127,11 @@ def scored_views(
     )
 
 
+def uncertainty_of(probabilities: Tensor, classes: Tensor, temperature: float) -> Uncertainty:
+    """Return the uncertainty of ``classes`` (H, W) for probabilities (C, H, W) at T = 1."""
+    return _uncertainty(lambda: probabilities, classes, temperature)
+
+
 def _scored_rows(view: View, size: tuple[int, int], wanted: Wanted) -> ScoredMap:
     """The scored map of one view, whose rows arrive in bands."""
     found: list[ScoredMap] = []
