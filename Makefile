@@ -89,7 +89,7 @@ $(LIBRARY): setup.py pyproject.toml $(SOURCES) $(STAMPS)/detectron2
 
 $(STAMPS)/benchmark: $(LIBRARY)
 	@echo "[set-up] installing what the benchmarks and slow tests compare with"
-	@$(PIP) install --quiet "recyclelora[benchmark,timm]"
+	@$(PIP) install --quiet "recyclelora[benchmark,onnx,timm]"
 	@# Aside and without what they require (a `typing` of Python 2): for one test, which looks there.
 	@$(PIP) install --quiet --no-deps --target .venv/oracles --upgrade \
 	  cityscapesscripts==2.3.0 pyquaternion==0.9.9

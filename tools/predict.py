@@ -105,9 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except Exception as error:
         sys.exit(f"error: {format_error(error)}")
-    print(f"wrote {done.photographs} x {len(set(kinds))} pictures to {args.out}")
-    if done.frames:
-        print(f"segmented {done.frames} frames of videos")
+    print(f"wrote {done.photographs} x {len(set(kinds))} pictures to {args.out}", end="")
+    print(f", and segmented {done.frames} frames of videos" if done.frames else "")
     if done.complete:
         print(f"{done.complete} images were complete already")
     if done.failures:

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +12,8 @@ import torch
 from recyclelora.common.atomic_write import atomic_write
 from recyclelora.common.paths import expand_path
 from recyclelora.common.validation import short_repr
+from recyclelora.data import read_image
+from recyclelora.engine.media_files import find_photographs
 
 from .segmentor import Segmentor
 from .traceable import TraceableSegmentor
@@ -23,6 +25,9 @@ INPUT, SCORES, CLASSES = "images", "scores", "classes"
 DTYPES = ("float32", "float16")
 #: Smallest and largest side of an image.
 SIDES = (33, 8192)
+#: Share of pixels that must have the same class in float32.
+LEAST_EQUAL = 0.999
+_MOST = 10  # photographs of a folder to compare
 _MOST_BATCH = 1024
 _MOST_BYTES = 2**31 - 2**20  # of a Protocol Buffers message
 _EXAMPLE = (2, 3, 96, 160)  # no equal sides, which an exporter could take for one size
@@ -188,3 +193,34 @@ def compare_onnx(
             )
         )
     return found
+
+
+def check_onnx(
+    segmentor: Segmentor, path: str | Path, photographs: Sequence[Path], *, exact: bool
+) -> Iterator[str]:
+    """Yield a line for each photograph that was compared by :func:`compare_onnx`.
+
+    Parameters
+    ----------
+    segmentor : Segmentor
+    path : str or Path
+    photographs : sequence of Path
+        Files, folders and patterns; the first ten of each are compared.
+    exact : bool
+        Whether at least 99.9 % of the pixels of each image must have the same class.
+
+    Raises
+    ------
+    ValueError
+        If they have not.
+    """
+    files = [file for one in photographs for file in list(find_photographs([one]).values())[:_MOST]]
+    for file in files:
+        found = compare_onnx(segmentor, path, [read_image(file)])[0]
+        line = (
+            f"{file}: {100 * found.equal:.3f} % of the pixels have the same class, scores differ "
+            f"by at most {found.difference:.2g}"
+        )
+        if exact and found.equal < LEAST_EQUAL:
+            raise ValueError(f"{line}: expected at least {100 * LEAST_EQUAL:.1f} %")
+        yield line

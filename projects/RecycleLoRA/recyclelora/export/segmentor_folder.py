@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recyclelora.common.atomic_folder import atomic_folder_write
+from recyclelora.common.atomic_write import write_json
 from recyclelora.common.digests import file_digest
 from recyclelora.common.safetensors_file import open_safetensors, write_safetensors
 from recyclelora.common.state_dicts import describe_mismatch
@@ -194,6 +195,19 @@ def read_segmentor(folder: Path, *, base: str | None = None) -> SegmentorContent
     model.load_state_dict(tensors, assign=True)
     model.requires_grad_(False)
     return content
+
+
+def set_temperature(folder: Path, temperature: float) -> None:
+    """Replace the temperature in the config of a folder, atomically.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As of :func:`read_segmentor`, or if the temperature is not from 0.01 to 100.
+    """
+    config = _read_config(folder)
+    check_number("temperature", temperature, least=0.01, most=100)
+    write_json(folder / CONFIG, config | {"temperature": temperature})
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

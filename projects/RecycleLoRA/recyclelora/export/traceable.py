@@ -64,7 +64,8 @@ class TraceableSegmentor(nn.Module):
         mask_features, _, maps = head.pixel_decoder.forward_features(
             model.backbone(images.to(dtype))
         )
-        found = head.predictor([level.to(dtype) for level in maps], mask_features.to(dtype))
+        maps = [_converted(level, dtype) for level in maps]
+        found = head.predictor(maps, mask_features.to(dtype))
         masks = F.interpolate(
             found["pred_masks"].float(),
             size=(rows * step, columns * step),
@@ -77,6 +78,15 @@ class TraceableSegmentor(nn.Module):
         scores = scores.index_select(2, torch.arange(height, device=scores.device))
         scores = scores.index_select(3, torch.arange(width, device=scores.device))
         return scores, scores.argmax(dim=1).to(torch.uint8)
+
+
+def _converted(level: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert a map (N, C, H, W) of the encoder as tokens, which are contiguous in memory.
+
+    An exporter cannot prove how the map's own strides of a symbolic size would be preserved.
+    """
+    tokens = level.flatten(2).transpose(1, 2).to(dtype)
+    return tokens.transpose(1, 2).unflatten(2, level.shape[-2:])
 
 
 class _Half(nn.Module):
