@@ -64,7 +64,8 @@ class TraceableSegmentor(nn.Module):
         mask_features, _, maps = head.pixel_decoder.forward_features(
             model.backbone(images.to(dtype))
         )
-        maps = [_converted(level, dtype) for level in maps]
+        if dtype != torch.float32:
+            maps = [_converted(level, dtype) for level in maps]
         found = head.predictor(maps, mask_features.to(dtype))
         masks = F.interpolate(
             found["pred_masks"].float(),

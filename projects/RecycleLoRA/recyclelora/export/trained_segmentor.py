@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 import recyclelora
 from recyclelora.common.devices import pick_device
@@ -61,6 +61,7 @@ def export_trained_segmentor(
             "iteration": iteration,
         },
     )
+    segmentor.temperature = _temperature(cfg)
     if form == "merged":
         segmentor.save_pretrained(folder, dtype=dtype)
         return segmentor
@@ -100,4 +101,11 @@ def load_run(
         class_names=tuple(CLASSES),
         colors=tuple(tuple(color) for color in COLORS),
         dtype=precision,
+        temperature=_temperature(cfg),
     )
+
+
+def _temperature(cfg: DictConfig) -> float:
+    """The temperature at which the config evaluates confidences; 1 if it names none."""
+    named = cfg.evaluation.get("temperature")
+    return 1.0 if named is None else float(named)
