@@ -95,7 +95,7 @@ $(LIBRARY): setup.py pyproject.toml $(SOURCES) $(STAMPS)/detectron2
 
 $(STAMPS)/benchmark: $(LIBRARY)
 	@echo "[set-up] installing the libraries that the benchmarks and tests compare with"
-	@$(PIP) install --quiet "recyclelora[benchmark,timm]"
+	@$(PIP) install --quiet "recyclelora[benchmark,onnx,timm]"
 	@# In a separate folder and without dependencies (a `typing` of Python 2), for one test.
 	@$(PIP) install --quiet --no-deps --target .venv/oracles --upgrade \
 	  cityscapesscripts==2.3.0 pyquaternion==0.9.9

@@ -35,4 +35,6 @@ dataloader = dict(
         **{name: test_loader(name, subset=20) for name in real_sets()},
     },
 )
-evaluation = dict(protocol=L(native)(long_side=512), checkpoint=None, save_predictions=None)
+evaluation = dict(
+    protocol=L(native)(long_side=512), checkpoint=None, save_predictions=None, temperature=None
+)

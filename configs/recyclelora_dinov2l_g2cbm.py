@@ -15,4 +15,4 @@ from .common.train import train
 
 train.output_dir = "output/recyclelora_dinov2l_g2cbm"
 dataloader = g2cbm()
-evaluation = dict(protocol=L(paper)(), checkpoint=None, save_predictions=None)
+evaluation = dict(protocol=L(paper)(), checkpoint=None, save_predictions=None, temperature=None)

@@ -36,4 +36,6 @@ dataloader = dict(
         name: test_loader(name, subset="${dataloader.subset}") for name in real_sets() or REAL_SETS
     },
 )
-evaluation = dict(protocol=L(native)(long_side=512), checkpoint=None, save_predictions=None)
+evaluation = dict(
+    protocol=L(native)(long_side=512), checkpoint=None, save_predictions=None, temperature=None
+)

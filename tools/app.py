@@ -35,7 +35,7 @@ try:
     from recyclelora.common.command_line import path_argument, run_command, tolerate_any_text
     from recyclelora.common.validation import check_integer, format_error
     from recyclelora.data import CLASSES, COLORS
-    from recyclelora.engine.predict import find_photographs
+    from recyclelora.engine.media_files import find_photographs
 except ModuleNotFoundError as error:
     sys.exit(
         f"error: expected Gradio and this package, got no module {error.name}: run 'make app', "

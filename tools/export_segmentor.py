@@ -8,6 +8,9 @@ The folder contains ``config.json`` (plain data) and ``model.safetensors``. Open
 ``recyclelora.Segmentor.from_pretrained("segmentor")``, which does not need the config of the run.
 The checkpoint is that of a run, or a file from ``tools/export_trained.py``. Give the overrides
 ``key=value`` of the run.
+
+``--form adapters`` writes only the adapters and the head, a small folder. To open it, the adapted
+weights are needed. They are downloaded if they have a known name.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import sys
 try:
     from recyclelora.common.command_line import path_argument, run_command, tolerate_any_text
     from recyclelora.common.validation import format_error
+    from recyclelora.export.segmentor import FILE_DTYPES
     from recyclelora.export.trained_segmentor import export_trained_segmentor
 except KeyboardInterrupt:  # these imports take seconds
     print("stopped by Ctrl-C", file=sys.stderr)
@@ -29,6 +33,14 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="the config of the run")
+    parser.add_argument("--form", choices=("merged", "adapters"), default="merged")
+    parser.add_argument(
+        "--dtype",
+        choices=FILE_DTYPES,
+        default="float32",
+        help="dtype of the weights in the file (default: float32)",
+    )
+    parser.add_argument("--base", help="the adapted weights (default: those of the config)")
     parser.add_argument(
         "checkpoint", help="checkpoint of the run, or a file from export_trained.py"
     )
@@ -37,7 +49,13 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         export_trained_segmentor(
-            args.checkpoint, args.output, config_file=args.config_file, overrides=args.opts
+            args.checkpoint,
+            args.output,
+            config_file=args.config_file,
+            overrides=args.opts,
+            form=args.form,
+            dtype=args.dtype,
+            base=args.base,
         )
     except Exception as error:
         sys.exit(f"error: {format_error(error)}")

@@ -16,14 +16,18 @@ CONFIG = f"--config-file {TINY}"
 # The tool with its arguments -> the function that Ctrl-C interrupts.
 TOOLS = {
     f"analyze {CONFIG} --weights a.pth --out OUT": "recyclelora.analysis.analyze.analyze_runs",
+    f"calibrate {CONFIG} --checkpoint a.pth --fit day --out OUT": (
+        "recyclelora.export.calibrate.calibrate"
+    ),
     "card_streets": "drawn_streets.card.write_card",
     "check_datasets bdd100k_val": "recyclelora.data.check_report.report_datasets",
     "demo": "recyclelora.reproduce.demo.run_demo",
     "draw_streets OUT --count 1": "drawn_streets.command_line.write_streets",
+    "export_onnx s a.onnx": "recyclelora.Segmentor.from_pretrained",
     f"export_trained {CONFIG} a.pth b.pth": "recyclelora.engine.export.export_trained",
     f"lazyconfig_train_net {CONFIG}": "recyclelora.engine.train.load_config",
     f"predict {CONFIG} --checkpoint a.pth --out OUT b.png": (
-        "recyclelora.engine.predict.predict_photographs"
+        "recyclelora.export.prediction.predict_files"
     ),
     "reproduce --list": "recyclelora.reproduce.queue.reproduce",
     "update_readme": "recyclelora.reproduce.readme.update_pages",

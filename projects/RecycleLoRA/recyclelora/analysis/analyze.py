@@ -17,7 +17,7 @@ from recyclelora.adapters.trained_pair import TrainedPair, trained_pair
 from recyclelora.common.atomic_write import atomic_write, write_json
 from recyclelora.data import read_image
 from recyclelora.engine.build import build_run
-from recyclelora.engine.predict import find_photographs
+from recyclelora.engine.media_files import find_photographs
 
 from . import figures
 from .features import block_path, change_colors

@@ -45,8 +45,8 @@ def rotations(
         torch.arange(side, device=like.device, dtype=dtype).div(side).mul(trained_side)
         for side in grid
     )
-    by_row = torch.outer(rows, frequencies)[:, None].expand(-1, len(columns), -1)
-    by_column = torch.outer(columns, frequencies)[None].expand(len(rows), -1, -1)
+    by_row = torch.outer(rows, frequencies)[:, None].expand(-1, grid[1], -1)
+    by_column = torch.outer(columns, frequencies)[None].expand(grid[0], -1, -1)
     angles = torch.cat([by_row, by_column], dim=-1).flatten(0, 1).repeat_interleave(2, dim=-1)
     return torch.stack([angles.cos(), angles.sin()])
 

@@ -170,7 +170,7 @@ class VisionTransformer(PyramidBackbone):
         rows, columns = patch_grid(images, self.patch_size)
         # Autocast computes the patches in half precision, but the residual stream stays in full.
         patches = self.patch_embed(images).to(self.pos_embed.dtype)
-        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches], dim=1)
         return tokens + self.position_embedding(rows, columns)
 
     def block_inputs(self, tokens: torch.Tensor, grid: tuple[int, int]) -> tuple[torch.Tensor, ...]:

@@ -174,7 +174,7 @@ class DinoVisionTransformer(VisionTransformer):
         tokens = super().prepare_tokens(images)
         if self.register_tokens is None:
             return tokens
-        registers = self.register_tokens.expand(len(images), -1, -1)
+        registers = self.register_tokens.expand(images.shape[0], -1, -1)
         return torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
 
     def get_intermediate_layers(

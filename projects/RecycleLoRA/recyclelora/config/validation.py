@@ -40,7 +40,7 @@ _TRAIN: dict[str, Any] = {
     "picture_period": (0, 10**9),
     "log_period": (1, 10**9),
 }
-_EVALUATION = ("protocol", "checkpoint", "save_predictions")
+_EVALUATION = ("protocol", "checkpoint", "save_predictions", "temperature")
 _GIVEN_BY_THE_RUN = ("optimizer.params.model",)
 
 
@@ -136,6 +136,8 @@ def _check_evaluation(evaluation: DictConfig) -> None:
         )
     _check_value("evaluation.checkpoint", evaluation.get("checkpoint"), str | None)
     check_format("evaluation.save_predictions", evaluation.get("save_predictions"))
+    if evaluation.get("temperature") is not None:
+        check_number("evaluation.temperature", evaluation.temperature, least=0.01, most=100)
 
 
 def _check_calls(key: str, node: Any) -> None:

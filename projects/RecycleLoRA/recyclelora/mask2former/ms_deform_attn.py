@@ -94,6 +94,7 @@ class MSDeformAttn(nn.Module):
             )
         self.d_model, self.n_levels = d_model, n_levels
         self.n_heads, self.n_points = n_heads, n_points
+        self.attend = ms_deform_attn  # exporters need another one of equal values
         self.sampling_offsets = nn.Linear(d_model, n_heads * n_levels * n_points * 2)
         self.attention_weights = nn.Linear(d_model, n_heads * n_levels * n_points)
         self.value_proj = nn.Linear(d_model, d_model)
@@ -151,6 +152,8 @@ class MSDeformAttn(nn.Module):
         offsets = self.sampling_offsets(query).view(n, q, heads, levels, points, 2)
         weights = self.attention_weights(query).view(n, q, heads, levels * points)
         weights = weights.softmax(dim=-1).view(n, q, heads, levels, points)
-        size_xy = offsets.new_tensor([(w, h) for h, w in spatial_shapes])
-        locations = reference_points[:, None, None, None] + offsets / size_xy[:, None]
-        return self.output_proj(ms_deform_attn(value, spatial_shapes, locations, weights))
+        # new_full, because new_tensor would make sizes constant in an exported program.
+        sizes = [offsets.new_full((), side) for h, w in spatial_shapes for side in (w, h)]
+        size_xy = torch.stack(sizes).view(levels, 1, 2)
+        locations = reference_points[:, None, None, None] + offsets / size_xy
+        return self.output_proj(self.attend(value, spatial_shapes, locations, weights))

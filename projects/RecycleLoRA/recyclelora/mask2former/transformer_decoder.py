@@ -325,7 +325,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             )
         ]
         query_features, query_position = self._queries(queries)
-        queries = query_features[None].expand(len(mask_features), -1, -1)
+        queries = query_features[None].expand(mask_features.shape[0], -1, -1)
         query_position = query_position[None]
 
         logits, masks, blocked = self.forward_prediction_heads(queries, mask_features, sizes[0])
