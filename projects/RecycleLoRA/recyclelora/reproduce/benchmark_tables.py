@@ -279,9 +279,9 @@ def input_table(run: dict) -> str:
     return (
         f"{markdown_table(rows, ['pairs', 'image', 'label', *names])}\n\n"
         f"Training samples of {settings['crop']} pixels a second on one core; in brackets, how "
-        "many times as many this code reads. Each candidate in a process of its own with one thread "
-        f"on the same core, in turns; medians of {settings['rounds']} rounds of {settings['samples']} "
-        f"samples, which are the same bit by bit. {ran_on(run)}"
+        "many times as many this code reads. Each candidate in a process of its own with one "
+        f"thread on the same core, in turns; medians of {settings['rounds']} rounds of "
+        f"{settings['samples']} samples, which are the same bit by bit. {ran_on(run)}"
     )
 
 
