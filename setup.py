@@ -1,8 +1,9 @@
-"""Builds the compiled part of RecycleLoRA; everything else is said in pyproject.toml.
+"""Build the compiled part of RecycleLoRA; pyproject.toml has all other settings.
 
-With CUDA where there is a toolkit and torch is a CUDA build, whether or not the machine has a GPU.
-Environment variables: FORCE_CUDA=1 (an error where CUDA cannot be built), RECYCLELORA_NO_CUDA=1
-(a build without it), CUDA_HOME (the toolkit), TORCH_CUDA_ARCH_LIST (as "8.0 9.0+PTX"), MAX_JOBS.
+CUDA code is compiled if there is a toolkit and torch is a CUDA build, even without a GPU.
+Environment variables: FORCE_CUDA=1 (raise an error if CUDA code cannot be built),
+RECYCLELORA_NO_CUDA=1 (build without CUDA), CUDA_HOME (the toolkit), TORCH_CUDA_ARCH_LIST (such as
+"8.0 9.0+PTX"), MAX_JOBS.
 """
 
 import os
@@ -20,29 +21,29 @@ try:
     import torch
 except ModuleNotFoundError:
     # pip builds in an isolated environment that hides the installed packages. The extension must
-    # be compiled against the torch it will run with, never against a second one, so look there.
+    # be compiled against the torch with which it will run, so import that one.
     sys.path.append(sysconfig.get_path("purelib"))
     try:
         import torch
     except ModuleNotFoundError as error:
         raise SystemExit(
-            "RecycleLoRA compiles against the torch that is installed, and this Python has none "
+            "RecycleLoRA is compiled against the installed torch, but this Python has none "
             f"({error}): install torch first, then run `pip install --no-build-isolation -e .`"
         ) from error
 
 ROOT = Path(__file__).parent
 INCLUDE = ROOT / "projects" / "RecycleLoRA" / "recyclelora" / "include"
-PACKAGES = Path(torch.__file__).parents[1]  # where pip puts torch, and the CUDA that torch brings
+PACKAGES = Path(torch.__file__).parents[1]  # the folder of torch and of its CUDA packages
 WITHOUT_GPU = "8.0 9.0+PTX"  # Ampere, Ada and Hopper; newer GPUs compile the PTX at first use
 
 
 def is_set(variable: str) -> bool:
-    """Whether an environment variable says yes."""
+    """Return whether an environment variable is set to a true value."""
     return os.environ.get(variable, "") not in {"", "0"}
 
 
 def toolkit_version(home: Path) -> str | None:
-    """As "13.0"; None where `home` holds no whole CUDA toolkit."""
+    """Return a version such as "13.0", or None if `home` has no complete CUDA toolkit."""
     headers = ("include", "targets/x86_64-linux/include")  # the second is conda's
     if not any((home / folder / "cuda_runtime.h").is_file() for folder in headers):
         return None
@@ -55,10 +56,10 @@ def toolkit_version(home: Path) -> str | None:
 
 
 def toolkits() -> dict[Path, str]:
-    """The CUDA toolkits of this machine and their versions, the likeliest first.
+    """Return the CUDA toolkits of this machine and their versions, the most likely first.
 
-    torch takes the folder above the `nvcc` on PATH unseen, and that may be a script that calls the
-    toolkit's own from elsewhere: here a folder counts if the headers are there too.
+    torch uses the folder above the `nvcc` on PATH without a check, but this `nvcc` may be a script
+    that calls the one of a toolkit in another folder. This function also requires the headers.
     """
     named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     if named:
@@ -70,14 +71,14 @@ def toolkits() -> dict[Path, str]:
     versions = {home: toolkit_version(home) for home in homes}
     if named and not versions[homes[0]]:
         raise SystemExit(
-            f"error: Expected a CUDA toolkit in CUDA_HOME={named}, but bin/nvcc and "
-            "include/cuda_runtime.h are not both there: correct it, or set RECYCLELORA_NO_CUDA=1"
+            f"error: Expected a CUDA toolkit in CUDA_HOME={named}, but bin/nvcc or "
+            "include/cuda_runtime.h is missing: correct it, or set RECYCLELORA_NO_CUDA=1"
         )
     return {home: version for home, version in versions.items() if version}
 
 
 def find_cuda() -> tuple[Path | None, str]:
-    """The toolkit to build with and its version, or None and why CUDA is not built."""
+    """Return the toolkit and its version, or None and the reason for a build without CUDA."""
     if is_set("RECYCLELORA_NO_CUDA"):
         if is_set("FORCE_CUDA"):
             raise SystemExit("error: FORCE_CUDA and RECYCLELORA_NO_CUDA are both set: unset one")
@@ -92,18 +93,18 @@ def find_cuda() -> tuple[Path | None, str]:
         if found:
             listed = ", ".join(f"{version} in {home}" for home, version in found.items())
             raise SystemExit(
-                f"error: Expected a CUDA {major} toolkit, as torch {torch.__version__} is built "
-                f"with CUDA {torch.version.cuda}, but found {listed}: name another in CUDA_HOME, "
-                "or set RECYCLELORA_NO_CUDA=1 to build without CUDA"
+                f"error: Expected a CUDA {major} toolkit, because torch {torch.__version__} is "
+                f"built with CUDA {torch.version.cuda}, but found {listed}: set CUDA_HOME to "
+                "another one, or set RECYCLELORA_NO_CUDA=1 to build without CUDA"
             )
-        reason = "no CUDA toolkit was found (CUDA_HOME may name one)"
+        reason = "no CUDA toolkit was found (set CUDA_HOME to use one)"
     if is_set("FORCE_CUDA"):
         raise SystemExit(f"error: FORCE_CUDA is set, but {reason}")
     return None, reason
 
 
 def architectures() -> str:
-    """What to compile for: TORCH_CUDA_ARCH_LIST, else the GPUs that are here, else a short list."""
+    """Return TORCH_CUDA_ARCH_LIST if set, or the architectures of the GPUs, or a short list."""
     named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
     if named and named != ["native"]:
         return " ".join(named)
@@ -112,7 +113,7 @@ def architectures() -> str:
 
 
 def cuda_headers_of_torch(home: Path) -> list[str]:
-    """Folders of what torch's headers include and a small toolkit lacks (cusparse.h and others)."""
+    """Return the folders of headers that torch includes and a small toolkit lacks."""
     needed = ("cublas_v2.h", "cusolverDn.h", "cusparse.h")
     lacking = [name for name in needed if not (home / "include" / name).is_file()]
     found = {path.parent for name in lacking for path in PACKAGES.glob(f"nvidia/*/include/{name}")}
@@ -120,14 +121,14 @@ def cuda_headers_of_torch(home: Path) -> list[str]:
 
 
 def run_path() -> list[str]:
-    """Where the library finds torch and CUDA's runtime: beside itself, or where they are now."""
+    """Return the folders in which the library searches for torch and the CUDA runtime."""
     runtime = {path.parent for path in PACKAGES.glob("nvidia/*/lib/libcudart.so*")}
     folders = ["torch/lib", *sorted(str(path.relative_to(PACKAGES)) for path in runtime)]
     return [f"{root}/{folder}" for root in ("$ORIGIN/..", PACKAGES) for folder in folders]
 
 
 class BuildWithConfigs(build_py):
-    """Adds configs/ to a wheel as recyclelora/configs, where recyclelora.config looks for it."""
+    """Add configs/ to a wheel as recyclelora/configs, which recyclelora.config reads."""
 
     def run(self) -> None:
         """Build the packages, then copy the configs."""
@@ -142,12 +143,12 @@ class BuildWithConfigs(build_py):
 
 
 def main() -> None:
-    """Say what is built, then build it: all of csrc/, but csrc/cuda only where CUDA is."""
+    """Print the kind of build, then build csrc/, with csrc/cuda only if CUDA is available."""
     home, version = find_cuda()
     if home:
         targets = architectures()
         print(f"recyclelora: building with CUDA {version} of {home}, for {targets}", flush=True)
-        # Before the next import, which reads it.
+        # The next import reads this variable.
         os.environ |= {"CUDA_HOME": str(home), "TORCH_CUDA_ARCH_LIST": targets}
     else:
         print(f"recyclelora: building without CUDA: {version}", flush=True)
@@ -158,7 +159,7 @@ def main() -> None:
     sources = [path.relative_to(ROOT) for path in (ROOT / "csrc").rglob("*.*")]
     if not home:
         sources = [path for path in sources if "cuda" not in path.parts]
-    host = ["-fopenmp", "-fvisibility=hidden"]  # at::parallel_for is serial without the first
+    host = ["-fopenmp", "-fvisibility=hidden"]  # at::parallel_for is serial without OpenMP
     library = kind(
         "recyclelora._C",
         sorted(str(path) for path in sources if path.suffix in {".cpp", ".cu"}),
@@ -172,11 +173,11 @@ def main() -> None:
             "nvcc": ["-O3", *(f"-Xcompiler={flag}" for flag in host)],
         },
         extra_link_args=["-fopenmp", *(f"-Wl,-rpath,{folder}" for folder in run_path())],
-        # A library of torch operators, not a Python module: recyclelora.ops.library loads it with
-        # torch.ops.load_library, so one build serves every Python (`py_limited_api`).
+        # This is a library of torch operators, not a Python module. recyclelora.ops.library loads
+        # it with torch.ops.load_library, so one build works for every Python (`py_limited_api`).
         py_limited_api=True,
     )
-    if home:  # last, so that the toolkit's own headers come first
+    if home:  # last, because the headers of the toolkit have precedence
         library.include_dirs += cuda_headers_of_torch(home)
     setup(
         ext_modules=[library],

@@ -1,6 +1,6 @@
-"""Real to real, at the budget of ``streets_to_real``: from CamVid's two drives by day to the rest.
+"""Real to real, with the budget of ``streets_to_real``: two daytime drives of CamVid to the others.
 
-The sub adapter has rank 2, as the paper's Table 8 has it for this setting.
+The sub adapter has rank 2, as in the paper's Table 8 for this setting.
 """
 
 from .streets_to_real import dataloader, evaluation, model, optimizer, schedule, train

@@ -1,6 +1,7 @@
-"""The demo: DINOv2-S learns on procedural streets by day, and is tested on what it never saw.
+"""The demo: DINOv2-S is trained on drawn daytime streets and tested on other domains.
 
-``make demo`` draws the streets first. Real sets join where RECYCLELORA_DATA points at them.
+``make demo`` draws the streets first. If RECYCLELORA_DATA is set, the real images there are targets
+too.
 """
 
 from detectron2.config import LazyCall as L
@@ -16,7 +17,7 @@ from .common.train import train
 
 train.update(output_dir="output/demo/run", max_iter=220, log_period=10, picture_period=100)
 train.amp.dtype = "auto"
-optimizer.lr = 5e-4  # a short run: five times the paper's
+optimizer.lr = 5e-4  # five times the rate of the paper, because the run is short
 
 model.backbone.module.update(module=dinov2_s, weights="dinov2_vits14_focus")
 model.update(hidden_dim=128, enc_layers=2, enc_dim_feedforward=512)
@@ -34,4 +35,6 @@ dataloader = dict(
         **{name: test_loader(name, subset=20) for name in real_sets()},
     },
 )
-evaluation = dict(protocol=L(native)(long_side=512), checkpoint=None, save_predictions=None)
+evaluation = dict(
+    protocol=L(native)(long_side=512), checkpoint=None, save_predictions=None, temperature=None
+)

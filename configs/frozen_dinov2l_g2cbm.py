@@ -1,4 +1,4 @@
-"""The frozen backbone: only the head learns."""
+"""The frozen backbone: only the head is trained."""
 
 from .recyclelora_dinov2l_g2cbm import dataloader, evaluation, model, optimizer, schedule, train
 

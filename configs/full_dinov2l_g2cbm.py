@@ -1,8 +1,8 @@
-"""Full fine-tuning: all of the backbone that the features depend on learns, at 1e-6.
+"""Full fine-tuning: all parameters that the features depend on are trained, at 1e-6.
 
-The paper gives no learning rate: 0.01 times the head's, and a weight decay that stays, are those of
-the fine-tuning that SoMA published, whose row the paper repeats.
-Deviation: that one also froze patch embedding, position embedding and layer scale.
+The paper does not give a learning rate. 0.01 times the head's rate, and a constant weight decay,
+are the settings of the fine-tuning that SoMA published, whose row the paper quotes.
+Deviation: SoMA also froze patch embedding, position embedding and layer scale.
 """
 
 from detectron2.config import LazyCall as L

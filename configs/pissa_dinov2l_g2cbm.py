@@ -1,7 +1,8 @@
 """PiSSA (Meng et al., 2024): one adapter on the largest singular triplets, alpha = rank.
 
-The paper gives no rank: 36 has as many parameters as RecycleLoRA's 32 + 4 (14,155,776). The
-adapter is our sub adapter alone, but it learns at the main rate, 1e-4, as every single adapter.
+The paper does not give a rank. Rank 36 has as many parameters as RecycleLoRA's 32 + 4 (14,155,776).
+The adapter is our sub adapter alone, but it has the main learning rate, 1e-4, like every single
+adapter.
 """
 
 from .recyclelora_dinov2l_g2cbm import dataloader, evaluation, model, optimizer, schedule, train

@@ -1,4 +1,4 @@
-"""Cityscapes -> ACDC's fog, night, rain and snow: beyond the paper, as its real to real."""
+"""Cityscapes -> ACDC's fog, night, rain and snow: not in the paper, settings of real to real."""
 
 from .common.settings import c2acdc
 from .recyclelora_dinov2l_g2cbm import evaluation, model, optimizer, schedule, train

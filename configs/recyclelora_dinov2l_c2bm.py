@@ -5,4 +5,4 @@ from .recyclelora_dinov2l_g2cbm import evaluation, model, optimizer, schedule, t
 
 train.output_dir = "output/recyclelora_dinov2l_c2bm"
 dataloader = c2bm()
-model.backbone.r_sub = 2  # real to real: Table 8
+model.backbone.r_sub = 2  # for real to real, see Table 8

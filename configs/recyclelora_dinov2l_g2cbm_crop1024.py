@@ -1,4 +1,4 @@
-"""Crops and windows of 1024 pixels: beyond the paper, as Rein and SoMA publish them."""
+"""Crops and windows of 1024 pixels: not in the paper, but published by Rein and SoMA."""
 
 from .common.settings import g2cbm
 from .recyclelora_dinov2l_g2cbm import evaluation, model, optimizer, schedule, train

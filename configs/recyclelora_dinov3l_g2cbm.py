@@ -1,4 +1,4 @@
-"""GTAV -> Cityscapes, BDD100K, Mapillary with DINOv3-L of timm: how any other ViT is put in."""
+"""GTAV -> Cityscapes, BDD100K, Mapillary with DINOv3-L of timm: an example for other ViTs."""
 
 from detectron2.config import LazyCall as L
 
@@ -14,4 +14,4 @@ model.backbone.module.module = L(timm_vit)(
     **presets.VIT_L,
     out_indices=[7, 11, 15, 23],
 )
-model.backbone.module.weights = "pretrained"  # timm downloads them; or a file
+model.backbone.module.weights = "pretrained"  # timm downloads them; a file is possible too

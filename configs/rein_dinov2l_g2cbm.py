@@ -1,7 +1,7 @@
-"""Rein as published (Wei et al., 2024): 100 tokens per block of rank 16, linked to the queries.
+"""Rein as published (Wei et al., 2024): 100 tokens of rank 16 per block, linked to the queries.
 
-2,990,081 parameters at the head's rate; tokens and scale do not decay, and the decay is not
-annealed.
+It has 2,990,081 parameters with the learning rate of the head. Tokens and scale have no weight
+decay, and the decay of other parameters is constant.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,6 +1,7 @@
 """SoMA, Cityscapes -> BDD100K, Mapillary: Table 4.
 
-Published with batches of 8, 1,500 iterations of warm-up, and averaging from 20,000 on.
+The published settings are a batch size of 8, 1,500 iterations of warm-up, and averaging from
+iteration 20,000.
 """
 
 from .common.settings import c2bm

@@ -1,7 +1,8 @@
-"""SoMA as published (Yun et al., 2025): rank 16 on the blocks from 8 on, 4,866,048 parameters.
+"""SoMA as published (Yun et al., 2025): rank 16, starting at block 8, 4,866,048 parameters.
 
-Adapters and biases learn at half the rate and decay as the backbone does, the query features do
-not decay, and from iteration 12,000 on an average of the weights is kept and evaluated.
+Adapters and biases have half the learning rate and the weight decay of the backbone. The query
+features have no weight decay. From iteration 12,000, an average of the weights is computed, which
+is evaluated.
 """
 
 from detectron2.config import LazyCall as L

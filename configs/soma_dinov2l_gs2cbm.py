@@ -1,6 +1,6 @@
 """SoMA, GTAV + SYNTHIA -> Cityscapes, BDD100K, Mapillary: Table 3.
 
-Published without averaging.
+The published settings do not average the weights.
 """
 
 from .common.settings import gs2cbm

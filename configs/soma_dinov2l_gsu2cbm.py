@@ -1,6 +1,6 @@
 """SoMA, GTAV + SYNTHIA + UrbanSyn -> Cityscapes, BDD100K, Mapillary: Table 3.
 
-Published without averaging.
+The published settings do not average the weights.
 """
 
 from .common.settings import gsu2cbm

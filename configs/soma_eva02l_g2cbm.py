@@ -1,6 +1,6 @@
-"""SoMA on EVA-02-L: Table 7. Its q, k and v are linears of their own already.
+"""SoMA on EVA-02-L: Table 7. The q, k and v of EVA-02 are already separate linear layers.
 
-Its authors publish no configuration for EVA-02: all is as on DINOv2-L.
+The authors did not publish a configuration for EVA-02, so the settings are those for DINOv2-L.
 """
 
 from .common.eva02 import eva02_l

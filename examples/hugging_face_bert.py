@@ -28,7 +28,7 @@ config = BertConfig(
 model = BertForSequenceClassification(config).eval()
 pretrained = copy.deepcopy(model)
 
-# Sentences of 16 tokens, half of them padded to it; class 1 contains token 7.
+# Sentences of 16 tokens, a third of them padded. Sentences of class 1 contain token 7.
 ids = torch.randint(10, 200, (48, 16))
 labels = torch.arange(48) % 2
 ids[labels == 1, 3] = 7
@@ -36,7 +36,7 @@ mask = torch.ones_like(ids)
 mask[::3, 12:] = 0
 batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
-# Two outputs are fewer than r_main + r_sub, so the classifier trains in full.
+# Two outputs are fewer than r_main + r_sub, so the whole classifier is trained.
 with torch.no_grad():
     before = model(**batch).logits
 adapt(model, r_main=32, r_sub=4, exclude="classifier")
@@ -71,7 +71,7 @@ with tempfile.TemporaryDirectory() as folder:
     loaded = load_adapters(copy.deepcopy(pretrained), path)
     loaded.classifier.load_state_dict(model.classifier.state_dict())
 
-    # A plain BERT, which from_pretrained() reads without this library.
+    # A plain BERT, which from_pretrained() loads without this library.
     export(model).save_pretrained(Path(folder) / "bert")
     plain = BertForSequenceClassification.from_pretrained(Path(folder) / "bert")
 

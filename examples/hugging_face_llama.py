@@ -72,4 +72,4 @@ with torch.no_grad():
     text = model.generate(torch.tensor([[20, 21, 22]]), max_new_tokens=5, do_sample=False)
 print("the loaded model computes the same outputs")
 print(f"relative change of the outputs by merge(): {change:.1e}")
-print(f"20, 21, 22 goes on with {text[0, 3:].tolist()}")
+print(f"continuation of 20, 21, 22: {text[0, 3:].tolist()}")

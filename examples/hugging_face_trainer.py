@@ -28,7 +28,7 @@ config = Dinov2Config(
 model = Dinov2ForImageClassification(config).eval()
 pretrained = copy.deepcopy(model)
 
-# Random images, whose class is their brightest quarter.
+# Random images. The class is the brightest quarter.
 labels = torch.arange(32) % 4
 images = torch.randn(32, 3, 56, 56)
 for image, label in zip(images, labels):
@@ -36,7 +36,7 @@ for image, label in zip(images, labels):
     image[:, 28 * row : 28 * row + 28, 28 * column : 28 * column + 28] += 1
 dataset = [{"pixel_values": image, "labels": int(label)} for image, label in zip(images, labels)]
 
-# Four outputs are fewer than r_main + r_sub, so the classifier trains in full.
+# Four outputs are fewer than r_main + r_sub, so the whole classifier is trained.
 with torch.no_grad():
     before = model(images).logits
 adapt(model, r_main=32, r_sub=4, exclude="classifier")
@@ -62,7 +62,7 @@ with tempfile.TemporaryDirectory() as folder:
             max_steps=20,
             per_device_train_batch_size=16,
             logging_steps=1,
-            save_strategy="no",  # save_adapters() below writes a far smaller file
+            save_strategy="no",  # save_adapters() below writes a much smaller file
             report_to="none",
             disable_tqdm=True,
             use_cpu=True,

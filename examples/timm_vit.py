@@ -21,14 +21,14 @@ torch.manual_seed(0)
 model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4, num_classes=10)
 pretrained = copy.deepcopy(model)
 
-# Random images, whose class is a bright square at one of ten places.
+# Random images. The class is the position of a bright square.
 labels = torch.arange(40) % 10
 images = torch.randn(40, 3, 64, 64)
 for image, label in zip(images, labels):
     row, column = divmod(int(label), 4)
     image[:, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] += 3
 
-# The head has ten outputs, fewer than r_main + r_sub, so it trains in full.
+# The head has ten outputs, fewer than r_main + r_sub, so the whole head is trained.
 model.eval()
 with torch.no_grad():
     before = model(images)
@@ -40,7 +40,8 @@ print(f"relative change of the outputs by adapt(): {change:.1e}")
 
 main, sub = adapter_parameters(model)
 count = sum(p.numel() for p in [*main.values(), *sub.values()])
-print(f"adapter parameters: {count:,} beside {sum(p.numel() for p in pretrained.parameters()):,}")
+total = sum(p.numel() for p in pretrained.parameters())
+print(f"parameters: {count:,} of the adapters, {total:,} of the model")
 optimizer = torch.optim.AdamW(
     [
         {"params": main.values(), "lr": 5e-3},
@@ -59,7 +60,7 @@ for _ in range(15):
     losses.append(loss.item())
 print(f"loss: {losses[0]:.3f} before training, {losses[-1]:.3f} after {len(losses)} steps")
 
-# The file holds the adapters alone; the head is saved as PyTorch saves it.
+# The file contains only the adapters. The head is copied with its state dict.
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "adapters.safetensors"
     save_adapters(model, path)

@@ -3,8 +3,8 @@
     python examples/torch_transformer.py
 
 `nn.MultiheadAttention` has one parameter for query, key and value, `in_proj_weight`, which is not
-the weight of a linear layer. Therefore it gets no adapters; `exclude` confirms this and suppresses
-the warning.
+the weight of a linear layer. Therefore it gets no adapters, and `adapt` warns about it. `exclude`
+suppresses the warning.
 """
 
 import copy
@@ -20,7 +20,7 @@ from recyclelora.adapters import adapter_parameters, load_adapters, merge, save_
 
 
 class Translator(nn.Module):
-    """Token ids to logits of the next token of the target."""
+    """Map token ids to the logits of the next token of the target."""
 
     def __init__(self, vocabulary: int = 40, width: int = 64) -> None:
         super().__init__()

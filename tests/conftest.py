@@ -15,7 +15,7 @@ from PIL import Image
 
 COMMITTED_GOLDEN = Path(__file__).parent / "golden"
 
-# One thread, as for the reference outputs. It also makes runs bit-identical on every machine.
+# One thread, as for the reference outputs. Runs are then also bit-identical on every machine.
 torch.set_num_threads(1)
 
 
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked ``gpu`` if torch finds no GPU."""
     if torch.cuda.is_available():
         return
-    skip = pytest.mark.skip(reason="needs a CUDA GPU and torch sees none")
+    skip = pytest.mark.skip(reason="needs a CUDA GPU and torch finds none")
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)

@@ -1,4 +1,4 @@
-"""The report names what is there and, with a remedy, what is not."""
+"""The report names installed packages, and gives a remedy for missing ones."""
 
 import pwd
 import sys

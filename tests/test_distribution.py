@@ -1,4 +1,4 @@
-"""The sdist builds a wheel, and the wheel works where detectron2 is absent."""
+"""The sdist builds a wheel, and the wheel works without Detectron2."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ except ModuleNotFoundError:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """The folder with the sdist, and with the wheel that was built from that sdist."""
+    """Return the folder with the sdist and the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     environment = os.environ | {"RECYCLELORA_NO_CUDA": "1"}
@@ -43,7 +43,7 @@ def built(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def site_without_detectron2(tmp_path_factory) -> Path:
-    """Links to all installed packages but detectron2 and this project's editable install."""
+    """Create links to all installed packages except Detectron2 and this project's install."""
     folder = tmp_path_factory.mktemp("site")
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if not entry.name.startswith(

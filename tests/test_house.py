@@ -1,4 +1,4 @@
-"""The architecture as a test: which floor imports which, and how long files may be."""
+"""Tests of the architecture: which floor imports which, and the length of files."""
 
 import ast
 import importlib.metadata
@@ -28,7 +28,7 @@ FLOORS = [
     "export",
     "reproduce",
 ]
-# (floor, lower floor) pairs without an import, although the order would allow one.
+# (floor, lower floor) pairs without an import, although the order would allow it.
 INDEPENDENT = {
     *((floor, other) for floor in ("mask2former", "data") for other in ("adapters", "baselines")),
     ("data", "mask2former"),
@@ -36,9 +36,9 @@ INDEPENDENT = {
 }
 # These floors work where detectron2 is not installed.
 WITHOUT_DETECTRON2 = {"common", "ops", "adapters"}
-# The modules of the package itself; everything else stands on a floor.
+# The modules of the package itself. Everything else belongs to a floor.
 ROOT_MODULES = {"__init__.py", "collect_env.py"}
-# A folder with more Python files is hard to survey.
+# A folder with more Python files is difficult to survey.
 MOST_FILES = 30
 
 TREES = [ROOT / name for name in ("projects", "tools", "benchmark", "configs", "examples", "tests")]
@@ -56,7 +56,7 @@ def name(path: Path) -> str:
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Absolute names of all modules that a file imports, at the top or inside functions."""
+    """Return the absolute names of all modules that a file imports, also inside functions."""
     package = path.relative_to(PACKAGE.parent).parts[:-1] if PACKAGE in path.parents else ()
     modules = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -71,7 +71,7 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def floor_violations(path: Path) -> list[str]:
-    """The imports of a file of the package that its floor forbids."""
+    """Return the forbidden imports of a file of the package."""
     if path.parent == PACKAGE:
         return [] if path.name in ROOT_MODULES else [f"{name(path)} is not a root module"]
     folder = path.relative_to(PACKAGE).parts[0]
@@ -140,7 +140,7 @@ def test_import_of_the_package_imports_neither_detectron2_nor_export():
 
 
 def function_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines from `def` to the end, without the docstring."""
+    """Return the number of lines from `def` to the end, without the docstring."""
     length = function.end_lineno - function.lineno + 1
     if ast.get_docstring(function) is not None:
         docstring = function.body[0]
@@ -164,7 +164,7 @@ def test_files_and_functions_are_short():
 
 
 def opens_text_in_the_locale(call: ast.Call) -> bool:
-    """Whether a call reads or writes text without naming its encoding."""
+    """Return whether a call reads or writes text without an explicit encoding."""
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     if any(keyword.arg == "encoding" for keyword in call.keywords):
         return False

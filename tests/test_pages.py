@@ -45,7 +45,7 @@ def test_tables_match_results(page):
 
 
 def training_commands() -> list[list[str]]:
-    """Return the words of every command on the pages that trains, from the program on."""
+    """Return the words of every training command on the pages, without its environment."""
     text = "".join(block.values[0] for block in blocks("bash"))
     lines = text.replace("\\\n", " ").splitlines()
     commands = [

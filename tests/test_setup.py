@@ -1,4 +1,4 @@
-"""What setup.py decides: CUDA or not, from which toolkit, for which GPUs; and what it refuses."""
+"""Decisions of setup.py: with or without CUDA, the toolkit, the GPUs, and its errors."""
 
 import importlib.util
 import os
@@ -22,7 +22,7 @@ VARIABLES = (
 
 @pytest.fixture
 def script(monkeypatch, tmp_path):
-    """setup.py as a module, on a machine of which nothing is known."""
+    """Return setup.py as a module, on a machine without a compiler or toolkit."""
     spec = importlib.util.spec_from_file_location("setup", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -36,7 +36,7 @@ def script(monkeypatch, tmp_path):
 
 @pytest.fixture
 def toolkit(tmp_path):
-    """``toolkit("13.0")``: the folder of a CUDA toolkit that says it has this version."""
+    """``toolkit("13.0")``: the folder of a CUDA toolkit with this version."""
 
     def make(version: str) -> Path:
         home = tmp_path / f"cuda-{version}"
@@ -125,7 +125,7 @@ def test_wrong_cuda_home_fails_with_one_sentence():
 
 @pytest.mark.slow
 def test_archive_and_wheel_are_whole(tmp_path):
-    """From a source archive, without CUDA: a wheel that works from its own files."""
+    """A source archive without CUDA builds a wheel that works from its own files."""
     tree = tmp_path / "tree"
     unneeded = shutil.ignore_patterns(".*", "build", "dist", "output", "*.so", "*.egg-info")
     shutil.copytree(SCRIPT.parent, tree, ignore=unneeded)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python
-"""Show what adapters learned: tables, figures and one HTML report.
+"""Analyze trained adapters: tables, figures and one HTML report.
 
     python tools/analyze.py --config-file configs/streets_to_real.py \
         --weights results/streets_to_real/recyclelora.pth --images photos/ --out analysis
 
-``--against`` adds a run to compare with. After its weights follow its config, if it differs, and
-its overrides:
+``--against`` adds another run to the comparison. Give its weights, its config if it differs from
+--config-file, and its overrides:
 
     --against output/soma/iter_0000300.pth soma_dinov2l_g2cbm train.seed=1
 
-Writes ``OUT/analysis.json``, ``OUT/figures/`` (PNG and SVG) and ``OUT/report.html``.
+The tool writes ``OUT/analysis.json``, ``OUT/figures/`` (PNG and SVG) and ``OUT/report.html``.
 """
 
 import argparse
@@ -30,34 +30,29 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="the config of the run")
-    parser.add_argument("--weights", required=True, help="what it trained")
+    parser.add_argument("--weights", required=True, help="its checkpoint")
     parser.add_argument(
-        "--against", nargs="+", action="append", default=[], metavar="WEIGHTS [CONFIG] [key=value]"
+        "--against",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="WEIGHTS [CONFIG] [key=value]",
+        help="another run to compare; can be given several times",
     )
     parser.add_argument("--images", type=path_argument, help="photographs for the feature changes")
-    parser.add_argument("--block", type=int, help="block of the feature changes; default: the last")
-    parser.add_argument("--out", type=path_argument, required=True, help="folder to write")
+    parser.add_argument("--block", type=int, help="block of the feature changes (default: last)")
+    parser.add_argument("--out", type=path_argument, required=True, help="output folder")
     parser.add_argument("overrides", nargs="*", help="overrides key=value of the run")
     return parser.parse_args(arguments)
 
 
-def other_run(words: list[str], config_file: str) -> Run:
-    """Return the run of one ``--against``."""
-    weights, *rest = words
-    configs = [word for word in rest if "=" not in word]
-    overrides = [word for word in rest if "=" in word]
-    if len(configs) > 1:
-        raise ValueError(f"--against takes one config after the weights, got {', '.join(configs)}")
-    return Run(weights, configs[0] if configs else config_file, overrides)
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Analyze the runs; invalid input ends in one sentence and exit code 1."""
+    """Analyze the runs; for invalid input, print one sentence and exit with code 1."""
     tolerate_any_text()
     args = parse(arguments)
     try:
         runs = [Run(args.weights, args.config_file, args.overrides)]
-        runs += [other_run(words, args.config_file) for words in args.against]
+        runs += [Run.from_words(words, args.config_file) for words in args.against]
         report = analyze_runs(runs, output=args.out, images=args.images, block=args.block)
     except Exception as error:
         sys.exit(f"error: {format_error(error)}")

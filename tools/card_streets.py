@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Measure and picture the drawn streets, for their card projects/DrawnStreets/README.md.
+"""Measure and show the drawn streets, for their card projects/DrawnStreets/README.md.
 
     python tools/card_streets.py --count 300
     python tools/update_readme.py     writes the card's tables from results/streets.json
 
-Draws that many streets by day on all cores, counts their classes, times every domain, and writes
-results/streets.json and docs/streets.jpg. Keeps none of the streets.
+The tool draws daytime streets on all cores, counts their classes, times every domain, and writes
+results/streets.json and docs/streets.jpg. It does not keep the streets.
 """
 
 import argparse
@@ -32,11 +32,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--count", type=int, default=300, help="streets to count (default: 300)")
-    parser.add_argument("--seed", type=int, default=0, help="which streets (default: 0)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: all cores")
-    parser.add_argument("--output", type=path_argument, default=ROOT / "results" / "streets.json")
-    parser.add_argument("--picture", type=path_argument, default=ROOT / "docs" / "streets.jpg")
+    parser.add_argument("--count", type=int, default=300, help="number of streets (default: 300)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the streets (default: 0)")
+    add, path = parser.add_argument, path_argument
+    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    add("--output", type=path, default=ROOT / "results" / "streets.json", help="JSON file to write")
+    add("--picture", type=path, default=ROOT / "docs" / "streets.jpg", help="picture to write")
     args = parser.parse_args()
     if min(args.count, args.workers) < 1 or args.seed < 0:
         parser.error("--count and --workers must be at least 1, and --seed not negative")

@@ -1,18 +1,18 @@
 #!/usr/bin/env python
-"""Check whether the datasets below DETECTRON2_DATASETS are complete and readable.
+"""Check whether the datasets in DETECTRON2_DATASETS are complete and readable.
 
     python tools/check_datasets.py cityscapes_val bdd100k_val mapillary_vistas_val
     python tools/check_datasets.py --quick --json datasets.json
 
-The report lists for each dataset (without names: every benchmark) the folders that were searched,
-the pairs found and expected, the share of each class, the files that are unpaired, unreadable, of
-another size than their image or with unknown label values, and what to download if something is
-missing. Each file is read once; --quick reads only the headers.
+Without names, the tool checks all benchmarks. For each dataset, it reports the searched folders,
+the pairs found and expected, and the share of each class. It lists files that are unpaired or
+unreadable, labels that differ from their image in size or contain unknown values, and what to
+download if something is missing. Each file is read once; --quick reads only the headers.
 
-Exit code: 0 every dataset is complete and clean; 1 the check could not run; 2 the command line is
-invalid; 3 a dataset or a part of one is missing; 4 files are faulty. Known faults of a release
-(labels of GTAV with another size than their image), which training skips, are listed but not
-counted.
+Exit codes: 0 every dataset is complete and clean; 1 the check could not run; 2 the command line is
+invalid; 3 a dataset or a part of one is missing; 4 files are faulty. Known faults of a release,
+which training skips (labels of GTAV that differ from their image in size), are listed but do not
+change the exit code.
 """
 
 import argparse
@@ -33,20 +33,20 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help="registered datasets; without: every benchmark")
-    parser.add_argument("--quick", action="store_true", help="count files and read headers only")
+    parser.add_argument("names", nargs="*", help="registered datasets (default: all benchmarks)")
+    parser.add_argument("--quick", action="store_true", help="only count files and read headers")
     parser.add_argument(
         "--json", type=path_argument, metavar="FILE", help="write the full result to FILE"
     )
-    # The cores that this process may use; macOS cannot tell them.
+    # The cores that this process may use. macOS does not report them.
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    parser.add_argument("--workers", type=int, default=min(cores, 8), help="processes that read")
+    parser.add_argument("--workers", type=int, default=min(cores, 8), help="number of processes")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the check; exits with the code above."""
+    """Run the check and exit with one of the codes above."""
     tolerate_any_text()
     args = argument_parser().parse_args(arguments)
     try:
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
             args.names, quick=args.quick, workers=args.workers, json_file=args.json
         )
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C; nothing is kept, so the next check begins anew", file=sys.stderr)
+        print("stopped by Ctrl-C; the next check starts from the beginning", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         sys.exit(f"error: {format_error(error)}")

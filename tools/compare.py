@@ -4,7 +4,7 @@
     python tools/compare.py --config-file configs/streets_to_real.py --domain camvid_dusk \
         --out compare.png output/lora output/recyclelora
 
-Evaluate each run with ``evaluation.save_predictions=train_ids`` first. ``--images`` chooses images
+First evaluate each run with ``evaluation.save_predictions=train_ids``. ``--images`` selects images
 by their names in ``images.json``.
 """
 
@@ -27,16 +27,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="a config with the domain")
-    parser.add_argument("--domain", required=True, help="a key of dataloader.test")
-    parser.add_argument("--out", type=path_argument, required=True, help="the PNG file to write")
+    parser.add_argument("--domain", required=True, help="key of dataloader.test")
+    parser.add_argument("--out", type=path_argument, required=True, help="PNG file to write")
     parser.add_argument("--images", nargs="+", default=[], help="names of images")
-    parser.add_argument("--count", type=int, default=6, help="how many images to choose")
-    parser.add_argument("runs", nargs="+", help="output folders, and overrides key=value")
+    parser.add_argument("--count", type=int, default=6, help="number of images (default: 6)")
+    parser.add_argument(
+        "runs", nargs="+", help="output folders, and overrides key=value of the config"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Draw; invalid input ends in one sentence and exit code 1."""
+    """Draw the images; for invalid input, print one sentence and exit with code 1."""
     tolerate_any_text()
     args = parse(arguments)
     overrides = [word for word in args.runs if "=" in word]

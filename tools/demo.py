@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""The whole path on drawn streets: what a user would type, one command after the other.
+"""Train and evaluate RecycleLoRA on drawn streets, from weights to scores.
 
     python tools/demo.py      (or: make demo)
 
-Fetches a small DINOv2, draws streets, trains RecycleLoRA on those by day and evaluates on held-out
-days, on night, fog and rain, and on the real sets below RECYCLELORA_DATA where it is set. Ends with
-a table and ``output/demo/run/domains.png``. Run again, it goes on where it stopped.
+The demo downloads a small DINOv2, draws streets, and trains RecycleLoRA on daytime streets. It
+evaluates on held-out daytime streets, on night, fog and rain, and, if RECYCLELORA_DATA is set, on
+the real images there. The results are a table and ``output/demo/run/domains.png``. After an
+interruption, run the same command again to continue.
 """
 
 import argparse
@@ -22,11 +23,11 @@ except KeyboardInterrupt:  # these imports take seconds
 
 
 def main() -> None:
-    """Run the demo; an error ends it in one sentence and exit code 1."""
+    """Run the demo; for an error, print one sentence and exit with code 1."""
     tolerate_any_text()
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()  # it takes none
+    ).parse_args()  # only --help
     try:
         run_demo(find_checkout())
     except (OSError, ValueError) as error:

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Write the backbone of a run, its adapters merged, for another library.
+"""Write the backbone of a run, with merged adapters, for another library.
 
     python tools/export_backbone.py --config-file configs/streets_to_real.py \
         output/streets_to_real/recyclelora_seed0/iter_0000300.pth dinov2 --layout hugging_face
 
-The folder is loaded by ``transformers.AutoModel.from_pretrained("dinov2")`` (``hugging_face``), by
-``timm.create_model("local-dir:dinov2", pretrained=True)`` (``timm``) or by the official code
-(``dinov2``). The library, where it is installed, loads it at once, and the largest difference of
-its output is printed. Overrides ``key=value`` are those of the run.
+Load the folder with ``transformers.AutoModel.from_pretrained("dinov2")`` (``hugging_face``), with
+``timm.create_model("local-dir:dinov2", pretrained=True)`` (``timm``) or with the official code
+(``dinov2``). If the library is installed, the tool loads the folder with it and prints the largest
+difference of its output. Give the overrides ``key=value`` of the run.
 """
 
 import argparse
@@ -24,15 +24,15 @@ except KeyboardInterrupt:  # these imports take seconds
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Export; invalid input ends in one sentence and exit code 1."""
+    """Export the backbone; for invalid input, print one sentence and exit with code 1."""
     tolerate_any_text()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="the config of the run")
     parser.add_argument("checkpoint", help="iter_XXXXXXX.pth of the run")
-    parser.add_argument("output", type=path_argument, help="the folder to write")
-    parser.add_argument("--layout", required=True, choices=LAYOUTS, help="the library it is for")
+    parser.add_argument("output", type=path_argument, help="output folder")
+    parser.add_argument("--layout", required=True, choices=LAYOUTS, help="layout of the library")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the run")
     args = parser.parse_args(arguments)
     try:

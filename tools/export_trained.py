@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Write what a run has trained, without the base weights, as one small file.
+"""Write the trained parameters of a run to one small file, without the base weights.
 
     python tools/export_trained.py --config-file configs/streets_to_real.py \
         output/streets_to_real/recyclelora_seed0/iter_0000300.pth trained.pth --half
 
-The file can be used like a checkpoint, as ``evaluation.checkpoint=trained.pth`` with --eval-only or
-as ``train.init_checkpoint=trained.pth``; the config loads the base, as for a training. Overrides
-``key=value`` are those of the run.
+Use the file like a checkpoint, as ``evaluation.checkpoint=trained.pth`` with --eval-only or as
+``train.init_checkpoint=trained.pth``. The config loads the base weights, as in a training. Give the
+overrides ``key=value`` of the run.
 """
 
 import argparse
@@ -22,15 +22,15 @@ except KeyboardInterrupt:  # these imports take seconds
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Export; invalid input ends in one sentence and exit code 1."""
+    """Export the parameters; for invalid input, print one sentence and exit with code 1."""
     tolerate_any_text()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="the config of the run")
     parser.add_argument("checkpoint", help="iter_XXXXXXX.pth of the run")
-    parser.add_argument("output", type=path_argument, help="the file to write")
-    parser.add_argument("--half", action="store_true", help="store float16")
+    parser.add_argument("output", type=path_argument, help="file to write")
+    parser.add_argument("--half", action="store_true", help="store the parameters in float16")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the run")
     args = parser.parse_args(arguments)
     try:

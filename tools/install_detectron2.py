@@ -1,15 +1,16 @@
-"""Put detectron2 into the Python that runs this script: ``python tools/install_detectron2.py``.
+"""Install Detectron2 in the Python that runs this script: ``python tools/install_detectron2.py``.
 
-detectron2 is on no package index under its own name, so set-up tries three sources in turn:
+The package index has no package of this name, so the script tries three sources in turn:
 
-1. a detectron2 that already imports is taken as it is;
-2. its GitHub repository at a pinned commit, if it answers within seconds (it compiles its own C++);
-3. the source archive ``pb1-detectron2==0.6`` of the package index: the Python files of the official
-   v0.6 tag without the C++ sources. pip checks its sha256 before any of it runs, then it is patched
-   for today's libraries and installed as a pure-Python package.
+1. a Detectron2 that can already be imported;
+2. its GitHub repository at a pinned commit, if the server answers within seconds (pip then compiles
+   the C++ operators);
+3. the source archive ``pb1-detectron2==0.6`` of the package index, which contains the Python files
+   of the official tag v0.6 without the C++ sources. pip checks its sha256 before any of its code
+   runs. The script patches the archive for current libraries and installs it as pure Python.
 
-Everything that v0.6 needs changed is changed here and nowhere else: the package itself imports
-detectron2 and runs on v0.6 and on GitHub's main alike. torch must be installed before.
+Only this script changes v0.6. The package recyclelora supports both v0.6 and GitHub's main. Install
+torch before running this script.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ SDIST = "pb1-detectron2==0.6"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 PURE_VERSION = "0.6+pure"
 
-# What the Python part needs: v0.6's own list less black (pinned to 2021), future and pydot (used by
-# exports that are not here), and with setuptools bounded, since v0.6 imports pkg_resources.
+# Requirements of the Python part: the list of v0.6 without black (pinned to 2021), future and pydot
+# (used by exports that are left out). setuptools is bounded because v0.6 imports pkg_resources.
 REQUIREMENTS = (
     "Pillow>=7.1",
     "cloudpickle",
@@ -50,14 +51,14 @@ REQUIREMENTS = (
     "yacs>=0.1.8",
 )
 
-# v0.6 was written for Pillow < 10 and NumPy < 1.24, which still had these names.
+# v0.6 was written for Pillow < 10 and NumPy < 1.24, which had these names.
 REPLACEMENTS = (
     (re.compile(r"\bImage\.LINEAR\b"), "Image.BILINEAR"),
     (re.compile(r"\bnp\.(int|float|bool|str)\b"), r"\1"),
 )
 
 PLACEHOLDER = '''\
-"""Stands where the compiled operators of detectron2 would be: this copy is pure Python."""
+"""Replaces the compiled operators of detectron2: this copy is pure Python."""
 
 
 def get_compiler_version():
@@ -100,11 +101,11 @@ setup(
 
 
 class InstallError(RuntimeError):
-    """One sentence for the user: what was expected, what came, what to do."""
+    """An error whose message states what was expected, what happened, and what to do."""
 
 
 def say(message: str) -> None:
-    """Print one line of progress, at once."""
+    """Print a line of progress without buffering."""
     print(f"[detectron2] {message}", flush=True)
 
 
@@ -127,14 +128,14 @@ def run(command: list[str], timeout: float | None = None) -> subprocess.Complete
 
 
 def last_lines(result: subprocess.CompletedProcess[str], count: int = 8) -> str:
-    """The end of what a failed command printed, for an error message."""
+    """Return the last lines of a failed command's output, for an error message."""
     lines = (result.stdout + "\n" + result.stderr).strip().splitlines()
     return "\n".join(lines[-count:])
 
 
 def installed() -> str | None:
-    """Version and place of the detectron2 that this Python imports, None if it imports none."""
-    # Asked of a child process: it also sees what was installed a moment ago.
+    """Return the version and folder of the installed detectron2, or None."""
+    # A new process also finds a package that has just been installed.
     code = (
         "import detectron2, detectron2.data, detectron2.engine, detectron2.modeling\n"
         "print(detectron2.__version__, 'in', detectron2.__path__[0])"
@@ -144,17 +145,17 @@ def installed() -> str | None:
         return result.stdout.strip().splitlines()[-1]
     reason = last_lines(result, 1)
     if "No module named 'detectron2'" not in reason:
-        say(f"there is one, but it does not import ({reason})")
+        say(f"the installed detectron2 cannot be imported ({reason})")
     return None
 
 
 def github_answers() -> bool:
-    """Whether the GitHub repository can be reached within ``GITHUB_TIMEOUT`` seconds."""
+    """Return whether the GitHub repository answers within ``GITHUB_TIMEOUT`` seconds."""
     return run(["git", "ls-remote", GITHUB, "HEAD"], timeout=GITHUB_TIMEOUT).returncode == 0
 
 
 def pip_install(target: str) -> None:
-    """Install one thing that builds against the torch that is already here."""
+    """Install a package that builds with the installed torch."""
     result = run([sys.executable, "-m", "pip", "install", "--no-build-isolation", target])
     if result.returncode != 0:
         raise InstallError(
@@ -163,8 +164,8 @@ def pip_install(target: str) -> None:
 
 
 def download_sdist(folder: Path) -> Path:
-    """Fetch the source archive from the package index into ``folder``, its sha256 checked."""
-    # pip runs the archive's setup.py for its metadata, so pip itself must check the hash before.
+    """Download the source archive from the package index to ``folder``, and check its sha256."""
+    # pip runs the archive's setup.py to get its metadata, so pip itself must first check the hash.
     pinned = folder / "requirement.txt"
     pinned.write_text(f"{SDIST} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-build-isolation"]
@@ -172,14 +173,14 @@ def download_sdist(folder: Path) -> Path:
     result = run([*command, "--requirement", str(pinned)])
     if "DO NOT MATCH THE HASHES" in result.stdout + result.stderr:
         raise InstallError(
-            f"Expected sha256 {SDIST_SHA256} for {SDIST}, but the index gave another file: nothing "
-            f"was installed; find out what your package index serves.\n{last_lines(result, 4)}"
+            f"Expected sha256 {SDIST_SHA256} for {SDIST}, but the index returned another file. "
+            f"Nothing was installed: check your package index.\n{last_lines(result, 4)}"
         )
     archives = sorted(folder.glob("*.tar.gz"))
     if result.returncode != 0 or not archives:
         raise InstallError(
             f"Expected pip to download {SDIST} from the package index, but it failed (it needs "
-            "torch installed, and pip 23.2 to 25.3: pip 26 refuses this archive):\n"
+            "torch, and pip 23.2 to 25.3, because pip 26 rejects this archive):\n"
             f"{last_lines(result)}"
         )
     return archives[0]
@@ -188,7 +189,7 @@ def download_sdist(folder: Path) -> Path:
 def unpack(archive: Path, folder: Path) -> Path:
     """Unpack the archive and return its single top folder."""
     with tarfile.open(archive) as tar:
-        # Refuses paths and links that lead outside, where this Python's security release has it.
+        # Reject paths and links that lead outside, if this release of Python supports the filter.
         tar.extraction_filter = getattr(tarfile, "data_filter", None)
         tar.extractall(folder)
     (root,) = [entry for entry in folder.iterdir() if entry.is_dir()]
@@ -198,7 +199,7 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 
 def patch_sources(root: Path) -> int:
-    """Replace names that Pillow and NumPy no longer have; returns how many files changed."""
+    """Replace names that Pillow and NumPy have removed; return the number of changed files."""
     changed = 0
     for path in sorted(root.rglob("*.py")):
         before = path.read_text(encoding="utf-8")
@@ -225,7 +226,7 @@ def make_pure_python(root: Path) -> None:
         projects=projects, version=PURE_VERSION, configs=configs, requirements=list(REQUIREMENTS)
     )
     (root / "setup.py").write_text(text, encoding="utf-8")
-    # Its old metadata and tool settings describe another distribution.
+    # The old metadata and tool settings describe another distribution.
     for stale in ("setup.cfg", "PKG-INFO"):
         (root / stale).unlink(missing_ok=True)
     for stale_info in root.glob("*.egg-info"):
@@ -233,7 +234,7 @@ def make_pure_python(root: Path) -> None:
 
 
 def install_from_index() -> None:
-    """Source 3: download, check, patch, install."""
+    """Install from source 3: download, check, patch and install the archive."""
     with tempfile.TemporaryDirectory(prefix="detectron2-") as temporary:
         folder = Path(temporary)
         say(f"fetching {SDIST} from the package index")
@@ -245,21 +246,21 @@ def install_from_index() -> None:
 
 
 def install() -> None:
-    """Sources 2 and 3, in this order."""
+    """Install from source 2, or from source 3 if that fails."""
     if not github_answers():
-        say(f"GitHub does not answer within {GITHUB_TIMEOUT:.0f} s")
+        say(f"GitHub did not answer within {GITHUB_TIMEOUT:.0f} s")
         install_from_index()
         return
     say(f"GitHub answers: building commit {COMMIT[:12]} (compiles C++, takes minutes)")
     try:
         pip_install(f"git+{GITHUB}@{COMMIT}")
     except InstallError as error:
-        say(f"{error}\nthe package index is next")
+        say(f"{error}\ntrying the package index")
         install_from_index()
 
 
 def main() -> int:
-    """Install detectron2 unless it is there; returns the exit status."""
+    """Install detectron2 if it is missing, and return the exit status."""
     found = installed()
     if found:
         say(f"already installed: {found}")
@@ -269,8 +270,8 @@ def main() -> int:
         found = installed()
         if not found:
             raise InstallError(
-                "Expected detectron2 to import after its installation, but it does not: run "
-                f"`{sys.executable} -c 'import detectron2.modeling'` to see why."
+                "Expected to import detectron2 after its installation, but this failed: run "
+                f"`{sys.executable} -c 'import detectron2.modeling'` to see the reason."
             )
     except InstallError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -282,7 +283,7 @@ def main() -> int:
 if __name__ == "__main__":
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()  # it takes none
+    ).parse_args()  # only --help
     try:
         sys.exit(main())
     except KeyboardInterrupt:

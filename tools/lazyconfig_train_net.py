@@ -18,7 +18,7 @@ except KeyboardInterrupt:  # these imports take seconds
 except Exception as error:  # a broken library can raise any error
     reason = (str(error).splitlines() or [""])[0]
     sys.exit(
-        f"error: the packages that a training needs do not import ({type(error).__name__}: "
+        f"error: a package that training needs cannot be imported ({type(error).__name__}: "
         f"{reason}); `{sys.executable} -m recyclelora.collect_env` reports what to install"
     )
 

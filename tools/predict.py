@@ -1,17 +1,26 @@
 #!/usr/bin/env python
-"""Segment photographs: class colours, an overlay, and a map of class ids for each.
+"""Segment photographs and videos: class colours, overlays, class ids and confidences.
+
+    python tools/predict.py --segmentor segmentor --out predicted photo.jpg photos/ drive.mp4
+
+The segmentor is a folder of ``tools/export_segmentor.py``. Instead of it, ``--config-file`` and
+``--checkpoint`` name a run; overrides ``key=value`` are those of the run:
 
     python tools/predict.py --config-file configs/streets_to_real.py \
-        --checkpoint trained.pth --out predicted photo.jpg more_photos/
+        --checkpoint trained.pth --out predicted 'photos/**/*.jpg'
 
-Writes ``OUT/NAME_color.png``, ``OUT/NAME_overlay.jpg`` and ``OUT/NAME_ids.png`` (Cityscapes train
-ids, 0 to 18), in the folders that a given folder has below it. The checkpoint is one of a run, or a
-file of ``tools/export_trained.py``. Overrides ``key=value`` are those of the run. Hidden files and
-folders are left out, and so is OUT. A photograph that cannot be read does not stop the others: all
-such are listed at the end, and the exit code is 1.
+For each photograph the tool writes ``OUT/NAME_color.png``, ``OUT/NAME_overlay.jpg`` and
+``OUT/NAME_ids.png`` (train ids), at the size of the photograph and in the folders that a given
+folder has below it. For each video it writes ``OUT/NAME_color.mp4``, ``OUT/NAME_overlay.mp4`` and
+``OUT/NAME_ids/000000.png``, a lossless picture for each frame. ``--save`` selects other kinds and
+may be repeated. Hidden files and folders are left out, and so is OUT.
 
-For a test server, ``--save label_ids`` (or train_ids, color) writes ``OUT/NAME.png`` alone, and
-``--benchmark acdc`` selects the image size, where the protocol has one for each set:
+A run that was stopped continues with the same command: files that are complete are not computed
+again. A file that cannot be read does not stop the others: all such are listed at the end, and the
+exit code is 1.
+
+For a test server, one kind of a photograph is written as ``OUT/NAME.png``, and ``--benchmark acdc``
+selects the image size, where the protocol has one for each set:
 
     python tools/predict.py --config-file F --checkpoint C --out to_send --save label_ids \
         --benchmark acdc datasets/acdc/rgb_anon/fog/test
@@ -22,11 +31,14 @@ import sys
 from pathlib import Path
 
 try:
+    from recyclelora import Segmentor
     from recyclelora.common.command_line import path_argument, run_command, tolerate_any_text
     from recyclelora.common.paths import expand_path
     from recyclelora.common.validation import format_error
-    from recyclelora.engine.predict import predict_photographs
-    from recyclelora.evaluation.predictions import FORMATS
+    from recyclelora.export.inference import UNLISTED, Inference
+    from recyclelora.export.prediction import predict_files
+    from recyclelora.export.prediction_folder import DEFAULT, KINDS
+    from recyclelora.export.trained_segmentor import load_run
 except KeyboardInterrupt:  # these imports take seconds
     print("stopped by Ctrl-C", file=sys.stderr)
     sys.exit(130)
@@ -37,39 +49,70 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, help="the config of the run")
-    parser.add_argument("--checkpoint", required=True, help="what it trained")
+    parser.add_argument("--segmentor", type=path_argument, help="folder of export_segmentor.py")
+    parser.add_argument("--config-file", help="the config of a run, in place of --segmentor")
+    parser.add_argument("--checkpoint", help="what the run trained")
     parser.add_argument("--out", type=path_argument, required=True, help="folder to write")
-    parser.add_argument("--save", choices=FORMATS, help="write class maps alone, in this form")
     parser.add_argument(
-        "--benchmark", default="photographs", help="the set whose image size the protocol applies"
+        "--save",
+        choices=KINDS,
+        action="append",
+        help=f"what to write; may be repeated (default: {', '.join(DEFAULT)})",
     )
-    parser.add_argument("photos", nargs="+", help="pictures, folders, and overrides key=value")
-    return parser.parse_args(arguments)
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the computation")
+    parser.add_argument("--batch-size", type=int, default=1, help="images of one size together")
+    parser.add_argument("--long-side", type=int, help="segment at this long side, in pixels")
+    parser.add_argument(
+        "--benchmark", default=UNLISTED, help="the set whose image size the protocol applies"
+    )
+    parser.add_argument(
+        "files", nargs="+", help="photographs, videos, folders, patterns, and overrides key=value"
+    )
+    args = parser.parse_args(arguments)
+    run = args.config_file is not None and args.checkpoint is not None
+    if (args.segmentor is None) != run or (args.config_file is None) != (args.checkpoint is None):
+        parser.error("give either --segmentor, or --config-file and --checkpoint")
+    return args
+
+
+def load(args: argparse.Namespace, overrides: list[str]) -> Inference:
+    """Open the segmentor, or the run."""
+    options = {"device": args.device, "dtype": args.dtype}
+    given = {name: value for name, value in options.items() if value is not None}
+    if args.segmentor is not None:
+        return Segmentor.from_pretrained(args.segmentor, **given).inference()
+    return load_run(args.checkpoint, config_file=args.config_file, overrides=overrides, **given)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Segment the photographs; invalid input ends in one sentence and exit code 1."""
+    """Segment the files; invalid input ends in one sentence and exit code 1."""
     tolerate_any_text()
     args = parse(arguments)
-    overrides = [one for one in args.photos if "=" in one and not Path(one).exists()]
+    overrides = []
+    if args.segmentor is None:
+        overrides = [one for one in args.files if "=" in one and not Path(one).exists()]
+    kinds = args.save or DEFAULT
     try:
-        count, failures = predict_photographs(
-            [expand_path(one) for one in args.photos if one not in overrides],
-            config_file=args.config_file,
-            overrides=overrides,
-            checkpoint=args.checkpoint,
+        done = predict_files(
+            lambda: load(args, overrides),
+            [expand_path(one) for one in args.files if one not in overrides],
             output=args.out,
-            form=args.save,
+            kinds=kinds,
             benchmark=args.benchmark,
+            batch_size=args.batch_size,
+            long_side=args.long_side,
         )
     except Exception as error:
         sys.exit(f"error: {format_error(error)}")
-    print(f"wrote {count} x {3 if args.save is None else 1} pictures to {args.out}")
-    if failures:
-        total = count + len(failures)
-        these = "".join(f"\n  {failure}" for failure in failures)
-        sys.exit(f"error: {len(failures)} of {total} photographs could not be segmented:{these}")
+    print(f"wrote {done.photographs} x {len(set(kinds))} pictures to {args.out}", end="")
+    print(f", and segmented {done.frames} frames of videos" if done.frames else "")
+    if done.complete:
+        print(f"{done.complete} images were complete already")
+    if done.failures:
+        these = "".join(f"\n  {failure}" for failure in done.failures)
+        failed = f"{len(done.failures)} of {done.files} files"
+        sys.exit(f"error: {failed} could not be segmented:{these}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Run the rows of a table, one after the other, and write the table beside the published numbers.
+"""Run the rows of a table, one after the other, and compare them to the published numbers.
 
     python tools/reproduce.py --list
     python tools/reproduce.py --table 3 --row 17 --dry-run
@@ -7,15 +7,17 @@
     nohup python tools/reproduce.py --table streets_to_real > reproduce.log 2>&1 &
     python tools/reproduce.py --table 5 --scratch /tmp/try train.max_iter=20
 
-Tables 3 to 12 are the paper's; a row is its number as printed, or the name of its config. Finished
-runs are skipped and interrupted ones resumed: stop with Ctrl-C or SIGTERM, and start again to go
-on. The same command in several processes, or on several machines with one shared folder, divides
-the runs among them; give each process its GPU by CUDA_VISIBLE_DEVICES.
+Tables 3 to 12 are those of the paper. Give a row by its printed number or by the name of its
+config. Finished runs are skipped, and interrupted runs are resumed: stop with Ctrl-C or SIGTERM,
+and run the same command again to continue. Several processes, or several machines with one shared
+folder, divide the runs if they run the same command. Assign a GPU to each process with
+CUDA_VISIBLE_DEVICES.
 
-A run writes to ``output/TABLE/ROW_seedN`` and, as it ends, to ``results/TABLE/ROW_seedN.json``;
-those of the paper's tables to ``paper/CONFIG_seedN``, once for all tables that contain them. The
-table is printed and written to ``results/tables/`` as Markdown and CSV. Overrides ``key=value``
-apply to every run and need ``--scratch FOLDER``, where everything is then written.
+A run writes to ``output/TABLE/ROW_seedN`` and, when it ends, to ``results/TABLE/ROW_seedN.json``.
+Runs of the paper's tables write to ``paper/CONFIG_seedN``, once for all tables that contain them.
+``--output FOLDER`` replaces ``output``, to keep checkpoints outside the checkout. The table is
+printed and written to ``results/tables/`` as Markdown and CSV. Overrides ``key=value`` apply to
+every run and need ``--scratch FOLDER``, to which all output is then written.
 """
 
 import argparse
@@ -35,7 +37,7 @@ except KeyboardInterrupt:  # these imports take seconds
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -43,16 +45,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--table", nargs="+", choices=TABLE_NAMES, metavar="TABLE", help=", ".join(TABLE_NAMES))
-    add("--row", nargs="+", help="only these; --list shows their numbers and names")
-    add("--seeds", nargs="+", type=int, help="only these; for the paper's tables any, default 0")
+    add("--row", nargs="+", help="rows to run; --list shows their numbers and names")
+    add("--seeds", nargs="+", type=int, help="seeds to run (default for the paper's tables: 0)")
     add("--list", action="store_true", help="show the published score and the state of every row")
-    add("--dry-run", action="store_true", help="show the commands that are left to run")
-    add("--collect", action="store_true", help="run nothing, write the tables of what is finished")
-    add("--num-gpus", type=int, default=1, help="of this machine, for each run (default: 1)")
-    add("--scratch", type=path_argument, help="folder for runs that are not the table's own")
-    add("--root", type=path_argument, help="the checkout (default: that of the working directory)")
+    add("--dry-run", action="store_true", help="show the remaining commands")
+    add("--collect", action="store_true", help="write the tables from finished runs, run nothing")
+    add("--num-gpus", type=int, default=1, help="GPUs of this machine per run (default: 1)")
+    add("--output", type=path_argument, help="folder for checkpoints and logs (default: output)")
+    add("--scratch", type=path_argument, help="folder for runs with other settings")
+    add("--root", type=path_argument, help="checkout (default: from the working directory)")
     arguments = sys.argv[1:] if arguments is None else arguments
-    # Taken out first: the options that take several values would swallow them.
+    # Removed before parsing, because options with several values would consume them.
     overrides = [one for one in arguments if "=" in one and not one.startswith("-")]
     args = parser.parse_args([one for one in arguments if one not in overrides])
     args.overrides = overrides
@@ -60,7 +63,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """List, show or run; bad input ends in one sentence and exit code 1."""
+    """List, show or run rows; for invalid input, print one sentence and exit with code 1."""
     tolerate_any_text()
     args = parse(arguments)
     action = next((a for a in ("list", "dry_run", "collect") if getattr(args, a)), "run")
@@ -68,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         workspace = Workspace(
             args.root or find_checkout(),
             scratch=args.scratch,
+            output=args.output,
             overrides=args.overrides,
             num_gpus=args.num_gpus,
         )

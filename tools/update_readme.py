@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Update the tables of README.md and projects/DrawnStreets/README.md from results/*.json.
+"""Update the tables of README.md, docs/ and projects/DrawnStreets/README.md from results/*.json.
 
-python tools/update_readme.py           rewrite them
-python tools/update_readme.py --check   exit 1 if one differs from the JSON
+python tools/update_readme.py           rewrite the tables
+python tools/update_readme.py --check   exit with code 1 if a table differs from the JSON
 """
 
 import argparse
@@ -23,8 +23,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="change nothing")
-    parser.add_argument("--root", type=path_argument, help="the checkout (default: where you are)")
+    parser.add_argument(
+        "--check", action="store_true", help="compare the tables without writing them"
+    )
+    parser.add_argument(
+        "--root", type=path_argument, help="checkout (default: from the working directory)"
+    )
     args = parser.parse_args()
     try:
         update_pages(args.root or find_checkout(), check=args.check)

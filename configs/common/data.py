@@ -1,4 +1,4 @@
-"""How images come in: the published training pipeline, and a test loader per target domain."""
+"""The published training pipeline, and a test loader for each target domain."""
 
 from detectron2.config import LazyCall as L
 
@@ -6,23 +6,23 @@ from recyclelora.data import TrainMapper, build_test_loader, build_train_loader,
 
 
 def train_loader(*sources, crop=512, batch=4, pad_to_crop=True):
-    """Pool the registered ``sources``; the paper pads with black for GTAV or Cityscapes alone."""
+    """Return a loader of all ``sources``; the paper pads with black only for a single source."""
     return L(build_train_loader)(
         dataset=list(sources),
         mapper=L(TrainMapper)(crop=crop, pad_to_crop=pad_to_crop),
         total_batch_size=batch,
         seed="${train.seed}",
-        num_workers=2,
+        num_workers=None,  # one for each core, at most 8
     )
 
 
 def test_loader(dataset, subset=None):
-    """Every image of a registered dataset, or a seeded ``subset`` of so many."""
-    return L(build_test_loader)(dataset=dataset, subset=subset, num_workers=2)
+    """Return a loader of all images of a registered dataset, or of a seeded ``subset``."""
+    return L(build_test_loader)(dataset=dataset, subset=subset, num_workers=None)
 
 
 def folder(root, name):
-    """``root/name/images`` and ``root/name/labels`` (train ids), registered as ``name``."""
+    """Register ``root/name/images`` and ``root/name/labels`` (train ids) as ``name``."""
     return L(register_folder)(
         name=name, images=f"{root}/{name}/images", labels=f"{root}/{name}/labels"
     )

@@ -1,4 +1,4 @@
-"""DINOv2 at patch 16 on 512 pixels, as the segmentors use it, with no weights loaded."""
+"""DINOv2 with patches of 16 pixels for images of 512 pixels, without weights."""
 
 from detectron2.config import LazyCall as L
 

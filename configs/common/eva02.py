@@ -1,4 +1,4 @@
-"""EVA-02-L at patch 16 on 512 pixels, as Rein and what came after it use it."""
+"""EVA-02-L with patches of 16 pixels for images of 512 pixels, as in Rein and later segmentors."""
 
 from detectron2.config import LazyCall as L
 

@@ -7,7 +7,7 @@ from recyclelora.engine import PUBLISHED_RULES, PolyWithAnnealedDecay, parameter
 
 optimizer = L(torch.optim.AdamW)(
     params=L(parameter_groups)(
-        model=None,  # given by the run
+        model=None,  # the run sets it
         lr="${optimizer.lr}",
         weight_decay="${optimizer.weight_decay}",
         rules={key: dict(rule) for key, rule in PUBLISHED_RULES.items()},

@@ -1,4 +1,4 @@
-"""The paper's model: adapted DINOv2 under Mask2Former (Table 8)."""
+"""The paper's model: an adapted DINOv2 with a Mask2Former head (Table 8)."""
 
 from detectron2.config import LazyCall as L
 

@@ -1,7 +1,7 @@
-"""The paper's settings by the letters of its tables: sources to train on, targets to be tested on.
+"""The paper's settings by the letters of its tables: sources for training, targets for testing.
 
-G GTAV, S SYNTHIA, U UrbanSyn, C Cityscapes, B BDD100K, M Mapillary Vistas. Each function gives the
-section ``dataloader`` of a config.
+G GTAV, S SYNTHIA, U UrbanSyn, C Cityscapes, B BDD100K, M Mapillary Vistas. Each function returns
+the section ``dataloader`` of a config.
 """
 
 from .data import test_loader, train_loader
@@ -15,7 +15,7 @@ TARGETS = dict(
 
 
 def towards(*targets):
-    """A test loader per target, all of its validation images."""
+    """Return a test loader of all validation images for each target."""
     return {name: test_loader(TARGETS[name]) for name in targets}
 
 
@@ -36,7 +36,7 @@ def gsu2cbm():
 
 
 def several(*sources):
-    """Pooled sources: each pair as often as any other, no padding before normalising."""
+    """Return a loader of all sources with equal frequencies of all pairs, without padding."""
     train = train_loader(*sources, pad_to_crop=False)
     return dict(train=train, test=towards("cityscapes", "bdd100k", "mapillary"))
 

@@ -1,4 +1,4 @@
-"""Linear layers in which adapters would do nothing are found, and no others."""
+"""Linear layers in which adapters would have no effect are found, and no others."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from recyclelora.adapters import (
 
 
 class Branches(nn.Module):
-    """One linear of every fate."""
+    """Linear layers that are used, bypassed, or used without an effect on the output."""
 
     def __init__(self):
         super().__init__()
@@ -38,7 +38,7 @@ class Branches(nn.Module):
         return {"out": [self.attention(x, x, x)[0], None], "name": "branches"}
 
 
-UNREACHED = ["idle", "vain"]  # adapters in "read" and "attention.out_proj" act
+UNREACHED = ["idle", "vain"]  # adapters in "read" and "attention.out_proj" have an effect
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -47,7 +47,7 @@ def test_unreached_linears_returns_unused_layers(device, mode):
     with torch.device(device):
         module, x = Branches(), torch.zeros(2, 3, 4)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    with mode():  # whatever the caller's mode
+    with mode():  # the result must not depend on the mode of the caller
         assert unreached_linears(module.requires_grad_(False), x, 3) == UNREACHED
     assert not any(linear._forward_hooks for linear in module.modules())
     assert not any(parameter.requires_grad for parameter in module.parameters())

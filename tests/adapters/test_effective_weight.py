@@ -1,4 +1,4 @@
-"""Models that read the weight of a layer, select layers, checkpoint, or change the active pair."""
+"""Models that read a layer's weight, select layers, use checkpointing or change the active pair."""
 
 import copy
 import threading
@@ -153,7 +153,7 @@ def test_checkpointing_other_merged_state_raises(change, read, use_reentrant):
     layer = network()[1][0]
     learn(layer)
     add_pair(layer, "night", 4, 2)
-    layer.requires_grad_(False)  # a merged layer whose factors train refuses any backward pass
+    layer.requires_grad_(False)  # a merged layer with trainable factors raises in any backward pass
     x = torch.randn(3, 16, requires_grad=True)
     before, after = CHANGES[change]
     before(layer)
@@ -175,7 +175,7 @@ def test_checkpointing_off_backward_outside_right_or_raises(read, is_merged):
     if is_merged:
         merge(layer)
     x = torch.randn(3, 16, requires_grad=True)
-    layer(x)  # with the adapters on, as in training
+    layer(x)  # with adapters on, as in training
     function = (lambda x: F.linear(x, layer.weight)) if read else layer
     with active(layer, main=False, sub=False):
         reentrant = checkpoint(function, x, use_reentrant=True)
@@ -236,7 +236,7 @@ def test_activate_pair_same_settings_keeps_parameters():
 def test_activate_pair_other_settings_warns():
     _, model = network()
     add_pair(model, "night", 2, 1)
-    with pytest.warns(UserWarning, match="make optimisers anew"):
+    with pytest.warns(UserWarning, match="create new optimisers"):
         activate_pair(model, "night")
 
 

@@ -62,7 +62,7 @@ def test_load_on_adapted_model_adds_or_replaces_pair(trained):
     assert torch.equal(other(torch.zeros(1, 12)), expected)
     activate_pair(other, "default")
     assert torch.equal(other(x), before)
-    load_adapters(other, path)  # in place of "default"
+    load_adapters(other, path)  # replaces "default"
     assert pair_names(other) == ("default", ["default", "night"])
     assert torch.equal(other(x), model(x))
 
@@ -82,7 +82,7 @@ def test_load_on_other_base_raises_unchanged(trained):
     with pytest.raises(ValueError, match="trained on other base weights: layer '0' differs"):
         load_adapters(other, path)
     assert other.state_dict().keys() == before.keys()
-    with pytest.raises(ValueError, match=r"layer '0' is \[24, 12\] here and \[20, 12\] in the"):
+    with pytest.raises(ValueError, match=r"layer '0' has shape \[24, 12\] here and"):
         load_adapters(base(width=24), path)
     with pytest.raises(ValueError, match="layer '2' is in the file but not in the model"):
         load_adapters(base()[:2], path)
@@ -99,13 +99,15 @@ def test_load_damaged_file_raises(trained, tmp_path):
     (tmp_path / "empty.pt").write_bytes(b"")
     (tmp_path / "text.pt").write_text("hello")
     for name in ("cut.pt", "empty.pt", "text.pt"):
-        with pytest.raises(ValueError, match="is no safetensors file, or it is damaged or cut off"):
+        with pytest.raises(
+            ValueError, match="is not a safetensors file, or it is damaged or truncated"
+        ):
             load_adapters(base(), tmp_path / name)
     torch.save(model.state_dict(), tmp_path / "state.pt")
-    with pytest.raises(ValueError, match="is no safetensors file"):
+    with pytest.raises(ValueError, match="is not a safetensors file"):
         load_adapters(base(), tmp_path / "state.pt")
     save_file(base().state_dict(), tmp_path / "foreign.safetensors")
-    with pytest.raises(ValueError, match="holds no adapters"):
+    with pytest.raises(ValueError, match="contains no adapters"):
         load_adapters(base(), tmp_path / "foreign.safetensors")
     with pytest.raises(ValueError, match="no adapters to save"):
         save_adapters(base(), tmp_path / "x.pt")
@@ -199,7 +201,7 @@ def test_load_on_less_precise_base_raises(tmp_path):
 
 
 def halves(weight, r, side):
-    """Factors of a function: rows of the weight, taken once."""
+    """Return factors that are rows of the weight, like a user's function."""
     first = 0 if side == "main" else 5
     return weight[first : first + r], torch.eye(len(weight), dtype=weight.dtype)[:, :r]
 
@@ -221,7 +223,7 @@ def test_save_without_initial_factors_recomputes_them(init, tmp_path):
 
 def test_save_other_initial_factors_left_out_raises(tmp_path):
     model = adapt(base(), r_main=3, r_sub=2).double()
-    with pytest.raises(ValueError, match="layer '0' are not those of its weight"):
+    with pytest.raises(ValueError, match="layer '0' differ from a decomposition"):
         save_adapters(model, tmp_path / "a.safetensors", initial_factors=False)
     assert not [*tmp_path.iterdir()]
 
@@ -250,7 +252,7 @@ def test_save_named_pair_leaves_active_pair(tmp_path):
     header, _ = read_header_and_tensors(tmp_path / "night.safetensors")
     assert header["layers"]["0"]["settings"]["init"] == "svd"
     with pytest.raises(
-        ValueError, match="no adapter pair 'dusk' to save; known are: default, nigh"
+        ValueError, match="no adapter pair 'dusk' to save; the pairs are: default, nigh"
     ):
         save_adapters(model, tmp_path / "dusk.safetensors", name="dusk")
 
@@ -280,7 +282,7 @@ def test_load_on_meta_device_raises(tmp_path):
 def test_save_diverged_adapters_raises(tmp_path):
     model = adapt(base(), r_main=3, r_sub=2)
     model[2].lora_B_sub.data[0, 0] = torch.inf
-    with pytest.raises(ValueError, match=r"lora_B_sub .* holds NaN or Inf in layer '2'"):
+    with pytest.raises(ValueError, match=r"lora_B_sub .* contains NaN or Inf in layer '2'"):
         save_adapters(model, tmp_path / "a.safetensors")
     assert not [*tmp_path.iterdir()]
 

@@ -1,4 +1,4 @@
-"""The layer against the published implementation's recorded one."""
+"""The layer compared with recorded outputs of the published implementation."""
 
 import pytest
 import torch
@@ -33,13 +33,13 @@ def test_layer_matches_published_recording(golden, case):
         signs[kind] = (B * expected).sum(0).sign()
         if kind == "sub" or full_rank:
             torch.testing.assert_close(B, expected * signs[kind], atol=2e-6, rtol=0)
-    if not full_rank:  # main's directions are rounding noise: orthogonal to range(W)
+    if not full_rank:  # the directions of main are rounding noise, orthogonal to range(W)
         assert (layer.lora_B_main.T @ weight).abs().max() < 1e-5
         assert (layer.lora_A_main.sum(1) == 1).all() and len(set(layer.columns.tolist())) == 12
     else:
         assert torch.equal(layer.lora_A_main, initial["lora_A_main"])
         compare_passes(layer, reference, "at_init", signs)
-    # From here on with the reference's own signs.
+    # Use the signs of the reference from here on.
     with torch.no_grad():
         layer.residual.copy_(reference["perturbed"]["weight"])
         for name in ("lora_A_main", "lora_B_main", "lora_A_sub", "lora_B_sub"):
@@ -48,7 +48,7 @@ def test_layer_matches_published_recording(golden, case):
 
 
 def compare_passes(layer, reference, state, signs):
-    """Forward, gradients, merged weight and merged output against the published layer's."""
+    """Forward pass, gradients, merged weight and output equal those of the published layer."""
     expected = reference[state]
     x = reference["x"].clone().requires_grad_()
     layer.zero_grad()
@@ -60,7 +60,7 @@ def compare_passes(layer, reference, state, signs):
     torch.testing.assert_close(layer.bias.grad, expected["grad_bias"], **close)
     for kind, sign in signs.items():
         A, B = getattr(layer, f"lora_A_{kind}"), getattr(layer, f"lora_B_{kind}")
-        # Where B has the other sign, so has A's gradient; B's is the same.
+        # If B has the other sign, the gradient of A has it too, and that of B does not change.
         torch.testing.assert_close(A.grad, expected[f"grad_lora_A_{kind}"] * sign[:, None], **close)
         torch.testing.assert_close(B.grad, expected[f"grad_lora_B_{kind}"], **close)
     layer.merge()

@@ -1,4 +1,4 @@
-"""The table of initialisers: definitions, both sides, pairs of words, functions."""
+"""The initialisers: definitions, both adapters, pairs of names, functions."""
 
 import copy
 import dataclasses
@@ -30,7 +30,7 @@ RANKS = [(9, 3), (5, 0), (0, 4)]
 
 
 def noise(weight, r, side):
-    """A function as a user writes it, with a product that is not zero."""
+    """A user's function whose product is not zero."""
     scale = {"main": 0.1, "sub": 0.2}[side]
     return scale * weight.new_ones(r, weight.shape[1]), scale * weight[:, :r]
 
@@ -228,7 +228,7 @@ def test_settings_of_pair_reduce_to_one_word():
         (noise, (4, 2), "custom"),
     ]:
         assert AdapterSettings(*ranks, init=init).of_pair().init == word
-    # One-hot where it is in use: no dense A, and the pivot columns alone are kept of W0.
+    # If the factors are one-hot, there is no dense A, and only the pivot columns of W0 are stored.
     _, layer = make(32, 32, 4, 0, init=("rrqr", "kaiming"), sparse_a=True)
     assert layer.initial_A is None and layer.pretrained.shape == (32, 4)
     model = nn.ModuleDict({"a": nn.Linear(16, 16), "b": nn.Linear(16, 16)})
@@ -276,7 +276,7 @@ def test_function_stored_as_custom_with_factors(tmp_path):
         assert torch.equal(loaded(x), network()(x))
     torch.testing.assert_close(export(loaded)(x), model(x), atol=1e-5, rtol=0)
     add_pair(loaded, "night", 3, 1, init=("rrqr", "mica"))
-    with pytest.warns(UserWarning, match="optimisers anew"):
+    with pytest.warns(UserWarning, match="create new optimisers"):
         activate_pair(loaded, "night")
     torch.testing.assert_close(loaded(x), network()(x), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="pass the function"):
@@ -298,7 +298,7 @@ BAD_FUNCTIONS = {
     "double": (lambda w, r, side: [t.double() for t in noise(w, r, side)], "torch.float32, dense"),
     "integer": (lambda w, r, side: [t.long() for t in noise(w, r, side)], "torch.float32, dense"),
     "sparse": (lambda w, r, side: [t.to_sparse() for t in noise(w, r, side)], "sparse_coo"),
-    "nan": (lambda w, r, side: [t / 0 for t in noise(w, r, side)], "but A is not"),
+    "nan": (lambda w, r, side: [t / 0 for t in noise(w, r, side)], "got A with NaN or Inf"),
 }
 
 
@@ -360,7 +360,7 @@ def test_activate_pair_frozen_factors_belong_to_pair(first):
     def trained():
         return {n for n, p in model[0].named_parameters(recurse=False) if p.requires_grad}
 
-    with pytest.warns(UserWarning, match="optimisers anew"):
+    with pytest.warns(UserWarning, match="create new optimisers"):
         activate_pair(model, "night")
         assert trained() == {"lora_A_main"}
         activate_pair(model, "rain")

@@ -46,7 +46,7 @@ def test_adapt_replaces_linears_and_freezes_rest():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("init", ["rrqr", "svd", "kaiming"])
 def test_adapt_stacked_equals_from_linear(init, dtype, monkeypatch):
-    """Decomposing in stacks changes no bit, also where a shape fills more than one."""
+    """Decomposing in stacks does not change a bit, even if a shape fills several stacks."""
     monkeypatch.setattr(decomposition, "STACKED_BYTES", 3 * 24 * 24 * 4)
     model = nn.Sequential(*(Block(24) for _ in range(5)), nn.Linear(24, 8)).to(dtype)
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
@@ -157,7 +157,7 @@ def test_adapt_linear_with_own_forward_raises():
         def forward(self, x):
             return 2 * super().forward(x)
 
-    with pytest.raises(ValueError, match="layer '0' is a Doubled with a forward of its own"):
+    with pytest.raises(ValueError, match="layer '0' is a Doubled with its own forward"):
         adapt(nn.Sequential(Doubled(8, 8)), r_main=3, r_sub=1)
 
 
@@ -176,7 +176,7 @@ def test_adapt_without_linears_warns():
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("training", [True, False])
 def test_adapt_torch_transformer_uses_adapters(training):
-    """Its fused inference path reads weights instead of calling layers: adapters must count."""
+    """The fused inference path reads weights instead of calling layers, so it must use adapters."""
     model = nn.Transformer(16, 2, 2, 2, 32, dropout=0.0, batch_first=True).train(training)
     source, target = torch.randn(2, 5, 16), torch.randn(2, 4, 16)
     padding = torch.zeros(2, 5, dtype=torch.bool)
@@ -206,7 +206,7 @@ def test_adapt_torch_transformer_uses_adapters(training):
 
 
 def dinov2_large_linears():
-    """24 blocks of DINOv2-L's linear layers, on the meta device."""
+    """Return the linear layers of DINOv2-L's 24 blocks on the meta device."""
     with torch.device("meta"):
         shapes = {"qkv": (1024, 3072), "proj": (1024, 1024), "fc1": (1024, 4096)}
         shapes["fc2"] = (4096, 1024)
@@ -271,7 +271,7 @@ def test_adapt_plain_model_no_warning():
 
 @pytest.mark.parametrize("sparse_a", [False, True])
 def test_output_changed_in_place_keeps_gradients(sparse_a):
-    """As nn.ReLU(inplace=True) does, and timm where it adds biases to a fused qkv."""
+    """Modify the input in place, like nn.ReLU(inplace=True), or timm with the biases of qkv."""
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(inplace=True), nn.Linear(32, 16))
     x = torch.randn(2, 5, 16)
     expected = model(x).detach() + 1

@@ -94,7 +94,7 @@ def test_merge_exact_and_unmerge_restores(dtype, init, sparse_a):
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-13}.get(dtype, 4e-2)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), unmerged, atol=tolerance, rtol=0)
-    # The product is formed in float32 or higher and cast once.
+    # The product is computed in float32 or higher precision and cast once.
     dense = layer.to_dense()
     product = dense.lora_B_main.double() @ dense.lora_A_main.double()
     product += dense.lora_B_sub.double() @ dense.lora_A_sub.double()

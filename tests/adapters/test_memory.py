@@ -1,4 +1,4 @@
-"""What autograd keeps of an adapted layer between forward and backward."""
+"""Tensors that autograd saves for the backward pass of an adapted layer."""
 
 import pytest
 import torch
@@ -9,19 +9,19 @@ from torch.autograd.graph import saved_tensors_hooks
 from recyclelora import DualLoRALinear
 
 RANKS = R_MAIN, R_SUB = 8, 1
-ROWS, WIDTH = 50, 256  # DINOv2-L's 1024 and ranks 32 and 4, by four
+ROWS, WIDTH = 50, 256  # a quarter of DINOv2-L's width of 1024
 BLOCK = [(WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH)]
 
 
 def published(layer, x):
-    """The published layer: a branch for each adapter."""
+    """The published layer, with one branch for each adapter."""
     main = F.linear(F.linear(x, layer.lora_A_main), layer.lora_B_main)
     sub = F.linear(F.linear(x, layer.lora_A_sub), layer.lora_B_sub)
     return F.linear(x, layer.residual, layer.bias) + layer.scaling * main + layer.scaling * sub
 
 
 def saved_bytes(function, layer, x):
-    """Bytes of all that autograd keeps, each storage once, without parameters and buffers."""
+    """Return the bytes that autograd saves, without parameters and buffers, each storage once."""
     own = {t.untyped_storage().data_ptr() for t in (*layer.parameters(), *layer.buffers())}
     kept = {}
 

@@ -1,4 +1,4 @@
-"""Optimisers, clipping and logging work on the parameters of any pair, of rank 0 too."""
+"""Optimisers, clipping and logging work on the parameters of all pairs, including rank 0."""
 
 import copy
 

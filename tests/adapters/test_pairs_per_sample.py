@@ -1,4 +1,4 @@
-"""A pair for each sample of a batch."""
+"""Computing with one pair for each sample of a batch."""
 
 import copy
 import threading
@@ -40,7 +40,7 @@ def trained(model=None, **settings):
 
 
 class Block(nn.Module):
-    """Attention over tokens and a convolution, with the samples in dimension 0 throughout."""
+    """Attention over tokens, and a convolution; dimension 0 is always the samples."""
 
     def __init__(self):
         super().__init__()
@@ -54,7 +54,7 @@ class Block(nn.Module):
 
 
 def alone(model, x, names):
-    """Each sample under its pair, one after the other."""
+    """Return the outputs of each sample with its pair, computed one after the other."""
     outs = []
     for sample, name in zip(x, names):
         if name is not None:
@@ -76,7 +76,7 @@ def test_per_sample_equals_each_sample_alone(settings):
             assert inside is model
             torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=0)
         assert torch.equal(model(x), before)
-        for is_merged in (False, True):  # whatever the state outside
+        for is_merged in (False, True):  # the outer state does not matter
             activate_pairs(model, {"night": 0.5})
             if is_merged:
                 merge(model)
@@ -150,7 +150,7 @@ def test_per_sample_belongs_to_thread_and_ends_after_error():
 def test_per_sample_other_batch_size_raises(shape):
     model = trained()
     names = ["night"] * (16 if shape == (16,) else 4)
-    with pairs_per_sample(model, names), pytest.raises(ValueError, match="dimension 0 of size"):
+    with pairs_per_sample(model, names), pytest.raises(ValueError, match="needs inputs of size"):
         model(torch.randn(*shape))
 
 

@@ -1,4 +1,4 @@
-"""Adapted models under DDP and FSDP2 train, save, load and switch as in one process."""
+"""Adapted models under DDP and FSDP2 train, save, load and switch as in a single process."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from ..support.parallel_training import KINDS, RANKS
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """What one process and two saw: ``seen[kind, ranks]`` is a list over the processes."""
+    """Return the results of one and of two processes: ``seen[kind, ranks]`` is a list of them."""
     folder = tmp_path_factory.mktemp("parallel")
     processes = [(rank, world) for world in KINDS for rank in range(world)]
     script = [sys.executable, "-m", "tests.support.parallel_training"]

@@ -1,4 +1,4 @@
-"""Which weights the warning of adapt() names, and what its error on small layers advises."""
+"""Weights that the warning of adapt() names, and the advice in its error on small layers."""
 
 import copy
 import warnings
@@ -12,7 +12,7 @@ from recyclelora.adapters import adapted_layers
 
 
 class OneWeight(nn.Module):
-    """A module without linears, with one parameter of this name."""
+    """A module without linear layers that has one parameter with the given name."""
 
     def __init__(self, key, *shape):
         super().__init__()
@@ -20,7 +20,7 @@ class OneWeight(nn.Module):
 
 
 class CosineNormLinear(OneWeight):
-    """A linear whose class name has a norm's name inside."""
+    """A linear layer whose class name contains the name of a norm."""
 
 
 class ChannelNorm2d(OneWeight):

@@ -45,7 +45,7 @@ def test_merge_model_same_output_and_state():
 def test_merged_context_restores_each_layer():
     _, model = build()
     model[0].merge()
-    learn(model)  # model[0]'s merged weight is out of date now
+    learn(model)  # the merged weight of model[0] is now outdated
     expected = model[0].effective_weight()
     with pytest.raises(KeyError), merged(model) as inside:
         assert inside is model and model[2].merged_weight is not None
@@ -116,7 +116,7 @@ def test_pairs_switch_restores_outputs(first, second):
     activate_pair(model, "night")
     assert pair_names(model) == ("night", ["default", "night"])
     torch.testing.assert_close(model(x), plain(x), atol=1e-5, rtol=0)
-    # Like a model adapted that way from the start; kaiming's A is drawn anew.
+    # Equal to a model that was adapted like this at first; the random A of kaiming is new.
     if second.get("init") != "kaiming":
         fresh = build(**second)[1].state_dict()
         assert all(torch.equal(model.state_dict()[key], value) for key, value in fresh.items())
@@ -158,7 +158,7 @@ def test_inactive_pairs_kept_by_copy_state_and_cast():
     assert torch.equal(copied(x), night)
 
     _, other = build(r_main=3, r_sub=2)
-    add_pair(other, "night", r_main=2, r_sub=4, init="svd")  # alpha comes from the state dict
+    add_pair(other, "night", r_main=2, r_sub=4, init="svd")  # the state dict sets alpha
     other.load_state_dict(model.state_dict())
     activate_pair(other, "night")
     assert torch.equal(other(x), night)
@@ -191,7 +191,7 @@ def test_pairs_invalid_arguments_raise():
         add_pair(plain, "night")
     with pytest.raises(ValueError, match="no adapter pair 'dusk'; known are: default"):
         activate_pair(model, "dusk")
-    with pytest.raises(ValueError, match="'default' already"):
+    with pytest.raises(ValueError, match="'default' exists already"):
         add_pair(model, "default", r_main=1, r_sub=1)
     for name in ("a.b", "", "keys", 3):
         with pytest.raises(ValueError, match="plain word"):

@@ -1,4 +1,4 @@
-"""The table of an adapted model's layers."""
+"""The table of the layers of an adapted model."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A small network learns with both adapters, and what each learned can be told apart."""
+"""A small network learns with both adapters, and the contributions of both can be separated."""
 
 import copy
 
@@ -51,7 +51,7 @@ def test_training_switching_saving_small_network(tmp_path):
         for name, switches in {"main": (True, False), "sub": (False, True)}.items():
             with active(model, *switches), merged(model):
                 alone[name] = loss().item()
-        # Each alone has learned something, neither everything; main has most of the ranks.
+        # Each adapter has learned a part; main, with more ranks, has learned more.
         assert end < alone["main"] < start and end < alone["sub"]
         assert alone["main"] < alone["sub"]
 

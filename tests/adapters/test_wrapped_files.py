@@ -43,7 +43,7 @@ def compiled(model):
 
 
 def inside(wrap):
-    """Wraps a linear and a block instead of the model."""
+    """A model in which a linear layer and a block are wrapped, but not the whole model."""
 
     def wrap_parts(model):
         model[0], model[1] = wrap(model[0]), wrap(model[1])
@@ -151,7 +151,7 @@ def test_sharded_model_other_pair_and_other_tensors(kind, tmp_path, process_grou
 
 
 def plus_one(x, before):
-    """The outputs ``before``, with 1 added to the weight of the last layer."""
+    """Return the outputs ``before``, with 1 added to the weight of the last layer."""
     plain = base()
     return before + plain[1](plain[0](x)).sum(1, keepdim=True)
 
@@ -179,7 +179,7 @@ def test_sharded_plain_base_raises(kind, tmp_path, process_group):
 def test_plain_base_in_ddp_loads_with_warning(tmp_path, process_group):
     save_adapters(trained(), tmp_path / "a.safetensors")
     model, x = DistributedDataParallel(base()), torch.randn(4, 16)
-    with pytest.warns(UserWarning, match="make it anew before training") as warned:
+    with pytest.warns(UserWarning, match="wrap the model again before training") as warned:
         load_adapters(model, tmp_path / "a.safetensors")
     assert warned[0].filename == __file__
     with torch.no_grad():
@@ -190,12 +190,12 @@ def test_deleted_ddp_wrapper_does_not_count(tmp_path, process_group):
     save_adapters(trained(r_main=3), tmp_path / "a.safetensors")
     model = adapt(base(), r_main=2, r_sub=1)
     wrapper = DistributedDataParallel(model)
-    wrapper.itself = [wrapper]  # a cycle, which only the garbage collector ends
+    wrapper.itself = [wrapper]  # a cycle that only the garbage collector can free
     del wrapper
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         load_adapters(model, tmp_path / "a.safetensors")
-    assert ["make optimisers anew" in str(warning.message) for warning in caught] == [True]
+    assert ["create new optimisers" in str(warning.message) for warning in caught] == [True]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Feature changes: only the adapter that trained changes features, and colours are stable."""
+"""Feature changes: only a trained adapter changes features, and the colours are reproducible."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Each measure against a direct computation on whole matrices."""
+"""Each measure equals a direct computation with whole matrices."""
 
 import math
 
@@ -8,6 +8,7 @@ from torch import nn
 
 from recyclelora import adapt
 from recyclelora.adapters import adapted_layers
+from recyclelora.adapters.movement import relative_movement
 from recyclelora.analysis import (
     analyze_adapters,
     column_norms,
@@ -19,7 +20,6 @@ from recyclelora.analysis import (
     trained_pairs,
 )
 from recyclelora.analysis.measures import by_block
-from recyclelora.analysis.movement import relative_movement
 from recyclelora.analysis.similarity import mean_off_diagonal
 
 
@@ -132,5 +132,5 @@ def test_similarity_by_block_is_the_mean_of_its_layers(model):
 
 
 def test_model_without_adapters_is_refused():
-    with pytest.raises(ValueError, match="has no adapters"):
+    with pytest.raises(ValueError, match="got a model without adapters"):
         trained_pairs(nn.Linear(4, 4))

@@ -1,4 +1,4 @@
-"""The paired bootstrap of two runs' images."""
+"""The paired bootstrap over the images of two runs."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ def test_interval_of_normal_differences_matches_theory():
     first = {str(i): float(x) for i, x in enumerate(rng.normal(50, 10, 400))}
     second = {key: value + rng.normal(1, 2) for key, value in first.items()}
     found = paired_difference(first, second)
-    half = 1.96 * 2 / 20  # standard error of 400 differences of deviation 2
+    half = 1.96 * 2 / 20  # standard error of 400 differences with deviation 2
     assert found["high"] - found["low"] == pytest.approx(2 * half, rel=0.15)
     assert found["low"] < found["difference"] < found["high"]
 
@@ -21,5 +21,5 @@ def test_images_without_labels_are_left_out():
 
 
 def test_runs_without_common_images_are_refused():
-    with pytest.raises(ValueError, match="none in common"):
+    with pytest.raises(ValueError, match="common images, got none"):
         paired_difference({"a": 1.0}, {"b": 1.0})

@@ -21,7 +21,7 @@ TINY = {
 
 
 def randomised(module: torch.nn.Module) -> torch.nn.Module:
-    """Random numbers in every parameter, so that none is 0 or 1 and no mix-up goes unseen."""
+    """Set all parameters to random numbers, so that no confusion of parameters goes unnoticed."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(std=0.3)
@@ -40,7 +40,7 @@ def tiny():
 
 @pytest.fixture
 def save() -> Callable[[dict, Path], Path]:
-    """``save(tensors, path)`` in the format that the path's ending names."""
+    """``save(tensors, path)`` writes tensors in the format of the path's suffix."""
 
     def save_as(tensors: dict, path: Path) -> Path:
         if path.suffix == ".safetensors":
@@ -54,7 +54,7 @@ def save() -> Callable[[dict, Path], Path]:
 
 @pytest.fixture
 def features() -> Callable[[DinoVisionTransformer], torch.Tensor]:
-    """``features(model)``: the whole pyramid of one fixed wide image, flattened."""
+    """``features(model)``: the flattened pyramid of a fixed wide image."""
     images = torch.randn(1, 3, 112, 224, generator=torch.Generator().manual_seed(1))
 
     @torch.no_grad()

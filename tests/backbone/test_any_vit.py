@@ -1,4 +1,4 @@
-"""A model of one's own as a backbone: its maps, what does not fit, what a checkpoint keeps."""
+"""A user's model as a backbone: its maps, rejected models, and checkpoints."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from recyclelora.mask2former import build_segmentor
 
 
 class Plain(nn.Module):
-    """Two blocks on patches, with a buffer that its state dict leaves out."""
+    """Two blocks on patches, with a non-persistent buffer."""
 
     def __init__(self, patch=16, unused=0, read=False):
         super().__init__()
@@ -75,7 +75,7 @@ def test_buffers_are_saved_and_restored_from_meta():
     ("build", "sentence"),
     [
         (lambda: AnyViT(Plain(patch=8), maps, img_size=64), "maps of 4x4 patches.* 64x64 pixels"),
-        (lambda: AnyViT(Plain(), lambda v, x: v(x), img_size=64), "made of 4 maps, got 2"),
+        (lambda: AnyViT(Plain(), lambda v, x: v(x), img_size=64), "needs 4 maps, got 2"),
         (lambda: AnyViT(Plain(unused=2), maps, img_size=64), "2 linear layers of Plain .vit.heads"),
         (lambda: AnyViT(Plain(), maps, img_size=60), "multiples of the patch size 16, got 60x60"),
     ],
@@ -108,6 +108,6 @@ def test_load_weights_calls_pretrained():
         load_weights(backbone, "bad")
     assert backbone.vit is before
     with pytest.raises(
-        TypeError, match="cannot load weights by itself: load 'good' into its Plain"
+        TypeError, match="has no function to load weights: load 'good' into its Plain"
     ):
         load_weights(AnyViT(Plain(), maps, img_size=64), "good")

@@ -1,4 +1,4 @@
-"""Pretrained files that are downloaded on first use, from a local server."""
+"""Pretrained files that are downloaded from a local server on first use."""
 
 import dataclasses
 import hashlib
@@ -33,7 +33,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def server(cache, monkeypatch):
-    """Serve a file as the weights ``name``, with the sha256 of its content where that is known."""
+    """Serve a file as the weights ``name``, and register the sha256 of its content if known."""
     with serve(FileServer(CONTENT)) as file:
 
         def serve_as(name: str = NAME, content: bytes = CONTENT, **options) -> FileServer:
@@ -88,14 +88,14 @@ def test_download_interrupted_goes_on_in_the_next_call(server, cache, monkeypatc
 
 def test_download_that_brings_nothing_keeps_the_part(server, cache):
     server(cut=[1_000_000] + [0] * 5)
-    with pytest.raises(FileNotFoundError, match=r"closed; the same command goes on at 1\.0 MB"):
+    with pytest.raises(FileNotFoundError, match=r"run the command again to continue at 1\.0 MB"):
         locate_weights(NAME)
     assert (cache / PART).read_bytes() == CONTENT[:1_000_000]
     assert not (cache / WEIGHTS[NAME].file).exists()
 
 
 def begun(cache: Path, content: bytes, etag: str = '"1"') -> None:
-    """Leave what an earlier call has downloaded."""
+    """Write the files that an earlier call has downloaded."""
     cache.mkdir()
     (cache / PART).write_bytes(content)
     (cache / f".{WEIGHTS[NAME].file}.etag").write_text(etag, encoding="ascii")
@@ -179,7 +179,7 @@ def test_cache_in_a_folder_that_cannot_be_written_names_the_variable(server, cac
     server()
     cache.parent.joinpath("file").touch()
     monkeypatch.setenv("RECYCLELORA_CACHE", str(cache.parent / "file" / "cache"))
-    with pytest.raises(ValueError, match=r"file/cache.*set RECYCLELORA_CACHE to a folder"):
+    with pytest.raises(ValueError, match=r"file/cache.*set RECYCLELORA_CACHE to a writable folder"):
         locate_weights(NAME)
 
 

@@ -1,4 +1,4 @@
-"""EVA-02 against its formulas and against timm, and what must hold for any image."""
+"""EVA-02 compared with its formulas and with timm, and its properties for any image."""
 
 import copy
 
@@ -18,7 +18,7 @@ SIZE = {"embed_dim": 48, "depth": 4, "num_heads": 3}
 
 
 def tiny(**overrides) -> Eva02VisionTransformer:
-    """Random numbers in every parameter, so that none is 0 or 1 and no mix-up goes unseen."""
+    """Set all parameters to random numbers, so that no confusion of parameters goes unnoticed."""
     settings = {"img_size": 56, "patch_size": 14, "out_indices": [0, 1, 2, 3], **SIZE}
     model = Eva02VisionTransformer(**{**settings, **overrides})
     with torch.no_grad():
@@ -28,7 +28,7 @@ def tiny(**overrides) -> Eva02VisionTransformer:
 
 
 def tokens_after_blocks(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """What each block of ``model.blocks`` gives, ours or timm's."""
+    """Return the outputs of all blocks of ``model.blocks``, ours or timm's."""
     outputs: list[torch.Tensor] = []
     hooks = [
         block.register_forward_hook(lambda *call: outputs.append(call[2])) for block in model.blocks
@@ -41,7 +41,7 @@ def tokens_after_blocks(model: nn.Module, images: torch.Tensor) -> list[torch.Te
 
 
 def turned(heads: torch.Tensor, rows: int, columns: int, side: int) -> torch.Tensor:
-    """Patches (B, heads, rows * columns, dim) as complex numbers, times exp(i angle)."""
+    """Rotate patches (B, heads, rows * columns, dim) as complex numbers, by exp(i angle)."""
     dim = heads.shape[-1]
     plane = torch.arange(dim // 4, dtype=torch.float64)
     slowness = 10000.0 ** (2 * plane / (dim // 2))
@@ -53,7 +53,7 @@ def turned(heads: torch.Tensor, rows: int, columns: int, side: int) -> torch.Ten
 
 
 def by_the_formulas(state: dict, images: torch.Tensor, patch: int, heads: int) -> list:
-    """Every block's tokens in float64 from the official file's keys, one formula a line."""
+    """Compute the tokens of every block in float64 from the official keys, one formula per line."""
     w = {name: tensor.double() for name, tensor in state.items()}
     batch, rows, columns = len(images), images.shape[2] // patch, images.shape[3] // patch
 
@@ -88,7 +88,7 @@ def by_the_formulas(state: dict, images: torch.Tensor, patch: int, heads: int) -
 
 
 def official(model: Eva02VisionTransformer) -> dict[str, torch.Tensor]:
-    """The state dict as the authors' pretraining saves it, with what we leave out."""
+    """Return the state dict of the authors' pretraining, including tensors that we leave out."""
     state = {
         name.replace("q_proj.bias", "q_bias").replace("v_proj.bias", "v_bias"): tensor
         for name, tensor in model.state_dict().items()
@@ -114,7 +114,7 @@ def test_official_file_gives_the_formulas_tokens(tmp_path, wrap):
 
 
 def timm_eva02(**overrides) -> nn.Module:
-    """As timm's eva02_base_patch14_224 and eva02_large_patch14_224 say, with random weights."""
+    """Return timm's eva02_base_patch14_224 or eva02_large_patch14_224 with random weights."""
     timm = pytest.importorskip("timm", reason="compares with timm: pip install recyclelora[timm]")
     settings = {
         "img_size": 56,
@@ -135,7 +135,7 @@ def timm_eva02(**overrides) -> nn.Module:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(56, 56), (112, 84), (28, 70)])
 def test_every_block_agrees_with_timm(tmp_path, size):
-    """At the grid of the position embedding, and resampled to a larger and to a smaller one."""
+    """The features agree on the grid of the position embedding, a larger and a smaller one."""
     theirs = timm_eva02()
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -153,7 +153,7 @@ def test_every_block_agrees_with_timm(tmp_path, size):
 @pytest.mark.slow
 @torch.no_grad()
 def test_patch_14_file_at_patch_16_agrees_with_timm(tmp_path):
-    """Resampled by our loader, the weights mean to a patch-16 timm model what they mean to ours."""
+    """Weights resampled by our loader give the same outputs in timm's model with patch 16."""
     patch_14, patch_16 = timm_eva02(), timm_eva02(patch_size=16, img_size=(96, 64))
     torch.save(patch_14.state_dict(), tmp_path / "timm.pth")
     ours = load_weights(tiny(patch_size=16, img_size=(96, 64)), tmp_path / "timm.pth")
@@ -181,7 +181,7 @@ def test_released_size_agrees_with_timm(tmp_path):
 
 
 def test_rotated_products_depend_on_relative_position():
-    """A query and a key meet under an angle that depends on the way from one patch to the other."""
+    """The product of a query and a key depends only on the distance between their patches."""
     cos_sin = rotations((4, 5), 16, trained_side=16, like=torch.zeros(1, dtype=torch.float64))
     assert cos_sin.shape == (2, 20, 16) and cos_sin.dtype == torch.float64
     query, key = torch.randn(2, 16, dtype=torch.float64)
@@ -210,7 +210,7 @@ def test_pyramid_of_any_image_size_has_scaled_shapes(size):
 
 @torch.no_grad()
 def test_model_from_meta_device_computes_the_same():
-    """As a resumed run builds its model; rotary positions must not stay behind on meta."""
+    """Build the model as a resumed run does; rotary positions must not remain on meta."""
     model, images = tiny(patch_size=16, img_size=64), torch.randn(1, 3, 64, 96)
     with torch.device("meta"):
         again = tiny(patch_size=16, img_size=64)
@@ -249,7 +249,7 @@ def test_adapters_reach_every_linear_and_keep_the_output():
 
 
 def test_parameter_counts_of_released_sizes():
-    """304 M as the authors count; adapters of rank 32 + 4 on seven matrices in each block."""
+    """The model has 304 M parameters, and adapters on seven matrices per block."""
     with torch.device("meta"):
         base = Eva02VisionTransformer(**presets.VIT_B)
         large = Eva02VisionTransformer(**presets.VIT_L, patch_size=16, img_size=512)
@@ -348,5 +348,5 @@ def test_invalid_arguments_raise(arguments, sentence):
 def test_invalid_images_raise():
     with pytest.raises(ValueError, match="multiples of the patch size 14, got 56x60"):
         tiny()(torch.zeros(1, 3, 56, 60))
-    with pytest.raises(ValueError, match="needs patch_size=16, this backbone has 14"):
+    with pytest.raises(ValueError, match="needs patch_size=16, got a backbone with 14"):
         tiny().output_shape()

@@ -1,4 +1,4 @@
-"""Models of transformers as backbones: maps as theirs, adapters that all learn, weights."""
+"""Models of transformers as backbones: equal maps, trainable adapters, and weights."""
 
 import sys
 
@@ -13,7 +13,7 @@ from ..support.adapted_backbone import assert_adapts
 SIZE = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3, "image_size": 64}
 SIZE |= {"patch_size": 16, "intermediate_size": 96}
 TEXT = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 3, "vocab_size": 99}
-# name -> configuration, and where the blocks are
+# name -> configuration, and the name of the blocks
 MODELS = {
     "DINOv3ViT": ({"num_register_tokens": 4}, "model.layer"),
     "Dinov2": ({}, "encoder.layer"),
@@ -24,7 +24,7 @@ MODELS = {
 
 @pytest.fixture
 def saved(tmp_path):
-    """``saved("Dinov2")``: a folder with a tiny random model of that name."""
+    """``saved("Dinov2")``: a folder with a tiny random model of this name."""
     transformers = pytest.importorskip("transformers", reason="needs transformers: pip install it")
 
     def save(name: str, **changes):
@@ -86,7 +86,7 @@ def test_later_blocks_are_removed_and_checkpointing_is_exact(saved, name):
         vit = load_weights(hugging_face_vit(folder, img_size=64, **settings), "pretrained").train()
         assert len(vit.vit.get_submodule(MODELS[name][1])) == 3
         calls = []
-        # Inside the block: transformers keeps hooks of the block itself out of the recomputation.
+        # Inside the block, because transformers does not recompute the hooks of the block itself.
         layers = vit.vit.get_submodule(MODELS[name][1])[0].modules()
         norm = next(layer for layer in layers if isinstance(layer, torch.nn.LayerNorm))
         norm.register_forward_pre_hook(lambda *_: calls.append(1))

@@ -1,4 +1,4 @@
-"""The loader reads one model from every layout: official weights rewritten as others save them."""
+"""The loader reads a model from all layouts: official weights in the formats of other libraries."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ State = dict[str, torch.Tensor]
 
 
 def hugging_face(state: State) -> State:
-    """As transformers' Dinov2Model and Dinov2WithRegistersModel."""
+    """Return the keys of transformers' Dinov2Model and Dinov2WithRegistersModel."""
     renamed = {}
     for name, tensor in state.items():
         if "attn.qkv" in name:
@@ -38,7 +38,7 @@ def hugging_face(state: State) -> State:
 
 
 def timm(state: State) -> State:
-    """As timm's vit_*_patch14_dinov2 and vit_*_patch14_reg4_dinov2."""
+    """Return the keys of timm's vit_*_patch14_dinov2 and vit_*_patch14_reg4_dinov2."""
     renamed = {
         name.replace("mlp.w12", "mlp.fc1").replace("mlp.w3", "mlp.fc2"): tensor
         for name, tensor in state.items()
@@ -52,7 +52,7 @@ def timm(state: State) -> State:
 
 
 def chunked(state: State) -> State:
-    """As a training checkpoint of DINOv2 with its four blocks in two chunks."""
+    """Return a training checkpoint of DINOv2 whose four blocks are in two chunks."""
 
     def into_chunk(name: str) -> str:
         return re.sub(
@@ -63,7 +63,7 @@ def chunked(state: State) -> State:
 
 
 def save_onnx(state: State, path: Path) -> Path:
-    """As torch.onnx.export leaves a Hugging Face model: nameless (in, out) matrices in MatMuls."""
+    """Return a Hugging Face model after torch.onnx.export, with nameless (in, out) matrices."""
     state = hugging_face(state)
     state.pop("embeddings.mask_token")
     positions = state.pop("embeddings.position_embeddings")
@@ -76,7 +76,7 @@ def save_onnx(state: State, path: Path) -> Path:
                 helper.make_node("MatMul", ["x", f"onnx::MatMul_{number}"], [f"p{number}"])
             )
             bias = "backbone." + name.removesuffix("weight") + "bias"
-            # Exporters put the bias on either side.
+            # Exporters write the bias as the left or the right operand.
             sides = [bias, f"p{number}"] if number % 2 else [f"p{number}", bias]
             nodes.append(helper.make_node("Add", sides, [f"s{number}"]))
         else:

@@ -1,4 +1,4 @@
-"""What the loader resamples and reports, and a sentence for whatever does not fit."""
+"""Tensors that the loader resamples and reports, and errors for files that do not fit."""
 
 import logging
 import os
@@ -52,7 +52,7 @@ def test_resampling_agrees_with_published(golden):
 
 @pytest.mark.parametrize("img_size", [512, (320, 448)])
 def test_load_weights_resamples_as_published(golden, tiny, tmp_path, save, img_size):
-    """What Rein's conversion script makes of a checkpoint, the loader makes of it."""
+    """The loader computes the same weights as Rein's conversion script."""
     part = golden("dinov2_small.pt")["conversion"]
     size = {"embed_dim": 48, "num_heads": 3}
     state = tiny(patch_size=14, img_size=518, **size).state_dict() | part["input"]
@@ -76,14 +76,14 @@ def without(state: dict, name: str) -> dict:
         (lambda s: s | {"reins.scale": torch.ones(1)}, r"unexpected: reins\.scale"),
         (lambda s: s | {"norm.weight": torch.ones(25)}, r"wrong shape: norm\.weight \(25,\) for"),
         (lambda s: s | {"norm.bias": torch.full((24,), torch.nan)}, r"not finite: norm\.bias"),
-        (lambda s: s | {"pos_embed": torch.ones(1, 8, 24)}, "7 positions are no square grid"),
+        (lambda s: s | {"pos_embed": torch.ones(1, 8, 24)}, "7 positions are not a square grid"),
         (lambda s: {"conv1.weight": torch.ones(64, 3, 7, 7)}, "none among 1 names such as conv1"),
-        (lambda s: {f"{k}.{n}": t for k in "ab" for n, t in s.items()}, "one ViT.*found a.*b"),
-        (lambda s: {"epoch": 3} | s, "state dict: epoch are no named tensors"),
-        (lambda s: {0: torch.ones(1)}, "state dict: 0 are no named tensors"),
-        (lambda s: [1, 2], "holds a list, expected a state dict"),
-        (lambda s: {}, "holds no tensors"),
-        (lambda s: {"model": torch.nn.Linear(1, 1)}, "hold?s Python objects, .* could run code"),
+        (lambda s: {f"{k}.{n}": t for k in "ab" for n, t in s.items()}, "one ViT.*got a.*b"),
+        (lambda s: {"epoch": 3} | s, r"named tensors \(epoch\)"),
+        (lambda s: {0: torch.ones(1)}, r"named tensors \(0\)"),
+        (lambda s: [1, 2], "contains a list, expected a state dict"),
+        (lambda s: {}, "contains no tensors"),
+        (lambda s: {"model": torch.nn.Linear(1, 1)}, "contains Python objects, .* could run code"),
     ],
 )
 def test_mismatched_checkpoint_raises_and_changes_nothing(
@@ -106,7 +106,7 @@ def test_mismatched_checkpoint_raises_and_changes_nothing(
         ({"num_register_tokens": 4}, {}, "unexpected: register_tokens"),
         ({}, {"num_register_tokens": 4}, "missing: register_tokens"),
         ({}, {"ffn_layer": "swiglu"}, "missing: blocks.0.mlp.w12.weight"),
-        ({}, {"img_size": (28, 112)}, "may be a grid of 4x4 or of 2x8"),
+        ({}, {"img_size": (28, 112)}, "may be a grid of 4x4 or 2x8"),
     ],
 )
 def test_checkpoint_of_another_model_raises(tiny, tmp_path, save, source, target, sentence):
@@ -122,8 +122,8 @@ def test_checkpoint_of_another_model_raises(tiny, tmp_path, save, source, target
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "is a Git LFS pointer"),
         (b"", r"\(0 bytes\) is neither a PyTorch"),
         (b"\xff\xd8\xff\xe0 a photograph", "is neither a PyTorch, a safetensors nor an ONNX"),
-        (b"\x80", "damaged, cut off"),
-        (b"PK\x03\x04 some other archive", "damaged, cut off"),
+        (b"\x80", "damaged, truncated"),
+        (b"PK\x03\x04 some other archive", "damaged, truncated"),
         (b"\x08\x07\x12\xff\xff", "not an ONNX file, or is damaged"),
     ],
 )

@@ -1,11 +1,11 @@
-"""Against transformers and timm themselves, where they are installed."""
+"""Comparisons with transformers and timm, if they are installed."""
 
 import pytest
 import torch
 
 from recyclelora.backbone import load_weights
 
-# test_layouts.py checks the same layouts, as far as their names are known, without either.
+# test_layouts.py checks the same layouts without these libraries.
 NOT_INSTALLED = "compares with transformers and timm, which nothing else needs: pip install them"
 
 
@@ -16,7 +16,7 @@ def randomise(module: torch.nn.Module) -> None:
 
 
 def assert_last_block_agrees(ours, images, theirs) -> None:
-    """``theirs``: normed tokens, cls first, then registers, then patches."""
+    """Compare with ``theirs``: normalised tokens in the order cls, registers, patches."""
     with torch.no_grad():
         ((patches, cls),) = ours.eval().get_intermediate_layers(images, return_class_token=True)
     torch.testing.assert_close(cls, theirs[:, 0], atol=2e-5, rtol=1e-5)
@@ -41,7 +41,7 @@ def test_last_block_agrees_with_transformers(tiny, tmp_path, registers, swiglu):
     theirs = getattr(transformers, f"{kind}Model")(config).eval()
     randomise(theirs)
     theirs.save_pretrained(tmp_path)
-    # Since transformers 5 a model in memory has other names than its files.
+    # Since transformers 5, models in memory and in files have different names.
     torch.save(theirs.state_dict(), tmp_path / "memory.pth")
     ours, again = (
         tiny(
@@ -67,7 +67,7 @@ def test_last_block_agrees_with_transformers(tiny, tmp_path, registers, swiglu):
 def test_last_block_agrees_with_timm(tiny, tmp_path, registers, swiglu):
     timm = pytest.importorskip("timm", reason=NOT_INSTALLED)
     hidden = {"mlp_ratio": 2.0}
-    if swiglu:  # what timm's ViT-g says: twice our two thirds of the nominal width, 24 * 2 * 2 / 3
+    if swiglu:  # timm's ViT-G has twice our two thirds of the nominal width, 24 * 2 * 2 / 3
         layer = timm.layers.SwiGLUPacked
         hidden = {"mlp_ratio": 64 / 24, "mlp_layer": layer, "act_layer": torch.nn.SiLU}
     theirs = timm.models.VisionTransformer(

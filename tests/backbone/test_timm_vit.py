@@ -1,4 +1,4 @@
-"""Models of timm as backbones: maps as timm's, adapters that all learn, weights from files."""
+"""Models of timm as backbones: equal maps, trainable adapters, and weights from files."""
 
 import copy
 import sys
@@ -71,7 +71,7 @@ def test_maps_are_block_outputs_without_prefix_tokens(timm):
 
 @pytest.mark.slow
 def test_file_is_loaded_and_resampled_by_timm(timm, tmp_path):
-    """From patch 14 on 56 pixels, with a classifier, to patch 16 on 64 pixels, without."""
+    """Load patch 14 at 56 pixels with a classifier into patch 16 at 64 pixels without one."""
     name = "vit_small_patch14_dinov2"
     theirs = timm.create_model(name, img_size=56, **SIZE)
     torch.save({"model": theirs.state_dict()}, tmp_path / "theirs.pth")
@@ -109,7 +109,7 @@ def test_later_blocks_are_removed_and_checkpointing_is_exact(timm):
 
 @pytest.mark.slow
 def test_unreached_linears_with_read_qkv_weight_is_empty(timm):
-    """Attention of BEiT reads ``qkv.weight``, which is the effective weight of an adapted layer."""
+    """BEiT's attention reads ``qkv.weight``, which is the effective weight of an adapted layer."""
     theirs = timm.create_model("beit_base_patch16_224", num_classes=0, img_size=64, **SIZE)
     assert unreached_linears(theirs, torch.zeros(1, 3, 64, 64)) == []
     adapt(theirs, r_main=2, r_sub=1)
@@ -124,10 +124,10 @@ def test_unreached_linears_with_read_qkv_weight_is_empty(timm):
     [
         ("vit_smal_patch16_dinov3", {}, "that of a model in timm.* did you mean vit_small_patch16"),
         ("resnet18", {}, "timm cannot build 'resnet18'"),
-        ("swin_tiny_patch4_window7_224", {}, "is no plain vision transformer|cannot build"),
+        ("swin_tiny_patch4_window7_224", {}, "expected a plain vision transformer|cannot build"),
         ("vit_small_patch16_dinov3", {"out_indices": [0, 1, 2, 99]}, "blocks between 0 and 11"),
         ("vit_small_patch16_dinov3", {"width": 3}, "unexpected keyword argument 'width'"),
-        (3, {}, "must be that of a model in timm, got 3"),
+        (3, {}, "expected the name of a model in timm, got 3"),
     ],
 )
 def test_unsuitable_models_raise(timm, name, options, sentence):

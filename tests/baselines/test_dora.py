@@ -1,4 +1,4 @@
-"""DoRA against its equation, its gradient rule, and peft's layer."""
+"""DoRA compared with its equation, its gradient rule, and peft's layer."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from recyclelora.baselines import DoRALinear, dora
 
 
 def moved(layer):
-    """Let everything that trains move, so that nothing is at its initial value."""
+    """Change all trainable parameters, so that none has its initial value."""
     with torch.no_grad():
         for parameter in layer.parameters():
             if parameter.requires_grad:
@@ -37,7 +37,7 @@ def test_dora_forward_and_gradients_follow_the_equation(bias):
         p.detach().clone().requires_grad_() for p in (layer.lora_A, layer.lora_B, layer.magnitude)
     )
     direction = layer.weight + 2.0 * B @ A
-    norm = direction.norm(dim=1, keepdim=True).detach()  # a constant, DoRA's section 4.3
+    norm = direction.norm(dim=1, keepdim=True).detach()  # a constant (DoRA, section 4.3)
     expected = nn.functional.linear(x, m[:, None] * direction / norm, layer.bias)
     torch.testing.assert_close(layer(x), expected)
     expected.backward(g)
@@ -57,7 +57,7 @@ def test_dora_merged_agrees_and_unmerging_is_exact(vit):
         assert torch.equal(module(images)["res4"], plain)
     assert module.state_dict().keys() == state.keys()
     merge(module)
-    with pytest.raises(RuntimeError, match="backward through merged adapters"):
+    with pytest.raises(RuntimeError, match="through merged adapters"):
         module(images)["res4"].sum().backward()
     unmerge(module)
     assert all(torch.equal(module.state_dict()[name], value) for name, value in state.items())
@@ -67,7 +67,7 @@ def test_dora_norms_under_autocast_are_exact():
     linear, x = nn.Linear(64, 48, bias=False), torch.randn(8, 64)
     layer = DoRALinear(linear, rank=4, alpha=4.0)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(layer(x), linear(x))  # m / norm is 1, to the bit
+        assert torch.equal(layer(x), linear(x))  # m / norm is exactly 1
 
 
 def test_dora_row_of_zeros_has_finite_gradients():
@@ -85,7 +85,7 @@ def test_dora_on_meta_device_gives_the_same_shapes(vit):
     assert {n: t.shape for n, t in shapes.state_dict().items()} == {
         n: t.shape for n, t in module.state_dict().items()
     }
-    with pytest.raises(RuntimeError, match="no values to give memory to"):
+    with pytest.raises(RuntimeError, match="no values to move"):
         shapes.to_empty(device="cpu")
     shapes.load_state_dict(module.state_dict(), assign=True)
     images = torch.randn(1, 3, 64, 64)

@@ -1,4 +1,4 @@
-"""Full fine-tuning trains what has a gradient, and nothing else."""
+"""Full fine-tuning trains exactly the parameters that receive a gradient."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_fine_tune_trains_what_has_a_gradient(settings):
         assert parameter.requires_grad == (parameter.grad is not None), name
     frozen = {name.split(".")[0] for name, p in module.named_parameters() if not p.requires_grad}
     assert frozen == {"mask_token", "norm", "blocks"}
-    # The block after the last that is read.
+    # The features do not use the last block.
     assert not any(p.requires_grad for p in module.blocks[4].parameters())
     assert all(p.requires_grad for p in module.blocks[:4].parameters())
 

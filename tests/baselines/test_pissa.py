@@ -1,4 +1,4 @@
-"""PiSSA is our sub adapter alone with an SVD: the same start as peft's."""
+"""PiSSA is a sub adapter alone with init="svd"; it starts like PiSSA in peft."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Rein: refinement and queries by the loops of its definition; the frozen ViT beneath."""
+"""Rein: refinement and queries equal loops over its definition, and the ViT is frozen."""
 
 import copy
 
@@ -28,7 +28,7 @@ def test_rein_refines_a_patch_as_defined(vit):
             f = tokens[image, n]
             share = torch.softmax(torch.stack([f @ t / 32**0.5 for t in learned]), dim=0)
             total = f.clone()
-            for m in range(1, 6):  # nothing is added for the first token
+            for m in range(1, 6):  # the first token adds nothing
                 total = total + share[m] * backbone.token_to_feature(learned[m])
             torch.testing.assert_close(out[image, n], f + 0.7 * backbone.change(total))
 
@@ -90,7 +90,7 @@ def test_rein_in_a_segmentor_trains_all_its_parameters(vit, checkpointing):
 def test_unexpected_or_missing_queries_raise(vit):
     given = build_segmentor(Rein(vit(), **SIZES), **HEAD).eval()
     missing = build_segmentor(vit(), learned_queries=False, **HEAD).eval()
-    for model, words in ((given, "expects none, it learns its own"), (missing, "expects queries")):
+    for model, words in ((given, "expects no queries, got some"), (missing, "expects queries")):
         with pytest.raises(ValueError, match=words):
             model.semantic_logits(IMAGES)
     with pytest.raises(ValueError, match="num_tokens must be a whole number from 2"):

@@ -1,4 +1,4 @@
-"""SoMA: the smallest singular components of the later blocks, nothing else."""
+"""SoMA trains the smallest singular components of the later blocks, and nothing else."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_soma_adapters_are_smallest_singular_parts(vit):
         torch.testing.assert_close(product, smallest, atol=1e-6, rtol=0)
         torch.testing.assert_close(layer.residual.double(), weight - smallest, atol=1e-6, rtol=0)
         norms = layer.lora_A_main.double().square().sum(1), layer.lora_B_main.square().sum(0)
-        for norm in norms:  # both factors carry sqrt(S)
+        for norm in norms:  # both factors contain sqrt(S)
             torch.testing.assert_close(norm.double(), s[-3:], atol=1e-5, rtol=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""The estimate of hours: what is counted, against what is known of each operation."""
+"""The estimate of hours: counted operations compared with their known numbers."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_windows_match_the_protocol():
 
 
 def test_hours_are_bounded_by_operations_and_calls():
-    second = 38.7e12 / 4  # an image's work, if a batch of four takes the A6000 a second
+    second = 38.7e12 / 4  # work per image, if the A6000 needs one second for a batch of four
     found = hours.hours(second, 0)
     assert found["RTX A6000"]["float32"] == pytest.approx([40_000 / 3600 / s for s in (0.6, 0.3)])
     found = hours.hours(0, 10_000)

@@ -50,7 +50,7 @@ def test_missing_device_exits_with_message(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="2"):
         adapter.main(["--device", "cuda"])
-    assert "--device=cuda needs a GPU and torch sees none" in capsys.readouterr().err
+    assert "--device=cuda needs a GPU, but torch finds none" in capsys.readouterr().err
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""Peak memory of whole steps: the order that must hold, and what makes a run wrong."""
+"""Peak memory of whole steps: the expected order, and faults that end a run."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def test_checkpointing_and_sparse_a_need_less_memory(run_benchmark):
     assert steps["dense, checkpointing"] < steps["sparse"] < steps["dense"]
     for found in run["variants"].values():
         assert found["peak_bytes"] > found["step_bytes"] > 0
-        # 12 blocks of 384 x 1536 and 3 x 384 x 384 weights, at least, in float32.
+        # At least 12 blocks of 384 x 1536 and 3 x 384 x 384 weights in float32.
         assert found["model_bytes"] > 12 * 12 * 384 * 384 * 4
 
 
@@ -40,7 +40,7 @@ def test_run_that_would_not_fit_is_extrapolated(monkeypatch, capsys):
 
 
 def end_at_once(*_):
-    """In the place of the measurement."""
+    """Replace the measurement."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""Adapting keeps what each family of models computes, and no adapter is idle without a name."""
+"""Adapting does not change the outputs of any family, and idle adapters are named."""
 
 import json
 
@@ -28,7 +28,7 @@ def test_main_writes_json_of_families(tmp_path):
 
 
 class Changing(nn.Module):
-    """Its output changes with each call."""
+    """A model whose output changes with each call."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ class Changing(nn.Module):
 
 
 class Idle(Changing):
-    """Its layer gets no gradient, although its output depends on it where shapes are computed."""
+    """A model whose layer gets no gradient, but affects the output if only shapes are computed."""
 
     def forward(self, x):
         return self.linear(x) if x.is_meta else x * torch.ones(64, requires_grad=True)

@@ -19,7 +19,7 @@ def test_result_of_tiny_run_has_every_part(run_benchmark):
         assert system["losses"][-1] < system["losses"][0]
         assert 0 < system["step_bytes"] < system["peak_bytes"]
         assert system["trained"]["head"] == baseline["trained"]["head"]
-    # Per block, in widths of 64: 4 + 2 + 5 + 5 with qkv in one, 3 * 2 + 2 + 5 + 5 in three.
+    # Per block, in multiples of 64: 4 + 2 + 5 + 5 with a fused qkv, otherwise 3 * 2 + 2 + 5 + 5.
     assert run["systems"]["ours, dense"]["trained"]["adapters"] == 6 * 36 * 64 * 16
     assert baseline["trained"]["adapters"] == 6 * 36 * 64 * 18
 

@@ -20,12 +20,12 @@ def content(folder):
 
 @pytest.fixture
 def at_every_system_call():
-    """Call a function before every system call that Python reports, in a ``with`` block."""
+    """Call a function before every system call that Python reports, inside a ``with`` block."""
     hooks = []
 
     def watch(name, arguments):
         if hooks and (name == "open" or name.startswith(("os.", "shutil."))):
-            hook = hooks.pop()  # its own calls are not reported
+            hook = hooks.pop()  # do not report the hook's own calls
             hook()
             hooks.append(hook)
 
@@ -37,7 +37,7 @@ def at_every_system_call():
         finally:
             hooks.clear()
 
-    sys.addaudithook(watch)  # cannot be removed; it does nothing without a hook
+    sys.addaudithook(watch)  # hooks cannot be removed, so this one does nothing without a function
     return observe
 
 
@@ -86,7 +86,7 @@ def test_working_directory_is_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "model" / "below").mkdir(parents=True)
     for inside in ("model", "model/below"):
         monkeypatch.chdir(tmp_path / inside)
-        with pytest.raises(ValueError, match="it is the working directory"):
+        with pytest.raises(ValueError, match="contains the working directory"):
             write(tmp_path / "model", "new")
     assert content(tmp_path) == {}
 
@@ -102,7 +102,7 @@ def test_two_writers_at_once_leave_one_whole_folder(tmp_path):
 
 
 def test_file_system_without_exchange_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(atomic_folder, "_RENAME_EXCHANGE", 1 << 20)  # an unknown flag: EINVAL
+    monkeypatch.setattr(atomic_folder, "_RENAME_EXCHANGE", 1 << 20)  # an unknown flag causes EINVAL
     folder = tmp_path / "model"
     write(folder, "old")
     (folder / "mine.txt").write_text("kept")

@@ -37,7 +37,7 @@ def test_remove_leftovers_removes_only_temporaries(tmp_path):
     with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "a.pth") as temporary:
         temporary.touch()
         leftover = temporary.with_name(temporary.name.replace(str(os.getpid()), "123"))
-        leftover.touch()  # of a process that was killed there
+        leftover.touch()  # a process was killed while writing it
         raise KeyboardInterrupt
     others = ["a.pth", "mine.tmp", ".hidden.tmp", ".a.b.tmp"]
     for name in others:
@@ -48,7 +48,7 @@ def test_remove_leftovers_removes_only_temporaries(tmp_path):
 
 
 def failing_fsync(number, monkeypatch, *, kind):
-    """Let syncs of folders, or of files, fail with an error of the system."""
+    """Let the syncs of folders or files fail with an error of the system."""
     fsync = os.fsync
 
     def fail(descriptor):
@@ -85,7 +85,7 @@ def test_atomic_write_failed_sync_names_the_file(tmp_path, monkeypatch, number, 
 def test_atomic_write_error_of_a_write_names_the_file(tmp_path, number):
     path = tmp_path / "a.txt"
     with pytest.raises(OSError) as caught, atomic_write(path):
-        raise OSError(number, os.strerror(number))  # as write() does, without a name
+        raise OSError(number, os.strerror(number))  # like write(), without a file name
     assert format_error(caught.value).startswith(f"cannot use {path} ({os.strerror(number)})")
 
 
@@ -104,7 +104,8 @@ def test_atomic_write_that_cannot_remove_names_the_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(path), "unlink", refuse)
     with pytest.raises(OSError) as caught, atomic_write(path) as temporary:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), temporary)  # a Path, as open() has it
+        # `temporary` is a Path, like the file name in an error of open().
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), temporary)
     assert str(caught.value.filename) == str(path)
 
 

@@ -1,4 +1,4 @@
-"""Command lines on terminals and for users that lack what most have."""
+"""Command lines on terminals with limited encodings, and for users without a name."""
 
 import getpass
 import io
@@ -37,7 +37,7 @@ def test_user_without_a_name_gets_one(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     before = getpass.getuser()
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    monkeypatch.setenv("LOGNAME", "")  # so that it is restored
+    monkeypatch.setenv("LOGNAME", "")  # so that monkeypatch restores it
     ensure_user_name()
     assert getpass.getuser() == f"uid{os.getuid()}" != before
 

@@ -1,4 +1,4 @@
-"""Devices by name."""
+"""Selection of devices by name."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from recyclelora.common.devices import pick_device
 @pytest.mark.skipif(torch.cuda.is_available(), reason="requires a machine without a GPU")
 def test_pick_device_without_gpu_refuses_cuda():
     assert pick_device("auto").type == "cpu"
-    with pytest.raises(ValueError, match="torch sees none"):
+    with pytest.raises(ValueError, match="torch finds none"):
         pick_device("cuda")
 
 

@@ -1,4 +1,4 @@
-"""Searching folders as notebook servers, NAS systems and users leave them; transient errors."""
+"""Searching folders with files of notebook servers, NAS systems and users; transient errors."""
 
 import errno
 import logging

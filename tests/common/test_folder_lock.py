@@ -1,4 +1,4 @@
-"""The lock of a folder: one holder, named in the message, released however it ends."""
+"""The lock of a folder has one holder, which its error names, and is always released."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def test_plain_lock_is_not_held_by_a_forked_child(tmp_path):
             pass
         holder.kill()
         holder.wait()
-        with folder_lock(tmp_path):  # the forked child still lives
+        with folder_lock(tmp_path):  # the forked child is still alive
             assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
     finally:
         os.killpg(holder.pid, 9)

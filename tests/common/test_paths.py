@@ -1,4 +1,4 @@
-"""``~`` and environment variables in paths, and what is said where they lead nowhere."""
+"""Replacement of ``~`` and environment variables in paths, and the errors for unknown names."""
 
 import argparse
 import os

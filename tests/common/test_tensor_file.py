@@ -1,4 +1,4 @@
-"""Tensor files: what is read, and what is refused."""
+"""Tensor files: content that is read, and content that is rejected."""
 
 import zipfile
 
@@ -16,7 +16,7 @@ def test_read_tensor_file_zip_bomb_raises(tmp_path):
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in parts.items():
             archive.writestr(name, bytes(10**7) if name.endswith("data/0") else content)
-    with pytest.raises(ValueError, match=r"claim 10,0\d\d,\d+ bytes, more than the file has"):
+    with pytest.raises(ValueError, match=r"declare 10,0\d\d,\d+ bytes, more than the file has"):
         read_tensor_file(file)
 
 
@@ -34,5 +34,5 @@ def test_read_tensor_file_accepts_recursive_container(tmp_path):
 )
 def test_read_tensor_file_without_dense_values_raises(tensor, tmp_path):
     torch.save({"layer": [tensor]}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"a\.pth: 0 is no plain array of numbers"):
+    with pytest.raises(ValueError, match=r"a\.pth: 0 is not a dense array with values"):
         read_tensor_file(tmp_path / "a.pth")

@@ -1,4 +1,4 @@
-"""Checks of numbers, and one line for every error."""
+"""Checks of numbers, and error messages of one line."""
 
 import math
 
@@ -31,8 +31,11 @@ def test_short_repr_of_long_text_is_abbreviated():
         (ValueError("rate: too\nhigh\r"), "rate: too high "),
         (KeyError("road"), "unexpected KeyError: 'road'"),
         (RuntimeError(), "unexpected RuntimeError: RuntimeError"),
-        (MemoryError("1 GB"), "expected to fit into the memory of this machine (1 GB): lower"),
-        (RuntimeError("you tried to allocate memory"), "expected to fit into the memory"),
+        (MemoryError("1 GB"), "the memory of this machine is not sufficient (1 GB): reduce"),
+        (
+            RuntimeError("you tried to allocate memory"),
+            "the memory of this machine is not sufficient",
+        ),
         (PermissionError(13, "denied", "a.pth"), "cannot use a.pth (denied): free it, or choose"),
         (OSError(18, "link", "a", None, "b"), "cannot use a -> b (link): free it, or choose"),
         (ValueError("\udcff.png"), "\\udcff.png"),

@@ -1,4 +1,4 @@
-"""Shipped configs by name, configs of one's own in any folder, and what is refused."""
+"""Shipped configs by name, users' configs in any folder, and rejected files."""
 
 import builtins
 import json
@@ -24,7 +24,7 @@ train, model, optimizer = cfg.train, cfg.model, cfg.optimizer
 schedule, dataloader, evaluation = cfg.schedule, cfg.dataloader, cfg.evaluation
 train.update(output_dir="output/mine", max_iter=7, seed=3)
 """
-# A dataset of one's own and a model for one step.
+# A user's dataset, and a model for one step.
 SMALL = """
 from detectron2.config import LazyCall as L
 
@@ -80,7 +80,7 @@ def test_read_config_accepts_a_shipped_name_in_any_folder(tmp_path, monkeypatch)
 def test_read_config_existing_file_takes_precedence_over_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("demo").write_text("not a config")
-    with pytest.raises(ValueError, match=r"a config is a Python file \(\.py\), got demo"):
+    with pytest.raises(ValueError, match=r"a config must be a Python file \(\.py\), got demo"):
         read_config("demo")
 
 
@@ -97,12 +97,12 @@ def test_own_config_elsewhere_resolves_across_sections(tmp_path):
 def test_relative_import_beyond_the_folder_names_get_config(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from .common.train import train\n")
-    with pytest.raises(ValueError, match=r"'\.common\.train' reaches only files beside"):
+    with pytest.raises(ValueError, match=r"'\.common\.train' finds no file of this name beside"):
         read_config(str(file))
 
 
 def values_of(key: str, node: object) -> list[object]:
-    """The values that a nest of dictionaries and lists holds under this key."""
+    """Return the values under this key in nested dictionaries and lists."""
     if isinstance(node, list):
         return [value for item in node for value in values_of(key, item)]
     if not isinstance(node, dict):
@@ -138,5 +138,5 @@ def test_own_config_elsewhere_trains_and_resumes(tmp_path, monkeypatch):
     assert Path("output", "mine", "iter_0000002.pth").is_file()
     domains = json.loads(Path("output", "mine", "domains.json").read_text())["domains"]
     assert domains["city"]["images"] == 4
-    for name in ("recyclelora", "detectron2", "fvcore"):  # they log to this test's terminal
+    for name in ("recyclelora", "detectron2", "fvcore"):  # their handlers write to the terminal
         logging.getLogger(name).handlers.clear()

@@ -1,4 +1,4 @@
-"""Objects in configs, of dataclasses and others: built as they were given, or refused."""
+"""Objects in configs, of dataclasses and of other types, are built unchanged or rejected."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -62,7 +62,7 @@ def keep(**arguments):
 
 
 def stored(value, **more):
-    """A config that gives ``value`` to a call, as the tool keeps it."""
+    """Return a config that passes ``value`` to a call, as the tool stores it."""
     call = L(keep)(value=value, **more)
     return OmegaConf.create(as_calls(call, "key"), flags={"allow_objects": True})
 
@@ -110,12 +110,12 @@ def test_object_of_class_with_lost_value_is_refused():
 
 
 def test_object_with_init_only_argument_is_refused():
-    with pytest.raises(ValueError, match=r"key\.value .* Scaled needs 'scale' too"):
+    with pytest.raises(ValueError, match=r"key\.value .* Scaled also needs 'scale'"):
         stored(Scaled(3, scale=2))
 
 
 def test_dataclass_itself_is_refused():
-    with pytest.raises(ValueError, match=r"key\.value .* Size needs 'width' too.*partial\(Size\)"):
+    with pytest.raises(ValueError, match=r"key\.value .* Size also needs 'width'.*partial\(Size\)"):
         stored(Size)
     assert instantiate(stored(functools.partial(Size)))["value"](2) == Size(2)
 
@@ -128,7 +128,7 @@ def test_field_of_object_can_be_overridden_and_interpolated():
 
 
 def config_with(tmp_path, lines):
-    """A config of its own file outside the repository, from a shipped one."""
+    """Write a config outside the repository that starts from a shipped one."""
     file = tmp_path / "mine.py"
     file.write_text(
         "import functools\nfrom dataclasses import dataclass\n"
@@ -168,7 +168,7 @@ REFUSED = {
     "day.label_map = [0, 1]": "dataset.0.label_map must be a LazyCall that makes a LabelMap",
     "day.label_map = print": "dataset.0.label_map must be a LazyCall that makes a LabelMap",
     "day.name = CAMVID": "dataset.0.name must be text",
-    "day.label_map = LabelMap": "LabelMap needs 'name' too",
+    "day.label_map = LabelMap": "LabelMap also needs 'name'",
     "day.nope = CAMVID": "register_folder has no argument 'nope'",
     "train.ema = Protocol('x')": "train.ema must be a finite number",
     "train.output_dir = CAMVID": "train.output_dir must be text",
@@ -176,11 +176,11 @@ REFUSED = {
     "optimizer = functools.partial(print)": "lacks optimizer",
     "day.label_map = {'_target_': 'no.such'}": "dataset.0.label_map: there is no 'no.such' to call",
     "@dataclass(frozen=True)\nclass Mine(LabelMap): pass\nday.label_map = L(Mine)(name='x')": (
-        "dataset.0.label_map: there is no 'builtins.Mine' to call; a dataclass of a config file "
-        "goes in as LazyCall(functools.partial(Mine))(...)"
+        "dataset.0.label_map: there is no 'builtins.Mine' to call: write a dataclass of a "
+        "config file as LazyCall(functools.partial(Mine))(...)"
     ),
     "def by_position(name, /): pass\nday.label_map = L(by_position)()": (
-        "dataset.0.label_map: by_position takes 'name' by position alone"
+        "dataset.0.label_map: by_position takes 'name' only by position"
     ),
 }
 
@@ -225,7 +225,9 @@ def test_resume_with_another_partial_or_function_is_refused():
 def test_config_file_with_object_that_cannot_be_stored_is_refused(tmp_path):
     lines = "from recyclelora.data.datasets import get_dataset\n"
     lines += "day.label_map = get_dataset('cityscapes_val')"
-    with pytest.raises(ValueError, match="goes in as a LazyCall that makes it"):
+    with pytest.raises(
+        ValueError, match="replace an object that a config cannot store by a LazyCall"
+    ):
         read_config(config_with(tmp_path, lines))
 
 

@@ -1,4 +1,4 @@
-"""Overrides reach what the config has or its targets accept, and nothing else."""
+"""Overrides change keys of the config or arguments of its targets, and nothing else."""
 
 import pytest
 from detectron2.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""The documented config of own data: other label numbers and classes, outside the repository."""
+"""The documented config for own data, with other labels and classes, outside the repository."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from recyclelora.engine.build import load_config
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_data.md"
 TRAIN_ID = {1: 0, 2: 2, 3: 8, 4: 10, 5: 13, 9: 255}
-# The documented model is a whole DINOv2.
+# The documented model is a complete DINOv2.
 SMALL = """
 train.update(device="cpu", picture_period=0)
 model.backbone.module.weights = None
@@ -34,7 +34,7 @@ dataloader.test["my town"].num_workers = 0
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    """The config of the page, in a folder of its own, and its dataset."""
+    """Write the config of the page to a folder, and its dataset."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TOWN", str(tmp_path / "town"))
     monkeypatch.chdir(tmp_path)
@@ -81,5 +81,5 @@ def test_own_data_config_trains_resumes_and_evaluates(config, tmp_path):
     assert town["images"] == 2
     scored = {name for name, score in town["IoU"].items() if score is not None}
     assert scored == {"road", "building", "vegetation", "sky", "car"}
-    for name in ("recyclelora", "detectron2", "fvcore"):  # they log to this test's terminal
+    for name in ("recyclelora", "detectron2", "fvcore"):  # their handlers write to the terminal
         logging.getLogger(name).handlers.clear()

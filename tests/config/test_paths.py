@@ -1,4 +1,4 @@
-"""``~`` and variables in the paths of a config, wherever they are written."""
+"""``~`` and variables are replaced in all paths of a config."""
 
 import os
 from pathlib import Path

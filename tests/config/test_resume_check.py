@@ -1,4 +1,4 @@
-"""What may differ between a run and its continuation, and what may not."""
+"""Settings that may change when a run is resumed, and settings that may not."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from recyclelora.config.resume_check import check_same_run, run_settings
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configs").glob("*.py"))
 REFUSED = [
-    ("optimizer.lr=0.1", "with optimizer.lr=0.1 instead of 0.0001 and 1 more such"),
+    ("optimizer.lr=0.1", "with optimizer.lr=0.1 instead of 0.0001 and 1 more change"),
     ("optimizer.betas=[0.9,0.99]", "optimizer.betas.1=0.99 instead of 0.999"),
     ("optimizer.params.rules.lora_A_sub={lr_mult:2.0}", "optimizer.params.rules.lora_A_sub"),
     ("schedule.power=1.0", "schedule.power=1.0 instead of 0.9"),
     ("model.backbone.alpha=2.0", "model.backbone.alpha=2.0 instead of 1.0"),
     ("model.dropout=0.1", "model.dropout=0.1 instead of 0.0"),
-    ("train.seed=1", "with train.seed=1 instead of 0 and 1 more such"),
+    ("train.seed=1", "with train.seed=1 instead of 0 and 1 more change"),
     ("dataloader.train.total_batch_size=4", "total_batch_size=4 instead of 2"),
     ("dataloader.train.mapper.crop=32", "dataloader.train.mapper.crop=32 instead of 64"),
     ("dataloader.train.dataset.0.name=dusk", "dataset.0.name='dusk' instead of 'day'"),
@@ -56,7 +56,7 @@ def tiny(*overrides):
 
 @pytest.fixture
 def before(tmp_path):
-    """The settings of a run of the tiny config, from a checkpoint's file."""
+    """Return the settings of a run of the tiny config, read from a checkpoint."""
     torch.save(run_settings(tiny()), tmp_path / "settings.pth")
     return torch.load(tmp_path / "settings.pth", weights_only=True)
 

@@ -1,4 +1,4 @@
-"""The baselines' configs: counts and groups at full size, a gradient for all that trains."""
+"""The baselines' configs: counts and groups at full size, and gradients of trained parameters."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from detectron2.config import instantiate
 from ..support.paper_configs import CONFIG_NAMES, load, output_dir
 from ..support.tiny_overrides import tiny
 
-R32_4 = 14_155_776  # what RecycleLoRA trains in the backbone
-# Of DINOv2-L, without the final norm and the mask token: tokens, patch kernel, blocks.
+R32_4 = 14_155_776  # trainable parameters of RecycleLoRA in the backbone
+# Parameters of DINOv2-L without the final norm and the mask token: tokens, patch kernel, blocks.
 BLOCK = 12 * 1024**2 + 15 * 1024  # weights; biases 9, norms 4, layer scales 2
 DINOV2_L = (1 + 1 + 32 * 32) * 1024 + (3 * 16 * 16 + 1) * 1024 + 24 * BLOCK
 
@@ -18,7 +18,7 @@ SOMA = 16 * (16 * (4 * 2 + 2 * 5) * 1024 + 9 * 1024)
 SOMA_EVA02 = 16 * (16 * (4 * 2048 + 3 * (1024 + 2730)) + 3 * 1024 + 2 * 2730 + 1024)
 # Rein's 2.99 M: the factors of 24 blocks' 100 tokens, a scale, two linears, the queries' two.
 REIN = 24 * 16 * (100 + 1024) + 1 + 2 * 1025 * 1024 + 1025 * 256 + (3 * 256 + 1) * 256
-# What trains in the backbone: parameters, and the (learning rate, weight decay) of its groups.
+# Trainable parameters of the backbone, and (learning rate, weight decay) of its groups.
 TRAINED = {
     "frozen_dinov2l_g2cbm": (0, set()),
     "full_dinov2l_g2cbm": (DINOV2_L, {(1e-6, 0.05)}),
@@ -60,7 +60,7 @@ def test_backbone_trains_the_expected_parameters(name, parameters, groups):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_trainable_parameter_gets_a_gradient(name):
-    """So DDP need not look for parameters that a step left out."""
+    """DDP therefore need not search for parameters that a step does not use."""
     cfg = tiny(load(name))
     model = instantiate(cfg.model).train()
     label = torch.randint(0, 19, (64, 96))

@@ -15,7 +15,7 @@ METHODS = "recyclelora|main|sub|frozen|full|lora|dora|pissa|soma|rein"
 PATTERN = rf"({METHODS})_(dinov2l|dinov3l|eva02l)_(g2cbm|gs2cbm|gsu2cbm|c2bm|c2acdc)(_\w+)?"
 
 CBM = {"cityscapes_val", "bdd100k_val", "mapillary_vistas_val"}
-SETTINGS = {  # sources, targets, padded with black before normalising
+SETTINGS = {  # sources, targets, and whether images are padded with black before normalisation
     "g2cbm": (["gtav_train"], CBM, True),
     "gs2cbm": (["gtav_train", "synthia_train"], CBM, False),
     "gsu2cbm": (["gtav_train", "synthia_train", "urbansyn_train"], CBM, False),
@@ -52,10 +52,10 @@ ADAPTERS = {
     "recyclelora_dinov2l_g2cbm_sublr1em5": (32, 4, 14_155_776),
     "recyclelora_dinov2l_g2cbm_kaiming": (32, 4, 14_155_776),
     "recyclelora_dinov2l_g2cbm_svd": (32, 4, 14_155_776),
-    "recyclelora_eva02l_g2cbm": (32, 4, 16_808_256),  # seven matrices a block, not four
+    "recyclelora_eva02l_g2cbm": (32, 4, 16_808_256),  # seven matrices per block, not four
     "recyclelora_dinov3l_g2cbm": (32, 4, 14_155_776),
 }
-RATES = {  # of main and sub where they are not the paper's
+RATES = {  # of main and sub, if they differ from the paper
     "main_dinov2l_g2cbm_lr5em5": (5e-5, None),
     "sub_dinov2l_g2cbm_sublr1em4": (None, 1e-4),
     "recyclelora_dinov2l_g2cbm_sublr1em4": (1e-4, 1e-4),
@@ -77,7 +77,7 @@ def count(parameters) -> int:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_config_is_what_its_name_says(name):
-    """Name, output folder, sources, targets, padding, protocol and Table 8 belong together."""
+    """Name, output folder, sources, targets, padding, protocol and Table 8 are consistent."""
     cfg, parts = load(name), re.fullmatch(PATTERN, name)
     assert parts, f"{name} is not METHOD_BACKBONE_SETTING[_VARIANT]"
     check_config(cfg)

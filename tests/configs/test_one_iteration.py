@@ -1,4 +1,4 @@
-"""Every config made tiny: one iteration and an evaluation, on sets in their owners' formats."""
+"""One iteration and an evaluation of every config, made tiny, on datasets in original formats."""
 
 import json
 import math
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("closed_logs")]
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    """The folder of all sets, three pairs in each."""
+    """Return the folder of all datasets, with three pairs each."""
     root = tmp_path_factory.mktemp("originals")
     write_all(root)
     return root
@@ -32,7 +32,7 @@ def test_tiny_config_trains_and_evaluates(name, originals, tmp_path, monkeypatch
     cfg = tiny(load(name))
     targets = dict(cfg.dataloader.test)
     overrides = [f"dataloader.test.{target}.num_workers=0" for target in targets]
-    # At the paper's sizes one image would be 18 windows of 512: the protocols have their own tests.
+    # At full size, one image would have 18 windows of 512. Other tests cover the protocols.
     overrides.append("evaluation.protocol={_target_:recyclelora.evaluation.native,long_side:128}")
     cfg = apply_overrides(cfg, [*overrides, f"train.output_dir={tmp_path}"])
     check_config(cfg)

@@ -77,7 +77,7 @@ def test_settings_are_those_of_table_8(cfg):
 
 @pytest.mark.slow
 def test_one_iteration_fits_into_20_gb(tmp_path):
-    """At full size with random weights: 512 crop, batch 1, the whole head, float32."""
+    """One step at full size with random weights: crop 512, batch size 1, whole head, float32."""
     for kind, content in zip(("images", "labels"), draw_street(0, 0, height=512, width=1024)):
         (tmp_path / kind).mkdir()
         Image.fromarray(content).save(tmp_path / kind / "0.png")

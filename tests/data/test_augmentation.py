@@ -13,47 +13,65 @@ LABEL = RNG.integers(0, 19, (60, 100), dtype=np.uint8)
     ("short", "long_max", "size"),
     [(30, 400, (30, 50)), (120, 400, (120, 200)), (120, 150, (90, 150)), (31, 400, (31, 52))],
 )
-def test_resize_short_side_respects_the_long_limit(short, long_max, size):
-    image, label = augmentation.resize_short_side(IMAGE, LABEL, short, long_max)
-    assert image.shape == (*size, 3) and label.shape == size
-    assert set(np.unique(label)) <= set(range(19))
-    image, label = augmentation.resize_short_side(
-        IMAGE.transpose(1, 0, 2), LABEL.T, short, long_max
-    )
-    assert label.shape == size[::-1]
+def test_resized_size_respects_the_long_limit(short, long_max, size):
+    assert augmentation.resized_size((60, 100), short, long_max) == size[::-1]
+    assert augmentation.resized_size((100, 60), short, long_max) == size
 
 
-def test_random_crop_cuts_image_and_label_equally():
-    places = np.arange(60 * 100).reshape(60, 100)
-    image = np.dstack([places % 256, places // 256, LABEL]).astype(np.uint8)
+def test_resize_label_keeps_the_ids():
+    label = augmentation.resize_label(LABEL, (150, 90))
+    assert label.shape == (90, 150) and set(np.unique(label)) <= set(range(19))
+
+
+def test_resize_window_equals_the_window_of_the_whole():
+    rng = np.random.default_rng(1)
+    for number in range(500):
+        shape = rng.integers(1, 130, 2)
+        image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        # Also close to 1 and, by chance, 1 itself: sizes that OpenCV treats apart.
+        factor = rng.uniform(0.2, 2.5) if number % 2 else rng.choice([0.5, 0.98, 1, 1.01, 2])
+        height, width = np.maximum(shape * factor, 1).astype(int).tolist()
+        ends = rng.integers(1, (height + 1, width + 1)).tolist()
+        starts = rng.integers(0, ends).tolist()
+        window = tuple(map(slice, starts, ends))
+        expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)[window]
+        found = augmentation.resize_window(image, (width, height), window)
+        assert np.array_equal(found, expected), (shape, height, width, window)
+
+
+def test_random_window_is_that_of_its_label():
+    table = np.arange(256, dtype=np.uint8)[::-1].copy()
     for seed in range(20):
-        crop, label = augmentation.random_crop(image, LABEL, 32, np.random.default_rng(seed))
-        assert label.shape == (32, 32) and np.array_equal(crop[..., 2], label)
+        rngs = [np.random.default_rng(seed) for _ in range(2)]
+        window, label = augmentation.random_window(LABEL, 32, rngs[0])
+        assert label.shape == (32, 32) and np.array_equal(LABEL[window], label)
+        window, label = augmentation.random_window(LABEL, 32, rngs[1], table)
+        assert np.array_equal(255 - LABEL[window], label)
 
 
-def test_random_crop_of_small_image_keeps_its_size():
-    crop, label = augmentation.random_crop(IMAGE, LABEL, 80, np.random.default_rng(0))
-    assert label.shape == (60, 80) and crop.shape == (60, 80, 3)
+def test_random_window_of_small_label_keeps_its_size():
+    window, label = augmentation.random_window(LABEL, 80, np.random.default_rng(0))
+    assert label.shape == (60, 80) and IMAGE[window].shape == (60, 80, 3)
 
 
-def test_random_crop_avoids_windows_of_one_class():
+def test_random_window_avoids_those_of_one_class():
     label = np.zeros((64, 640), np.uint8)
     label[:, 600:] = np.arange(64)[:, None] % 2 + 1
     label[:, 632:] = 255
     found = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        _, crop = augmentation.random_crop(np.dstack([label] * 3), label, 64, rng)
+        _, crop = augmentation.random_window(label, 64, rng)
         counts = np.bincount(crop.ravel(), minlength=256)[:19]
         found += counts.max() < 0.75 * counts.sum()
     # One window in 18 qualifies: about 2 of 40 without retries, about 18 with ten of them.
     assert found >= 10
 
 
-def test_random_crop_stops_after_its_tries():
+def test_random_window_stops_after_its_tries():
     label = np.zeros((20, 90), np.uint8)
     rng = np.random.default_rng(0)
-    augmentation.random_crop(np.dstack([label] * 3), label, 20, rng, tries=10)
+    augmentation.random_window(label, 20, rng, tries=10)
     expected = np.random.default_rng(0)
     for _ in range(11):  # ten refusals, and the window that is taken as it is
         expected.integers(1), expected.integers(71)

@@ -1,4 +1,4 @@
-"""Every benchmark in the layout of its release: all pixels of its labels."""
+"""Every benchmark in the layout of its release, compared in all pixels of its labels."""
 
 import logging
 import shutil
@@ -38,14 +38,14 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """(root, truth) of every set."""
+    """Return the folder and the correct labels of all datasets."""
     root = tmp_path_factory.mktemp("datasets")
     return root, originals.write_all(root, count=3, size=SIZE)
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """An empty folder that DETECTRON2_DATASETS names."""
+    """Set DETECTRON2_DATASETS to an empty folder."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     return tmp_path
 
@@ -91,9 +91,9 @@ def test_plain_readers_lose_ids_of_these_labels(released):
     root, _ = released
     synthia = root / "synthia/GT/LABELS/0000000.png"
     assert cv2.imread(str(synthia), cv2.IMREAD_UNCHANGED).dtype == np.uint16
-    # Pillow keeps the high byte of each 16-bit value: every class would be 0.
+    # Pillow keeps only the high byte of 16-bit values, so every class would be 0.
     assert not np.asarray(Image.open(synthia))[..., 0].any()
-    # OpenCV turns palettes into their colours.
+    # OpenCV converts palettes to their colours.
     gtav = root / "gtav/labels/00001.png"
     assert Image.open(gtav).mode == "P" and cv2.imread(str(gtav), cv2.IMREAD_UNCHANGED).ndim == 3
 
@@ -188,7 +188,7 @@ def test_gtav_subset_is_fixed():
     folder = get_dataset("gtav_train")
     keys = [key for key, _, _ in seeded_subset(pairs, folder.subset, folder.subset_seed)]
     assert len(keys) == 12_403 and keys == sorted(keys)
-    # Written out: another machine, NumPy or Python must draw these very images.
+    # Explicit names: other machines and versions of NumPy or Python must draw the same images.
     assert keys[:4] + keys[-3:] == ["00003", "00005", "00008", "00012", "24962", "24963", "24966"]
 
 
@@ -203,7 +203,7 @@ def test_gtav_split_assigns_every_image_once(released):
 def test_gtav_split_missing_or_invalid_raises(root):
     truth = originals.write_gtav(root, 3, SIZE)
     split = root / "gtav/split.mat"
-    moved(root, **{"gtav__split.mat": "gtav/read_mapping/split.mat"})  # as its archive unpacks
+    moved(root, **{"gtav__split.mat": "gtav/read_mapping/split.mat"})  # the folder in its archive
     assert_reads("gtav_owners_val", truth)
     moved(root, **{"gtav__read_mapping__split.mat": "elsewhere.mat"})
     where = (

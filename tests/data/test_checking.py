@@ -28,7 +28,7 @@ def check(*names, **options):
 
 
 def counted(labels):
-    """Pixels of each class and of "ignored", counted from the truth."""
+    """Return the pixels of each class and of "ignored", counted from the correct labels."""
     pixels = np.concatenate([label.ravel() for label in labels])
     return [int((pixels == i).sum()) for i in (*range(19), 255)]
 
@@ -73,7 +73,7 @@ def test_check_reports_faults_of_every_kind(root):
         (UNPAIRED, images[5]),
     }
     assert "2048 pixels have the label value 77" in str(report.faults)
-    assert sum(report.pixels) == SIZE[0] * SIZE[1]  # those of the one pair that is whole
+    assert sum(report.pixels) == SIZE[0] * SIZE[1]  # the only valid pair
     assert json.loads(json.dumps(report.as_json()))["state"] == "faulty"
 
 
@@ -147,7 +147,7 @@ def test_check_of_22_megapixels_bounds_memory(tmp_path):
     size = (4000, 5600)
     cv2.imwrite(str(tmp_path / "a.jpg"), np.full((*size, 3), 90, np.uint8))
     Image.fromarray(np.full(size, 3, np.uint8)).save(tmp_path / "a.png")
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of memory starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak of memory
     before = peak()
     result = checking.check_pair(tmp_path / "a.jpg", tmp_path / "a.png", TRAIN_IDS)
     assert result.pixels[3] == size[0] * size[1]

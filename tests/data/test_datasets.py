@@ -24,7 +24,7 @@ from recyclelora.data import (
 def write(file, value=0, size=(8, 6), mode="L"):
     file.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("L" if mode == "P" else mode, size, value)
-    if mode == "P":  # as GTAV and Mapillary: the index is the id, the palette only for the eye
+    if mode == "P":  # as in GTAV and Mapillary: the index is the id, the palette is for display
         image.putpalette([255 - i // 3 for i in range(768)])
     image.save(file)
     return file
@@ -117,7 +117,7 @@ def test_skip_unpaired_leaves_out_with_one_warning(tmp_path, tiny_set, caplog):
     (message,) = (record.getMessage() for record in caplog.records)
     assert "1 image without a label and 1 label without an image" in message
     (tmp_path / name / "labels/000002.png").unlink()
-    with pytest.raises(ValueError, match="expected its label"):  # nothing would be left
+    with pytest.raises(ValueError, match="expected its label"):  # no pairs would remain
         get_dataset(name).records()
 
 
@@ -206,7 +206,7 @@ def test_records_with_size_mismatch_raise(tmp_path, tiny_set):
 def test_subset_is_seeded_sorted_and_fixed(tiny_set):
     folder = get_dataset(tiny_set("tiny_subset", count=12))
     keys = [record["image_id"] for record in folder.records(subset=5, seed=0)]
-    # Written out: another machine, NumPy or Python must draw these very images.
+    # Explicit names: other machines and versions of NumPy or Python must draw the same images.
     assert keys == ["000000", "000002", "000006", "000007", "000011"]
     assert [record["image_id"] for record in folder.records(subset=5, seed=1)] != keys
     assert len(folder.records(subset=50)) == 12

@@ -1,4 +1,4 @@
-"""Encodings of label files: each is read as its writer meant it, or refused."""
+"""Encodings of label files: each is read as intended by its writer, or rejected."""
 
 import struct
 import zlib
@@ -32,7 +32,7 @@ def by_opencv(array, suffix):
 
 
 def grey_png(bits):
-    """A PNG of few bits with the ids as they are, which Pillow cannot write."""
+    """Return a PNG with few bits per pixel and unchanged ids, which Pillow cannot write."""
 
     def write(file):
         values = IDS % 2**bits
@@ -63,7 +63,7 @@ def grey_png(bits):
 
 
 def tiff(array, **tags):
-    """An uncompressed little-endian TIFF, with further or other tags by number (_262=0)."""
+    """Return an uncompressed little-endian TIFF, with additional tags by number (_262=0)."""
 
     def write(file):
         kind = {"u": 1, "i": 2, "f": 3}[array.dtype.kind]
@@ -98,7 +98,7 @@ TURNED = Image.Exif()
 TURNED[0x0112] = 6
 SIGNED = IDS.astype(np.int16)
 SIGNED[0, 0] = -1
-# How the file is encoded -> (how it is written, channel, the ids or a part of the message).
+# The encoding -> (the function that writes it, the channel, the ids or a part of the message).
 ENCODINGS = {
     "PNG grey": (pillow(IDS), None, IDS),
     "PNG grey interlaced": (pillow(IDS, interlace=1), None, IDS),

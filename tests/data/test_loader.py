@@ -48,7 +48,7 @@ def test_train_mapper_pads_only_if_requested(tiny_set):
         free = TrainMapper(crop=64, pad_to_crop=False)(record, np.random.default_rng(seed))
         assert padded["image"].shape == (3, 64, 64)
         sizes.add(tuple(free["sem_seg"].shape))
-    assert max(height for height, _ in sizes) < 64  # at most 4 x 64 long, so 20 high
+    assert max(height for height, _ in sizes) < 64  # at most 4 x 64 long, and therefore 20 high
 
 
 def test_train_loader_resumed_gives_equal_batches(tiny_set):

@@ -79,7 +79,7 @@ def test_read_image_applies_exif_orientation(tmp_path, orientation):
 def test_read_image_exif_with_another_damaged_tag_is_upright(tmp_path):
     tags = exif(6)
     content = bytearray(tags.tobytes())
-    # A second tag, the image's width as bytes in place of a number, as some cameras write it.
+    # A second tag contains the width as bytes instead of a number, as some cameras write it.
     entry = struct.pack(">HHI4s", 0x0100, 1, 4, b"abcd")
     damaged = content[:14] + struct.pack(">H", 2) + entry + content[16:]
     Image.fromarray(COLORS).save(tmp_path / "a.png", exif=bytes(damaged))
@@ -117,7 +117,7 @@ def test_read_ids_keeps_16_bits(tmp_path):
     wide = IDS.astype(np.uint16) * 300
     cv2.imwrite(str(tmp_path / "grey.png"), wide)
     assert np.array_equal(read_ids(tmp_path / "grey.png"), wide)
-    # SYNTHIA: three channels, the class in the red one.
+    # SYNTHIA has three channels, and the class is in the red one.
     cv2.imwrite(str(tmp_path / "rgb.png"), np.dstack([wide * 0, wide * 0 + 5, wide]))
     assert np.array_equal(read_ids(tmp_path / "rgb.png", channel=0), wide)
 
@@ -170,7 +170,7 @@ def test_read_ids_truncated_16_bit_colour_raises(tmp_path):
 
 @pytest.fixture
 def failing(monkeypatch):
-    """``failing(owner, name, number, times)``: a function fails some times before it works."""
+    """``failing(owner, name, number, times)``: let a function fail some times before it works."""
     monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
 
     def replace(owner, name, number, times):

@@ -1,4 +1,4 @@
-"""Messages for datasets that are absent or incomplete."""
+"""Error messages for missing or incomplete datasets."""
 
 import pytest
 

@@ -123,6 +123,43 @@ def test_demand_without_workers_or_limit_is_met(free):
     SharedMemoryDemand("training", MIB, num_workers=2).check()
 
 
+@pytest.mark.parametrize(
+    ("cores", "size", "processes", "batches", "expected"),
+    [
+        (6, None, 1, None, 6),
+        (64, None, 1, None, 8),
+        (6, None, 4, None, 1),
+        (2, None, 4, None, 1),
+        (16, None, 4, None, 4),
+        (8, None, 1, 3, 3),
+        (8, None, 1, 0, 8),
+        (8, 340, 1, None, 8),  # 17 batches of 10 MiB are half of it
+        (8, 339, 1, None, 7),
+        (8, 64, 1, None, 1),
+        (8, 10, 1, None, 1),
+    ],
+)
+def test_default_workers_regard_cores_and_space(
+    monkeypatch, free, cores, size, processes, batches, expected
+):
+    monkeypatch.setattr(shared_memory, "available_cores", lambda: cores)
+    free(None if size is None else size * MIB)
+    assert shared_memory.default_workers(10 * MIB, processes, batches) == expected
+
+
+def test_loaders_have_a_worker_for_each_core(tiny_set, free, monkeypatch):
+    monkeypatch.setattr(shared_memory, "available_cores", lambda: 3)
+    free(None)
+    name = tiny_set("tiny_cores", count=2)
+    train = build_train_loader(name, TrainMapper(crop=32), 2, seed=0, iterations=4)
+    assert train.demand.num_workers == 3
+    alone = build_train_loader(name, TrainMapper(crop=32), 2, seed=0, iterations=4, num_workers=0)
+    for one, other in zip(train, alone, strict=True):
+        for item, same in zip(one, other, strict=True):
+            assert torch.equal(item["image"], same["image"]) and item["seed"] == same["seed"]
+    assert build_test_loader(name).batches.demand.num_workers == 2  # as many as images
+
+
 def test_train_loader_compares_crop_and_batch(tiny_set, free):
     free(8 * MIB)
     name = tiny_set("tiny_shm")

@@ -12,7 +12,7 @@ STILL = replace(DOMAINS["day"], noise=(0, 0), blur=(0, 0), backlit=0.0, exposure
 
 
 def ramp():
-    """Light from 0 to 1, left to right, (64, 128, 3)."""
+    """Return light that increases from 0 to 1 from left to right, (64, 128, 3)."""
     return np.repeat(np.linspace(0, 1, 128, dtype=np.float32)[None, :, None], 64, 0).repeat(3, 2)
 
 
@@ -29,7 +29,7 @@ def test_exposure_of_doubled_light_is_unchanged(seed):
 def test_tone_curve_of_a_ramp_is_monotonic(seed):
     tone = shot(ramp(), seed).mean((0, 2))
     assert tone[-1] - tone[0] > 80
-    assert (np.diff(tone[4:-4:8]) >= -3).all()  # but for ringing of sharpening and JPEG
+    assert (np.diff(tone[4:-4:8]) >= -3).all()  # except for ringing of sharpening and JPEG
 
 
 def test_exposure_one_stop_less_is_darker():
@@ -39,7 +39,7 @@ def test_exposure_one_stop_less_is_darker():
 
 
 def test_label_edges_coincide_with_image_edges():
-    """Of all shifts of the label by up to two pixels, none fits the picture better than none."""
+    """No shift of the label by up to two pixels fits the picture better than no shift."""
     sharp = replace(STILL, darkness=(0, 0), haze=(0.0, 0.0), clouds=(0, 0))
     shifts = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)]
     fits = np.zeros(len(shifts))

@@ -18,7 +18,7 @@ def small(monkeypatch):
 
 
 def counts_of(label):
-    """The result of ``count_classes`` for this label map."""
+    """Return the result of ``count_classes`` for this label map."""
     maps = np.zeros((19, card.MAP[1], card.MAP[0]))
     for i in range(19):
         maps[i] = (label == i)[:: label.shape[0] // card.MAP[1], :: label.shape[1] // card.MAP[0]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawn_streets import draw_street, write_streets
+from drawn_streets import draw_street, streets_in, write_streets
 
 SMALL = {"seed": 2, "height": 48, "width": 96}
 
@@ -66,6 +66,13 @@ def test_write_streets_into_other_folder_raises(tmp_path):
     with pytest.raises(ValueError, match="not empty"):
         write_streets(tmp_path, count=1, workers=1, **SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
+def test_write_streets_beside_a_file_of_the_system_writes(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\0")
+    write_streets(tmp_path, count=1, workers=1, **SMALL)
+    assert streets_in(tmp_path)["complete"] and (tmp_path / name).exists()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ SIZE = {"height": 96, "width": 192}
 
 @pytest.fixture(scope="module")
 def many():
-    """Sixty small day pictures."""
+    """Return sixty small daytime pictures."""
     return [draw_street(3, index, "day", **SIZE) for index in range(60)]
 
 
@@ -60,7 +60,7 @@ def test_draw_street_night_is_darker_and_fog_has_less_contrast():
 
 
 def test_draw_street_day_has_balanced_channels(many):
-    """No channel is lost on the way: over many streets red, green and blue are about alike."""
+    """No channel is lost: over many streets, red, green and blue have similar means."""
     means = np.mean([image.mean((0, 1)) for image, _ in many], 0)
     assert means.min() > 60 and means.max() < 1.25 * means.min()
 

@@ -31,7 +31,7 @@ def test_lens_without_distortion_returns_its_input():
 
 
 def drawn_lenses():
-    """(street, lens) of 200 plans."""
+    """Return the streets and lenses of 200 plans."""
     for seed in range(200):
         rng = np.random.default_rng(seed)
         street = sample_street(rng)

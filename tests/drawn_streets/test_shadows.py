@@ -17,7 +17,7 @@ HOUSE = Building(-30.0, -8.0, -20.0, 60.0, FacadeStyle(3), ("right",))
 
 
 def scene(azimuth, elevation, paint):
-    """(camera, shadow mask) of a street beside one long house; ``paint(canvas)`` the surfaces."""
+    """Return the camera and the shadow mask of a street with one long house."""
     camera = Camera.looking(
         *SIZE, field_of_view=1.2, position=(0.0, 2.0, 0.0), yaw=0, pitch=-0.15, roll=0
     )
@@ -39,7 +39,7 @@ def at(camera, mask, x, z, y=0.0):
 
 @pytest.mark.parametrize("elevation", [30.0, 55.0])
 def test_shadow_length_is_height_over_tangent_of_elevation(elevation):
-    camera, mask = scene(270.0, elevation, ground)  # the sun stands left of the street, at -x
+    camera, mask = scene(270.0, elevation, ground)  # the sun is to the left of the street, at -x
     reach = -8.0 + HOUSE.corners()[:, 1].max() / np.tan(np.deg2rad(elevation))
     assert at(camera, mask, reach - 0.6, 15.0) > 0.8
     assert at(camera, mask, reach + 0.6, 15.0) < 0.2

@@ -21,7 +21,7 @@ def cfg():
 
 @pytest.fixture
 def state(cfg):
-    """The weights of a checkpoint of that model."""
+    """Return the weights in a checkpoint of this model."""
     return build_model(cfg, device=CPU).state_dict()
 
 
@@ -63,5 +63,5 @@ def test_build_model_resolves_other_sections(cfg, state, resumed):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU where there is none")
 def test_pick_device_without_gpu_raises():
     assert pick_device("auto").type == "cpu"
-    with pytest.raises(ValueError, match="torch sees none"):
+    with pytest.raises(ValueError, match="torch finds none"):
         pick_device("cuda")

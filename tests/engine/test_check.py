@@ -1,5 +1,7 @@
 """``--check`` validates a run and leaves nothing behind."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -31,7 +33,8 @@ def test_check_prints_run_and_writes_nothing(options, tmp_path, capfd):
         "would train iterations 0 to 4 from random weights, 2 of 3 images each",
         "would evaluate on day (3), night (2) by protocol native",
         "on cpu, in float32",
-        "GiB are free",
+        "memory: a step needs",
+        "disk: checkpoints of about 0.00 GiB need",
     ):
         assert words in out
     assert not (tmp_path / "run").exists()
@@ -51,6 +54,27 @@ def test_check_of_resumed_run_names_checkpoint(options, tmp_path, capfd):
     assert sorted((tmp_path / "run").rglob("*")) == sorted([*files, tmp_path / "run" / "error.txt"])
     run_tool("--eval-only", *options)  # succeeds, and so removes the error
     assert not (tmp_path / "run" / "error.txt").exists()
+
+
+def test_check_with_too_little_disk_space_exits_with_one_sentence(options, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(check.shutil, "disk_usage", lambda _: usage._replace(free=2**20))
+    message = error_message("--check", *options)
+    assert f"but {tmp_path} has 0.00 GiB free: make room" in message and "\n" not in message
+
+
+def test_estimated_size_of_a_checkpoint_is_that_of_the_file(options, tmp_path, monkeypatch):
+    run_tool(*options, "train.max_iter=1", "dataloader.test.day=null", "train.picture_period=0")
+    size = (tmp_path / "run" / "iter_0000001.pth").stat().st_size
+    other = [f"train.output_dir={tmp_path / 'other'}", *options[1:], "train.max_iter=1"]
+    usage = shutil.disk_usage(tmp_path)
+    for share, fits in ((0.8, False), (1.2, True)):
+        free = usage._replace(free=int(share * size))
+        monkeypatch.setattr(check.shutil, "disk_usage", lambda _, free=free: free)
+        if fits:
+            run_tool("--check", *other)
+        else:
+            assert "the checkpoints need about" in error_message("--check", *other)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_save_checkpoint_failure_keeps_old_file(tmp_path, monkeypatch):
             save_checkpoint(path, model=model(), iteration=2)
     before_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before_limit[1]))
-    try:  # as the disk itself says it, in the middle of torch's writing
+    try:  # an error of the disk during torch.save
         with pytest.raises(OSError, match="File too large") as refused:
             save_checkpoint(path, model=model(), iteration=2)
     finally:
@@ -74,7 +74,7 @@ def test_read_checkpoint_with_flipped_bit_raises(tmp_path):
     whole = path.read_bytes()
     start = whole.index(model()[0].weight.detach().numpy().tobytes())
     path.write_bytes(whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :])
-    torch.load(path, weights_only=True)  # torch itself does not notice
+    torch.load(path, weights_only=True)  # torch does not detect the damage
     with pytest.raises(ValueError, match=r"c.pth is damaged \(in its part"):
         read_checkpoint(path)
 
@@ -89,7 +89,7 @@ def test_read_checkpoint_damaged_file_raises(tmp_path, content):
 def test_read_checkpoint_malicious_file_executes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.pth").write_bytes(pickle.dumps(Malicious()))
-    with pytest.raises(ValueError, match="holds Python objects, which are not loaded"):
+    with pytest.raises(ValueError, match="contains Python objects, which are not loaded"):
         read_checkpoint(tmp_path / "c.pth")
     assert not (tmp_path / "executed").exists()
 

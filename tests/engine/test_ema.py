@@ -38,7 +38,7 @@ def test_update_before_start_copies_weights():
         with torch.no_grad():
             net[1].bias.fill_(float(iteration))
         average.update(iteration)
-        # 0 and 1 as they are; from 2 on three parts of the old and one of the new.
+        # The first two steps copy the weights. Later, the average has a weight of three quarters.
         expected = [0.0, 1.0, 0.75 * 1 + 0.25 * 2, 0.75 * 1.25 + 0.25 * 3][iteration]
         assert average.averages["1.bias"].tolist() == [expected] * 2
 

@@ -10,7 +10,7 @@ from recyclelora.engine import launch
 
 @pytest.fixture
 def ask(monkeypatch):
-    """``ask(gpus, num_machines=2)``: what is called with these options where there are ``gpus``."""
+    """``ask(gpus, num_machines=2)``: the launched calls for these options and number of GPUs."""
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 

@@ -1,4 +1,4 @@
-"""The loss curve has one line per logged iteration, also of resumed runs."""
+"""The loss curve has one line per logged iteration, also in resumed runs."""
 
 import json
 
@@ -12,7 +12,7 @@ LOSSES = np.random.default_rng(0).normal(size=60).tolist()
 
 
 def run(path, start, stop, history, every=1):
-    """Iterations of a training; returns what its checkpoint would hold."""
+    """Run iterations of a training; return the state for a checkpoint."""
     with EventStorage(start) as storage:
         restore_history(storage, history)
         file = MetricsFile(path, start=start)

@@ -1,4 +1,4 @@
-"""The lock of an output folder: a second training raises, a killed one releases it."""
+"""The lock of an output folder: a second training raises, and a killed one releases it."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ with lock_output(sys.argv[1]):
 
 @pytest.fixture
 def other(tmp_path):
-    """Another training that holds ``tmp_path / "run"``."""
+    """Start another training that holds ``tmp_path / "run"``."""
     command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout.readline() == "held\n"
@@ -40,7 +40,7 @@ def test_lock_output_held_by_other_process_raises(other, tmp_path):
             pytest.fail("it was let in")
     other.kill()
     other.wait()
-    with lock_output(tmp_path / "run"):  # though its worker still lives
+    with lock_output(tmp_path / "run"):  # although its worker is still alive
         assert Path(tmp_path, "run", "training.lock").read_text().count("\n") == 1
     with lock_output(tmp_path / "run"):
         pass

@@ -12,12 +12,12 @@ from recyclelora.engine.param_groups import (
     parameter_groups,
 )
 
-# The golden names are those of the published code, which calls two embeddings otherwise.
+# The golden names are those of the published code, in which two embeddings have other names.
 PUBLISHED_NAMES = {key.removeprefix("predictor."): rule for key, rule in PUBLISHED_RULES.items()}
 
 
 def tree(names: list[str]) -> nn.Module:
-    """A module whose trainable parameters have exactly these names."""
+    """Return a module whose trainable parameters have exactly these names."""
     root = nn.Module()
     for name in names:
         *path, leaf = name.split(".")

@@ -11,7 +11,7 @@ from recyclelora.engine import launch, train
 
 
 class Training:
-    """Makes a model in a cycle, then raises ``error`` if there is one.
+    """Create a model in a cycle, then raise ``error`` if there is one.
 
     Attributes:
         model: a weak reference.
@@ -35,7 +35,7 @@ class Training:
 
 @pytest.fixture
 def run(monkeypatch):
-    """``run(main, training)``: what torchrun would start, in this process and without a group."""
+    """``run(main, training)``: what torchrun starts, in this process and without a group."""
     for name in ("RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, "0")
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
@@ -61,7 +61,7 @@ def test_model_is_freed_before_process_group(run):
 
 def test_failure_frees_model_and_keeps_group(run):
     training = Training("the loss is not finite")
-    with pytest.raises(FloatingPointError) as raised:  # and kept, with its traceback
+    with pytest.raises(FloatingPointError) as raised:  # and keep it with its traceback
         run(training, training)
     assert training.at_the_end == [] and training.model() is None
     assert str(raised.value) == "the loss is not finite"

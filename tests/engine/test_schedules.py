@@ -62,7 +62,7 @@ def test_adamw_steps_match_published_trajectory(golden):
         schedule(optimizer, step)
         for group, name in zip(optimizer.param_groups, names, strict=True):
             grad = torch.from_numpy(np.array(reference[f"traj0/grad/{name}"][step]))
-            # The mask token is listed as trainable but never gets a gradient: AdamW skips it.
+            # The mask token is listed as trainable but gets no gradient, so AdamW skips it.
             group["params"][0].grad = grad if grad.any() else None
         optimizer.step()
         for group, name in zip(optimizer.param_groups, names, strict=True):

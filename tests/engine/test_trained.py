@@ -20,7 +20,7 @@ def base_weights(seed=0):
 
 
 def segmentor(base, seed, method=adapt, **settings):
-    """An adapted segmentor on this base; head (and LoRA's A) drawn by the seed."""
+    """Return an adapted segmentor on this base; the seed determines the head and LoRA's A."""
     backbone = DinoVisionTransformer(img_size=64, patch_size=16, embed_dim=48, depth=4, num_heads=2)
     backbone.load_state_dict(base)
     torch.manual_seed(seed)

@@ -10,7 +10,7 @@ from recyclelora.engine.trainer import Trainer
 
 
 class Toy(nn.Module):
-    """Its loss is finite, NaN or has an infinite gradient, as the sample says."""
+    """A model whose loss is finite, NaN, or has an infinite gradient, depending on the sample."""
 
     def __init__(self):
         super().__init__()

@@ -42,6 +42,12 @@ def test_resized_rows_match_full_interpolation(size, wanted, lengths, at_once, m
     torch.testing.assert_close(joined, resized(logits, wanted), atol=1e-5, rtol=0)
 
 
+def test_resized_rows_of_the_wanted_size_keep_their_bits():
+    logits = torch.randn(5, 30, 40) * 1e6
+    found = resized_rows(cut(logits, (7,)), (30, 40), (30, 40))
+    assert torch.equal(torch.cat([rows for _, rows in found], 1), logits)
+
+
 def test_in_parts_covers_all_rows(monkeypatch):
     monkeypatch.setattr(module, "_AT_ONCE", 1000)
     logits = torch.randn(3, 50, 20)

@@ -30,7 +30,7 @@ def test_iou_matches_golden_metrics(golden):
         square = confusion.counts[:, :-1]
         assert square.dtype == np.int64
         assert np.array_equal(square, known["confusion_gt_rows"])
-        # mmsegmentation divides in float32; cityscapesscripts and the f64 columns do not.
+        # mmsegmentation divides in float32, unlike cityscapesscripts and the f64 columns.
         np.testing.assert_allclose(confusion.iou(), known["IoU_per_class"], atol=1e-6)
         np.testing.assert_allclose(confusion.iou(), known["IoU_per_class_f64"], atol=1e-12)
         np.testing.assert_allclose(

@@ -12,7 +12,7 @@ from recyclelora.evaluation import evaluate_domains, native, preview_domains
 
 
 def predict(images):
-    """Logits that depend on the pixel's colour alone, so that windows change nothing."""
+    """Return logits that depend only on the pixel's colour, so that windows have no effect."""
     batch, _, height, width = images.shape
     logits = torch.zeros(batch, len(CLASSES), height, width)
     logits[:, [0, 2, 10]] = images
@@ -61,7 +61,7 @@ def test_unlabelled_classes_are_null(tiny_set, tmp_path):
     domains = loaders(tiny_set, facades={"folding": LABELMEFACADE})
     scores = evaluate_domains(predict, domains, native(), tmp_path)["domains"]["facades"]
     nulls = {name for name, value in scores["IoU"].items() if value is None}
-    # Of the six labels, three occur in truth or prediction.
+    # Three of the six labels occur in the truth or the prediction.
     assert nulls == set(CLASSES) - {"road", "building", "sky"}
 
 
@@ -127,7 +127,7 @@ def test_no_domain_raises(tmp_path):
 
 
 def test_real_images_with_label_predictions_score_100(real_data, tmp_path):
-    """Predicting the truth scores 100 on every set, folded or not."""
+    """Predicting the truth scores 100 on every dataset, with and without a folding."""
     domains = {name: build_test_loader(name, subset=2, num_workers=0) for name in real_sets()}
     for name, loader in domains.items():
         truths = iter([sample["sem_seg"] for sample in loader])
@@ -142,7 +142,7 @@ def test_real_images_with_label_predictions_score_100(real_data, tmp_path):
 
 
 def evaluate_in_process(rank, world, folder, name):
-    cv2.setNumThreads(0)  # the threads of its pool are not forked
+    cv2.setNumThreads(0)  # its threads do not survive a fork
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/address", rank=rank, world_size=world
     )
@@ -159,7 +159,7 @@ def evaluate_with_everything(name, folder):
 def test_two_processes_match_one(tiny_set, tmp_path):
     name = tiny_set("tiny_two", count=5)
     alone = evaluate_with_everything(name, tmp_path / "one")
-    # Forked, so that the registered dataset is there.
+    # A fork, so that the registered dataset exists in the child.
     torch.multiprocessing.start_processes(
         evaluate_in_process, (2, tmp_path, name), nprocs=2, start_method="fork"
     )

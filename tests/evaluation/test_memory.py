@@ -1,4 +1,4 @@
-"""What segmenting one large image takes, measured in a process of its own."""
+"""Peak memory of segmenting one large image, measured in a separate process."""
 
 import subprocess
 import sys
@@ -29,8 +29,8 @@ print(kilobytes("VmHWM") - before, ids.size)
 @pytest.mark.parametrize(
     ("maker", "options", "limit"),
     [
-        ("native", "mode='slide'", 1.0),  # of one view, less than its logits
-        # Of half the size. The sum of the views, and far from all logits of one (1.75 ** 2).
+        ("native", "mode='slide'", 1.0),  # for one view, less than its logits
+        # At half the size. The sum of the views is far below all logits of one view (1.75 ** 2).
         ("multi_scale", "scales=(1.75,)", 1 + 2.7),
     ],
 )

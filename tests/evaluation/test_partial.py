@@ -1,4 +1,4 @@
-"""Finished targets of an interrupted evaluation: kept, continued, never mixed with others."""
+"""Finished targets of an interrupted evaluation are kept, resumed, and never mixed with others."""
 
 import json
 
@@ -29,7 +29,7 @@ def domains(tiny_set):
 
 @pytest.fixture
 def interrupted(domains, tmp_path):
-    """The folder of an evaluation that failed at its second target."""
+    """Return the folder of an evaluation that failed at its second target."""
     broken = tmp_path / "tiny_night" / "images" / "000002.png"
     content = broken.read_bytes()
     broken.write_bytes(content[:40])
@@ -65,7 +65,7 @@ def test_resumed_evaluation_matches_whole_one(domains, interrupted, tmp_path):
         return predict(images)
 
     assert evaluate(domains, interrupted, counted, resume=True) == whole
-    assert len(sizes) == 4  # images of the second target alone
+    assert len(sizes) == 4  # only images of the second target
     assert files_of(interrupted) == files_of(tmp_path / "whole")
 
 

@@ -29,7 +29,7 @@ def test_legend_lists_occurring_classes():
     below = np.array(draw_rows([row()], width=200))[34 + 28 + 133 :]
     present = {tuple(color) for color in below.reshape(-1, 3).tolist()}
     assert {COLORS[0], COLORS[10], (0, 0, 0)} <= present
-    # Greys aside, which the letters' smooth edges have too.
+    # Without greys, which the smooth edges of letters also have.
     absent = {COLORS[i] for i in range(len(CLASSES)) if i not in (0, 10)}
     assert not {color for color in absent if len(set(color)) > 1} & present
 

@@ -9,12 +9,12 @@ from recyclelora.data import CLASSES, COLORS, LABELMEFACADE, build_test_loader
 from recyclelora.evaluation import Protocol, evaluate_domains, native
 from recyclelora.evaluation.predictions import FORMATS, encode, save_prediction
 
-# Cityscapes' own ids of the 19 classes, from its paper's list of labels.
+# Ids of the 19 classes, from the list of labels in the Cityscapes paper.
 LABEL_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
 
 
 def predict(images):
-    """Logits that depend on the pixel's colour alone."""
+    """Return logits that depend only on the pixel's colour."""
     logits = torch.zeros(len(images), len(CLASSES), *images.shape[-2:])
     logits[:, [0, 2, 10]] = images
     return logits
@@ -63,12 +63,12 @@ def test_evaluation_removes_older_class_maps(tiny_set, tmp_path):
         domains = {"day": build_test_loader(name, subset=subset, num_workers=0)}
         evaluate_domains(predict, domains, native(), tmp_path, save_predictions="color")
         assert len(written(tmp_path / "predictions" / "day")) == count
-    evaluate_domains(predict, domains, native(), tmp_path)  # writes none, so it removes none
+    evaluate_domains(predict, domains, native(), tmp_path)  # does not write or remove any
     assert len(written(tmp_path / "predictions" / "day")) == 2
 
 
 def test_saved_files_have_image_names(tmp_path):
-    """cityscapesscripts looks for CITY_SEQUENCE_FRAME*.png, ACDC for the image's own name."""
+    """cityscapesscripts searches CITY_SEQUENCE_FRAME*.png; ACDC requires the name of the image."""
     for image, image_id, expected in (
         (
             "leftImg8bit/val/lindau/lindau_000000_000019_leftImg8bit.png",

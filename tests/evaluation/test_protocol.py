@@ -20,12 +20,12 @@ TRUTH = torch.randint(0, 19, (60, 101), dtype=torch.uint8)
         (rein(), "cityscapes", (2048, 1024), (1024, 512)),
         (paper(), "bdd100k", (1280, 720), (1280, 720)),
         (rein(), "bdd100k", (1280, 720), (1280, 720)),
-        # 4:3 photographs, halved before: the short side decides.
+        # Photographs of 4:3, halved first. The short side determines the size.
         (paper(), "mapillary_vistas", (2000, 1500), (1365, 1024)),
         (rein(), "mapillary_vistas", (2000, 1500), (683, 512)),
-        # Upright ones: the longer of (W, H) goes with the longer side.
+        # Portrait images: the longer of (W, H) applies to the longer side.
         (paper(), "mapillary_vistas", (1500, 2000), (1024, 1365)),
-        # ACDC's own size; Rein's config for crops of 512 takes half of it.
+        # The original size of ACDC. Rein's config for crops of 512 uses half of it.
         (paper(), "acdc", (1920, 1080), (1920, 1080)),
         (rein(), "acdc", (1920, 1080), (960, 540)),
         # SoMA's configs for crops of 1024 enlarge BDD100K.
@@ -83,7 +83,7 @@ def test_segment_takes_argmax_at_label_size(mode):
         mode="bilinear",
         align_corners=False,
     )
-    # The mean of equal windows rounds, so ties may fall differently.
+    # The mean of equal windows is rounded, so ties may have other results.
     assert (prediction == logits[0].argmax(0).numpy()).mean() > 0.999
     assert all(dtype == torch.float32 and high > 1 for _, dtype, high in seen)
     assert {shape[2:] for shape, _, _ in seen} == ({(24, 40)} if mode == "whole" else {(16, 16)})
@@ -114,7 +114,7 @@ def test_windows_of_published_protocols(protocol, windows):
 
 
 def slow_class_map(predict, image, size, scales, mirrors):
-    """Every augmentation as a whole: resized logits, their softmax, the mean, the argmax."""
+    """All augmentations, computed separately: resized logits, softmax, mean, argmax."""
     total = 0
     for scale in scales:
         width, height = int(image.shape[2] * scale + 0.5), int(image.shape[1] * scale + 0.5)
@@ -133,7 +133,7 @@ def slow_class_map(predict, image, size, scales, mirrors):
 def test_segment_scales_match_slow_implementation(mode, flip):
     scales = (0.75, 1, 1.25, 1.5, 1.75)
     protocol = native(mode=mode, crop=64, scales=scales, flip=flip)
-    # Of one pixel alone, so that windows and borders change nothing; not the same for all colours.
+    # Depends on a single pixel, so that windows and borders have no effect, and on the colour.
     weights = torch.randn(5, 3, 1, 1) / 50
 
     def predict(images):
@@ -181,7 +181,7 @@ def test_segment_flip_is_mirrored_back():
     both = native(flip=True).segment(predict, sample, "x")[0]
     assert (plain == both).mean() > 0.999
 
-    def sees(images):  # only the left half: mirrored, it is the right one
+    def sees(images):  # uses only the left half; mirrored, this is the right half
         logits = predict(images)
         logits[..., images.shape[3] // 2 :] = 0
         return logits

@@ -15,7 +15,7 @@ from recyclelora.data import CITYSCAPES_IDS, CLASSES, build_test_loader, registe
 from recyclelora.evaluation import ConfusionMatrix, evaluate_domains, native
 from recyclelora.evaluation.predictions import encode
 
-ORACLES = Path(sys.prefix) / "oracles"  # where `make test-slow` puts packages for tests alone
+ORACLES = Path(sys.prefix) / "oracles"  # packages that `make test-slow` installs for tests
 NOT_INSTALLED = "compares with cityscapesscripts: `make test-slow` installs it"
 CASES = {
     "all classes": (range(19), range(19), 0.1),
@@ -38,7 +38,7 @@ def random_maps(case, shape=(4, 50, 60)):
 
 
 def mmsegmentation(predictions, truths, classes=19):
-    """Its IoUMetric: histograms of what agrees, of each side, summed; 0/0 is left out."""
+    """Return the result of mmsegmentation's IoUMetric: histograms, summed; 0/0 is left out."""
     areas = torch.zeros(3, classes, dtype=torch.float64)
     for prediction, truth in zip(predictions, truths, strict=True):
         keep = torch.from_numpy(truth != 255)
@@ -64,7 +64,7 @@ def test_confusion_matches_mmsegmentation_metric(case):
 
 
 class Recall:
-    """A ``predict`` that knows the image by its first pixel, and its class map by heart."""
+    """A ``predict`` that recognises the image by its first pixel and returns a stored class map."""
 
     def __init__(self, maps):
         self.maps = torch.from_numpy(maps).long()
@@ -76,7 +76,7 @@ class Recall:
 
 
 def write_cityscapes(root, truths):
-    """Files in Cityscapes' layout; image i has the colour i."""
+    """Write files in the layout of Cityscapes; image i has the colour i."""
     ids = encode(np.where(truths == 255, 0, truths), "label_ids")
     ids[truths == 255] = 1
     for i, label in enumerate(ids):
@@ -91,7 +91,7 @@ def write_cityscapes(root, truths):
 
 @pytest.fixture
 def city(tmp_path):
-    """The name of the set that :func:`write_cityscapes` writes into ``tmp_path``."""
+    """Return the name of the dataset that :func:`write_cityscapes` writes to ``tmp_path``."""
     return register_folder(
         "random city",
         images=tmp_path / "leftImg8bit" / "val",
@@ -103,7 +103,7 @@ def city(tmp_path):
 
 
 def evaluate_in_process(rank, world, folder, name, predictions):
-    cv2.setNumThreads(0)  # the threads of its pool are not forked
+    cv2.setNumThreads(0)  # its threads do not survive a fork
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/address", rank=rank, world_size=world
     )
@@ -123,14 +123,14 @@ def files_below(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_saved_maps_match_cityscapesscripts_scores(case, city, tmp_path, monkeypatch):
-    """Its own search for the files of a submission, and its own score of them."""
+    """Return the score that cityscapesscripts computes for the files of a submission."""
     monkeypatch.syspath_prepend(ORACLES)
     name = "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling"
     pytest.importorskip("cityscapesscripts", reason=NOT_INSTALLED)
     theirs = importlib.import_module(name)
     predictions, truths = random_maps(case, (5, 30, 40))
     write_cityscapes(tmp_path, truths)
-    # Forked, so that the registered dataset is there.
+    # A fork, so that the registered dataset exists in the child.
     torch.multiprocessing.start_processes(
         evaluate_in_process,
         (2, tmp_path, city, predictions),

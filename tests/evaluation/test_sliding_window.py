@@ -52,7 +52,7 @@ def test_batch_size_changes_rounding_only(batch):
 @pytest.mark.parametrize(
     ("size", "windows"),
     [
-        ((20, 30), [((0, 20), (0, 30))]),  # smaller than the crop: one window of its own size
+        ((20, 30), [((0, 20), (0, 30))]),  # smaller than the crop: a window of the image's size
         ((20, 64), [((0, 20), (0, 64))]),
         ((20, 65), [((0, 20), (0, 64)), ((0, 20), (1, 65))]),
         ((64, 150), [((0, 64), (0, 64)), ((0, 64), (43, 107)), ((0, 64), (86, 150))]),
@@ -95,7 +95,7 @@ def test_logits_of_other_size_raise():
 
 
 def slow_slide(predict, image, crop, stride):
-    """Published sliding windows, pixel by pixel: every window that covers one, averaged."""
+    """The published sliding windows, pixel by pixel: the average of all windows of a pixel."""
     height, width = image.shape[1:]
     boxes = []
     for y in range(max(height - crop + stride - 1, 0) // stride + 1):
@@ -116,7 +116,7 @@ def slow_slide(predict, image, crop, stride):
 )
 @pytest.mark.parametrize(("crop", "stride"), [(24, 16), (24, 24), (24, 1), (7, 5)])
 def test_odd_sizes_match_slow_implementation(size, crop, stride):
-    network = torch.nn.Conv2d(3, 5, 3, padding=1)  # sees the window's border, so places matter
+    network = torch.nn.Conv2d(3, 5, 3, padding=1)  # outputs depend on the window's border
     image = torch.rand(3, *size)
     with torch.no_grad():
         expected = slow_slide(network, image, crop, stride)

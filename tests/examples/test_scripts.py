@@ -1,4 +1,4 @@
-"""The scripts of examples/ run offline, and their figures are those that adapters promise."""
+"""The scripts in examples/ run offline, and the printed numbers are as expected."""
 
 import ast
 import os
@@ -13,7 +13,7 @@ SCRIPTS = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
 
 def packages(script: Path) -> list[str]:
-    """What the script's docstring tells a user to install."""
+    """Return the packages that a script's docstring tells the user to install."""
     docstring = ast.get_docstring(ast.parse(script.read_text()))
     needed = re.search(r"pip install ([\w ]+)``", docstring.replace("\n", " "))
     return needed[1].split() if needed else []

@@ -110,6 +110,7 @@ def test_any_width_of_the_feed_forward_is_found(ffn_layer, ratio, tmp_path):
     "change", [merge, lambda m: m.bfloat16(), lambda m: m.train()], ids=["merged", "half", "train"]
 )
 def test_merged_half_and_training_backbones_are_exported(change, tmp_path):
+    pytest.importorskip("timm")  # export_backbone compares the outputs
     backbone = trained()
     change(backbone)
     training, dtype = backbone.training, backbone.pos_embed.dtype
@@ -119,6 +120,7 @@ def test_merged_half_and_training_backbones_are_exported(change, tmp_path):
 
 
 def test_dora_is_merged(tmp_path):
+    pytest.importorskip("timm")
     backbone = dora(tiny(), rank=3, alpha=3.0)
     for name, parameter in backbone.named_parameters():
         if name.endswith(("lora_B", "magnitude")):

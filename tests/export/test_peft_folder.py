@@ -20,7 +20,7 @@ peft = pytest.importorskip("peft")
 
 
 def saved(model, base, folder, rank=None, **options):
-    """``base`` with the adapters of ``model`` in peft, and the error that was returned."""
+    """Return ``base`` with the adapters of ``model`` in peft, and the reported error."""
     error = save_peft(model, folder, rank=rank)
     return peft.PeftModel.from_pretrained(base, str(folder), **options), error
 

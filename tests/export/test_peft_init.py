@@ -20,7 +20,7 @@ TARGETS = {
 
 
 def lora(base, targets=("0",), **options):
-    """A fresh LoRA on a copy of ``base``."""
+    """Return a new LoRA on a copy of ``base``."""
     targets = targets if isinstance(targets, str) else list(targets)
     options = {"r": 6, "lora_alpha": 9} | options
     config = peft.LoraConfig(target_modules=targets, **options)
@@ -117,7 +117,7 @@ def test_trained_lora_is_saved_for_the_original_base(tmp_path):
 
 def test_layers_that_are_not_linear_stay_with_a_warning():
     base, x = MODELS["timm"]()
-    model = lora(base, ["qkv", "proj"])  # "proj" is also that of the patches, a convolution
+    model = lora(base, ["qkv", "proj"])  # "proj" also matches the convolution of the patches
     with pytest.warns(UserWarning, match=r"1 LoRA layers are not linear .*patch_embed.proj"):
         init_peft(model)
     assert relative_difference(output(model, x), output(base, x)) < 1e-5

@@ -1,4 +1,4 @@
-"""Small street datasets to damage, and the training tool with its error message."""
+"""Small street datasets to damage, and the error message of the training tool."""
 
 import logging
 import shutil
@@ -21,7 +21,7 @@ def street_files(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def streets(street_files, tmp_path) -> Path:
-    """A copy of these files, which a test may damage."""
+    """Return a copy of the dataset that a test may damage."""
     return Path(shutil.copytree(street_files, tmp_path / "streets"))
 
 
@@ -59,7 +59,7 @@ def run_tool(street_files, tmp_path) -> Iterator[Callable[..., str | None]]:
 
 @pytest.fixture
 def refusal(run_tool, tmp_path, capfd) -> Callable[..., str]:
-    """``refusal(*arguments)``: the message of a run that has to fail without a partial output."""
+    """``refusal(*arguments)``: the message of a run that must fail without partial output."""
 
     def run(*arguments: str) -> str:
         message = run_tool(*arguments)

@@ -1,4 +1,4 @@
-"""Public calls with invalid arguments: one message each, TypeError or ValueError."""
+"""Public calls with invalid arguments raise TypeError or ValueError with one message."""
 
 import numpy as np
 import pytest
@@ -140,7 +140,7 @@ CALLS = {
     "EVA-02: a ratio of text": (lambda: Eva02VisionTransformer(mlp_ratio="4"), "mlp_ratio must be"),
     "AnyViT: no patches": (
         lambda: AnyViT(nn.Identity(), lambda _, images: [images] * 4, img_size=32),
-        "must give maps of 2x2 patches",
+        "must return maps of 2x2 patches",
     ),
     "load_weights: into a linear": (lambda: load_weights(linear(), None), "got Linear"),
     "load_weights: a number": (lambda: load_weights(vit(), 3), "weights must be a path"),

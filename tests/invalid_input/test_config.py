@@ -1,4 +1,4 @@
-"""Configs and overrides: every number, name and section that no run could use."""
+"""Configs and overrides with numbers, names and sections that no run can use."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ FINITE = "must be a finite number"
 BACKBONE = "model.backbone.module.module"
 TRAINING = "dataloader.train"
 
-# What is given -> what the sentence says.
+# The override -> a part of the message.
 VALUES = [
     # Numbers of the section train.
     ("train.max_iter=0", f"train.max_iter {WHOLE} 1 to 1,000,000,000, got 0"),
@@ -48,7 +48,7 @@ VALUES = [
     ("train.ema={decay:often}", "train.ema.decay must be a number from 0 to 1"),
     ("train.ema={decay:0.9,start:-1}", f"train.ema.start {WHOLE} 0"),
     ("schedule.warmup=-1", f"the schedule's warmup {WHOLE} 0"),
-    ("model.learned_queries=false", "the decoder expects queries: set learned_queries=False if"),
+    ("model.learned_queries=false", "the decoder expects queries, got none"),
     ("train.skip_bad_batches=-1", "train.skip_bad_batches"),
     # Names and places.
     ("train.device=cuda:99", "train.device=cuda:99"),
@@ -65,7 +65,7 @@ VALUES = [
     ("train.init_checkpoint=3", "train.init_checkpoint must be text or null"),
     ("evaluation.checkpoint=3", "evaluation.checkpoint must be text or null"),
     ("evaluation.checkpoint=a.pth", "names what --eval-only evaluates: add --eval-only"),
-    # The data's numbers.
+    # Numbers of the data.
     (f"{TRAINING}.total_batch_size=0", f"total_batch_size {WHOLE} 1"),
     (f"{TRAINING}.total_batch_size=1.5", f"{TRAINING}.total_batch_size must be a whole number"),
     (f"{TRAINING}.total_batch_size=100000000", "from 1 to 65,536"),
@@ -77,12 +77,12 @@ VALUES = [
     (f"{TRAINING}.subset=0", "subset, the number of images to draw"),
     (f"{TRAINING}.subset=abc", f"{TRAINING}.subset must be a whole number or null"),
     ("dataloader.test.night.subset=-2", "subset"),
-    (f"{TRAINING}.iterations=3", "train.max_iter says how long"),
+    (f"{TRAINING}.iterations=3", "set train.max_iter instead"),
     (f"{TRAINING}.dataset=nope", "name of a registered dataset, got 'nope'"),
     (f"{TRAINING}.dataset=[]", "expected at least one training image"),
     (f"{TRAINING}.dataset=3", f"{TRAINING}.dataset must be text or a list of text"),
     (f"{TRAINING}.mapper=null", f"{TRAINING}.mapper must be a LazyCall"),
-    # The optimiser's and the schedule's.
+    # Numbers of the optimiser and the schedule.
     ("optimizer.lr=-1", "the learning rate must be a number from 0"),
     ("optimizer.lr=nan", FINITE),
     ("optimizer.lr=1e400", FINITE),
@@ -152,19 +152,19 @@ VALUES = [
     # Sections and calls.
     ("train=3", "train must be a section, got 3"),
     ("train.amp=3", "train.amp must be a section"),
-    ("model=null", "model must say what to build"),
+    ("model=null", "model must be a LazyCall"),
     ("model.backbone=3", "model.backbone must be a LazyCall that makes a Module, got 3"),
     (f"{BACKBONE}=vit_l", f"{BACKBONE} must be a LazyCall"),
-    ("optimizer=null", "optimizer must say what to build"),
-    ("schedule=3", "schedule must say what to build"),
+    ("optimizer=null", "optimizer must be a LazyCall"),
+    ("schedule=3", "schedule must be a LazyCall"),
     ("dataloader=3", "dataloader must be a section with 'train'"),
     ("dataloader.test=null", "dataloader.test must name at least one domain"),
-    ("dataloader.test.night=3", "dataloader.test.night must say what to build"),
+    ("dataloader.test.night=3", "dataloader.test.night must be a LazyCall"),
     ("evaluation.protocol=papers", "must be one of paper, rein, multi_scale, native, got 'papers'"),
     ("evaluation.protocol=null", "evaluation.protocol must be one of paper, rein"),
     ("evaluation.protocol=[paper]", "cannot apply the override 'evaluation.protocol=[paper]'"),
 ]
-# The way an override is written.
+# The syntax of an override.
 OVERRIDES = [
     ("train.max_iters=3", "nearest known key is 'train.max_iter'"),
     ("train..max_iter=3", "unknown key 'train..max_iter'"),
@@ -174,11 +174,11 @@ OVERRIDES = [
     ("+train.more=1", "unknown key"),
     ("model._target_=os.system", "unknown key"),
     ("train.max_iter = 3", "the form key=value"),
-    ("train.output_dir='~/runs", "goes into quotes"),
+    ("train.output_dir='~/runs", "with special characters in quotes"),
     ("train.output_dir=$NOT_SET/runs", "the environment variable NOT_SET, which is not set"),
     ("train.output_dir=~nobody-here/runs", "'nobody-here', an unknown user"),
     ("dataloader.test={}", "dataloader.test must name at least one domain"),
-    ("evaluation.protocol={long_side:96}", "evaluation.protocol must say what to build"),
+    ("evaluation.protocol={long_side:96}", "evaluation.protocol must be a LazyCall"),
     ("dataloader.test.'night=null", "unknown key"),
     ("dataloader.test.nigt=null", "the nearest known key is 'dataloader.test.night'"),
     ("=3", "the form key=value"),
@@ -205,11 +205,11 @@ def test_checkpointing_that_reaches_no_backbone_is_refused(refusal):
 
 
 def test_option_after_override_is_refused(refusal):
-    # As argparse hands them over: whatever follows the first override is an override.
+    # argparse passes all arguments after the first override as overrides.
     assert "'-r' forward" in refusal("train.max_iter=3", "-r")
 
 
-# Where a config file is wrong -> what the sentence says.
+# The mistake in a config file -> a part of the message.
 FILES = [
     ("a = (", "line 1|SyntaxError"),
     ("import nowhere", "line 1.*No module named 'nowhere'"),
@@ -233,12 +233,12 @@ def test_config_file_invalid_gives_one_sentence(content, words, refusal, tmp_pat
 
 def test_config_file_missing_or_not_python_is_refused(refusal, tmp_path):
     assert "no config at nowhere.py" in refusal("--config-file=nowhere.py")
-    assert "no config: give --config-file" in refusal("--config-file=")
+    assert "expected a config, got none: give --config-file" in refusal("--config-file=")
     assert f"no config at {tmp_path}" in refusal(f"--config-file={tmp_path}")
-    # Detectron2 reads YAML with a loader that runs what its tags name.
+    # Detectron2 reads YAML with a loader that executes tags.
     evil = tmp_path / "config.yaml"
     evil.write_text(f"train: !!python/object/apply:os.mkdir ['{tmp_path / 'was_run'}']\n")
-    assert "a config is a Python file (.py)" in refusal(f"--config-file={evil}")
+    assert "a config must be a Python file (.py)" in refusal(f"--config-file={evil}")
     assert not (tmp_path / "was_run").exists()
 
 

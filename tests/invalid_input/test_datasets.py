@@ -1,4 +1,4 @@
-"""Folders of images and labels as users have them: a run succeeds or names the fault."""
+"""Folders of images and labels with typical faults: a run succeeds or names the fault."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def empty(root, name):
     (root / name).mkdir()
 
 
-# What is wrong with the folders, how it came, what the sentence says.
+# The fault of the folders, the function that creates it, a part of the message.
 FAULTS = {
     "an image without label": (lambda r: (r / LABEL).unlink(), "expected its label"),
     "a label without image": (lambda r: (r / IMAGE).unlink(), "a label without an image"),
@@ -85,7 +85,7 @@ FAULTS = {
 def test_invalid_dataset_stops_the_run(fault, refusal, streets):
     spoil, words = FAULTS[fault]
     spoil(streets)
-    # Every image in the first batch, so that all are read.
+    # Put every image into the first batch, so that all are read.
     said = refusal(f"dataloader.streets={streets}", "dataloader.train.total_batch_size=4")
     assert words in said and str(streets) in said
 
@@ -151,7 +151,7 @@ def turned(root):
     picture.save(root / IMAGE, exif=tags)
 
 
-# Unusual, and fine: what it is, how it came.
+# Unusual but valid folders, and the function that creates them.
 FINE = {
     "one image for a batch of four": few,
     "images of 1 pixel, long and thin ones": mixed,
@@ -184,7 +184,7 @@ def test_run_with_unusual_files_succeeds(kind, run_tool, streets, tmp_path, capf
     said = run_tool(
         f"dataloader.streets={streets}",
         "dataloader.train.total_batch_size=4",
-        # A norm of one channel a group could not take the one pixel that a tiny image becomes.
+        # A norm with one group per channel cannot process the single pixel of a tiny image.
         "model.hidden_dim=64",
     )
     assert said is None, said
@@ -210,7 +210,7 @@ def test_20_megapixels_bound_memory(tmp_path):
     record = {"file_name": str(tmp_path / "a.png"), "image_id": "a", "label_map": TRAIN_IDS}
     record["sem_seg_file_name"] = str(tmp_path / "label.png")
 
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of memory starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak of memory
     before = peak()
     assert TrainMapper(crop=512)(record, rng)["image"].shape == (3, 512, 512)
     prediction, _, _ = native(long_side=1024).segment(

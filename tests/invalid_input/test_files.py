@@ -1,4 +1,4 @@
-"""Untrusted weights, checkpoints and adapters: no code runs, and nothing is loaded in part."""
+"""Untrusted weights, checkpoints and adapters: no code runs, and nothing is loaded partially."""
 
 import copy
 import json
@@ -31,7 +31,7 @@ KERNEL = "patch_embed.proj.weight"
 
 
 class Evil:
-    """Makes a folder when it is unpickled."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, folder):
         self.folder = str(folder)
@@ -53,7 +53,7 @@ def read_adapters(file):
 
 
 READERS = {"weights": read_weights, "checkpoint": read_checkpoint, "adapters": read_adapters}
-# How a pickle that runs code is wrapped.
+# Wrappers of a pickle that runs code.
 WRAPPINGS = {
     "checkpoint": lambda evil, f: torch.save({"format": FORMAT, "model": {"a": evil}}, f),
     "optimizer": lambda evil, f: torch.save({"format": FORMAT, "model": {}, "optimizer": evil}, f),
@@ -74,14 +74,14 @@ def test_file_with_pickled_code_raises(wrapping, reader, tmp_path):
     assert not proof.exists()
 
 
-# Ways to run what a file says.
+# Pickle instructions that run code.
 UNSAFE = (
     r"\bpickle\.loads?\(|\byaml\.(?!safe_)|allow_pickle=True|(?<![.\w`])(eval|exec)\(|"
     r"shell=True|os\.system"
 )
 
 
-# A message of our own worker process, not a file.
+# A message from our own worker process, not a file.
 TRUSTED = {"shared_memory.py": "return pickle.loads(self._message)"}
 
 
@@ -99,7 +99,7 @@ def test_sources_do_not_load_files_unsafely():
 
 
 def zipped(file, change=lambda name, content: content, compression=zipfile.ZIP_STORED):
-    """A checkpoint of one tensor whose parts are changed one by one."""
+    """A checkpoint of one tensor whose parts can be changed."""
     torch.save({"format": FORMAT, "model": {"a": torch.zeros(64)}}, file)
     with zipfile.ZipFile(file) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
@@ -109,7 +109,7 @@ def zipped(file, change=lambda name, content: content, compression=zipfile.ZIP_S
 
 
 def in_numbers(content):
-    """Changes the numbers of the one tensor."""
+    """Change the values of the tensor."""
     return lambda name, old: content if name.endswith("data/0") else old
 
 
@@ -222,7 +222,7 @@ def test_onnx_file_with_random_bytes_raises(tmp_path):
             read_weights(tmp_path / "model.onnx")
 
 
-# Of an adapter file: the header's entry of a layer and the layer's tensors, one part changed.
+# Changes to an adapter file: to the header's entry of a layer, and to its tensors.
 ENTRY = {
     "a rank too many": lambda e, t: e["settings"].update(r_main=4),
     "a negative rank": lambda e, t: e["settings"].update(r_sub=-1),
@@ -267,7 +267,7 @@ def test_load_adapters_invalid_entry_changes_nothing(fault, tmp_path):
     file = Path(tmp_path, "adapters.safetensors")
     save_adapters(trained, file)
     header, tensors = read_header_and_tensors(file)
-    # The second layer: the first one is whole.
+    # The second layer; the first one is valid.
     layer = {key[2:]: tensors.pop(key) for key in [*tensors] if key.startswith("1.")}
     ENTRY[fault](header["layers"]["1"], layer)
     tensors |= {f"1.{key}": tensor for key, tensor in layer.items()}
@@ -309,7 +309,8 @@ def test_load_adapters_invalid_header_changes_nothing(fault, tmp_path):
 def test_load_adapters_header_is_no_header_raises(text, tmp_path):
     file = tmp_path / "adapters.safetensors"
     save_file({"a": torch.ones(1)}, file, {"recyclelora": text})
-    with pytest.raises(ValueError, match=r"adapters\.safetensors (is damaged|holds no adapters)"):
+    message = r"adapters\.safetensors (is damaged|contains no adapters)"
+    with pytest.raises(ValueError, match=message):
         read_adapters(file)
 
 
@@ -332,7 +333,7 @@ def test_load_adapters_random_bytes_raises(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, street_files):
-    """The checkpoint of one iteration of the tiny config."""
+    """Return the checkpoint after one iteration of the tiny config."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     folder = tmp_path_factory.mktemp("trained")
@@ -358,7 +359,7 @@ def cut(checkpoint, file):
 
 
 def spoil(part, value):
-    """Put ``value`` into the last tensor of a part of the checkpoint."""
+    """Set the last tensor of a part of the checkpoint to ``value``."""
 
     def change(content):
         name, tensor = content[part].popitem()
@@ -367,7 +368,7 @@ def spoil(part, value):
     return change
 
 
-# What became of the checkpoint, how, and overrides given with it.
+# The damage of the checkpoint, the function that creates it, and overrides of the run.
 CHECKPOINTS = {
     "it is text": (lambda c, f: f.write_text("no checkpoint"), []),
     "it is empty": (lambda c, f: f.write_text(""), []),

@@ -47,7 +47,7 @@ def palette_with_alpha(file):
 
 
 def png_of(width, height, *chunks):
-    """A PNG whose header claims a size; the chunks that follow are (name, content)."""
+    """Return a PNG whose header declares a size, followed by chunks (name, content)."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n"
     for name, data in [(b"IHDR", header), *chunks, (b"IEND", b"")]:
@@ -56,7 +56,7 @@ def png_of(width, height, *chunks):
     return content
 
 
-# What the file is, how it is written (always under the name a.png), what is read.
+# The kind of file, the function that writes a.png, the pixels.
 READ = {
     "grey": (lambda f: saved(GREY, f), rgb(GREY)),
     "grey with alpha": (lambda f: saved(np.dstack([GREY, GREY]), f), rgb(GREY)),
@@ -91,7 +91,7 @@ def test_read_image_returns_exact_pixels(kind, tmp_path):
     write, expected = READ[kind]
     write(str(tmp_path / "a.png"))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # nor is the terminal filled with a library's remarks
+        warnings.simplefilter("error")  # libraries must not print warnings
         assert np.array_equal(read_image(tmp_path / "a.png"), expected)
 
 
@@ -115,7 +115,7 @@ def text_bomb(file):
     Image.fromarray(COLORS).save(file, pnginfo=info)
 
 
-# What the file is, how it is written, what the sentence says.
+# The kind of file, the function that writes it, a part of the message.
 REFUSED = {
     "not there": (lambda f: None, "no such file; restore it or remove its pair"),
     "a link to nothing": (lambda f: os.symlink("/nowhere", f), "no such file"),
@@ -149,7 +149,7 @@ REFUSED = {
         lambda f: saved(GREY.astype(np.int32) * 70_000, f, format="TIFF"),
         "expected an image of 8 or 16 bits a channel, got values from",
     ),
-    # Pillow would start Ghostscript on it.
+    # Pillow would start Ghostscript for this file.
     "PostScript": (
         lambda f: written("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 6\n", f),
         "cannot identify",
@@ -175,7 +175,7 @@ def palette_label(file, ids):
 
 
 RED = LabelMap("in red", dict.fromkeys(range(256), 3), channel=0)
-# What the label is, its map, how it is written, what comes of it: train ids or a sentence.
+# The kind of label, its label map, the function that writes it, the train ids or a message.
 LABELS = {
     "8-bit": (TRAIN_IDS, lambda f: saved(IDS, f), IDS),
     "16-bit": (TRAIN_IDS, lambda f: cv2.imwrite(f, IDS.astype(np.uint16)), IDS),
@@ -272,7 +272,7 @@ def test_random_bytes_give_a_picture_or_one_message(kind, tmp_path):
     assert refused
 
 
-# Mapillary's list of classes.
+# The list of classes of Mapillary.
 CLASS_LISTS = {
     "nothing": "",
     "a number": "3",

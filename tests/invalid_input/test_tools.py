@@ -17,12 +17,12 @@ EXPORT_BACKBONE = "export_backbone.py --config-file tests/support/tiny_config.py
 EXPORT_SEGMENTOR = "export_segmentor.py --config-file tests/support/tiny_config.py"
 NOT_A_COUNT = "expected a whole number from 1"
 
-# What is typed -> what is said. OUT is a folder to write, FILE a file that is there.
+# The arguments -> a part of the message. OUT is an output folder, FILE an existing file.
 COMMANDS = [
-    ("lazyconfig_train_net.py", "no config: give --config-file"),
+    ("lazyconfig_train_net.py", "expected a config, got none: give --config-file"),
     ("lazyconfig_train_net.py --config-file", "expected one argument"),
     ("lazyconfig_train_net.py --config-file nowhere.py", "no config at nowhere.py"),
-    (f"{TRAIN} --nonsense", "the form key=value|options stand before|unrecognized arguments"),
+    (f"{TRAIN} --nonsense", "the form key=value|options must precede|unrecognized arguments"),
     (f"{TRAIN} --num-gpus x", "invalid int value"),
     (f"{TRAIN} --num-gpus 0", "--num-gpus must be a whole number from 1"),
     (f"{TRAIN} --num-gpus -3", "--num-gpus must be a whole number from 1"),
@@ -62,9 +62,9 @@ COMMANDS = [
     ("reproduce.py --table streets_to_real --row none", "no row none in streets_to_real"),
     ("reproduce.py --table streets_to_real --seeds -3", "no seed -3 in streets_to_real"),
     ("reproduce.py train.max_iter=3", "give --scratch FOLDER"),
-    ("reproduce.py --row 2", "which tables? --table takes any of"),
+    ("reproduce.py --row 2", "expected names of tables, got none"),
     ("reproduce.py --table 13", "invalid choice: '13'"),
-    ("reproduce.py --table 9 --row 10", "no row 10 in 9: there are 1, 2, 3"),
+    ("reproduce.py --table 9 --row 10", "no row 10 in 9: choose from 1, 2, 3"),
     ("reproduce.py --table 3 --row 1", "quoted from the paper"),
     ("reproduce.py --table 9 --seeds -3", "a seed must be"),
     ("reproduce.py --table 9 --num-gpus 0", "--num-gpus must be"),
@@ -96,14 +96,14 @@ if not torch.cuda.is_available():
     COMMANDS += [
         (f"{TRAIN} --num-gpus 2", "torch sees 0"),
         (f"{TRAIN} --num-machines 2", "needs a GPU on each"),
-        (f"{TRAIN} train.device=cuda", "train.device=cuda needs a GPU and torch sees none"),
-        ("benchmark/rrqr.py --device cuda", "needs a GPU and torch sees none"),
+        (f"{TRAIN} train.device=cuda", "train.device=cuda needs a GPU, but torch finds none"),
+        ("benchmark/rrqr.py --device cuda", "needs a GPU, but torch finds none"),
     ]
 
 
 @pytest.fixture
 def typed(monkeypatch, tmp_path, capfd):
-    """``typed("tool.py --option")``: what the tool says, run as its own program in this process."""
+    """``typed("tool.py --option")``: the output of the tool, run as a program in this process."""
     file = tmp_path / "FILE"
     file.write_text("neither weights nor a picture")
 
@@ -133,7 +133,7 @@ def test_invalid_command_exits_with_one_message(command, words, typed, tmp_path)
     assert not left and (tmp_path / "FILE").read_text() == "neither weights nor a picture"
 
 
-# Environment variables as a user may set them -> what is said; None where the run goes well.
+# Environment variables of a user -> a part of the message, or None if the run succeeds.
 ENVIRONMENT = [
     ({"RANK": "0", "WORLD_SIZE": "2"}, "start by torchrun, or unset them"),
     ({"RANK": "first", "WORLD_SIZE": "1"}, "RANK is 'first'"),
@@ -179,7 +179,7 @@ def test_cache_that_is_no_folder_stops_the_run(refusal, monkeypatch):
 
 
 def test_invalid_override_on_the_terminal_prints_one_line(street_files, tmp_path):
-    """As a user sees it, with variables of other libraries set to nonsense."""
+    """The message is the same if variables of other libraries have invalid values."""
     command = [sys.executable, str(TOOLS / "lazyconfig_train_net.py"), "--config-file"]
     command += ["tests/support/tiny_config.py", f"dataloader.streets={street_files}"]
     command += [f"train.output_dir={tmp_path / 'run'}", "train.max_iter=never"]

@@ -15,7 +15,7 @@ def backbone():
 
 @pytest.fixture
 def small():
-    """Keyword arguments of `build_segmentor` for a head of seconds' tests."""
+    """Return keyword arguments of `build_segmentor` for a small head."""
     return dict(SMALL)
 
 

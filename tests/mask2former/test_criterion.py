@@ -87,7 +87,7 @@ def test_perfect_predictions_have_small_losses():
     assert dict(zip(sources.tolist(), matches.tolist(), strict=True)) == {0: 1, 2: 0}
     losses = build(importance_sample_ratio=0.0)(outputs, wanted)
     assert losses["loss_ce"] < 1e-3
-    assert losses["loss_mask"] < 1  # points between two rows are undecided
+    assert losses["loss_mask"] < 1  # points between two rows have uncertain labels
     assert losses["loss_dice"] < 0.1
 
 
@@ -117,7 +117,7 @@ def test_nonfinite_predictions_raise(key):
 
 
 def test_invalid_arguments_raise():
-    with pytest.raises(ValueError, match='"labels" and "masks"'):
+    with pytest.raises(ValueError, match='"labels" or "masks"'):
         build(losses=["labels", "boxes"])
     with pytest.raises(ValueError, match="importance_sample_ratio within"):
         build(importance_sample_ratio=1.5)

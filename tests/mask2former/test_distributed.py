@@ -6,7 +6,7 @@ import torch
 
 
 def run(processes):
-    """Start the script with each of these lists of arguments, and wait for all."""
+    """Start the script once with each of these lists of arguments, and wait for all processes."""
     script = ["-m", "tests.support.rank_gradients"]
     started = [subprocess.Popen([sys.executable, *script, *map(str, each)]) for each in processes]
     assert [process.wait(timeout=600) for process in started] == [0] * len(started)
@@ -14,7 +14,7 @@ def run(processes):
 
 @pytest.mark.slow
 def test_two_processes_give_the_gradient_of_one(tmp_path):
-    """Halves of a batch on two gloo ranks give, after DDP's averaging, the whole's gradient."""
+    """With DDP, two ranks with half a batch each have the gradient of the whole batch."""
     runs = [(0, 1), (0, 2), (1, 2)]
     outputs = [tmp_path / f"{rank}_of_{world}.pt" for rank, world in runs]
     run([(*which, tmp_path / "store", out) for which, out in zip(runs, outputs, strict=True)])
@@ -25,7 +25,7 @@ def test_two_processes_give_the_gradient_of_one(tmp_path):
     largest = max(gradient.abs().max() for gradient in whole["grads"].values())
     for name, gradient in whole["grads"].items():
         assert torch.equal(first["grads"][name], second["grads"][name]), name
-        # Biases that a norm or a softmax takes out again have rounding noise for a gradient.
+        # Biases that a norm or a softmax cancels have only rounding noise as gradient.
         scale = max(gradient.abs().max(), 0.05 * largest)
         assert (first["grads"][name] - gradient).abs().max() <= 1e-4 * scale, name
 

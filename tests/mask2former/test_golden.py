@@ -1,4 +1,4 @@
-"""Agreement with the published implementation, to the tolerances of the reference files."""
+"""Agreement with the published implementation, within the tolerances of the reference files."""
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ def build_criterion(config: dict, matcher=None) -> SetCriterion:
 
 
 def leaves(case: dict) -> dict:
-    """The reference predictions as leaves that record gradients."""
+    """Return the reference predictions as leaves that record gradients."""
 
     def leaf(prediction):
         keys = ("pred_logits", "pred_masks")
@@ -196,7 +196,7 @@ def test_criterion_at_recorded_points_agrees(reference, monkeypatch):
 
 
 def test_criterion_draws_points_in_the_published_order(reference):
-    """The seed alone gives the recorded losses: same calls of the global generator."""
+    """With the same seed, the losses equal the recorded ones: same calls of the generator."""
     recorded = reference["hetero"]["criterion"]
     torch.manual_seed(recorded["seed"])
     losses = build_criterion(reference["config"])(reference["hetero"], reference["targets"])
@@ -296,7 +296,7 @@ def test_losses_on_every_pixel_agree_with_published(reference, assignment, kind)
 
 
 class Recorded(torch.nn.Module):
-    """Stands for backbone and head: gives the recorded predictions."""
+    """Replaces backbone and head, and returns the recorded predictions."""
 
     size_divisibility = 32
     num_classes = 19

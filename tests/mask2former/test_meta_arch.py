@@ -65,7 +65,7 @@ def test_image_with_only_ignored_pixels_is_finite(model, sample):
 
 
 def test_padding_is_the_mean_colour(model, sample):
-    """An image of 60 x 90 is the same as one filled up to 64 x 96 by hand."""
+    """An image of 60 x 90 has the same scores as one that is padded to 64 x 96 beforehand."""
     model.eval()
     image = sample(h=60, w=90)["image"].float()
     mean = model.pixel_mean.expand(3, 64, 96).clone()
@@ -134,7 +134,7 @@ def test_state_dict_has_the_published_keys(model):
 def test_invalid_inputs_raise(model, sample):
     with pytest.raises(ValueError, match=r"street_0.png: expected \"image\" \(3, H, W\)"):
         model([{**sample(), "image": torch.zeros(1, 64, 96)}])
-    with pytest.raises(ValueError, match=r"street_0.png: the label's size \(64, 80\) is not"):
+    with pytest.raises(ValueError, match=r"street_0.png: expected a label of the image's size"):
         model([{**sample(), "sem_seg": torch.zeros(64, 80, dtype=torch.int64)}])
     with pytest.raises(ValueError, match=r"class ids \[19\], expected 0..18 or 255"):
         model([{**sample(), "sem_seg": torch.full((64, 96), 19)}])
@@ -185,7 +185,7 @@ def test_unsupported_arguments_raise(backbone):
 
 
 def head_config():
-    """The head as nested LazyCalls, every official argument by its name."""
+    """Return the head as nested LazyCalls with the names of all official arguments."""
     shapes = {
         "res2": L(ShapeSpec)(channels=16, stride=4),
         **{f"res{i}": {"channels": 16, "stride": 2**i} for i in (3, 4, 5)},
@@ -225,7 +225,7 @@ def head_config():
 
 
 def model_config():
-    """The model likewise."""
+    """Return the model as nested LazyCalls."""
     return L(MaskFormer)(
         backbone=None,
         sem_seg_head=head_config(),
@@ -273,7 +273,7 @@ def test_classes_are_registered():
 
 
 def test_pixel_decoder_of_two_levels_gives_three_scales(sample, backbone):
-    """Two FPN levels above an encoder of two levels still give the decoder its three scales."""
+    """With two FPN levels above an encoder of two levels, the decoder still gets three scales."""
     shapes = backbone.output_shape()
     decoder = MSDeformAttnPixelDecoder(
         shapes,
@@ -292,7 +292,7 @@ def test_pixel_decoder_of_two_levels_gives_three_scales(sample, backbone):
 
 
 def test_paper_head_has_the_published_parameter_count(backbone):
-    """Counts of the paper's head on 1024 channels: shapes only, no memory."""
+    """The paper's head has the expected number of parameters; only shapes are computed."""
     with torch.device("meta"):
         model = build_segmentor(type(backbone)(channels=1024))
     head = sum(p.numel() for p in model.sem_seg_head.parameters())
@@ -312,4 +312,4 @@ def test_head_seed_alone_determines_the_head(backbone, small):
     assert not torch.equal(first, head(6, 0)[0])
     assert not torch.equal(head(None, 0)[0], head(None, 3)[0])
     torch.manual_seed(0)
-    assert torch.equal(after, torch.rand(1))  # the global generator goes on undisturbed
+    assert torch.equal(after, torch.rand(1))  # the global generator is not affected

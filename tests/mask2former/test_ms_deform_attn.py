@@ -15,7 +15,7 @@ def inputs(n=2, q=5, heads=2, d=3, points=4):
 
 
 def bilinear(level, x, y):
-    """Value of level (H, W, d) at pixel coordinates, zero outside."""
+    """Return the values of a level (H, W, d) at pixel coordinates, zero outside."""
     h, w, _ = level.shape
     x0, y0 = int(x // 1), int(y // 1)
     out = torch.zeros_like(level[0, 0])
@@ -50,7 +50,7 @@ def test_ms_deform_attn_gradients_pass_gradcheck():
 
 def test_mismatched_shapes_raise():
     value, locations, weights = inputs()
-    with pytest.raises(ValueError, match="expected value of 28 positions"):
+    with pytest.raises(ValueError, match="need 28 positions"):
         ms_deform_attn(value, [(4, 6), (2, 2)], locations, weights)
     with pytest.raises(ValueError, match="multiple of n_heads"):
         MSDeformAttn(d_model=30, n_heads=8)

@@ -1,4 +1,4 @@
-"""The C++ face: examples/cpp builds outside this repository, by its README's commands, and runs."""
+"""The C++ interface: examples/cpp builds outside this repository with its README's commands."""
 
 import os
 import re
@@ -14,14 +14,14 @@ import scipy.linalg
 import recyclelora
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cpp"
-# The cmake that `make setup` installed, or the machine's own.
+# The cmake that `make setup` installed, or that of the machine.
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 pytestmark = pytest.mark.slow
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """A line typed into a shell in ``folder``."""
+    """Run a line in a shell in ``folder``."""
     package = str(Path(recyclelora.__file__).parents[1])
     return subprocess.run(
         command,
@@ -35,7 +35,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def block_of_readme(language: str) -> list[str]:
-    """The lines of the README's block in this language."""
+    """Return the lines of the README's block in this language."""
     (block,) = re.findall(rf"```{language}\n(.*?)```", (EXAMPLE / "README.md").read_text(), re.S)
     return block.splitlines()
 
@@ -48,7 +48,7 @@ def build(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory) -> Path:
-    """A copy of the example's folder, with the program built in it."""
+    """Return a copy of the example's folder that contains the built program."""
     folder = tmp_path_factory.mktemp("cpp") / "example"
     shutil.copytree(EXAMPLE, folder)
     build(folder)
@@ -65,7 +65,7 @@ def test_example_prints_pivots_and_diagonal_of_lapack(example, tmp_path, shape):
     r, perm = scipy.linalg.qr(weight, mode="r", pivoting=True)
     assert [int(word) for word in pivots[1:]] == perm[: min(shape)].tolist()
     values = [float(word) for word in diagonal[3:]]
-    np.testing.assert_allclose(values, np.abs(r.diagonal()), rtol=1e-4)  # six digits are printed
+    np.testing.assert_allclose(values, np.abs(r.diagonal()), rtol=1e-4)  # it prints six digits
 
 
 def test_readme_session_prints_what_it_shows(example):
@@ -106,7 +106,7 @@ def test_example_with_invalid_file_prints_one_sentence(example, tmp_path, text, 
     [(None, "_C.abi3.so is absent"), (b"1.13.1", "was built for libtorch 1.13")],
 )
 def test_cmake_with_unfit_library_fails_with_message(tmp_path, built, sentence):
-    """A package without its library, or with that of another libtorch."""
+    """A package without its library, or with the library of another libtorch."""
     package = tmp_path / "recyclelora"
     shutil.copytree(recyclelora.cmake_path(), package / "cmake")
     if built:

@@ -12,7 +12,7 @@ SHAPES = [(48, 32), (32, 48), (40, 40), (1, 9), (9, 1), (1, 1), (130, 7)]
 
 
 def whole(weight):
-    """All of Q, with R = Q' W P."""
+    """Return all of Q, and R = Q' W P."""
     m = min(weight.shape[-2:])
     out = rrqr(weight, m, m)
     permuted = torch.gather(weight, -1, out.perm.unsqueeze(-2).expand(weight.shape))
@@ -71,7 +71,7 @@ def test_result_equals_golden_file(golden, case):
     weight = reference["weight_pretrained"]
     out, permuted, r = whole(weight)
     rank = expected["numerical_rank_float64"]
-    # Where columns tie, the reference's greedy order takes the lowest index; LAPACK's P need not.
+    # If columns tie, the reference takes the lowest index, but LAPACK's P may differ.
     assert out.perm[:rank].tolist() == expected["greedy_order_float64"][:rank]
     torch.testing.assert_close(
         out.r_diag, expected["R_diag_float64"].abs().float(), atol=2e-6, rtol=0
@@ -84,11 +84,11 @@ def test_result_equals_golden_file(golden, case):
 
 def test_ties_take_the_lowest_index():
     columns = torch.randn(24, 8)
-    weight = columns.repeat(1, 3)  # column i, i + 8 and i + 16 are equal
+    weight = columns.repeat(1, 3)  # columns i, i + 8 and i + 16 are equal
     perm = rrqr(weight, 0, 0).perm
     assert (perm[:8] < 8).all()
     assert perm[8:].tolist() == list(range(8, 24))
-    # Other ways to be equally long: the opposite, orthogonal directions, another order of entries.
+    # Other columns of equal length: opposite, orthogonal, and with another order of entries.
     assert rrqr(torch.stack([-columns[:, 0], columns[:, 0]], 1), 0, 0).perm.tolist() == [0, 1]
     shuffled = torch.eye(32)[:, torch.randperm(32)]
     assert rrqr(shuffled, 0, 0).perm.tolist() == list(range(32))

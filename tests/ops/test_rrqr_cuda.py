@@ -1,4 +1,4 @@
-"""rrqr on a GPU against rrqr on the CPU, which has its own oracles in test_rrqr.py."""
+"""rrqr on a GPU compared with rrqr on the CPU, which test_rrqr.py tests."""
 
 import contextlib
 import warnings
@@ -18,7 +18,7 @@ F32, F64 = torch.float32, torch.float64
 
 @contextlib.contextmanager
 def waits():
-    """Collect one warning for every time that the host waits for the GPU."""
+    """Collect a warning whenever the host waits for the GPU."""
     found = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -31,11 +31,11 @@ def waits():
 
 
 def assert_like_cpu(weight, n_major, n_minor):
-    """Decompose the same matrices on both devices, on the GPU without help of the CPU."""
+    """Decompose the same matrices on both devices, on the GPU without the CPU's help."""
     on_gpu = weight.cuda()
     with waits() as found:
         out = rrqr(on_gpu, n_major, n_minor)
-    assert len(found) <= 1  # a doubtful matrix needs copies in both directions
+    assert len(found) <= 1  # a matrix that cannot be verified needs copies in both directions
     expected = rrqr(weight, n_major, n_minor)
     assert all(mine.is_cuda for mine in out)
     out = type(out)(*(mine.cpu() for mine in out))
@@ -96,7 +96,7 @@ def test_decaying_spectra_equal_cpu(shape, decay):
     on_gpu = rrqr(weight.cuda(), 4, 32)
     expected = rrqr(weight, 4, 32)
     assert torch.equal(on_gpu.perm.cpu(), expected.perm)
-    # The last columns of Q are as uncertain as the spectrum is wide, in any algorithm.
+    # For wide spectra, the last columns of Q are uncertain in every algorithm.
     tolerance = 1e-13 / decay
     torch.testing.assert_close(on_gpu.q_major.cpu(), expected.q_major, atol=tolerance, rtol=0)
     torch.testing.assert_close(on_gpu.q_minor.cpu(), expected.q_minor, atol=tolerance, rtol=0)
@@ -120,7 +120,7 @@ DOUBTFUL = {
 
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_hard_cases_equal_cpu(name):
-    """What is in doubt on the GPU is done on the CPU; beside it, other matrices are not touched."""
+    """The CPU decomposes matrices that the GPU cannot verify; other matrices do not change."""
     hard = DOUBTFUL[name]
     easy = torch.randn_like(hard)
     out = rrqr(torch.stack([easy, hard, easy]).cuda(), 2, 2)
@@ -241,12 +241,12 @@ def test_current_stream_is_used():
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(200_000_000)  # a tenth of a second: other streams would see the zeros
+        torch.cuda._sleep(200_000_000)  # for 0.1 s, in which other streams would read zeros
         zeros.add_(on_gpu)
         with waits() as found:
             out = rrqr(zeros, 4, 5)
     stream.synchronize()
-    assert len(found) <= 1  # what another stream makes of zeros would be for the CPU to decide
+    assert len(found) <= 1  # a result computed from zeros would be decided on the CPU
     assert torch.equal(out.perm.cpu(), rrqr(weight, 4, 5).perm)
 
 
@@ -263,7 +263,7 @@ def test_host_synchronises_once():
     weight = torch.randn(3, 400, 300).cuda()
     with waits() as found:
         weight[0, 0, 0].item()
-    assert len(found) == 1  # waiting is seen
+    assert len(found) == 1  # the wait is detected
     with waits() as found:
         rrqr(weight, 4, 5)
     assert len(found) == 1

@@ -1,4 +1,4 @@
-"""The compiled rrqr against its reference where the pivots are hard to tell, or the paths meet."""
+"""The compiled rrqr compared with its reference for pivots that are difficult to distinguish."""
 
 import math
 
@@ -11,7 +11,7 @@ from recyclelora.ops.library import load
 
 pytestmark = pytest.mark.skipif(not load(), reason="compares the compiled operators, not built")
 
-# Around the sizes at which blocks, panels, pools and the Gram matrix begin and end.
+# Sizes around the limits of blocks, panels, pools and the Gram matrix.
 SHAPES = [
     (63, 64), (64, 65), (127, 128), (129, 128), (128, 129), (130, 129), (129, 130),
     (193, 192), (257, 191), (191, 257), (400, 131), (131, 400), (90, 513), (1, 300), (300, 1),
@@ -34,7 +34,7 @@ def assert_equals_reference(weight: torch.Tensor) -> None:
     scale = max(r_diag.max().item(), 1e-300)
     assert ((out.r_diag - r_diag).abs() <= tolerance * scale).all()
     assert (out.r_diag.diff() <= 0).all()
-    # Rounding turns a direction by as much as the residual it belongs to is small.
+    # Rounding rotates a direction in inverse proportion to its residual.
     conditioned = m == 0 or r_diag[-1] > 1e-4 * scale
     for mine, theirs in ((out.q_major, q_major), (out.q_minor, q_minor)):
         eye = torch.eye(mine.shape[1], dtype=mine.dtype)
@@ -55,7 +55,7 @@ def test_shapes_near_block_sizes_equal_the_reference(shape, dtype):
 def test_decaying_spectra_equal_the_reference(shape, decades):
     torch.manual_seed(decades)
     weight = with_spectrum(*shape, decades)
-    # Spectra below float32's precision drown in its rounding; that is another full-rank matrix.
+    # Float32 rounding dominates spectra below its precision, and gives another full-rank matrix.
     for dtype in (torch.float64, torch.float32):
         assert_equals_reference(weight.to(dtype))
 

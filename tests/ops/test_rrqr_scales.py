@@ -1,4 +1,4 @@
-"""rrqr where the scales of columns, or of entries, differ by more than squares in float64 can."""
+"""rrqr for scales of columns or entries that differ by more than squares in float64 can."""
 
 import numpy as np
 import pytest
@@ -40,14 +40,14 @@ def test_large_matrix_of_extreme_scales_equals_the_exact_result(shape):
     assert assert_both_equal_exact(torch.tensor(weight)) == min(shape)
 
 
-# The paths of the compiled operator: plain, Gram matrix, screened; one panel and more.
+# The paths of the compiled operator: plain, Gram matrix, screened; one panel and several.
 SHAPES = [(60, 50), (300, 200), (200, 200), (150, 300)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_scales_of_column_groups_change_only_r_diag(shape, dtype):
-    """Three groups 2^45 apart have the pivots and the bits of Q of groups much further apart."""
+    """Three groups 2^45 apart have the same pivots and bits of Q as groups much further apart."""
     group = torch.randint(0, 3, (shape[1],))
     near = torch.tensor([15.0, -30.0, -75.0], dtype=torch.float64)[group]
     exponents = [110.0, 0.0, -95.0] if dtype == torch.float32 else [1000.0, 0.0, -1000.0]
@@ -104,6 +104,6 @@ def test_norm_beyond_the_dtype_is_infinite(function, dtype):
     weight = torch.tensor([[info.max, 0, tiny], [info.max, 0, -tiny]], dtype=dtype)
     perm, q, _, r_diag = function(weight, 2, 0)
     assert perm.tolist() == [0, 2, 1]
-    # sqrt(2) times the least subnormal rounds to it.
+    # sqrt(2) times the smallest subnormal number rounds to this number.
     assert r_diag.tolist() == [float("inf"), tiny]
     torch.testing.assert_close(q.mT @ q, torch.eye(2, dtype=dtype))

@@ -1,4 +1,4 @@
-"""The demo's steps and its summary; drawing and training are stubs."""
+"""The demo's steps and its summary; drawing and training are replaced by stubs."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from recyclelora.reproduce import demo
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """``run(status)``: the demo in ``tmp_path``, where the training ends with this status."""
+    """``run(status)``: the demo in ``tmp_path``, whose training ends with this status."""
     drawn, commands = [], []
     monkeypatch.setattr(demo, "locate_weights", lambda name: name)
     monkeypatch.setattr(demo, "write_streets", lambda folder, **_: drawn.append(folder))
@@ -50,6 +50,6 @@ def test_demo_writes_a_summary_that_the_readme_can_read(run, tmp_path, capsys):
 
 
 def test_demo_of_a_failed_training_is_one_sentence(run, tmp_path):
-    with pytest.raises(ValueError, match="run it again to go on"):
+    with pytest.raises(ValueError, match="run the demo again"):
         run(1)
     assert not (tmp_path / "output" / "demo" / "demo.json").exists()

@@ -1,4 +1,4 @@
-"""The paper's tables: ours beside the published numbers, empty where nothing was run."""
+"""The paper's tables, with our scores and the published ones."""
 
 import csv
 import json
@@ -128,7 +128,7 @@ def test_list_table_shows_the_state_of_every_row(workspace, finished, tmp_path, 
 
 
 def state(listing, config):
-    """The last cell of a config's line."""
+    """Return the last cell in the row of a config."""
     (line,) = (line for line in listing.splitlines() if f" {config} " in line)
     return line.split(f" {config} ")[1].strip()
 
@@ -143,10 +143,10 @@ def test_table_8_is_written_without_a_run(workspace):
 def test_write_table_names_only_overrides_of_the_command_line(workspace, finished):
     scores = {"cityscapes": 70.0, "bdd100k": 61.0, "mapillary": 71.0}
     finished("recyclelora_dinov2l_g2cbm_r32_2", 0, **scores)
-    assert "Not the table's own settings" not in write_table("9", workspace)
+    assert "Settings that differ from the table" not in write_table("9", workspace)
     workspace.overrides = ("train.max_iter=20",)
     file = workspace.results / "paper" / "recyclelora_dinov2l_g2cbm_r32_2_seed0.json"
     result = json.loads(file.read_text())
     result["overrides"].append("train.max_iter=20")
     file.write_text(json.dumps(result))
-    assert "Not the table's own settings: train.max_iter=20." in write_table("9", workspace)
+    assert "Settings that differ from the table: train.max_iter=20." in write_table("9", workspace)

@@ -1,4 +1,4 @@
-"""The published numbers: complete, consistent with each other, and with the configs."""
+"""The published numbers are complete, and consistent with each other and with the configs."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -15,12 +15,12 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 SMALL = {"demo", "streets_to_real", "camvid_to_real"}
 
-# Where the paper does not print the mean of a row's targets to two decimals.
+# Rows whose printed average is not the mean of the targets with two decimals.
 ONE_DECIMAL = {("3", 1), ("7", 1)}
 SLIPS = {("10", 1): Decimal("72.395")}
 # A run that the paper prints twice with different numbers: (table, row) of the second.
 PRINTED_TWICE = {("10", 1), ("6", 3)}
-A_RANK = 393_216  # parameters of one rank in all linear layers of ViT-L's blocks
+A_RANK = 393_216  # parameters per rank in all linear layers of ViT-L's blocks
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_rows_with_overrides_are_those_without_a_config():
 
 @pytest.mark.parametrize("name", ROWS_WITH_OVERRIDES)
 def test_row_with_overrides_changes_only_what_its_name_says(name):
-    """The values of the row, and the base config in everything else."""
+    """Return the values of the row, and those of the base config for all other keys."""
     base, r_main, r_sub, init, *rates = ROWS_WITH_OVERRIDES[name]
     workspace, run = Workspace(ROOT), Run("paper", name, 0)
     cfg = workspace.config_of(run)

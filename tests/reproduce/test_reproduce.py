@@ -1,4 +1,4 @@
-"""The command line of the tables: rows by number or name, and a whole table cut off and resumed."""
+"""The command line of the tables: selected rows, and a whole table, interrupted and resumed."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def commands(capsys, *arguments):
-    """The rows and seeds that a dry run names."""
+    """Return the rows and seeds of a dry run."""
     reproduce.main([*arguments, "--dry-run"])
     found = []
     for line in capsys.readouterr().out.splitlines():
@@ -64,20 +64,30 @@ def test_num_gpus_is_an_option_of_the_training(capsys, tmp_path):
     )
 
 
+def test_output_moves_checkpoints_but_not_results(capsys, tmp_path):
+    reproduce.main(["--table", "10", "--dry-run", "--output", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(f"train.output_dir={tmp_path}/paper/" in line for line in lines)
+    assert Workspace(ROOT, output=tmp_path).results == ROOT / "results"
+    both = Workspace(ROOT, output=tmp_path / "out", scratch=tmp_path)
+    assert (both.output, both.results) == (tmp_path / "out", tmp_path / "results")
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
         ("--table 9 train.max_iter=3", "give --scratch FOLDER"),
-        ("--table 9 --row 12", "no row 12 in 9: there are 1, 2, 3"),
-        ("--table 3 --row 1", "row 1 of table 3 is quoted from the paper"),
+        ("--table 9 --row 12", "no row 12 in 9: choose from 1, 2, 3"),
+        ("--table 3 --row 1", "row 1 of table 3 is only quoted from the paper"),
         (
             "--table streets_to_real --row dora",
-            "no row dora in streets_to_real: there are frozen, ",
+            "no row dora in streets_to_real: choose from dual_kaiming, ",
         ),
-        ("--table camvid_to_real --seeds 7", "no seed 7 in camvid_to_real: there are 0, 1, 2"),
+        ("--table camvid_to_real --seeds 7", "no seed 7 in camvid_to_real: choose from 0, 1, 2"),
         ("--table 9 --seeds -3", "a seed"),
         ("--table 9 --num-gpus 0", "--num-gpus"),
-        ("--row 2", "which tables"),
+        ("--row 2", "expected names of tables"),
     ],
 )
 def test_invalid_arguments_end_in_one_sentence(given, sentence):
@@ -107,11 +117,11 @@ def test_tools_run_in_any_folder_of_the_checkout(monkeypatch, capsys, tmp_path):
 
 def test_tools_outside_a_checkout_end_in_one_sentence(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").mkdir()  # and no results
-    with pytest.raises(SystemExit, match=f"expected to be in a checkout .*{tmp_path}.*--root"):
+    (tmp_path / "configs").mkdir()  # without results/
+    with pytest.raises(SystemExit, match=f"expected a checkout .*{tmp_path}.*--root"):
         reproduce.main(["--list"])
     monkeypatch.setattr(sys, "argv", ["update_readme.py", "--check"])
-    with pytest.raises(SystemExit, match="expected to be in a checkout"):
+    with pytest.raises(SystemExit, match="expected a checkout"):
         update_readme.main()
     monkeypatch.setattr(sys, "argv", ["update_readme.py", "--check", "--root", str(ROOT)])
     update_readme.main()
@@ -126,7 +136,7 @@ def start(scratch, overrides):
 
 
 def when_there(file, process, act):
-    """Do something to the process as soon as a file is there."""
+    """Call a function with the process as soon as a file exists."""
     while not file.exists():
         assert process.poll() is None, process.communicate(timeout=1200)[0]
         time.sleep(0.02)
@@ -135,7 +145,7 @@ def when_there(file, process, act):
 
 
 def kill_with_children(process):
-    """As a power cut: the runner and the training that it started."""
+    """Kill the runner and the training that it started, as in a power failure."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
     for child in children:
@@ -146,7 +156,7 @@ def kill_with_children(process):
 def test_interrupted_table_in_two_processes_equals_a_whole_run(tmp_path):
     """Table 5 of a tiny model on drawn streets: SIGTERM, SIGKILL, then two processes to the end."""
     overrides = [*TINY, "train.max_iter=4", "train.checkpoint_period=1", "optimizer.lr=0.01"]
-    overrides.append("train.checkpoints_kept=4")  # so that none is gone before it is seen
+    overrides.append("train.checkpoints_kept=4")  # the test must find all of them
     sets = {"cityscapes": "night", "bdd100k": "fog", "mapillary": "rain"}
     for domain in ("day", *sets.values()):
         root = tmp_path / domain
@@ -167,7 +177,7 @@ def test_interrupted_table_in_two_processes_equals_a_whole_run(tmp_path):
     runner = start(cut, overrides)
     first = cut / "paper" / "sub_dinov2l_g2cbm_seed0" / "iter_0000002.pth"
     said = when_there(first, runner, runner.terminate)
-    assert runner.returncode == 0 and "the same command goes on from here" in said
+    assert runner.returncode == 0 and "run the same command again to continue" in said
     runner = start(cut, overrides)
     second = cut / "paper" / "main_dinov2l_g2cbm_seed0" / "iter_0000001.pth"
     said = when_there(second, runner, lambda: kill_with_children(runner))
@@ -175,7 +185,7 @@ def test_interrupted_table_in_two_processes_equals_a_whole_run(tmp_path):
     pair = [start(cut, overrides), start(cut, overrides)]
     said = [runner.communicate(timeout=1200)[0] for runner in pair]
     assert [runner.returncode for runner in pair] == [0, 0], said
-    assert "left for now" in "".join(said)
+    assert "postponed" in "".join(said)
 
     names = ("sub_dinov2l_g2cbm", "main_dinov2l_g2cbm", "recyclelora_dinov2l_g2cbm")
     results = []
@@ -198,4 +208,4 @@ def test_interrupted_table_in_two_processes_equals_a_whole_run(tmp_path):
                 score = result["domains"][target]["mIoU"]
                 assert float(row[f"{target} ours"]) == pytest.approx(score)
         text = (place / "results" / "tables" / "table_5.md").read_text()
-        assert "Not the table's own settings: model.backbone.module.weights=null" in text
+        assert "Settings that differ from the table: model.backbone.module.weights=null" in text

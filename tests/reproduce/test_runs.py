@@ -1,4 +1,4 @@
-"""One run of a table: skipped when finished, resumed when stopped, held by one process."""
+"""One run of a table: skipped if finished, resumed if stopped, locked by one process."""
 
 import json
 import os
@@ -24,7 +24,7 @@ SLEEP = ["python", "-c", "import time; print('up', flush=True); time.sleep(60)"]
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """A table of tiny runs, "tiny"; streets "day" and "night" are coloured blocks."""
+    """A table "tiny" of tiny runs; its streets "day" and "night" are coloured blocks."""
     rows = {
         "majority": tables.MAJORITY,
         "frozen": tables.Row("frozen", tables.adapter_overrides(0, 0)),
@@ -35,6 +35,15 @@ def tiny(monkeypatch):
     monkeypatch.setattr(reproduce, "TABLE_NAMES", (*queue.TABLE_NAMES, "tiny"))
     monkeypatch.setattr(runs, "write_streets", write_blocks)
     return table
+
+
+INITIALISERS = {
+    "lora": "kaiming",
+    "minor_svd": "svd",
+    "dual_kaiming": "kaiming",
+    "major_svd": "pissa",
+    "dual_svd": "svd",
+}
 
 
 def write_blocks(root, *, domain, count, seed):
@@ -67,13 +76,15 @@ def test_rows_of_a_small_table_differ_only_in_their_adapters():
             adapters = dict(cfg.model.backbone)
             del adapters["module"], adapters["_target_"]
             sizes[run.row] = adapters.pop("r_main") + adapters.pop("r_sub")
-            init = adapters.pop("init")
-            assert init == ("kaiming" if run.row == "lora" else "rrqr") and adapters == {"alpha": 1}
+            assert adapters.pop("init") == INITIALISERS.get(run.row, "rrqr")
+            assert adapters == {"alpha": 1}
             assert cfg.train.seed == run.seed
             cfg.model.backbone, cfg.train.seed = None, 0
             common = common or cfg
             assert cfg == common
-        assert sizes["lora"] == sizes["recyclelora"] and sizes["frozen"] == 0
+        full = sizes["recyclelora"]
+        assert all(sizes[row] == full for row in INITIALISERS if row in sizes)
+        assert sizes["frozen"] == 0
 
 
 def test_row_of_the_paper_is_its_config_with_its_seed():
@@ -89,8 +100,8 @@ def test_row_of_the_paper_is_its_config_with_its_seed():
 def test_further_seeds_come_after_every_row():
     table = tables.SMALL_TABLES["streets_to_real"]
     names = [run.name for run in tables.runs_of("streets_to_real", table)]
-    assert names[0] == "majority_seed0" and len(names) == len(set(names)) == 10
-    assert all(name.endswith("seed0") for name in names[:6])
+    assert names[0] == "majority_seed0" and len(names) == len(set(names)) == 14
+    assert all(name.endswith("seed0") for name in names[:10])
     assert sum(name.startswith("recyclelora") for name in names) == 3
 
 
@@ -98,7 +109,7 @@ def test_majority_class_is_evaluated_on_every_target_once(tiny, tmp_path, capsys
     reproduce.main(arguments(tmp_path, "--row", "majority"))
     done = result(tmp_path, "majority_seed0")
     domains = done["result"]["domains"]
-    # Building is the most frequent; what is never predicted counts as 0 in the mean.
+    # "building" is the most frequent class. Classes without predictions count as 0 in the mean.
     for name, scores in domains.items():
         assert scores["IoU"]["building"] > 0 == scores["IoU"]["road"] == scores["IoU"]["sky"]
         assert scores["mIoU"] == pytest.approx(done["one_class"][name])
@@ -112,7 +123,7 @@ def test_majority_class_is_evaluated_on_every_target_once(tiny, tmp_path, capsys
     before = (tmp_path / "results" / "tiny" / "majority_seed0.json").stat().st_mtime_ns
     reproduce.main(arguments(tmp_path, "--row", "majority"))
     assert (tmp_path / "results" / "tiny" / "majority_seed0.json").stat().st_mtime_ns == before
-    assert "finished before" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
 
 
 def test_result_of_other_overrides_is_refused(tiny, tmp_path):
@@ -123,7 +134,7 @@ def test_result_of_other_overrides_is_refused(tiny, tmp_path):
 
 def test_failed_run_is_named_and_the_others_continue(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Workspace, "command", lambda *_: ["python", "-c", "raise SystemExit(3)"])
-    with pytest.raises(SystemExit, match="without a result: frozen_seed0, lora_seed0"):
+    with pytest.raises(SystemExit, match="no result for frozen_seed0, lora_seed0"):
         reproduce.main(arguments(tmp_path, "--seeds", "0"))
     assert "status 3" in capsys.readouterr().err
     assert result(tmp_path, "majority_seed0")
@@ -139,7 +150,7 @@ def test_list_and_dry_run_write_nothing(tiny, tmp_path, capsys):
 
 
 def test_run_of_another_process_is_run_when_that_dies(tiny, tmp_path, monkeypatch, capsys):
-    """Another holds the frozen row: the others are done first, then it dies, then it is done."""
+    """Another process holds the frozen row. The others are run first, then it dies and is run."""
     folder = tmp_path / "tiny" / "frozen_seed0"
     with folder_lock(folder, inheritable=True) as lock:
         other = subprocess.Popen([sys.executable, *SLEEP[1:]], pass_fds=[lock])
@@ -160,7 +171,7 @@ def test_run_of_another_process_is_run_when_that_dies(tiny, tmp_path, monkeypatc
     said = capsys.readouterr().out
     order = [
         said.index(text)
-        for text in ("frozen_seed0: left", "lora_seed0: mean", "frozen_seed0: mean")
+        for text in ("frozen_seed0: postponed", "lora_seed0: mean", "frozen_seed0: mean")
     ]
     assert order == sorted(order)
     assert result(tmp_path, "frozen_seed0")["row"] == "frozen"
@@ -175,12 +186,12 @@ def test_run_that_another_process_finished_is_not_repeated(tiny, tmp_path, monke
 
 
 def test_sigterm_ends_the_child_and_then_the_runner(tmp_path, capsys):
-    """The signal arrives while the child runs: sent by the child itself."""
+    """The child sends the signal itself, so the signal arrives while the child runs."""
     code = f"import os, signal, time; os.kill({os.getpid()}, signal.SIGTERM); time.sleep(60)"
     start, before = time.monotonic(), signal.getsignal(signal.SIGTERM)
     with (tmp_path / "lock").open("w") as lock, pytest.raises(SystemExit) as ended:
         runs.run_command(["python", "-c", code], ROOT, lock.fileno())
-    assert ended.value.code == 0 and "goes on from here" in capsys.readouterr().out
+    assert ended.value.code == 0 and "run the same command again" in capsys.readouterr().out
     assert time.monotonic() - start < 30 and signal.getsignal(signal.SIGTERM) == before
 
 
@@ -196,7 +207,7 @@ def test_folder_without_streets_is_named(tmp_path):
 def test_killed_attempt_counts_until_its_last_log_line(tmp_path):
     with runs.record_seconds(tmp_path):
         pass
-    (tmp_path / "began").touch()  # and then the process was killed, 30 seconds after
+    (tmp_path / "began").touch()  # the process was killed 30 seconds later
     (tmp_path / "log.txt").touch()
     began = (tmp_path / "began").stat().st_mtime
     os.utime(tmp_path / "log.txt", (began + 30, began + 30))
@@ -213,7 +224,7 @@ def test_interrupted_table_ends_equal_to_a_whole_run(tiny, tmp_path, monkeypatch
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     streets = f"dataloader.streets={tmp_path / 'streets'}"
     reproduce.main([*arguments(whole), streets])
-    # What a run that was killed after two of its four iterations would have left.
+    # The files of a run that was killed after two of its four iterations.
     (stopped / "tiny" / "lora_seed0").mkdir(parents=True)
     for file in ("iter_0000002.pth", "lock"):
         shutil.copy(whole / "tiny" / "lora_seed0" / file, stopped / "tiny" / "lora_seed0")

@@ -1,4 +1,4 @@
-"""The check that adapters work on a backbone made of another library's ViT."""
+"""A check that adapters work on a backbone that contains a ViT of another library."""
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ def assert_adapts(
     before: dict[str, torch.Tensor],
     images: torch.Tensor,
 ) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    """Restore a copy from the meta device exactly, then adapt; every adapter gets a gradient.
+    """Restore a copy from the meta device exactly, and adapt it; all adapters get a gradient.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Adapter files as their header and tensors, to change one of them."""
+"""Read and write adapter files as header and tensors, to change parts of them."""
 
 import json
 
@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 
 def read_header_and_tensors(path):
-    """The header as plain types and the tensors by name."""
+    """Return the header as plain types, and the tensors by name."""
     with safe_open(path, framework="pt") as file:
         names = file.keys()
         tensors = {name: file.get_tensor(name).clone() for name in names}
@@ -15,5 +15,5 @@ def read_header_and_tensors(path):
 
 
 def write_header_and_tensors(path, header, tensors):
-    """Write what :func:`read_header_and_tensors` returned."""
+    """Write the result of :func:`read_header_and_tensors`."""
     save_file(tensors, path, {"recyclelora": json.dumps(header)})

@@ -1,4 +1,4 @@
-"""Runs of a benchmark into a temporary folder, and candidates in this process: pytest fixtures."""
+"""Pytest fixtures that run a benchmark in a temporary folder, with candidates in this process."""
 
 import json
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""rrqr in 200-bit arithmetic with unbounded exponents: an oracle that cannot over- or underflow."""
+"""rrqr in 200-bit arithmetic with unbounded exponents: an oracle without over- or underflow."""
 
 from typing import NamedTuple
 
@@ -11,17 +11,17 @@ BITS = 200  # products of two doubles are exact, and 90 bits remain after elimin
 
 
 class ExactRRQR(NamedTuple):
-    """What rrqr should return for one matrix, and how far that is determined."""
+    """The exact result of rrqr for one matrix, and the part that float64 determines."""
 
     perm: list[int]
     q: np.ndarray  # (d, m)
     r_diag: np.ndarray  # (m,) float64
-    resolved: int  # the first pivots, which float64 must find: their norms are far above the noise
+    resolved: int  # number of first pivots that float64 must find: norms far above the noise
     precision: float  # the least residual norm of these, as a part of the column's own norm
 
 
 def exact_rrqr(weight: Tensor) -> ExactRRQR:
-    """Gram-Schmidt with the rule of ties of rrqr, on a matrix (d, k)."""
+    """Gram-Schmidt with the tie rule of rrqr, on a matrix (d, k)."""
     d, k = weight.shape
     m = min(d, k)
     with mp.workprec(BITS):
@@ -57,7 +57,7 @@ def exact_rrqr(weight: Tensor) -> ExactRRQR:
 
 
 def to_float(value: mpf) -> float:
-    """The nearest float64, infinite or subnormal where it must be."""
+    """Return the nearest float64, which may be infinite or subnormal."""
     mantissa, exponent = mp.frexp(value)
     with np.errstate(over="ignore", under="ignore"):
         return float(np.ldexp(float(mantissa), int(exponent)))

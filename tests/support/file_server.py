@@ -1,4 +1,4 @@
-"""A local HTTP server of one file that can break off, refuse ranges, or change the file."""
+"""A local HTTP server of one file that can close connections, reject ranges, or change the file."""
 
 import re
 import threading
@@ -54,7 +54,7 @@ class FileServer:
 
 @contextmanager
 def serve(file: FileServer) -> Iterator[FileServer]:
-    """Serve a file on a free port; its address is then ``file.url``."""
+    """Serve a file on a free port; ``file.url`` is its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):

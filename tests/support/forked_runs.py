@@ -60,7 +60,7 @@ class ForkedRuns:
         return process
 
     def finish(self, output: Path, *options: str) -> None:
-        """Run until the end."""
+        """Run the tool until it ends."""
         process = self.start(output, *options)
         process.join(600)
         process.kill()  # no effect if it has ended

@@ -1,4 +1,4 @@
-"""Random matrices whose columns or entries differ by more than squares in float64 can."""
+"""Random matrices whose scales differ by more than squares in float64 can represent."""
 
 import numpy as np
 import torch
@@ -11,11 +11,11 @@ Generator = np.random.Generator
 
 
 def powers(rng: Generator, low: float, high: float, shape: int | tuple[int, ...]) -> np.ndarray:
-    """Random powers of ten, uniform in their exponents."""
+    """Return random powers of ten with uniform exponents."""
     return 10.0 ** rng.uniform(low, high, shape)
 
 
-# Each makes a matrix of standard normal entries hard; rng may be used further.
+# Each function changes a matrix of standard normal entries, and may draw from rng.
 KINDS = {
     "columns": lambda w, rng: w * powers(rng, -300, 300, w.shape[1]),
     "few_scales": lambda w, rng: w * rng.choice([1e-305, 1e-150, 1, 1e160, 1e300], w.shape[1]),
@@ -43,7 +43,7 @@ KINDS = {
 
 
 def hard_matrix(kind: str, seed: int, size: int) -> torch.Tensor:
-    """A random matrix of a kind, with 1 to size rows and columns."""
+    """Return a random matrix of this kind, with 1 to ``size`` rows and columns."""
     rng = np.random.default_rng(seed)
     matrix = KINDS[kind](rng.standard_normal(rng.integers(1, size + 1, 2)), rng)
     return torch.tensor(matrix, dtype=torch.float32 if kind == "float32" else torch.float64)

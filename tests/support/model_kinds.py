@@ -30,7 +30,7 @@ KINDS = {
     "fine_tuned": ["train.ema=0.9"],
     "fine_tuned_recomputed": [RECOMPUTE],
 }
-STEPS = 3  # DDP reports at the second step that a parameter got no gradient at the first
+STEPS = 3  # DDP reports in step 2 that a parameter got no gradient in step 1
 
 
 def main(args: Namespace) -> None:

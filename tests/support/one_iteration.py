@@ -21,7 +21,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "recyclelora_dinov2l_g2cbm.py"
 
 
 class Report(HookBase):
-    """Keeps the loss that the step put into the storage."""
+    """Store the loss that the step writes to the event storage."""
 
     def after_step(self):
         self.loss = self.trainer.storage.latest()["total_loss"][0]

@@ -116,7 +116,7 @@ def write_synthia(root: Path, count: int = 2, size: tuple[int, int] = SIZE) -> T
 def write_urbansyn(
     root: Path, count: int = 2, size: tuple[int, int] = SIZE, prefixed: bool = True
 ) -> Truth:
-    """``rgb/rgb_0001.png`` with ``ss/ss_0001.png``, or both ``0001.png``; train ids and more."""
+    """Write ``rgb/rgb_0001.png`` with ``ss/ss_0001.png``, or both as ``0001.png``."""
     image, label = ("rgb_", "ss_") if prefixed else ("", "")
     truth = {}
     for number in range(1, count + 1):
@@ -127,7 +127,7 @@ def write_urbansyn(
 
 
 def write_cityscapes(root: Path, count: int = 2, size: tuple[int, int] = SIZE) -> Truth:
-    """``labelIds`` beside the colour, instance and polygon files of the release."""
+    """Write ``labelIds``, and the colour, instance and polygon files of the release."""
     truth: Truth = {}
     for split, cities in (("train", ("aachen", "ulm")), ("val", ("frankfurt", "munster"))):
         known = truth[f"cityscapes_{split}"] = {}
@@ -145,7 +145,7 @@ def write_cityscapes(root: Path, count: int = 2, size: tuple[int, int] = SIZE) -
 
 
 def write_bdd100k(root: Path, count: int = 2, size: tuple[int, int] = SIZE) -> Truth:
-    """The 10k images (JPEG) and the ``masks`` with train ids, beside ``colormaps``."""
+    """Write the 10k images (JPEG), ``masks`` with train ids, and ``colormaps``."""
     truth: Truth = {}
     for split in ("train", "val"):
         known = truth[f"bdd100k_{split}"] = {}
@@ -182,7 +182,7 @@ def write_mapillary(root: Path, count: int = 2, size: tuple[int, int] = SIZE) ->
 
 
 def write_acdc(root: Path, count: int = 1, size: tuple[int, int] = SIZE) -> Truth:
-    """Four conditions, each with sequences of frames, ``labelTrainIds`` beside other labels."""
+    """Write four conditions with sequences of frames, ``labelTrainIds`` and other labels."""
     truth: Truth = {}
     for condition in ("fog", "night", "rain", "snow"):
         for split in ("train", "val"):
@@ -203,7 +203,7 @@ def write_acdc(root: Path, count: int = 1, size: tuple[int, int] = SIZE) -> Trut
 
 
 def write_all(root: Path, count: int = 3, size: tuple[int, int] = SIZE) -> Truth:
-    """Every set: ``count`` pairs a split (a condition and split of ACDC)."""
+    """Write all datasets with ``count`` pairs per split (of ACDC, per condition and split)."""
     writers = (write_gtav, write_synthia, write_urbansyn, write_cityscapes, write_bdd100k)
     truth: Truth = {}
     for write in (*writers, write_mapillary, write_acdc):
@@ -214,7 +214,7 @@ def write_all(root: Path, count: int = 3, size: tuple[int, int] = SIZE) -> Truth
 def _labels(
     table: dict[int, str | None], seed: str, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks of ids, each of ``table`` once before any repeats, and their train ids."""
+    """Return blocks with all ids of ``table``, and their train ids."""
     rng = np.random.default_rng(zlib.crc32(seed.encode()))
     rows, columns = -(-size[0] // 8), -(-size[1] // 8)
     rounds = [rng.permutation(list(table)) for _ in range(-(-rows * columns // len(table)))]
@@ -225,7 +225,7 @@ def _labels(
 
 
 def _image(file: Path, ids: np.ndarray) -> None:
-    """A colour for every id."""
+    """Return a colour for every id."""
     file.parent.mkdir(parents=True, exist_ok=True)
     channels = [ids * 37 % 256, ids * 101 % 256, 255 - ids % 256]
     Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)).save(file)
@@ -237,7 +237,7 @@ def _grey(file: Path, ids: np.ndarray) -> None:
 
 
 def _palette(file: Path, ids: np.ndarray) -> None:
-    """Palette image whose indices are the ids; the colours differ from the indices."""
+    """Return a palette image whose indices are the ids; the colours differ from the indices."""
     file.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(ids.astype(np.uint8)).convert("P")
     image.putpalette([value for i in range(256) for value in (255 - i, i * 7 % 256, 128)])

@@ -1,4 +1,4 @@
-"""Every run of the paper's tables: the configs, and the rows that are overrides of one."""
+"""All runs of the paper's tables: the configs, and the rows that are overrides of a config."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from recyclelora.reproduce.tables import Run
 from recyclelora.reproduce.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"demo", "streets_to_real", "camvid_to_real"}  # on pictures that anyone can have
+SMALL = {"demo", "streets_to_real", "camvid_to_real"}  # on images available to everyone
 CONFIG_NAMES = {file.stem for file in (ROOT / "configs").glob("*.py")} - SMALL
 _WORKSPACE = Workspace(ROOT)
 NAMES = sorted(_WORKSPACE.tables["paper"].rows)
@@ -16,12 +16,12 @@ NAMES = sorted(_WORKSPACE.tables["paper"].rows)
 
 
 def load(name: str) -> DictConfig:
-    """A config, or the config of a row with its overrides."""
+    """Return a config, or the config of a row with its overrides."""
     return _WORKSPACE.config_of(Run("paper", name, 0))
 
 
 def output_dir(name: str) -> str:
-    """The output folder: that of a config, or the one that the command of a row sets."""
+    """Return the output folder of a config, or that in the command of a row."""
     if name in CONFIG_NAMES:
         return load(name).train.output_dir
     (folder,) = (

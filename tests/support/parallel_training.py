@@ -31,13 +31,13 @@ KINDS = {1: ["plain"], 2: ["DDP", "FSDP2"]}
 
 
 def base() -> nn.Module:
-    """The pretrained model, the same in every process."""
+    """Return the pretrained model, which is the same in every process."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
 
 
 def wrap(model: nn.Module, kind: str) -> nn.Module:
-    """The model as this kind of training holds it."""
+    """Return the model in the form of this kind of training."""
     if kind == "DDP":
         return DistributedDataParallel(model)
     if kind == "FSDP2":
@@ -49,7 +49,7 @@ def wrap(model: nn.Module, kind: str) -> nn.Module:
 
 
 def train(model: nn.Module, x: Tensor) -> None:
-    """Some steps towards the reversed input; the mean over processes is that over the batch."""
+    """Train some steps to reverse the input; the mean over processes is the mean over the batch."""
     main, sub = adapter_parameters(model)
     optimizer = torch.optim.AdamW([*main.values(), *sub.values()], lr=1e-2)
     for _ in range(STEPS):
@@ -59,7 +59,7 @@ def train(model: nn.Module, x: Tensor) -> None:
 
 
 def error_of(change: Callable[[], object]) -> str:
-    """The message of the RuntimeError that a call raises."""
+    """Return the message of the RuntimeError that a call raises."""
     try:
         change()
     except RuntimeError as error:
@@ -68,7 +68,7 @@ def error_of(change: Callable[[], object]) -> str:
 
 
 def run(kind: str, ranks: tuple[int, int], folder: Path) -> dict[str, Tensor | str]:
-    """What one kind of training computes, by what was done before."""
+    """Return the results of one kind of training by the name of the step."""
     torch.manual_seed(1)
     batch = torch.randn(ROWS, 16)
     x = batch.chunk(dist.get_world_size())[dist.get_rank()]
@@ -88,7 +88,7 @@ def run(kind: str, ranks: tuple[int, int], folder: Path) -> dict[str, Tensor | s
         seen["file"] = error_of(lambda: load_adapters(fresh, other))
         seen["kept"] = wrapped(batch)
     activate_pair(wrapped, "night")
-    train(wrapped, 2 * x)  # other data than the first pair saw
+    train(wrapped, 2 * x)  # other data than for the first pair
     seen["night"] = wrapped(batch)
     return {
         key: value.detach() if isinstance(value, Tensor) else value for key, value in seen.items()
@@ -96,7 +96,7 @@ def run(kind: str, ranks: tuple[int, int], folder: Path) -> dict[str, Tensor | s
 
 
 def main(rank: int, world: int, folder: Path) -> None:
-    """Run every kind of training of so many processes."""
+    """Run every kind of training with this number of processes."""
     torch.set_num_threads(1)
     store = f"file://{folder}/store_{world}"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)

@@ -18,7 +18,7 @@ BATCH = 4
 
 
 def sample(seed):
-    """The later images hold more classes, so the ranks' normalisers differ."""
+    """Later images contain more classes, so the normalisers of the ranks differ."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, 19, (1, 2 * seed + 1), generator=generator)
     label = F.interpolate(ids[None, None].float(), size=(64, 64)).long()[0, 0]
@@ -38,7 +38,7 @@ def main(rank, world_size, init_file, output, broken=None):
         )
     step(rank, world_size, output, broken)
     if world_size > 1:
-        gc.collect()  # the reducer before the group, as recyclelora.engine.launch explains
+        gc.collect()  # free the reducer before the group, see recyclelora.engine.launch
         torch.distributed.destroy_process_group()
 
 

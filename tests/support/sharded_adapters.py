@@ -24,7 +24,7 @@ def base():
 
 
 def trained(**settings):
-    """The base with adapters that differ from their initial values."""
+    """Return the base with adapters that differ from their initial values."""
     model = adapt(base(), **{"r_main": 2, "r_sub": 1, **settings})
     learn(model)
     return model
@@ -48,7 +48,7 @@ BATCH = torch.linspace(-1, 1, 8 * 16).sin().view(8, 16)
 
 
 def train(model, batch):
-    """Two steps of gradient descent; the gradient is the mean over the processes."""
+    """Train two steps; the gradient is the mean over the processes."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
     for _ in range(2):
@@ -58,7 +58,7 @@ def train(model, batch):
 
 
 def drop_copies(model):
-    """Leave every process its part of the parameters alone."""
+    """Leave only this process's part of the parameters."""
     for module in model.modules():
         if hasattr(module, "reshard"):
             module.reshard()
@@ -78,7 +78,7 @@ def main(rank, folder):
         torch.distributed.barrier()
         other = wrap(adapt(base(), r_main=2, r_sub=1))
         with torch.no_grad():
-            other(x)  # after it, fully_shard keeps whole copies of some parameters
+            other(x)  # afterwards fully_shard has whole copies of some parameters
         load_adapters(other, path)
         drop_copies(other)
         with torch.no_grad():
@@ -91,7 +91,7 @@ def main(rank, folder):
                 save_adapters(wrapped.module, folder / "part.safetensors")
             except ValueError as error:
                 (folder / f"part{rank}.txt").write_text(str(error))
-    # A model of this process alone: each writes its own file.
+    # A model of this process only, which writes its own file.
     save_adapters(model, folder / f"own{rank}.safetensors")
     del wrapped, other
     gc.collect()

@@ -1,4 +1,4 @@
-"""The smallest backbone that gives a pyramid, and the arguments of a small segmentor."""
+"""A minimal backbone with a feature pyramid, and the arguments of a small segmentor."""
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 class Patches(Backbone):
-    """A patch embedding and its poolings: the least that is a pyramid."""
+    """A patch embedding and its pooled maps, a minimal pyramid."""
 
     size_divisibility = 32
 

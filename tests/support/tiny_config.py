@@ -1,4 +1,4 @@
-"""A config for tests: a random ViT 64 wide and 4 deep, a small head, three kinds of streets."""
+"""A config for tests: a random ViT of width 64 and depth 4, a small head, three domains."""
 
 from detectron2.config import LazyCall as L
 

@@ -1,4 +1,4 @@
-"""Every config small: overrides that leave a ViT 64 wide and 4 deep under a small head."""
+"""Overrides that make every config small: a ViT of width 64 and depth 4, and a small head."""
 
 from omegaconf import DictConfig
 
@@ -18,13 +18,13 @@ TINY = (
 
 
 def tiny(cfg: DictConfig) -> DictConfig:
-    """``cfg`` with these overrides; where it adapts the later blocks only, all but the first."""
+    """Return ``cfg`` with these overrides; methods for later blocks adapt all but the first."""
     later = ["model.backbone.first_block=1"] if "first_block" in cfg.model.backbone else []
     return apply_overrides(cfg, [*TINY, *later])
 
 
 def folder(name: str, root: object) -> str:
-    """``root/images`` and ``root/labels`` as a dataset, where an override takes one."""
+    """Return ``root/images`` and ``root/labels`` as a dataset for an override."""
     return (
         "{_target_:recyclelora.data.register_folder,"
         f"name:{name},images:'{root}/images',labels:'{root}/labels'}}"

@@ -1,4 +1,4 @@
-"""Adapters that differ from their initial values, as after a training."""
+"""Adapters that differ from their initial values, as after training."""
 
 import warnings
 
@@ -18,7 +18,7 @@ def learn(model: nn.Module, scale: float = 0.2) -> None:
 
 
 def three_pairs(model: nn.Module, **settings) -> nn.Module:
-    """Adapt with trained pairs of different ranks, scalings and initialisers.
+    """Adapt a model with trained pairs of different ranks, scalings and initialisers.
 
     They are called default, which is active, night and rain; ``settings`` are those of default.
     """

@@ -14,7 +14,7 @@ TOOL = ROOT / "tools" / "lazyconfig_train_net.py"
 
 
 def run_tool(*arguments: str) -> None:
-    """Run the tool in this process, which saves the time of importing."""
+    """Run the tool in this process, which saves the time of imports."""
     arguments = ["--config-file", str(ROOT / TINY), *arguments]
     train.run(train.argument_parser().parse_args(arguments))
 
@@ -28,7 +28,7 @@ def error_message(*arguments: str) -> str:
 
 
 def write_blocks(folder: Path, count: int) -> None:
-    """Write images of coloured blocks, a colour per class, and their labels."""
+    """Write images of coloured blocks, with one colour per class, and their labels."""
     rng = np.random.default_rng(0)
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True)

@@ -19,7 +19,7 @@ KAIMING = "model.backbone.init=kaiming"
 
 
 def write_checkpoint(folder, *overrides):
-    """A checkpoint of a random model whose adapters have learned something, with scores."""
+    """Write a checkpoint of a random model with trained adapters, and its scores."""
     torch.manual_seed(0)
     model = build_model(load_config(CONFIG, overrides), device=torch.device("cpu"))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Every baseline through the training tool: three iterations, resumed, evaluated."""
+"""Three iterations of every baseline with the training tool, resumed and evaluated."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ CONFIGS = {
 
 @pytest.fixture
 def run(tiny_set):
-    """``run(config, overrides, *flags)``: the tool in this process, on small sets."""
+    """``run(config, overrides, *flags)``: the tool in this process, on small datasets."""
     source, target = tiny_set("source"), tiny_set("target", count=2)
     sets = [f"dataloader.train.dataset=[{source}]", f"dataloader.test.cityscapes.dataset={target}"]
 
@@ -54,7 +54,7 @@ def test_baseline_trains_resumes_and_evaluates(config, options, run, tmp_path):
     whole, resumed, again = (tmp_path / name for name in ("whole", "resumed", "again"))
     run(config, [f"train.output_dir={whole}", *options])
     resumed.mkdir()
-    shutil.copy(whole / "iter_0000002.pth", resumed)  # as a run leaves it that was killed then
+    shutil.copy(whole / "iter_0000002.pth", resumed)  # the files of a killed run
     run(config, [f"train.output_dir={resumed}", *options], "--resume")
     first, second = (read_checkpoint(folder / "iter_0000003.pth") for folder in (whole, resumed))
     assert first["model"].keys() == second["model"].keys()

@@ -1,4 +1,4 @@
-"""The command line: exit codes, the table, the JSON file."""
+"""The command line: exit codes, the table, and the JSON file."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from ..support import originals
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """``run("cityscapes_val")`` -> (exit code, what it printed)."""
+    """``run("cityscapes_val")`` returns the exit code and the printed text."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
 
     def start(*arguments):

@@ -18,7 +18,7 @@ NAMES = ("000", "001", "002")
 
 @pytest.fixture
 def runs(tmp_path):
-    """Streets, and two runs whose predictions are all road and all sky."""
+    """Write streets, and two runs that predict only road and only sky."""
     for name in ("day", "night"):
         write_blocks(tmp_path / "streets" / name, count=3)
     scores = {"road": [10.0, 20.0, None], "sky": [10.0, 50.0, 30.0]}
@@ -56,7 +56,7 @@ def test_one_run_shows_best_and_worst(runs, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--domain", "dawn"], "has no domain 'dawn': it has day"),
+        (["--domain", "dawn"], "has no domain 'dawn': choose from day"),
         (["--images", "009"], "domain 'day' has no image '009'"),
     ],
 )

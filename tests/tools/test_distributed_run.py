@@ -1,4 +1,4 @@
-"""Runs of two gloo processes, on one machine or two, equal those of one, stop and fail together."""
+"""Runs of two gloo processes, on one machine or two, equal runs of one process."""
 
 import json
 import os
@@ -30,7 +30,7 @@ NOISE = ("in_proj_bias", "qkv.bias", *(f"input_proj.{level}.0.bias" for level in
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A port that stays bound, so that no other program is given it; the runs may listen at it."""
+    """Bind a port, so that no other program gets it; the runs may listen on it."""
     with socket.socket() as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(("127.0.0.1", 0))
@@ -38,7 +38,7 @@ def port() -> Iterator[int]:
 
 
 def two_nodes(port: int) -> list[tuple[str, ...]]:
-    """How torchrun is started on two machines that meet at one address, with a process each."""
+    """Return torchrun commands for two machines with one process each."""
     meet = ("--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}")
     return [
         ("-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={rank}", *meet, str(TOOL))
@@ -47,7 +47,7 @@ def two_nodes(port: int) -> list[tuple[str, ...]]:
 
 
 def two_machines(port: int) -> list[tuple[str, ...]]:
-    """The same with Detectron2's launcher."""
+    """Return the commands of Detectron2's launcher for the same processes."""
     url = f"--dist-url=tcp://127.0.0.1:{port}"
     return [
         (*LAUNCHER[:-1], "--num-gpus=1", "--num-machines=2", f"--machine-rank={rank}", url)
@@ -56,13 +56,13 @@ def two_machines(port: int) -> list[tuple[str, ...]]:
 
 
 class Runs:
-    """Starts runs of the tiny config on the same streets."""
+    """Start runs of the tiny config on the same streets."""
 
     def __init__(self, streets: Path):
         self.streets = streets
 
     def start(self, output: Path, *options: str, how=(str(TOOL),)) -> subprocess.Popen:
-        """One command, ``how``, of a run into ``output`` that resumes what is there."""
+        """Start a command of a run that resumes if ``output`` contains a checkpoint."""
         command = [sys.executable, *how, "--config-file", str(TINY), "--resume"]
         settings = {
             "train.output_dir": output,
@@ -82,12 +82,12 @@ class Runs:
         )
 
     def whole(self, output: Path, *options: str, how: list) -> str:
-        """A run to its end, by one command a machine; returns all that was printed."""
+        """Run to the end, with one command per machine, and return the printed text."""
         return ends([self.start(output, *options, how=one) for one in how])
 
 
 def ends(processes: list[subprocess.Popen], status: int = 0) -> str:
-    """Wait for all; returns what they printed."""
+    """Wait for all processes and return the printed text."""
     printed = "\n".join(process.communicate(timeout=600)[0] for process in processes)
     assert [process.returncode for process in processes] == [status] * len(processes), printed
     return printed
@@ -123,7 +123,7 @@ def losses(output: Path) -> list[float]:
 
 
 def assert_same(output: Path, other: Path) -> None:
-    """To the bit."""
+    """Assert that two runs are equal bit for bit."""
     mine = weights(output)
     for name, value in weights(other).items():
         assert torch.equal(mine[name], value), name
@@ -133,14 +133,14 @@ def assert_same(output: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("streets")
-    write_blocks(root / "day", 5)  # not to be shared equally by two
+    write_blocks(root / "day", 5)  # not a multiple of two
     write_blocks(root / "night", 4)
     return Runs(root)
 
 
 @pytest.fixture(scope="module")
 def two(runs, tmp_path_factory):
-    """A run of two processes that never stopped."""
+    """Return a run of two processes that was not interrupted."""
     output = tmp_path_factory.mktemp("run") / "two"
     runs.whole(output, how=[TORCHRUN])
     return output
@@ -170,7 +170,7 @@ def test_two_processes_match_one_for_every_model(runs, tmp_path):
     for kind in KINDS:
         one, two = losses(tmp_path / "one" / kind), losses(tmp_path / "two" / kind)
         assert len(one) == KIND_STEPS
-        # Parts of a batch are other parts in each process, and each has its own normaliser.
+        # In each process, the parts of a batch differ, and each has its own normaliser.
         tolerance = 0.01 if kind == "accumulated" else 1e-5
         np.testing.assert_allclose(two, one, rtol=tolerance, err_msg=kind)
     recomputed, kept = (
@@ -197,7 +197,7 @@ def test_two_processes_stopped_resume_exactly(runs, two, tmp_path, to):
 def test_two_torchrun_machines_stopped_resume_exactly(runs, two, tmp_path, port):
     processes = [runs.start(tmp_path, how=one) for one in two_nodes(port)]
     wait_for(lambda: logged(tmp_path), processes[1])
-    os.kill(workers(processes[1])[0], signal.SIGTERM)  # one machine is to be switched off
+    os.kill(workers(processes[1])[0], signal.SIGTERM)  # one of the machines is shut down
     printed = ends(processes)
     assert printed.count("to go on: ") == 1
     (saved,) = tmp_path.glob("iter_*.pth")
@@ -209,7 +209,7 @@ def test_two_torchrun_machines_stopped_resume_exactly(runs, two, tmp_path, port)
 def test_detectron2_launcher_stopped_resumes_exactly(runs, two, tmp_path, port):
     process = runs.start(tmp_path, how=LAUNCHER)
     wait_for(lambda: logged(tmp_path), process)
-    process.send_signal(signal.SIGTERM)  # its processes get it from it
+    process.send_signal(signal.SIGTERM)  # it forwards the signal to its processes
     printed = ends([process])
     assert printed.count("to go on: ") == 1 and "Traceback" not in printed
     assert "--num-gpus=2" in printed.partition("to go on: ")[2]
@@ -258,7 +258,7 @@ def test_locked_output_folder_raises(runs, tmp_path):
 def test_bad_batch_ends_both_processes(runs, tmp_path):
     diverging = ("optimizer.lr=1", "optimizer.weight_decay=1000")
     printed = ends([runs.start(tmp_path, *diverging, how=TORCHRUN)], status=1)
-    assert printed.count("error: ") == 1 and "is saved in" in printed  # in one of them
+    assert printed.count("error: ") == 1 and "is saved in" in printed  # by only one process
     (batch,) = tmp_path.glob("bad_batch_*.pth")
     content = torch.load(batch, weights_only=True)
     assert len(content["samples"]) == 2
@@ -269,7 +269,8 @@ def test_bad_batch_ends_both_processes(runs, tmp_path):
 def test_failure_of_one_process_prints_one_error(runs, tmp_path):
     broken = tmp_path / "streets"
     shutil.copytree(runs.streets, broken)
-    (broken / "day" / "images" / "001.png").write_bytes(b"no picture")  # read by the second
+    # The second process reads this image.
+    (broken / "day" / "images" / "001.png").write_bytes(b"no picture")
     options = (f"dataloader.streets={broken}", "train.max_iter=1", "dataloader.test.night=null")
     printed = ends([runs.start(tmp_path / "run", *options, how=LAUNCHER)], status=1)
     assert printed.count("error: ") == 1 and "001.png: expected a complete" in printed

@@ -1,4 +1,4 @@
-"""What holds for every command line: paths are expanded, and any terminal prints any text."""
+"""Properties of every command line: paths are expanded, and any terminal prints any text."""
 
 import os
 import re
@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# It runs before the package exists.
+# install_detectron2.py runs before the package exists.
 TOOLS = [
     path for path in sorted((ROOT / "tools").glob("*.py")) if path.stem != "install_detectron2"
 ]
-TRAINING = "lazyconfig_train_net"  # its main is recyclelora.engine.train
+TRAINING = "lazyconfig_train_net"  # it calls recyclelora.engine.train.main
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda path: path.stem)
@@ -23,7 +23,7 @@ def test_every_tool_expands_paths_and_prints_any_text(tool):
     assert tool.stem == TRAINING or "    tolerate_any_text()\n" in text
 
 
-# What they name and the terminal cannot print.
+# A name that messages contain and the terminal cannot print.
 NAME = "夜_ü.py"
 COMMANDS = {
     "predict": ["--config-file", NAME, "--checkpoint", NAME, "--out", "out", NAME],

@@ -1,4 +1,4 @@
-"""The backbone of a run as a folder of another library, from the command line."""
+"""Export of the backbone of a run to another library, from the command line."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The model of a run as a folder of recyclelora.Segmentor, from the command line."""
+"""Export of the model of a run as a folder of recyclelora.Segmentor, from the command line."""
 
 import numpy as np
 import pytest
@@ -40,6 +40,11 @@ def test_folder_predicts_what_the_predict_tool_predicts(tmp_path, capsys):
     segmentor = recyclelora.Segmentor.from_pretrained(folder, device="cpu")
     with Image.open(tmp_path / "out" / "photo_ids.png") as ids:
         assert np.array_equal(segmentor.predict(photo).classes, np.asarray(ids))
+    predict.main(
+        ["--segmentor", str(folder), "--device", "cpu", "--out", str(tmp_path / "s"), str(photo)]
+    )
+    for name in ("photo_ids.png", "photo_color.png", "photo_overlay.jpg"):
+        assert (tmp_path / "s" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
     assert str(segmentor.protocol).startswith("native: every set at a long side of 96")
     assert segmentor.provenance["iteration"] == 9
     assert segmentor.provenance["checkpoint_sha256"] == file_digest(checkpoint)

@@ -1,4 +1,4 @@
-"""tools/install_detectron2.py on small trees: patches, refusals, and the order of the sources."""
+"""tools/install_detectron2.py on small trees: patches, errors, and the order of the sources."""
 
 import importlib.util
 import subprocess
@@ -21,7 +21,7 @@ def tool():
 
 @pytest.fixture
 def tree(tmp_path):
-    """A small archive's content: one module of each kind that v0.6 has."""
+    """Create a small archive with one module of each kind that v0.6 has."""
     root = tmp_path / "pb1-detectron2-0.6"
     files = {
         "detectron2/__init__.py": "__version__ = '0.6'\n",
@@ -89,7 +89,7 @@ def test_another_archive_is_refused_before_any_of_it_runs(tool, tree, tmp_path, 
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     monkeypatch.setattr(tool, "pip_install", lambda target: pytest.fail("must not install"))
-    with pytest.raises(tool.InstallError, match="the index gave another file: nothing was install"):
+    with pytest.raises(tool.InstallError, match="the index returned another file"):
         tool.install_from_index()
     assert not marker.exists()
 

@@ -16,14 +16,18 @@ CONFIG = f"--config-file {TINY}"
 # The tool with its arguments -> the function that Ctrl-C interrupts.
 TOOLS = {
     f"analyze {CONFIG} --weights a.pth --out OUT": "recyclelora.analysis.analyze.analyze_runs",
+    f"calibrate {CONFIG} --checkpoint a.pth --fit day --out OUT": (
+        "recyclelora.export.calibrate.calibrate"
+    ),
     "card_streets": "drawn_streets.card.write_card",
     "check_datasets bdd100k_val": "recyclelora.data.check_report.report_datasets",
     "demo": "recyclelora.reproduce.demo.run_demo",
     "draw_streets OUT --count 1": "drawn_streets.command_line.write_streets",
+    "export_onnx s a.onnx": "recyclelora.Segmentor.from_pretrained",
     f"export_trained {CONFIG} a.pth b.pth": "recyclelora.engine.export.export_trained",
     f"lazyconfig_train_net {CONFIG}": "recyclelora.engine.train.load_config",
     f"predict {CONFIG} --checkpoint a.pth --out OUT b.png": (
-        "recyclelora.engine.predict.predict_photographs"
+        "recyclelora.export.prediction.predict_files"
     ),
     "reproduce --list": "recyclelora.reproduce.queue.reproduce",
     "update_readme": "recyclelora.reproduce.readme.update_pages",
@@ -43,7 +47,7 @@ def test_interrupt_exits_with_one_line(command, monkeypatch, tmp_path, capfd):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as stopped:
         runpy.run_module(f"tools.{tool}", run_name="__main__")
-    signal.signal(signal.SIGINT, before)  # the training tool ignores further ones
+    signal.signal(signal.SIGINT, before)  # the training tool ignores further signals
     said = "".join(capfd.readouterr()).strip()
     assert stopped.value.code == 130
     assert said.startswith("stopped") and len(said.splitlines()) == 1
@@ -52,7 +56,7 @@ def test_interrupt_exits_with_one_line(command, monkeypatch, tmp_path, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.5, 3, 8])
 def test_interrupt_from_terminal_prints_no_traceback(seconds, tmp_path):
-    """While it imports, while it builds or while it evaluates, workers included."""
+    """Interrupt the tool during imports, building and evaluation, including its workers."""
     write_blocks(tmp_path / "day", 4)
     command = [sys.executable, "tools/lazyconfig_train_net.py", *CONFIG.split()]
     command += [f"train.output_dir={tmp_path / 'run'}", f"dataloader.streets={tmp_path}"]
@@ -80,5 +84,5 @@ def test_interrupt_from_terminal_prints_no_traceback(seconds, tmp_path):
 
 
 def _restore_interrupt():
-    """A shell starts its background jobs, such as a whole test run, with SIGINT ignored."""
+    """A shell starts background jobs, such as a whole test run, with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""A killed run, resumed, equals one that was never stopped."""
+"""A killed and resumed run equals an uninterrupted one."""
 
 import multiprocessing
 import random
@@ -11,7 +11,7 @@ from ..support.forked_runs import ForkedRuns, assert_same_run, curve, printed
 from ..support.training_runs import write_blocks
 
 KILLS = 20
-MOST = 60  # runs; some ten are enough unless the machine's load changes all the time
+MOST = 60  # at most; about ten are enough unless the load of the machine varies
 ITERATIONS = 14
 
 # Dropout draws from torch's global generator, the average and two workers have states of their
@@ -47,14 +47,14 @@ def test_killed_run_resumed_matches_uninterrupted_run(tmp_path, monkeypatch):
         write_blocks(tmp_path / name, 4)
     runs, choose = ForkedRuns(tmp_path, OPTIONS, monkeypatch), random.Random(0)
     whole, again = tmp_path / "whole", tmp_path / "again"
-    runs.finish(whole)  # the first one imports
+    runs.finish(whole)  # the first run imports all modules
     began = time.monotonic()
     runs.finish(again)
     duration = time.monotonic() - began
     assert_same_run(again, whole)
     assert [line["iteration"] for line in curve(whole)] == list(range(1, ITERATIONS, 2))
 
-    # As many runs as it takes: how much of one is done at a moment is up to the machine.
+    # Start as many runs as needed, because progress at a given moment depends on the machine.
     kills = resumed = in_the_middle = number = 0
     while number < MOST and (kills < KILLS or in_the_middle < 4 or resumed < 6):
         output = tmp_path / f"killed_{number}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recyclelora.common.digests import state_digest
 
@@ -29,11 +30,11 @@ def streets(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(streets, tmp_path_factory) -> Path:
-    """The output folder of a whole run of four iterations, in a process of its own."""
+    """Return the output folder of a complete run of four iterations in its own process."""
     output = tmp_path_factory.mktemp("run") / "whole"
     options = [f"train.output_dir={output}", f"dataloader.streets={streets}"]
     command = [sys.executable, str(TOOL), "--config-file", str(TINY), *options]
-    # One thread, as in this process: a resumed run repeats the bits of one with as many threads.
+    # One thread, as in this process, because a resumed run is bit-identical only for equal threads.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -64,8 +65,27 @@ def test_run_writes_all_outputs(finished):
         assert cv2.imread(str(finished / picture)) is not None, picture
     lines = [json.loads(line) for line in (finished / "metrics.json").read_text().splitlines()]
     assert [line["iteration"] for line in lines if "total_loss" in line] == [0, 1, 2, 3]
-    assert list(finished.glob("events.out.tfevents*"))
     assert checkpoint(finished, 4)["iteration"] == 4
+
+
+def test_tensorboard_shows_domains_previews_and_adapters(finished):
+    events = EventAccumulator(str(finished)).Reload()
+    tags = events.Tags()
+    assert "total_loss" in tags["scalars"] and tags["images"] == ["preview"]
+    assert [image.step for image in events.Images("preview")] == [1, 3]
+    result = json.loads((finished / "domains.json").read_text())
+    (night,) = events.Scalars("mIoU/night")
+    assert (night.step, night.value) == (3, pytest.approx(result["domains"]["night"]["mIoU"]))
+    (mean,) = events.Scalars("mIoU/mean")
+    assert mean.value == pytest.approx(result["mean_mIoU"])
+    for kind, rank in (("main", 8), ("sub", 2)):
+        ranks, moved = (
+            events.Scalars(f"adapters/{name}_{kind}") for name in ("effective_rank", "moved")
+        )
+        assert [point.step for point in ranks] == [point.step for point in moved] == [1, 3]
+        assert all(1 <= point.value <= rank for point in ranks)
+        assert 0 < moved[0].value < moved[1].value
+    assert len(events.Scalars("adapters/moved_both")) == 2
 
 
 def test_run_changes_adapters_and_head_only(finished):
@@ -78,7 +98,7 @@ def test_run_changes_adapters_and_head_only(finished):
 
 def test_resume_matches_uninterrupted_run(finished, streets, tmp_path):
     arguments = [f"train.output_dir={tmp_path}", f"dataloader.streets={streets}"]
-    # The copy holds what a run killed after two iterations would have left.
+    # The files of a run that was killed after two iterations.
     torch.save(checkpoint(finished, 2), tmp_path / "iter_0000002.pth")
     run_tool("--resume", *arguments)
     resumed, whole = checkpoint(tmp_path, 4), checkpoint(finished, 4)
@@ -146,7 +166,7 @@ def test_eval_only_refuses_damaged_newest_checkpoint(finished, streets, tmp_path
 def test_float16_overflow_ends_evaluation(finished, streets, tmp_path):
     content = checkpoint(finished, 4)
     for name, value in content["model"].items():
-        if ".mlp.fc2.bias" in name:  # finite in float32, not in float16
+        if ".mlp.fc2.bias" in name:  # finite in float32 but not in float16
             value += 7e4
         elif ".ls2.gamma" in name:
             value += 1.0
@@ -199,7 +219,7 @@ def test_invalid_arguments_exit_with_one_sentence(arguments, sentence, streets, 
 
 
 def damage(folder: Path, fault: str) -> str:
-    """Give a copy of a good dataset one fault; returns the file that the message has to name."""
+    """Damage a copy of a good dataset; return the file that the message must name."""
     image, label = folder / "images" / "001.png", folder / "labels" / "001.png"
     pixels = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
     if fault == "no label":

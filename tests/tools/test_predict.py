@@ -14,7 +14,7 @@ from tools import export_trained, predict
 from recyclelora.data import COLORS, read_image
 from recyclelora.engine import read_checkpoint, save_checkpoint, train
 from recyclelora.engine.build import build_model
-from recyclelora.engine.predict import find_photographs
+from recyclelora.engine.media_files import find_photographs
 
 from ..support.training_runs import ROOT, TINY
 
@@ -61,7 +61,7 @@ def segment(checkpoint, weights, out, *photos, options=()):
     override = f"model.backbone.module.weights={weights}"
     given = ["--config-file", CONFIG, "--checkpoint", str(checkpoint), "--out", str(out)]
     predict.main([*given, *options, *map(str, photos), override])
-    files = [file for file in out.rglob("*") if file.is_file()]
+    files = [file for file in out.rglob("*") if file.is_file() and file.name[0] != "."]
     return {file.relative_to(out).as_posix(): file.read_bytes() for file in files}
 
 
@@ -154,10 +154,10 @@ def test_broken_photograph_does_not_stop_the_others(run, photos, tmp_path, capsy
     with pytest.raises(SystemExit) as stopped:
         segment(run[1], run[0], tmp_path / "out", photos)
     header, *listed = stopped.value.code.splitlines()  # a text is exit code 1
-    assert header == "error: 2 of 4 photographs could not be segmented:"
+    assert header == "error: 2 of 4 files could not be segmented:"
     for line, name in zip(listed, ("broken.png", "text.jpg"), strict=True):
         assert line.startswith(f"  {photos / name}: expected a complete picture")
-    assert {path.name[0] for path in (tmp_path / "out").iterdir()} == {"a", "b"}
+    assert {path.name[0] for path in (tmp_path / "out").glob("[!.]*")} == {"a", "b"}
     out, err = capsys.readouterr()
     assert f"wrote 2 x 3 pictures to {tmp_path / 'out'}" in out and "segmenting" in err
 
@@ -175,7 +175,7 @@ def test_overflow_is_listed_with_image_and_dtype(run, photos, tmp_path):
         segment(tmp_path / "large.pth", run[0], tmp_path / "out", photos, half)
     assert f"{photos / 'a.jpg'}: expected finite logits" in stopped.value.code
     assert stopped.value.code.count("computed in float16") == 2
-    assert not list((tmp_path / "out").iterdir())
+    assert not list((tmp_path / "out").glob("[!.]*"))
 
 
 def test_half_export_that_overflows_raises(run, tmp_path):

@@ -47,7 +47,7 @@ def runs(streets, monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole(streets, tmp_path_factory):
-    """A run that never stopped."""
+    """Return a run that was not interrupted."""
     output = tmp_path_factory.mktemp("run") / "whole"
     with pytest.MonkeyPatch.context() as monkeypatch:
         ForkedRuns(streets, OPTIONS, monkeypatch).finish(output)
@@ -85,7 +85,8 @@ def test_signal_saves_and_prints_resume_command(runs, whole, tmp_path, number):
 
 def test_signal_during_evaluation_stops_run(runs, whole, tmp_path):
     output = tmp_path / "run"
-    process = runs.start(output, "evaluation.protocol.long_side=1024")  # long enough to be met
+    # At this size, the evaluation takes long enough to be interrupted.
+    process = runs.start(output, "evaluation.protocol.long_side=1024")
     wait_for(lambda: logged(output) and "Evaluating" in printed(output), process)
     os.kill(process.pid, signal.SIGTERM)
     process.join()
@@ -143,8 +144,9 @@ def test_full_disk_exits_with_one_sentence(runs, whole, tmp_path):
     process = runs.start(output, limit=1_000_000)
     process.join()
     assert process.exitcode == 1
-    sentence = f"error: cannot write to {output} (File too large): make room, then go on with"
+    sentence = f"error: cannot write to {output} (File too large): make room, then run the"
     assert last_line(output).startswith(sentence)
+    assert last_line(output).endswith(f"--resume, which continues from {max(before).name}")
     assert "Traceback" not in printed(output).removeprefix(killed)
     assert {path: path.read_bytes() for path in output.glob("iter_*.pth")} == before
     assert not list(output.glob(".*.tmp"))
@@ -177,7 +179,7 @@ def test_damaged_checkpoint_is_renamed(runs, whole, tmp_path, content):
 
 def test_non_finite_step_saves_batch(runs, tmp_path):
     output = tmp_path / "run"
-    diverging = ["optimizer.lr=1", "optimizer.weight_decay=1000"]  # a thousand times, every step
+    diverging = ["optimizer.lr=1", "optimizer.weight_decay=1000"]  # grows a thousandfold per step
     process = runs.start(output, *diverging)
     process.join()
     assert process.exitcode == 1

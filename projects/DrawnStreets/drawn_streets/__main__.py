@@ -12,5 +12,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(description=__doc__))
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C; the same command goes on from here", file=sys.stderr)
+        print("stopped by Ctrl-C; run the same command again to continue", file=sys.stderr)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""Files that exist completely or not at all."""
+"""Atomic writes: a file exists completely or not at all."""
 
 import os
 from collections.abc import Iterator

@@ -22,7 +22,7 @@ HEIGHT, WIDTH = 512, 1024
 TIMED = 16  # streets per domain whose time is measured
 CELL = (384, 192)  # size of one street in the picture, in pixels
 MAP = (64, 32)  # columns and rows of a class's frequency map
-MAX_BYTES = 700_000  # of the picture
+MAX_BYTES = 700_000  # maximum size of the picture
 
 
 def write_card(
@@ -45,7 +45,7 @@ def write_card(
     count, seed, workers : int
         Number of streets, their seed, and number of processes.
     environment : mapping
-        The machine and the versions, recorded as they are.
+        The machine and the versions, recorded unchanged.
     """
     with street_pool(workers) as pool:
         results = pool.imap_unordered(partial(count_classes, seed), range(count), chunksize=4)

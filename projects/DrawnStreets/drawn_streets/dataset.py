@@ -146,7 +146,8 @@ def streets_in(root: str | Path) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        The content of ``root/dataset.json``; None if the folder is empty or does not exist.
+        The content of ``root/dataset.json``; None if the folder does not exist or holds nothing but
+        files of the operating system, such as ``.DS_Store``.
 
     Raises
     ------
@@ -162,7 +163,7 @@ def streets_in(root: str | Path) -> dict[str, Any] | None:
     root = Path(root)
     if root.exists() and not root.is_dir():
         raise ValueError(f"{root} is a file: name a folder to write the streets to")
-    if not root.exists() or not any(root.iterdir()):
+    if not root.exists() or all(map(_is_of_the_system, root.iterdir())):
         return None
     try:
         found = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
@@ -173,6 +174,11 @@ def streets_in(root: str | Path) -> dict[str, Any] | None:
             f"{root} is not empty and has no readable dataset.json: name another folder"
         ) from None
     return found
+
+
+def _is_of_the_system(path: Path) -> bool:
+    """Whether a file browser or a file system wrote ``path``."""
+    return path.name.startswith(".") or path.name in ("Thumbs.db", "desktop.ini")
 
 
 def _check_resumable(root: Path, parameters: Mapping[str, str | int], count: int) -> None:

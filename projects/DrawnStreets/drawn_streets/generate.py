@@ -43,7 +43,7 @@ def check_request(seed: int, index: int, height: int, width: int) -> None:
     if min(seed, index) < 0:
         raise ValueError(f"seed and index must not be negative, got {seed} and {index}")
     if not 32 <= min(height, width) <= max(height, width) <= 8192:
-        raise ValueError(f"a street needs 32 to 8192 pixels each way, got {height} x {width}")
+        raise ValueError(f"height and width must be from 32 to 8192 pixels, got {height} x {width}")
 
 
 def draw_street(

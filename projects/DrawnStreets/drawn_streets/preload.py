@@ -1,4 +1,4 @@
-"""Fills the caches of plants and materials on import.
+"""Fill the caches of plants and materials on import.
 
 The server that forks the workers of a pool imports this module once, so that no worker has to spend
 seconds on its own caches.

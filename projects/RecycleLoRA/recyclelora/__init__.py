@@ -1,7 +1,7 @@
 """RecycleLoRA on Detectron2: adapters from a rank-revealing QR, for segmentation that generalises.
 
-The names below need PyTorch, NumPy, SciPy, safetensors, threadpoolctl and tqdm alone; every package
-but ``recyclelora.adapters``, ``recyclelora.ops`` and ``recyclelora.export`` imports detectron2.
+The names below need only PyTorch, NumPy, SciPy, safetensors, threadpoolctl and tqdm. All packages
+except ``recyclelora.adapters``, ``recyclelora.ops`` and ``recyclelora.export`` import Detectron2.
 ``recyclelora.export`` and ``recyclelora.Segmentor`` are imported when they are first used.
 """
 

@@ -1,8 +1,8 @@
-"""Report what is installed, how it was built and what is missing: python -m recyclelora.collect_env
+"""Report the installed versions, the build and missing packages: python -m recyclelora.collect_env
 
 Paste the output into a bug report. The exit status is 1 if a requirement is missing. The packages
 that ``import recyclelora`` itself needs (PyTorch, NumPy, SciPy, safetensors, threadpoolctl, tqdm)
-have to be installed; else Python raises an error that names the package.
+must be installed. Otherwise Python raises an error that names the package.
 """
 
 import getpass
@@ -29,6 +29,7 @@ MODULES = (
     *("torchvision", "numpy", "scipy", "cv2", "PIL", "onnx", "safetensors", "omegaconf", "fvcore"),
     *("tensorboard", "matplotlib", "tabulate", "threadpoolctl", "tqdm"),
 )
+FAST = ("kornia_rs", "simplejpeg")  # optional: the extra "fast"
 # Modules whose package has another name.
 PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow"}
 FOLDERS = {
@@ -38,21 +39,40 @@ FOLDERS = {
 }
 REBUILD = "`pip install --no-build-isolation -e .` builds it (needs g++)"
 
-# Rows of (name, value), and missing requirements as (name, remedy).
+# Rows (name, value) and missing requirements (name, remedy).
 Report = tuple[list[tuple[str, str]], list[tuple[str, str]]]
 
 
 def module_version(module: str) -> tuple[str | None, str]:
-    """Import a module; returns (version, ""), or (None, reason) if the import fails."""
+    """Import a module and return its version.
+
+    Parameters
+    ----------
+    module : str
+        The name of the module.
+
+    Returns
+    -------
+    version : str or None
+        The version, or None if the import fails.
+    reason : str
+        Why the import fails, or "".
+    """
     try:
         loaded = importlib.import_module(module)
-    except Exception as error:  # a broken package can raise any error; the report has to continue
+    except Exception as error:  # a broken package can raise any error, but the report must continue
         return None, f"does not import ({type(error).__name__}: {error})"
     return str(getattr(loaded, "__version__", "unknown version")), ""
 
 
 def python_report() -> Report:
-    """Report the interpreter, this package and the packages that it needs."""
+    """Report the interpreter, this package and the packages that it needs.
+
+    Returns
+    -------
+    Report
+        The rows and the missing requirements.
+    """
     try:
         version = importlib.metadata.version("recyclelora")
     except importlib.metadata.PackageNotFoundError:
@@ -69,11 +89,21 @@ def python_report() -> Report:
         rows.append((module, (version or reason).replace("\n", " ")))
         if version is None:
             missing.append((module, f"`pip install {PACKAGES.get(module, module)}`"))
-    return rows, missing
+    absent = [module for module in FAST if module_version(module)[0] is None]
+    fast = (
+        f"no {' and '.join(absent)}: `pip install 'recyclelora[fast]'`" if absent else "installed"
+    )
+    return [*rows, ("fast decoders of PNG and JPEG", fast)], missing
 
 
 def detectron2_report() -> Report:
-    """Report detectron2: its version, its origin, and whether its operators are compiled."""
+    """Report the version and origin of Detectron2, and whether its operators are compiled.
+
+    Returns
+    -------
+    Report
+        The rows and the missing requirements.
+    """
     version, reason = module_version("detectron2")
     if version is None:
         remedy = "`python tools/install_detectron2.py`"
@@ -93,7 +123,13 @@ def detectron2_report() -> Report:
 
 
 def device_report() -> Report:
-    """Report torch's CUDA version, the compilers and the GPUs."""
+    """Report the CUDA version of torch, the compilers and the GPUs.
+
+    Returns
+    -------
+    Report
+        The rows and the missing requirements.
+    """
     home = os.environ.get("CUDA_HOME")
     nvcc = f"{home}/bin/nvcc" if home else shutil.which("nvcc")
     version = run_and_read_all(run, f"{shlex.quote(nvcc)} --version") if nvcc else None
@@ -115,7 +151,20 @@ def device_report() -> Report:
 
 
 def compiled_for(architectures: str, capability: tuple[int, int]) -> bool:
-    """Return whether a GPU can run code compiled for ``architectures`` such as "8.0 9.0+PTX"."""
+    """Return whether a GPU can run code that was compiled for some architectures.
+
+    Parameters
+    ----------
+    architectures : str
+        The architectures, such as "8.0 9.0+PTX".
+    capability : tuple[int, int]
+        The compute capability of the GPU.
+
+    Returns
+    -------
+    bool
+        True if it can.
+    """
     for major, minor, ptx in re.findall(r"(\d+)\.(\d+)[af]?(\+PTX)?(?:\s|$)", architectures):
         target = int(major), int(minor)
         if target <= capability and (ptx or target[0] == capability[0]):
@@ -124,7 +173,13 @@ def compiled_for(architectures: str, capability: tuple[int, int]) -> bool:
 
 
 def extension_report() -> Report:
-    """Report the compiled library of this package: its torch, CUDA and GPU versions."""
+    """Report the torch, CUDA and GPU versions for which this package's extension was compiled.
+
+    Returns
+    -------
+    Report
+        The rows and the missing requirements.
+    """
     path, info = library.library_path(), library.build_info()
     if not path.is_file():
         return [("extension", f"not built: {path} is absent")], [("extension", REBUILD)]
@@ -146,7 +201,13 @@ def extension_report() -> Report:
 
 
 def folder_report() -> Report:
-    """Report the environment variables that name folders; all of them are optional."""
+    """Report the optional environment variables that name folders.
+
+    Returns
+    -------
+    Report
+        The rows and the missing requirements.
+    """
     rows = []
     for variable, purpose in FOLDERS.items():
         value = os.environ.get(variable) or "not set"
@@ -161,7 +222,13 @@ def folder_report() -> Report:
 
 
 def user_report() -> Report:
-    """Report who runs this, and the home folder, below which PyTorch and others keep caches."""
+    """Report the user and the home folder, in which PyTorch and other libraries have caches.
+
+    Returns
+    -------
+    Report
+        The rows and the missing requirements.
+    """
     name = getpass.getuser()
     try:
         pwd.getpwuid(os.getuid())
@@ -186,16 +253,22 @@ PARTS = (
 
 
 def main() -> int:
-    """Print the report and return the exit status."""
+    """Print the report.
+
+    Returns
+    -------
+    int
+        The exit status, 1 if a requirement is missing.
+    """
     tolerate_any_text()
     rows, missing = [], []
     for part in PARTS:
         try:
             part_rows, part_missing = part()
-        except Exception as error:  # of a broken library; the report has to continue
+        except Exception as error:  # a broken library can raise any error
             name = part.__name__.removesuffix("_report")
             reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-            part_rows, part_missing = [(name, reason)], [(name, "correct what the error names")]
+            part_rows, part_missing = [(name, reason)], [(name, "fix the cause of this error")]
         rows += part_rows
         missing += part_missing
     width = max(len(key) for key, _ in rows) + 2

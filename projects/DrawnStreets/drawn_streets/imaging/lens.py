@@ -15,7 +15,7 @@ DISTORTIONS = (0.02, 0.04, 0.06, 0.09, 0.12)  # magnification of the image centr
 
 @dataclass(frozen=True)
 class Lens:
-    """``distortion`` 0 = none; ``bonnet``: its height and tilt as shares of the image."""
+    """A lens: its distortion, and the height and tilt of the bonnet as shares of the image."""
 
     distortion: float = 0.0
     bonnet: tuple[float, float] | None = None

@@ -1,1 +1,1 @@
-"""The objects of a street: how each is shaped and drawn."""
+"""The objects of a street: their shapes and how to draw them."""

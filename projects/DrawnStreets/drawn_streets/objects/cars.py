@@ -13,7 +13,7 @@ SILL = 0.2  # ground clearance in metres
 
 @dataclass(frozen=True)
 class CarShape:
-    """Lengths in metres; ``rear``, ``front`` and ``bonnet`` are shares of the length.
+    """The shape of a car in metres; ``rear``, ``front`` and ``bonnet`` are shares of the length.
 
     The roof extends from ``rear`` to ``front``, both measured from the tail.
     """

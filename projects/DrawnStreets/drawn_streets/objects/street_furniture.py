@@ -17,7 +17,7 @@ SHAPES = ("disc", "triangle", "square", "octagon", "board", "arrow")
 
 @dataclass(frozen=True)
 class Post:
-    """A pole at (x, z) with what is mounted on it.
+    """A pole at (x, z) with a lamp, lights or a sign.
 
     ``kind`` is "lamp", "lights", "sign", "bollard", "mast" or "gantry" (lights above the road).
     ``side`` (+1 or -1) is the direction to the road along x, ``heading`` that of the front.
@@ -39,7 +39,7 @@ class Post:
 
 
 def draw_post(canvas: Canvas, post: Post) -> None:
-    """Paint the pole and what is mounted on it."""
+    """Paint the pole and the parts that are mounted on it."""
     foot = np.array([post.x, post.base, post.z])
     depth = float(canvas.camera.to_camera(foot)[2])
     tone = canvas.colour_rng.uniform(0.7, 1.15)

@@ -16,7 +16,7 @@ NEAR = 0.25  # metres; nothing closer to the camera plane is drawn
 
 @dataclass(frozen=True)
 class Camera:
-    """``rotation`` maps world directions to camera directions; ``focal`` is in pixels."""
+    """A camera: ``rotation`` maps world to camera directions, and ``focal`` is in pixels."""
 
     height: int
     width: int

@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Light:
-    """``sun`` is the direction to the sun; ``direct`` and ``ambient`` are RGB irradiances."""
+    """The light: ``sun`` is its direction, ``direct`` and ``ambient`` are RGB irradiances."""
 
     sun: np.ndarray
     direct: np.ndarray

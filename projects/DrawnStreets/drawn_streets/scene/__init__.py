@@ -1,1 +1,1 @@
-"""Scene layout: which objects a street has and where they are."""
+"""Scene layout: the objects of a street and their positions."""

@@ -1,4 +1,4 @@
-"""The scene: which objects a street has, where they are, and in which order they are painted.
+"""The scene: the objects of a street, their positions, and the order in which they are painted.
 
 The building lines enclose a nearly convex strip that contains the camera. Objects outside the strip
 are therefore always behind those inside, so sorting by layer and distance suffices for the

@@ -1,4 +1,4 @@
-"""Occlusion culling: a coarse mask of the walls that hide what is behind them."""
+"""Occlusion culling: a coarse mask of the walls that hide objects."""
 
 import cv2
 import numpy as np

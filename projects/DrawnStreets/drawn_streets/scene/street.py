@@ -31,7 +31,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Street:
-    """Lengths in metres. ``blocks`` are z ranges of land; other streets cross between them."""
+    """A street in metres. ``blocks`` are z ranges of land; other streets cross between them."""
 
     half_width: float  # of the carriageway
     lanes: int  # driving lanes, both directions together

@@ -11,15 +11,30 @@ from tqdm import tqdm
 from .initialisers import INITIALISERS, Factors, factor_dtype, one_hot_rows
 from .settings import CUSTOM, AdapterSettings
 
-# Size limit of a stack, counted in float32 or wider: all equal layers of DINOv2-L fit.
+# Size limit of a stack in float32 or float64. All equal layers of DINOv2-L fit.
 STACKED_BYTES = 1 << 29
 
 
 def decompose(weight: Tensor, settings: AdapterSettings, name: str = "this layer") -> Factors:
-    """Initial factors of a weight (out, in), or of a stack (n, out, in) of weights.
+    """Return the initial factors of a weight, or of a stack of weights.
 
     The weight is not decomposed for an adapter of rank 0. If the initialisers of both adapters need
-    the same decomposition, it runs once. A function as initialiser receives a copy of one weight.
+    the same decomposition, it is computed once. If the initialiser is a function, it receives a
+    copy of one weight at a time.
+
+    Parameters
+    ----------
+    weight : Tensor
+        A weight (out, in), or a stack of weights (n, out, in).
+    settings : AdapterSettings
+        Settings of the adapters.
+    name : str
+        Name of the layer in error messages.
+
+    Returns
+    -------
+    Factors
+        The initial factors.
 
     Raises
     ------
@@ -58,7 +73,7 @@ def initial_factors(
     *,
     description: str,
 ) -> Iterator[tuple[str, Factors]]:
-    """The name and the initial factors of every layer, the largest layers first.
+    """Return the name and the initial factors of every layer, the largest layers first.
 
     All factors are computed before the first is returned, so that no layer changes if a
     decomposition fails. For "rrqr" on the CPU each thread decomposes one weight at a time, whatever
@@ -70,12 +85,18 @@ def initial_factors(
     Parameters
     ----------
     layers : Mapping
+        The layers by name.
     weight_of : Callable
         Returns the weight (out, in) of a layer to decompose.
     settings : Mapping
         The settings of each layer, by the same names.
     description : str
         Title of the progress bar.
+
+    Returns
+    -------
+    Iterator[tuple[str, Factors]]
+        Pairs of name and factors.
     """
     found: dict[str, Factors] = {}
     singles: list[str] = []
@@ -90,7 +111,7 @@ def initial_factors(
             factors = decompose(weights, settings[names[0]], f"layer {names[0]!r}")
             del weights
             for i, name in enumerate(names):
-                # Cloned, so that no layer keeps the whole stack in memory.
+                # Clones, so that no layer keeps the whole stack in memory.
                 found[name] = Factors(*(None if f is None else f[i].clone() for f in factors))
                 bar.update()
         for name, factors in _one_a_thread(
@@ -137,7 +158,7 @@ def _stacks(
 ) -> Iterator[list[str]]:
     groups: dict[tuple, list[str]] = {}
     for name, layer in layers.items():
-        if settings[name].random:  # random numbers are drawn in the order of the model
+        if settings[name].random:  # to draw random numbers in the order of the model
             yield [name]
             continue
         weight = weight_of(layer)
@@ -176,13 +197,13 @@ def _of_function(weight: Tensor, settings: AdapterSettings, name: str) -> Factor
 def _checked_factors(
     function: Callable, weight: Tensor, rank: int, side: str, name: str
 ) -> list[Tensor]:
-    """A (r, in) and B (out, r) that a user's function returns for one adapter."""
+    """Return A (r, in) and B (out, r) from a user's function for one adapter."""
     weight = weight.detach().to(factor_dtype(weight), copy=True)
     title = f"the init function {getattr(function, '__name__', type(function).__name__)}"
     where = f"for the {side} adapter of {name}"
     try:
         factors = function(weight, rank, side)
-    except Exception as error:  # of the user's function
+    except Exception as error:  # the user's function may raise any error
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(
             f"{title} raised {type(error).__name__} ({reason}) {where}: expected "
@@ -207,5 +228,7 @@ def _checked_factors(
                 f"{weight.device} {where}, got {given[0]}, {given[1]}, {given[3]}, on {given[2]}"
             )
         if not factor.is_meta and not torch.isfinite(factor).all():
-            raise ValueError(f"{title} must return finite factors {where}, but {key} is not")
+            raise ValueError(
+                f"{title} must return finite factors {where}, got {key} with NaN or Inf"
+            )
     return [factor.detach() for factor in factors]

@@ -25,15 +25,20 @@ def unreached_linears(module: nn.Module, *inputs: Any, **kwargs: Any) -> list[st
     function runs one forward pass on the meta device, which computes only shapes and needs no
     memory for weights. If the forward pass depends on values of tensors, as with routed experts, it
     runs on the values instead, and the result is valid for these inputs. ``module`` and ``inputs``
-    do not change. Adapted layers count as those of the active pair, also while they are merged or
-    switched off.
+    do not change. For adapted layers, the function considers the active pair, even if the layers
+    are merged or their adapters are off.
 
     Parameters
     ----------
     module : nn.Module
-        Adapted or not.
+        An adapted or unadapted model.
     *inputs, **kwargs
         The arguments of the call.
+
+    Returns
+    -------
+    list[str]
+        Names as in ``named_modules()``.
 
     Raises
     ------
@@ -70,7 +75,7 @@ def unreached_linears(module: nn.Module, *inputs: Any, **kwargs: Any) -> list[st
 
 @contextmanager
 def _unmerged_active_pair(module: nn.Module) -> Iterator[None]:
-    """Inside the ``with``, adapted layers compute with the factors that train, whatever is set."""
+    """Inside the ``with`` block, adapted layers compute with their trainable factors."""
     names = ("merged_weight", "mixture")
     layers = adapted_layers(module).values()
     before = [(layer, name, getattr(layer, name)) for layer in layers for name in names]
@@ -85,9 +90,21 @@ def _unmerged_active_pair(module: nn.Module) -> Iterator[None]:
 
 
 def parameters_in_use(module: nn.Module, *inputs: Any, **kwargs: Any) -> set[str]:
-    """Names of the parameters that ``module(*inputs, **kwargs)`` is computed from.
+    """Return the names of the parameters on which ``module(*inputs, **kwargs)`` depends.
 
-    A pass on the meta device, as that of :func:`unreached_linears`.
+    Like :func:`unreached_linears`, the function runs one forward pass on the meta device.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The model.
+    *inputs, **kwargs
+        The arguments of the call.
+
+    Returns
+    -------
+    set[str]
+        Names as in ``named_parameters()``.
 
     Examples
     --------
@@ -128,10 +145,11 @@ def _trainable(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 class _MadeFrom(nn.Module):
-    """The names of those tensors of ``candidates(module)`` from which its result is computed.
+    """A module that returns the names of the tensors on which the output of ``module`` depends.
 
-    A module, so that checkpointed blocks find their meta weights again in the backward pass.
-    ``candidates`` is called after ``module``, and gives names and tensors.
+    Only tensors of ``candidates(module)``, pairs of name and tensor, are considered. The function
+    is called after ``module``. The class is a module so that checkpointed blocks find their meta
+    weights again in the backward pass.
     """
 
     def __init__(
@@ -152,12 +170,38 @@ class _MadeFrom(nn.Module):
 
 
 def call_on_meta(module: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
-    """Call ``module`` on the meta device, every parameter requiring grad; nothing is copied."""
+    """Call a module on the meta device, where every parameter requires grad and nothing is copied.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module.
+    *inputs, **kwargs
+        The arguments of the call.
+
+    Returns
+    -------
+    object
+        The result of the call.
+    """
     return _call(module, lambda tensor: tensor.to("meta"), inputs, kwargs)
 
 
 def call_on_copies(module: nn.Module, *inputs: Any, **kwargs: Any) -> Any:
-    """Call ``module`` on its own values, every parameter requiring grad; buffers are copied."""
+    """Call a module on copies of its tensors, where every parameter requires grad.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module.
+    *inputs, **kwargs
+        The arguments of the call.
+
+    Returns
+    -------
+    object
+        The result of the call.
+    """
     return _call(module, lambda tensor: tensor.detach().clone(), inputs, kwargs)
 
 

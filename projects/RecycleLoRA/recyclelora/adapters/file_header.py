@@ -1,4 +1,4 @@
-"""The header of an adapter file: what is stored, for which base, by which version."""
+"""The header of an adapter file: the stored tensors, their base, and the version."""
 
 import dataclasses
 import json
@@ -20,19 +20,21 @@ _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 @dataclass(frozen=True)
 class LayerHeader:
-    """What the header states about one adapted layer.
+    """The header's entry for one adapted layer.
 
     Attributes
     ----------
     settings : AdapterSettings
+        Settings of the pair of adapters.
     shape : (int, int)
         (out, in) of the weight.
     weight_dtype : torch.dtype
+        The dtype of W0.
     weight_sha256 : str
-        Of W0 in that dtype.
+        SHA-256 digest of W0 in that dtype.
     initial_sha256 : str or None
-        Of the initial factors where they are left out and have to be recomputed from W0; None where
-        they are stored.
+        SHA-256 digest of the initial factors if the file omits them, so that they have to be
+        recomputed from W0. None if the file contains them.
     """
 
     settings: AdapterSettings
@@ -42,7 +44,13 @@ class LayerHeader:
     initial_sha256: str | None = None
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the layer's tensors in the file by their names in the layer."""
+        """Return the shapes of the layer's tensors in the file.
+
+        Returns
+        -------
+        dict[str, tuple[int, ...]]
+            Shapes by the tensors' names in the layer.
+        """
         (out_features, in_features), settings = self.shape, self.settings
         width = settings.rank if settings.sparse_a else in_features
         shapes: dict[str, tuple[int, ...]] = {}
@@ -64,12 +72,12 @@ class FileHeader:
     Attributes
     ----------
     version : str
-        Of the recyclelora that wrote the file.
+        Version of recyclelora that wrote the file.
     layers : Mapping[str, LayerHeader]
-        By the layer's name in the model without wrappers.
+        The entries by the layers' names in the model without wrappers.
     also : Mapping[str, str]
-        Other parameters and buffers: their names in the model, and the tensors of the file that
-        hold their values. Parameters that the model shares have one tensor.
+        For other parameters and buffers, by their names in the model, the name of the tensor in the
+        file that holds their value. Parameters that the model shares have one tensor.
     """
 
     version: str
@@ -77,7 +85,14 @@ class FileHeader:
     also: Mapping[str, str]
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...] | None]:
-        """The shapes of all tensors in the file by name; None where only the model knows it."""
+        """Return the shapes of all tensors in the file.
+
+        Returns
+        -------
+        dict[str, tuple[int, ...] | None]
+            Shapes by the tensors' names. The shape is None for tensors of ``also``, whose shapes
+            are those of the model.
+        """
         shapes: dict[str, tuple[int, ...] | None] = dict.fromkeys(self.also.values())
         for name, layer in self.layers.items():
             for key, shape in layer.tensor_shapes().items():
@@ -85,7 +100,13 @@ class FileHeader:
         return shapes
 
     def to_json(self) -> str:
-        """The header as text."""
+        """Return the header as JSON.
+
+        Returns
+        -------
+        str
+            The text.
+        """
         layers = {
             name: dataclasses.asdict(layer)
             | {"weight_dtype": str(layer.weight_dtype).removeprefix("torch.")}
@@ -102,39 +123,49 @@ class FileHeader:
 
     @classmethod
     def from_json(cls, text: str) -> "FileHeader":
-        """The header that :meth:`to_json` wrote.
+        """Parse a header that :meth:`to_json` wrote.
+
+        Parameters
+        ----------
+        text : str
+            The JSON.
+
+        Returns
+        -------
+        FileHeader
+            The header.
 
         Raises
         ------
         ValueError
-            If the text is no such header, or a newer one; the message ends the sentence "FILE ...".
+            If the text is not such a header, or if its format is newer. The message ends the
+            sentence "FILE ...".
         """
         try:
             header = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ValueError("is damaged: its header is no JSON") from error
+            raise ValueError("is damaged: its header is not valid JSON") from error
         if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise ValueError("holds no adapters: expected a file that save_adapters() wrote")
+            raise ValueError("contains no adapters: expected a file that save_adapters() wrote")
         version = header.get("recyclelora_version")
         if header.get("format_version") != FORMAT_VERSION:
             raise ValueError(
-                f"has version {header.get('format_version')!r} of the format, written by "
-                f"recyclelora {version}, and this version reads {FORMAT_VERSION}: install that "
-                "recyclelora"
+                f"has format version {header.get('format_version')!r}, expected {FORMAT_VERSION}: "
+                f"install recyclelora {version}, which wrote the file"
             )
         layers, also = header.get("layers"), header.get("also")
         if not isinstance(version, str) or not isinstance(layers, dict) or not layers:
-            raise ValueError("is damaged: its header names no layers or no version")
+            raise ValueError("is damaged: its header lists no layers or no version")
         names = also.values() if isinstance(also, dict) else [None]
         if not all(isinstance(name, str) for name in names):
-            raise ValueError("is damaged: its header names other tensors by no text")
+            raise ValueError("is damaged: the names of other tensors in its header are not text")
         return cls(version, {name: _layer(name, entry) for name, entry in layers.items()}, also)
 
 
 def _layer(name: str, entry: Any) -> LayerHeader:
     fields = {field.name for field in dataclasses.fields(LayerHeader)}
     if not isinstance(entry, dict) or entry.keys() != fields:
-        raise ValueError(f"is damaged: the header of layer {name!r} lacks a part")
+        raise ValueError(f"is damaged: the header of layer {name!r} is incomplete")
     settings, shape, dtype = entry["settings"], entry["shape"], entry["weight_dtype"]
     keys = {field.name for field in dataclasses.fields(AdapterSettings)}
     digests = (entry["weight_sha256"], entry["initial_sha256"] or "")

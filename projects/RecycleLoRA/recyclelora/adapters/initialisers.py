@@ -36,9 +36,17 @@ from ..ops import rrqr
 class Factors(NamedTuple):
     """Initial factors of the main adapter (first r_main) and the sub adapter (last r_sub).
 
-    ``B`` is (out, r_main + r_sub). ``A`` is (r_main + r_sub, in), or None where its rows are
-    one-hot: then row i is 1 at ``columns[i]``, and ``columns`` is (r_main + r_sub,), int64. The
-    factors of a stack of weights have one more dimension in front.
+    The factors of a stack of weights have one more dimension in front.
+
+    Attributes
+    ----------
+    A : Tensor or None
+        Rows (r_main + r_sub, in), or None if they are one-hot.
+    B : Tensor
+        Columns (out, r_main + r_sub).
+    columns : Tensor or None
+        If the rows of A are one-hot, row i is 1 at ``columns[i]``: (r_main + r_sub,), int64.
+        Otherwise None.
     """
 
     A: Tensor | None
@@ -48,16 +56,16 @@ class Factors(NamedTuple):
 
 @dataclass(frozen=True)
 class Initialiser:
-    """An entry of the table: a function, and properties of the factors that it returns.
+    """An initialiser: a function, and properties of the factors that it returns.
 
     Attributes
     ----------
     function : Callable
-        ``function(weight (..., out, in), r_main, r_sub, scaling) -> Factors``; called with ranks
-        that are not both 0.
+        ``function(weight (..., out, in), r_main, r_sub, scaling) -> Factors``. At least one of the
+        ranks is above 0.
     decomposition : Callable, optional
-        Decomposes the weight; ``function`` then receives the result in place of the weight. If the
-        initialisers of main and sub have the same decomposition, it runs once.
+        Decomposes the weight; ``function`` then receives the result instead of the weight. If the
+        initialisers of main and sub have the same decomposition, it is computed once.
     one_hot : bool
         Whether the rows of A are one-hot, so that ``Factors.columns`` defines A.
     random : bool
@@ -65,7 +73,7 @@ class Initialiser:
     zero_product : bool
         Whether B A = 0, so that W_res = W0.
     frozen_B : bool
-        Whether only A trains.
+        Whether only A is trained.
     """
 
     function: Callable[[Any, int, int, float], Factors]
@@ -76,16 +84,39 @@ class Initialiser:
     frozen_B: bool = False
 
     def __call__(self, weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
-        """The factors of a weight (..., out, in)."""
+        """Return the factors of a weight (..., out, in)."""
         return self.function(self.decomposed(weight), r_main, r_sub, scaling)
 
     def decomposed(self, weight: Tensor) -> Any:
-        """The argument of ``function``: the decomposition of the weight, or the weight itself."""
+        """Return the argument of ``function``.
+
+        Parameters
+        ----------
+        weight : Tensor
+            A weight (..., out, in).
+
+        Returns
+        -------
+        object
+            The decomposition of the weight, or the weight itself.
+        """
         return weight if self.decomposition is None else self.decomposition(weight)
 
 
 class ThinSvd(NamedTuple):
-    """The thin SVD of a weight in float64, and the dtype of factors made from it."""
+    """The thin SVD of a weight in float64.
+
+    Attributes
+    ----------
+    u : Tensor
+        Left singular vectors (..., out, m), where m = min(out, in).
+    s : Tensor
+        Singular values (..., m) in descending order.
+    vt : Tensor
+        Transposed right singular vectors (..., m, in).
+    dtype : torch.dtype
+        The dtype of factors that are made from the SVD.
+    """
 
     u: Tensor
     s: Tensor
@@ -94,29 +125,80 @@ class ThinSvd(NamedTuple):
 
 
 def factor_dtype(weight: Tensor) -> torch.dtype:
-    """float32 for weights in half precision, else the dtype of the weight."""
+    """Return the dtype of the factors of a weight.
+
+    Parameters
+    ----------
+    weight : Tensor
+        The weight.
+
+    Returns
+    -------
+    torch.dtype
+        float32 if the weight has half precision, otherwise the dtype of the weight.
+    """
     return torch.float64 if weight.dtype == torch.float64 else torch.float32
 
 
 def one_hot_rows(columns: Tensor, in_features: int, like: Tensor) -> Tensor:
-    """Rows (..., r, in_features) that are 1 at ``columns`` (..., r), in the dtype of ``like``."""
+    """Return rows that are 1 in one column each and 0 elsewhere.
+
+    Parameters
+    ----------
+    columns : Tensor
+        The column of each row, (..., r), int64.
+    in_features : int
+        The number of columns.
+    like : Tensor
+        A tensor with the dtype and device of the result.
+
+    Returns
+    -------
+    Tensor
+        The rows (..., r, in_features).
+    """
     rows = like.new_zeros(*columns.shape, in_features)
     return rows.scatter(-1, columns[..., None], 1.0)
 
 
 def thin_svd(weight: Tensor) -> ThinSvd:
-    """The thin SVD of a weight (..., out, in), computed in float64."""
+    """Compute the thin SVD of a weight in float64.
+
+    Parameters
+    ----------
+    weight : Tensor
+        A weight (..., out, in).
+
+    Returns
+    -------
+    ThinSvd
+        The SVD.
+    """
     return ThinSvd(*torch.linalg.svd(weight.double(), full_matrices=False), factor_dtype(weight))
 
 
 def rrqr_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
-    """Minor directions for main, major directions for sub (paper, eqs. 5 to 7).
+    """Return minor directions for main and major directions for sub (paper, eqs. 5 to 7).
 
-    With ``weight[:, P] = Q R`` and m = min(out, in): main takes the last r_main columns of Q and
-    the pivots P[m - r_main + i], sub the first r_sub columns of Q and the pivots P[i].
+    With ``weight[:, P] = Q R`` and m = min(out, in), main gets the last r_main columns of Q and the
+    pivots P[m - r_main + i]. Sub gets the first r_sub columns of Q and the pivots P[i].
 
-    Deviation: eq. 7 counts main's pivots back from in, not from m. For a wide weight those
-    columns have no direction in Q; the published code, and this one, counts from m.
+    Deviation: eq. 7 counts main's pivots back from in, not from m. For a wide weight those columns
+    have no direction in Q; the published code and this function count from m.
+
+    Parameters
+    ----------
+    weight : Tensor
+        A weight (..., out, in).
+    r_main, r_sub : int
+        Ranks.
+    scaling : float
+        Not used; the factors do not depend on it.
+
+    Returns
+    -------
+    Factors
+        One-hot factors.
     """
     perm, q_major, q_minor, _ = rrqr(weight.to(factor_dtype(weight)), r_sub, r_main)
     last = min(weight.shape[-2:])
@@ -125,20 +207,49 @@ def rrqr_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Fac
 
 
 def svd_factors(svd: ThinSvd, r_main: int, r_sub: int, scaling: float) -> Factors:
-    """Singular triplets: the r_main smallest for main, the r_sub largest for sub.
+    """Return the r_main smallest singular triplets for main, the r_sub largest for sub.
 
-    Main is MiLoRA (Wang et al., 2024, arXiv:2406.09044, section 3), sub is PiSSA, see
+    Main is MiLoRA (Wang et al., 2024, arXiv:2406.09044, section 3). Sub is PiSSA, see
     :func:`pissa_factors`.
+
+    Parameters
+    ----------
+    svd : ThinSvd
+        The SVD of the weight.
+    r_main, r_sub : int
+        Ranks.
+    scaling : float
+        The factor s before B A.
+
+    Returns
+    -------
+    Factors
+        The factors.
     """
     last = svd.s.shape[-1]
     return _triplets(svd, [*range(last - r_main, last), *range(r_sub)], scaling)
 
 
 def kaiming_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
-    """As LoRA (Hu et al., 2021, arXiv:2106.09685) is implemented: A Kaiming-uniform, B zero.
+    """Return random A and zero B, as LoRA is implemented (Hu et al., 2021, arXiv:2106.09685).
 
-    The bound of A is that of ``nn.Linear``, 1 / sqrt(in). Deviation: the paper (section 4.1) draws
-    A from a Gaussian; its code, and this one, does not.
+    A is uniform with the bound of ``nn.Linear``, 1 / sqrt(in).
+
+    Deviation: the paper (section 4.1) draws A from a Gaussian. Its code and this function do not.
+
+    Parameters
+    ----------
+    weight : Tensor
+        A weight (..., out, in).
+    r_main, r_sub : int
+        Ranks.
+    scaling : float
+        Not used; the factors do not depend on it.
+
+    Returns
+    -------
+    Factors
+        The factors.
     """
     *stack, out_features, in_features = weight.shape
     dtype = factor_dtype(weight)
@@ -151,20 +262,45 @@ def kaiming_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> 
 
 
 def pissa_factors(svd: ThinSvd, r_main: int, r_sub: int, scaling: float) -> Factors:
-    """PiSSA: the principal singular triplets (Meng et al., 2024, arXiv:2404.02948, section 3).
+    """Return the principal singular triplets: PiSSA (Meng et al., 2024, arXiv:2404.02948).
 
     B = U sqrt(S / s) and A = sqrt(S / s) V' of the r largest singular values. The paper's A is B
-    here, and its s is 1; S is divided by s as in the package peft, so that s B A is exactly the
+    here, and its s is 1. As in the package peft, S is divided by s, so that s B A is exactly the
     principal part of the weight.
+
+    Parameters
+    ----------
+    svd : ThinSvd
+        The SVD of the weight.
+    r_main, r_sub : int
+        Ranks.
+    scaling : float
+        The factor s before B A.
+
+    Returns
+    -------
+    Factors
+        The factors.
     """
     return _triplets(svd, list(range(r_main + r_sub)), scaling)
 
 
 def olora_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
-    """OLoRA: the QR of the weight (Büyükakyüz, 2024, arXiv:2406.01775, section 3).
+    """Return a QR decomposition of the weight: OLoRA (Büyükakyüz, 2024, arXiv:2406.01775).
 
-    With ``weight = Q R``, not pivoted: B is the first r columns of Q, A the first r rows of R, and
-    W_res = W0 - s B A.
+    Parameters
+    ----------
+    weight : Tensor
+        A weight (..., out, in).
+    r_main, r_sub : int
+        Ranks.
+    scaling : float
+        Not used; the factors do not depend on it.
+
+    Returns
+    -------
+    Factors
+        The factors.
     """
     q, r = torch.linalg.qr(weight.to(factor_dtype(weight)))
     rank = r_main + r_sub
@@ -172,10 +308,24 @@ def olora_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Fa
 
 
 def mica_factors(svd: ThinSvd, r_main: int, r_sub: int, scaling: float) -> Factors:
-    """MiCA: minor left singular vectors (Rüdiger and Raschka, 2026, arXiv:2604.01694).
+    """Return minor left singular vectors: MiCA (Rüdiger and Raschka, 2026, arXiv:2604.01694).
 
-    B = U[:, -r:], which stays frozen, and A = 0, which trains: the weight changes in the span of
-    its least left singular vectors alone. As in the package peft, U is that of the thin SVD.
+    B = U[:, -r:] stays frozen. A starts at 0 and is trained, so the weight changes only in the span
+    of its last left singular vectors. As in the package peft, U is that of the thin SVD.
+
+    Parameters
+    ----------
+    svd : ThinSvd
+        The SVD of the weight.
+    r_main, r_sub : int
+        Ranks.
+    scaling : float
+        Not used; the factors do not depend on it.
+
+    Returns
+    -------
+    Factors
+        The factors.
     """
     last, rank = svd.s.shape[-1], r_main + r_sub
     order = [*range(last - r_main, last), *range(last - rank, last - r_main)]
@@ -184,15 +334,29 @@ def mica_factors(svd: ThinSvd, r_main: int, r_sub: int, scaling: float) -> Facto
 
 
 def orthogonal_factors(weight: Tensor, r_main: int, r_sub: int, scaling: float) -> Factors:
-    """Random factors, none of them zero, whose product is zero: B A = 0 up to round-off.
+    """Return random nonzero factors whose product B A is zero up to round-off.
 
-    With a random orthogonal Q (r, r) and Gaussian X (out, r / 2) and Y (in, r / 2):
-    B = X Q_even / 10 and A = (Y Q_odd / 10)', where Q_odd is every second row of Q from the first
-    on. This is ``init_lora_weights="orthogonal"`` of the package peft, after the article
-    "Rethinking LoRA initialisation" on datta0.github.io; there is no paper. Main and sub are
-    drawn independently.
+    With a random orthogonal Q (r, r) and Gaussian X (out, r / 2) and Y (in, r / 2), the factors are
+    B = X Q_even / 10 and A = (Y Q_odd / 10)'. Q_odd is every second row of Q, starting with the
+    first. This is ``init_lora_weights="orthogonal"`` of the package peft, after the article
+    "Rethinking LoRA initialisation" on datta0.github.io; there is no paper. Main and sub are drawn
+    independently.
 
-    Deviation: peft refuses an odd r; here A gets one row of Q more than B. With r = 1 B is 0.
+    Deviation: peft rejects an odd r. Here, A gets one row of Q more than B, so with r = 1, B is 0.
+
+    Parameters
+    ----------
+    weight : Tensor
+        A weight (..., out, in).
+    r_main, r_sub : int
+        Ranks.
+    scaling : float
+        Not used; the factors do not depend on it.
+
+    Returns
+    -------
+    Factors
+        The factors.
     """
     sides = [_orthogonal(weight, rank) for rank in (r_main, r_sub)]
     A, B = (torch.cat(factors, dim=dim) for factors, dim in zip(zip(*sides), (-2, -1)))
@@ -211,7 +375,7 @@ INITIALISERS: dict[str, Initialiser] = {
 
 
 def _triplets(svd: ThinSvd, order: list[int], scaling: float) -> Factors:
-    """B = U sqrt(S / s) and A = sqrt(S / s) V' of the singular triplets ``order``."""
+    """Return U sqrt(S / s) as B and sqrt(S / s) V' as A for the singular triplets ``order``."""
     index = torch.tensor(order, dtype=torch.long, device=svd.s.device)
     root = (svd.s[..., index] / scaling).sqrt()
     A, B = root[..., None] * svd.vt[..., index, :], svd.u[..., index] * root[..., None, :]

@@ -1,4 +1,4 @@
-"""Adapting a whole model: every linear layer becomes a dual-adapter layer, the rest is frozen."""
+"""Adapt a whole model: linear layers become dual-adapter layers, the rest is frozen."""
 
 import warnings
 from collections.abc import Mapping
@@ -84,7 +84,7 @@ def adapt(
     if not isinstance(module, nn.Module):
         raise TypeError(f"adapt: module must be an nn.Module, got {type(module).__name__}")
     settings = AdapterSettings(r_main, r_sub, alpha, init, sparse_a)
-    # An iterator can be read once, and the patterns are needed twice.
+    # The patterns are needed twice, but an iterator can be read only once.
     include, exclude = checked_patterns("include", include), checked_patterns("exclude", exclude)
     for name, child in module.named_modules():
         if isinstance(child, DualLoRALinear):
@@ -111,18 +111,42 @@ def adapt(
 
 
 def find_linears(module: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers of ``module`` by name."""
+    """Return the linear layers of a module, including ``Conv1D`` of Hugging Face.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module.
+
+    Returns
+    -------
+    dict[str, nn.Module]
+        The layers by name.
+    """
     return {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear) or is_conv1d(m)}
 
 
 def replace_modules(module: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """Replace the layers wherever they occur in ``module``; return the new root."""
+    """Replace layers at every place where they occur in a module.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module, which changes in place.
+    replacements : Mapping[nn.Module, nn.Module]
+        The new layer for each old layer.
+
+    Returns
+    -------
+    nn.Module
+        ``module``, or its replacement if it is itself replaced.
+    """
     for parent in list(module.modules()):
         for name, child in parent._modules.items():
             if child in replacements:
                 setattr(parent, name, replacements[child])
                 if type(parent).__name__ == "OptimizedModule":
-                    parent._initialize()  # or torch.compile goes on with the module before
+                    parent._initialize()  # otherwise torch.compile uses the replaced module
     return replacements.get(module, module)
 
 
@@ -139,7 +163,7 @@ def _warn_unadapted(module: nn.Module, has_adapters: bool, out_of_reach: list[st
             "without adapters"
         )
     elif not has_adapters:
-        text = f"adapt found no nn.Linear in this {kind}: it is only frozen"
+        text = f"adapt found no nn.Linear in this {kind}: it only froze the parameters"
     else:
         return
     warnings.warn(text, stacklevel=3)

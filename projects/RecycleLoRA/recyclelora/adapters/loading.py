@@ -89,7 +89,7 @@ def load_adapters(module: nn.Module, path: str | Path, name: str = "default") ->
         if held:
             warnings.warn(
                 "DDP holds the weights that the adapters replace and does not synchronise the new "
-                "parameters: make it anew before training",
+                "parameters: wrap the model again before training",
                 stacklevel=2,
             )
         for key, pair in pairs.items():
@@ -127,8 +127,8 @@ def _check_bases(file: AdapterFile, targets: Mapping[str, nn.Module], path: Path
         weight = _base_of(targets[key])
         if tuple(weight.shape) != saved.shape:
             raise ValueError(
-                f"the adapters of {path} belong to another model: {name} is {list(weight.shape)} "
-                f"here and {list(saved.shape)} in the file"
+                f"the adapters of {path} belong to another model: {name} has shape "
+                f"{list(weight.shape)} here and {list(saved.shape)} in the file"
             )
         if weight.is_meta:
             raise ValueError(
@@ -190,8 +190,8 @@ def _recomputed(
         if initial_digest(factors) != left_out[key].initial_sha256:
             raise ValueError(
                 f"the initial factors that {path} leaves out cannot be recomputed here: those of "
-                f"layer {key!r} differ, because this machine or this version of PyTorch rounds in "
-                "another way; save the adapters with initial_factors=True where they were trained"
+                f"layer {key!r} differ, because this machine or this version of PyTorch rounds "
+                "differently; save the adapters with initial_factors=True where they were trained"
             )
         found[key] = factors
     return found

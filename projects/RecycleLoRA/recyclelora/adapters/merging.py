@@ -1,4 +1,4 @@
-"""Merging of adapters into one weight per layer, for a layer and for a model."""
+"""Merge adapters into one weight per layer, for a single layer and for a model."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,16 +11,17 @@ from .switches import is_eager
 
 
 class MergeableLinear(nn.Module):
-    """Base class of adapted linear layers, whose weight can be merged for inference.
+    """Base class of adapted linear layers whose weight can be merged for inference.
 
-    A subclass implements :meth:`effective_weight`, and its ``forward`` calls :meth:`forward_merged`
-    while ``merged_weight`` is not None.
+    A subclass implements :meth:`effective_weight`. While ``merged_weight`` is not None, the
+    subclass's ``forward`` calls :meth:`forward_merged`.
 
     Attributes
     ----------
     bias : Parameter, (out,), or None
+        The bias of the layer.
     merged_weight : Tensor, (out, in), or None
-        The weight in use while merged; not in the state dict.
+        The weight in use while the layer is merged. It is not part of the state dict.
     """
 
     bias: nn.Parameter | None
@@ -28,11 +29,28 @@ class MergeableLinear(nn.Module):
     merged_switches: object = None
 
     def effective_weight(self) -> Tensor:
-        """The weight (out, in) that the unmerged layer applies, formed in float64, cast once."""
+        """Return the weight (out, in) that the unmerged layer applies.
+
+        Returns
+        -------
+        Tensor
+            The weight, computed in float64 and cast once.
+
+        Raises
+        ------
+        NotImplementedError
+            If a subclass does not implement the method.
+        """
         raise NotImplementedError
 
     def switches(self) -> object:
-        """The state on which the effective weight depends besides the parameters."""
+        """Return the state, besides the parameters, on which the effective weight depends.
+
+        Returns
+        -------
+        object
+            A value that can be compared.
+        """
         return None
 
     def merge(self) -> None:
@@ -48,34 +66,54 @@ class MergeableLinear(nn.Module):
         self.merged_weight = None
 
     def merged_weight_now(self) -> Tensor:
-        """The merged weight, or that of this thread's switches where they differ from merge()'s."""
+        """Return the weight with which the merged layer computes in this thread.
+
+        Returns
+        -------
+        Tensor
+            The merged weight, or the effective weight if the switches of this thread are not those
+            with which :meth:`merge` was called.
+        """
         if self.switches() == self.merged_switches:
             return self.merged_weight
         return self.effective_weight()
 
     def forward_merged(self, x: Tensor, adapters: Sequence[Tensor]) -> Tensor:
-        """``x (..., in)`` to ``(..., out)``; a backward to the ``adapters`` raises."""
+        """Compute the output of the layer with its merged weight.
+
+        Parameters
+        ----------
+        x : Tensor
+            Inputs (..., in).
+        adapters : Sequence[Tensor]
+            Factors of the adapters. A backward pass to them raises an error.
+
+        Returns
+        -------
+        Tensor
+            Outputs (..., out).
+        """
         weight = self.merged_weight_now()
         trained = [factor for factor in adapters if factor.requires_grad]
         if trained and torch.is_grad_enabled() and is_eager():
-            # On the weight's side: a gradient of x alone does not pass through it.
+            # The check acts on the weight, so a gradient of x alone does not trigger it.
             weight = _MergedWeight.apply(weight, *trained)
         return F.linear(x, weight, self.bias)
 
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
-        # Every move of a module ends here: .to(), .cuda(), .half(), .to_empty().
+        # PyTorch calls this for every move of a module: .to(), .cuda(), .half(), .to_empty().
         own = next(self.parameters(recurse=False))
         if own.is_meta and not fn(own).is_meta:
             raise RuntimeError(
-                "this adapted model is on the meta device and has no values to give memory to: "
-                "load a state dict with load_state_dict(state_dict, assign=True), or adapt a "
-                "model that has its weights"
+                "this adapted model is on the meta device and has no values to move: load a state "
+                "dict with load_state_dict(state_dict, assign=True), or adapt a model that has "
+                "its weights"
             )
         return super()._apply(fn, recurse)
 
 
 class _MergedWeight(torch.autograd.Function):
-    """Return the merged weight; raise if a gradient of the adapters is computed."""
+    """Return the merged weight; raise an error if a gradient of the adapters is computed."""
 
     @staticmethod
     def forward(ctx, weight: Tensor, *adapters: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
@@ -84,8 +122,8 @@ class _MergedWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> None:  # type: ignore[no-untyped-def]
         raise RuntimeError(
-            "backward through merged adapters: a merged layer gives them no gradient; unmerge "
-            "the model before training, or set requires_grad=False on its adapters"
+            "backward() through merged adapters, for which a merged layer computes no gradient: "
+            "unmerge the model before training, or set requires_grad=False on its adapters"
         )
 
 
@@ -95,20 +133,42 @@ def merge(model: nn.Module) -> None:
     The sum is computed in float64 and cast once. Parameters and state dict do not change, so
     :func:`unmerge` restores the model bit for bit. A merged model cannot be trained: ``backward()``
     through its adapters raises an error. Call the function again after the factors have changed.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
     """
     for layer in _mergeable(model):
         layer.merge()
 
 
 def unmerge(model: nn.Module) -> None:
-    """Undo :func:`merge`, bit for bit."""
+    """Undo :func:`merge`, bit for bit.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
+    """
     for layer in _mergeable(model):
         layer.unmerge()
 
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[nn.Module]:
-    """Context manager that merges the model, then restores the previous state of each layer."""
+    """Context manager that merges a model, then restores the previous state of each layer.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
+
+    Yields
+    ------
+    nn.Module
+        ``model``.
+    """
     layers = _mergeable(model)
     before = {layer for layer in layers if layer.merged_weight is not None}
     merge(model)

@@ -12,19 +12,48 @@ from .switches import Switches, samples_of_this_thread, tie_to_state
 
 
 class Mixture(NamedTuple):
-    """The weights of a sum of pairs, by name."""
+    """A weighted sum of pairs of adapters.
+
+    Attributes
+    ----------
+    weights : tuple[tuple[str, float], ...]
+        The name and the weight of each pair.
+    serial : int
+        The serial number of the mixture, see :func:`new_serial`.
+    """
 
     weights: tuple[tuple[str, float], ...]
     serial: int
 
     @classmethod
     def of(cls, weights: dict[str, float]) -> "Mixture":
-        """A mixture with a new serial number."""
+        """Return a mixture with a new serial number.
+
+        Parameters
+        ----------
+        weights : dict[str, float]
+            The weight of each pair by name.
+
+        Returns
+        -------
+        Mixture
+            The mixture.
+        """
         return cls(tuple(weights.items()), new_serial())
 
 
 class Samples(NamedTuple):
-    """The samples of a batch that use each pair: indices (n,) by name."""
+    """The assignment of the samples of a batch to pairs of adapters.
+
+    Attributes
+    ----------
+    count : int
+        The number of samples.
+    rows : dict[str, Tensor]
+        Indices (n,) of the samples by the name of their pair.
+    serial : int
+        The serial number of the assignment, see :func:`new_serial`.
+    """
 
     count: int
     rows: dict[str, Tensor]
@@ -32,7 +61,18 @@ class Samples(NamedTuple):
 
     @classmethod
     def of(cls, names: Sequence[str | None]) -> "Samples":
-        """Samples in the order of their pairs' names; None for a sample without adapters."""
+        """Return the assignment for a list of names.
+
+        Parameters
+        ----------
+        names : Sequence[str | None]
+            The name of the pair of each sample, or None for a sample without adapters.
+
+        Returns
+        -------
+        Samples
+            The assignment, with a new serial number.
+        """
         rows: dict[str, list[int]] = {}
         for i, name in enumerate(names):
             if name is not None:
@@ -42,7 +82,22 @@ class Samples(NamedTuple):
 
 
 def mixed_weight(layer: Any, switches: Switches, dtype: torch.dtype) -> Tensor:
-    """W0 + sum of w_i dW_i (out, in), formed in ``dtype``, without gradient."""
+    """Return the weight of a layer whose pairs are mixed: W0 + sum of w_i dW_i.
+
+    Parameters
+    ----------
+    layer : DualLoRALinear
+        The layer.
+    switches : Switches
+        Which adapters are on.
+    dtype : torch.dtype
+        The dtype of the computation.
+
+    Returns
+    -------
+    Tensor
+        The weight (out, in), without gradient.
+    """
     weight = layer.pretrained_weight()
     changes = [(w, layer.pair(name).change(*switches)) for name, w in layer.mixture.weights]
     rows = [A.to(dtype) for _, (A, _) in changes]
@@ -55,16 +110,34 @@ def mixed_weight(layer: Any, switches: Switches, dtype: torch.dtype) -> Tensor:
 
 
 def forward_per_sample(layer: Any, x: Tensor) -> Tensor | None:
-    """``x (n, ..., in)``, each sample with its own pair; None if this thread has set no pairs."""
+    """Compute the output of a layer, each sample with its own pair of adapters.
+
+    Parameters
+    ----------
+    layer : DualLoRALinear
+        The layer.
+    x : Tensor
+        Inputs (n, ..., in).
+
+    Returns
+    -------
+    Tensor or None
+        Outputs (n, ..., out), or None if this thread has not assigned pairs to samples.
+
+    Raises
+    ------
+    ValueError
+        If dimension 0 of ``x`` does not have one entry for each sample.
+    """
     samples = _samples_of(layer)
     if samples is None:
         return None
     if x.is_nested or x.dim() < 2 or len(x) != samples.count:
         shape = "a nested tensor" if x.is_nested else f"an input of shape {tuple(x.shape)}"
         raise ValueError(
-            f"a pair for each sample needs inputs with dimension 0 of size {samples.count}, the "
-            f"number of names, in every adapted layer, got {shape}: run models that move samples "
-            "out of dimension 0 (window attention) with one pair at a time"
+            f"pairs_per_sample() needs inputs of size {samples.count}, the number of names, in "
+            f"dimension 0 of every adapted layer, got {shape}: run models that move samples out "
+            "of dimension 0 (window attention) with one pair at a time"
         )
     switches = layer.switches()
     (x,) = tie_to_state(layer, samples.serial, switches, [x])
@@ -77,7 +150,7 @@ def forward_per_sample(layer: Any, x: Tensor) -> Tensor | None:
 
 
 def _pretrained_output(layer: Any, x: Tensor) -> Tensor:
-    """``x W0' + bias``; where W_res differs from W0 in few columns, W0 is not formed."""
+    """Return ``x W0' + bias``, without forming W0 if W_res differs from it in few columns."""
     if layer.columns is None:
         return F.linear(x, layer.pretrained_weight(), layer.bias)
     out, dtype = F.linear(x, layer.residual, layer.bias), layer.initial_B.dtype
@@ -86,12 +159,23 @@ def _pretrained_output(layer: Any, x: Tensor) -> Tensor:
 
 
 def check_one_weight(layer: Any) -> None:
-    """Raise if this thread has set a pair for each sample, so that there is no single weight."""
+    """Raise an error if this thread has assigned pairs to samples, so that no single weight exists.
+
+    Parameters
+    ----------
+    layer : DualLoRALinear
+        The layer.
+
+    Raises
+    ------
+    RuntimeError
+        If the layer has a weight for each sample.
+    """
     if _samples_of(layer) is not None:
         raise RuntimeError(
-            "inside pairs_per_sample() a layer has a weight for each sample and no single one to "
-            "read, merge or export (nn.MultiheadAttention reads out_proj.weight): adapt the model "
-            "without the layers whose weight is read, or run one pair at a time"
+            "inside pairs_per_sample() a layer has a weight for each sample and no single weight "
+            "to read, merge or export (nn.MultiheadAttention reads out_proj.weight): adapt the "
+            "model without the layers whose weight is read, or run one pair at a time"
         )
 
 
@@ -100,8 +184,8 @@ def _samples_of(layer: Any) -> Samples | None:
         # Compiled code depends on the layer's attributes, not on those of a thread.
         if layer.sample_contexts:
             raise RuntimeError(
-                "pairs_per_sample() cannot act in code that torch.compile compiles as a whole: "
-                "compile without fullgraph=True, or call the model that is not compiled"
+                "pairs_per_sample() has no effect on a model compiled with fullgraph=True: compile "
+                "without fullgraph=True, or call the model that is not compiled"
             )
         return None
     return samples_of_this_thread().get(layer)

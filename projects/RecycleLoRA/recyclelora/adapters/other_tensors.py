@@ -1,4 +1,4 @@
-"""Parameters and buffers of a model beside the adapters: a head, norms, biases."""
+"""Parameters and buffers of a model outside its adapters: a head, norms, biases."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,9 +17,18 @@ from .wrappers import plain_names, wrapped_attribute
 
 
 def other_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters and persistent buffers that belong to no adapter.
+    """Return the parameters and persistent buffers that belong to no adapter.
 
-    The keys are their names in the model without its wrappers. A shared tensor has several.
+    Parameters
+    ----------
+    model : nn.Module
+        A model, possibly wrapped.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        The tensors by their names in the model without its wrappers. A shared tensor has several
+        names.
     """
     plain, found = plain_names(model), {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -37,12 +46,24 @@ def other_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def select_tensors(model: nn.Module, also: Patterns) -> dict[str, Tensor]:
-    """Those of :func:`other_tensors` whose name, or that of a module around them, matches.
+    """Return the tensors of :func:`other_tensors` whose name, or a parent module's name, matches.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A model, possibly wrapped.
+    also : Patterns
+        Glob patterns on names of tensors or modules.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        The tensors by name.
 
     Raises
     ------
     TypeError, ValueError
-        If a pattern is no text or matches nothing, or if a tensor cannot be stored.
+        If a pattern is not a string or matches nothing, or if a tensor cannot be stored.
     """
     patterns, found = checked_patterns("also", also) or (), {}
     names = other_tensors(model)
@@ -51,7 +72,7 @@ def select_tensors(model: nn.Module, also: Patterns) -> dict[str, Tensor]:
         chosen = [name for name in names if any(matches(n, (pattern,)) for n in around[name])]
         if not chosen:
             raise ValueError(
-                f"the pattern {pattern!r} of also matches no parameter and no buffer beside the "
+                f"the pattern {pattern!r} in also matches no parameter or buffer outside the "
                 "adapters: expected a name as in named_parameters(), or a glob pattern such as "
                 "'head.*'"
             )
@@ -63,9 +84,20 @@ def select_tensors(model: nn.Module, also: Patterns) -> dict[str, Tensor]:
 
 
 def check_other_tensors(found: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    """Raise if the values ``saved`` do not fit the tensors of these names in a model.
+    """Raise an error if saved values do not fit the tensors of these names in a model.
 
-    The message ends the sentence "the other tensors of FILE do not fit: ...".
+    Parameters
+    ----------
+    found : Mapping[str, Tensor]
+        The model's tensors by name.
+    saved : Mapping[str, Tensor]
+        The saved values by name.
+
+    Raises
+    ------
+    ValueError
+        If a value does not fit. The message ends the sentence "the other tensors of FILE do not
+        fit: ...".
     """
     for name, value in saved.items():
         if name not in found:
@@ -74,10 +106,11 @@ def check_other_tensors(found: Mapping[str, Tensor], saved: Mapping[str, Tensor]
         if reason := why_not_plain(target):
             raise ValueError(f"{name!r} {reason} in the model")
         if target.is_inference() and not torch.is_inference_mode_enabled():
-            raise ValueError(f"{name!r} was made in inference mode: load in that mode")
+            raise ValueError(f"{name!r} was made in inference mode: load the file in this mode")
         if target.shape != value.shape:
             raise ValueError(
-                f"{name!r} is {list(target.shape)} in the model and {list(value.shape)} in the file"
+                f"{name!r} has shape {list(target.shape)} in the model and {list(value.shape)} in "
+                "the file"
             )
         if target.is_floating_point() != value.is_floating_point():
             raise ValueError(
@@ -86,7 +119,18 @@ def check_other_tensors(found: Mapping[str, Tensor], saved: Mapping[str, Tensor]
 
 
 def why_not_plain(tensor: Tensor) -> str | None:
-    """Why a tensor's values can be neither stored nor replaced; None if they can."""
+    """Return the reason why a tensor's values cannot be stored or replaced.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        The tensor.
+
+    Returns
+    -------
+    str or None
+        The end of a sentence that begins with the tensor's name, or None if the tensor is plain.
+    """
     if is_lazy(tensor):
         return "is lazy and has no values yet (run one forward pass first)"
     if tensor.is_meta:

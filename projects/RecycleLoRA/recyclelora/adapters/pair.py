@@ -16,7 +16,15 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def new_serial() -> int:
-    """A serial number of a pair or mixture, which a backward pass compares with the forward's."""
+    """Return a new serial number of a pair or mixture.
+
+    A backward pass compares the number with that of the forward pass.
+
+    Returns
+    -------
+    int
+        A number that no other pair or mixture of this process has.
+    """
     return next(_SERIALS)
 
 
@@ -28,15 +36,18 @@ class AdapterPair(nn.Module):
     Attributes
     ----------
     settings : AdapterSettings
+        Ranks, scaling and initialisation.
     lora_A_main, lora_A_sub : Parameter, (r, in), or (r, r_main + r_sub) if ``sparse_a``
+        The factors A.
     lora_B_main, lora_B_sub : Parameter, (out, r)
-        The factors of an adapter of rank 0 are None. The factors of bases in half precision are
-        float32. The factors in ``settings.frozen`` do not train.
+        The factors B. The factors of an adapter of rank 0 are None. The factors of bases in half
+        precision are float32. The factors in ``settings.frozen`` are not trained.
     columns : Tensor, (r_main + r_sub,), int64, or None
         Pivot columns of main, then of sub; only if the initial A is one-hot (``init="rrqr"``).
     initial_A : Tensor, (r_main + r_sub, in), or None
-        Initial rows of A; None where they are one-hot at ``columns``.
+        Initial rows of A, or None if they are one-hot at ``columns``.
     initial_B : Tensor, (out, r_main + r_sub)
+        Initial columns of B.
     """
 
     FACTORS = ("lora_A_main", "lora_B_main", "lora_A_sub", "lora_B_sub")
@@ -64,12 +75,24 @@ class AdapterPair(nn.Module):
         return self.settings.scaling
 
     def tensors(self) -> dict[str, Tensor]:
-        """The pair's tensors by name, detached; absent ones are left out."""
+        """Return the tensors of the pair, detached.
+
+        Returns
+        -------
+        dict[str, Tensor]
+            The tensors by name. Absent ones are left out.
+        """
         present = ((name, getattr(self, name)) for name in self.TENSORS)
         return {name: tensor.detach() for name, tensor in present if tensor is not None}
 
     def initial_rows(self) -> Tensor:
-        """Initial A of main, then of sub: (r_main + r_sub, in), or over ``columns`` if sparse."""
+        """Return the initial A of main, followed by that of sub.
+
+        Returns
+        -------
+        Tensor
+            Rows (r_main + r_sub, in), or (r_main + r_sub, r_main + r_sub) if the pair is sparse.
+        """
         if self.initial_A is not None:
             return self.initial_A
         rank, like = len(self.columns), self.initial_B
@@ -78,10 +101,21 @@ class AdapterPair(nn.Module):
         return one_hot_rows(self.columns, self.in_features, like)
 
     def factors(self, main: bool, sub: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A_main, B_main, A_sub and B_sub: the current ones, or the initial ones where False."""
+        """Return the factors A_main, B_main, A_sub and B_sub.
+
+        Parameters
+        ----------
+        main, sub : bool
+            Whether to return the current factors of this adapter. False returns the initial ones.
+
+        Returns
+        -------
+        tuple[Tensor, Tensor, Tensor, Tensor]
+            The four factors.
+        """
         current = (self.lora_A_main, self.lora_B_main, self.lora_A_sub, self.lora_B_sub)
         r_main, r_sub = self.settings.r_main, self.settings.r_sub
-        if main and sub and r_main and r_sub:  # the usual case: initial rows may have to be formed
+        if main and sub and r_main and r_sub:  # usually; does not compute the initial rows
             return current
         initial_A, initial_B = self.initial_rows(), self.initial_B
         initial = (initial_A[:r_main], initial_B[:, :r_main])
@@ -93,10 +127,20 @@ class AdapterPair(nn.Module):
         return A_main, B_main, A_sub, B_sub
 
     def residual_of(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-        """W_res = W0 - s B_init A_init (out, in) of W0 = weight, and what restores W0 from it.
+        """Return the residual of a weight, and the values that restore the weight from it.
 
-        The second value is None if the product is 0, the pivot columns if A is one-hot, and else
-        all of W0. Both have the dtype of ``weight``.
+        Parameters
+        ----------
+        weight : Tensor
+            The pretrained weight W0 (out, in).
+
+        Returns
+        -------
+        residual : Tensor
+            W_res = W0 - s B_init A_init (out, in), in the dtype of ``weight``.
+        lost : Tensor or None
+            None if B_init A_init is 0, the pivot columns of W0 if A_init is one-hot, and all of W0
+            otherwise.
         """
         initial_B = self.initial_B.double()
         if self.settings.zero_product or self.settings.rank == 0:
@@ -109,9 +153,19 @@ class AdapterPair(nn.Module):
         return (weight.double() - product).to(weight.dtype), weight.clone()
 
     def change(self, main: bool = True, sub: bool = True) -> tuple[Tensor, Tensor]:
-        """A (n, in) and B (out, n) with dW = B A = s (B A - B_init A_init), detached.
+        """Return the factors of dW = s (B A - B_init A_init), the change of the weight by training.
 
-        dW is the change of the weight by training. False omits the change of that adapter.
+        Parameters
+        ----------
+        main, sub : bool
+            Whether to include the change of this adapter.
+
+        Returns
+        -------
+        A : Tensor
+            Rows (n, in), detached.
+        B : Tensor
+            Columns (out, n), detached, with dW = B A.
         """
         rows = [self.initial_B.new_zeros(0, self.in_features)]
         columns = [self.initial_B[:, :0]]
@@ -124,7 +178,20 @@ class AdapterPair(nn.Module):
         return torch.cat(rows), torch.cat(columns, dim=1)
 
     def apply_change(self, x: Tensor, main: bool = True, sub: bool = True) -> Tensor:
-        """``dW x`` (..., out) of ``x (..., in)``, with dW as in :meth:`change`, not formed."""
+        """Return ``dW x`` without forming dW, which is defined in :meth:`change`.
+
+        Parameters
+        ----------
+        x : Tensor
+            Inputs (..., in).
+        main, sub : bool
+            Whether to include the change of this adapter.
+
+        Returns
+        -------
+        Tensor
+            Outputs (..., out).
+        """
         x = x.to(self.initial_B.dtype)
         pivots = None if self.columns is None else x.index_select(-1, self.columns)
         change = x.new_zeros(*x.shape[:-1], len(self.initial_B))
@@ -142,7 +209,18 @@ class AdapterPair(nn.Module):
         return self.scaling * change
 
     def dense_rows(self, A: Tensor) -> Tensor:
-        """A (r, in) of A, which has a column for each of ``columns`` if the pair is sparse."""
+        """Return rows of A with one column for each input feature.
+
+        Parameters
+        ----------
+        A : Tensor
+            Rows (r, in), or (r, r_main + r_sub) if the pair is sparse.
+
+        Returns
+        -------
+        Tensor
+            Rows (r, in).
+        """
         if not self.settings.sparse_a:
             return A
         return A.new_zeros(len(A), self.in_features).index_copy(1, self.columns, A)
@@ -153,6 +231,11 @@ class AdapterPair(nn.Module):
         Values are swapped if settings and shapes match, so that the parameters in optimisers and
         DDP stay valid. Otherwise the parameters themselves are swapped. The flags ``requires_grad``
         are not swapped: active pairs train and inactive pairs do not. Frozen factors never train.
+
+        Parameters
+        ----------
+        other : AdapterPair
+            The other pair.
         """
         same = self.settings == other.settings
         trains = [{name: pair._trains(name) for name in self.FACTORS} for pair in (self, other)]
@@ -173,7 +256,7 @@ class AdapterPair(nn.Module):
                     getattr(pair, name).requires_grad_(flag and name not in pair.settings.frozen)
 
     def _trains(self, name: str) -> bool:
-        """Whether the factor trains; for an absent or frozen factor, whether the others do."""
+        """Return whether a factor is trained, or the others if this factor is absent or frozen."""
         for other in (name, name.replace("_B_", "_A_"), *self.FACTORS):
             factor = getattr(self, other)
             if factor is not None and other not in self.settings.frozen:
@@ -181,11 +264,23 @@ class AdapterPair(nn.Module):
         return False
 
     def get_extra_state(self) -> Tensor:
-        """Alpha, on which the computed function depends, for the state dict."""
+        """Return alpha, on which the computed function depends, for the state dict.
+
+        Returns
+        -------
+        Tensor
+            Alpha as a tensor (1,) of float64 on the CPU.
+        """
         return torch.tensor([self.settings.alpha], dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Set alpha from a state dict."""
+        """Set alpha from a state dict.
+
+        Parameters
+        ----------
+        state : Tensor
+            The result of :meth:`get_extra_state`.
+        """
         self.settings = dataclasses.replace(self.settings, alpha=float(state))
 
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]

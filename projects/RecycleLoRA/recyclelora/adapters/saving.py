@@ -42,19 +42,7 @@ def save_adapters(
     Parameters
     ----------
     model : nn.Module
-    path : str or Path
-        The file, in a folder that exists.
-    name : str, optional
-        The pair to save; the active one by default.
-    also : str or iterable of str, optional
-        Glob patterns on names of other parameters and persistent buffers to save, or of modules
-        that contain them, for instance ``"head"``.
-    initial_factors : bool
-        Whether to store initial factors that can be computed from W0. False makes the file smaller,
-        by a third for "rrqr" and by half for "svd"; :func:`load_adapters` then decomposes the base
-        again, on the CPU. If rounding in the decomposition differs on another machine or version of
-        PyTorch, such a file cannot be loaded there. Random and custom initial factors are always
-        stored.
+        An adapted model.
 
     Raises
     ------
@@ -147,21 +135,21 @@ def _pair_of(layer: DualLoRALinear, name: str | None, key: str) -> AdapterPair:
         )
     if layer.residual.shape != (layer.out_features, layer.in_features):
         raise ValueError(
-            f"layer {key!r} holds a part of its weight: pass the model that FSDP wraps, not a part "
+            f"layer {key!r} has a part of its weight: pass the model that FSDP wraps, not a part "
             "of it"
         )
     if name is None or name == layer.pair_name:
         return layer
     if name not in layer.pairs:
         known = ", ".join(sorted({layer.pair_name, *layer.pairs}))
-        raise ValueError(f"there is no adapter pair {name!r} to save; known are: {known}")
+        raise ValueError(f"there is no adapter pair {name!r} to save; the pairs are: {known}")
     return layer.pairs[name]
 
 
 def _recomputable(
     layers: Mapping[str, DualLoRALinear], pairs: Mapping[str, AdapterPair]
 ) -> dict[str, str]:
-    """Digests of the initial factors that follow from W0, by layer."""
+    """Return the digests, by layer, of the initial factors that can be recomputed from W0."""
     settings = {key: pair.settings for key, pair in pairs.items() if not pair.settings.random}
     found = {}
     for key, factors in decomposition.initial_factors(
@@ -174,8 +162,8 @@ def _recomputable(
         own = initial_digest(Factors(pair.initial_A, pair.initial_B, pair.columns))
         if own != initial_digest(factors):
             raise ValueError(
-                f"the initial factors of layer {key!r} are not those of its weight decomposed on "
-                "this CPU (they were made on another device, or before a cast): save them with "
+                f"the initial factors of layer {key!r} differ from a decomposition of its weight "
+                "on this CPU (they were made on another device, or before a cast): save them with "
                 "initial_factors=True"
             )
         found[key] = own
@@ -183,6 +171,6 @@ def _recomputable(
 
 
 def _stored(tensor: Tensor) -> Tensor:
-    """A copy on the CPU that is contiguous and shares no memory."""
+    """Return a contiguous copy on the CPU that shares no memory with other tensors."""
     whole = full_tensor(tensor.detach())
     return whole.to("cpu", copy=True, memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""Which layers of a model get adapters, with which ranks, and which weights none can reach."""
+"""Selection of the layers that get adapters, their ranks, and the weights that get none."""
 
 import dataclasses
 import fnmatch
@@ -13,36 +13,69 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from .settings import AdapterSettings
 
-LEAST_SIDE = 16  # smaller matrices are tokens and tables rather than weights of a product
-# Last words of names of parameters that are added or looked up. Only their use tells them from the
-# weight of a product: `positional_embedding` (77, 512) of CLIP is a table, `text_projection`
-# (512, 512) beside it a weight. A word inside a name decides nothing: `token_mixing` is a weight.
+LEAST_SIDE = 16  # smaller matrices are usually tokens or tables, not weights of a product
+# Parameters whose names end in these words are added or looked up, not multiplied. Their shapes do
+# not show this: in CLIP, `positional_embedding` (77, 512) is a table, but `text_projection`
+# (512, 512) is a weight. Only the last word counts: `token_mixing` is a weight.
 TABLES = ("bias", "biases", "embed", "embedding", "embeddings", "table", "token", "tokens")
 RELATIVE_POSITIONS = ("rel_pos_h", "rel_pos_w", "rel_pos_t")  # of MViT, ViTDet and SAM
 NO_LINEARS = (
     *(nn.Embedding, nn.EmbeddingBag, _ConvNd),
     *(_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
 )
-# Ends of the class names of other libraries' embeddings and norms, as `LayerNorm2d`.
+# Class names of embeddings and norms in other libraries, such as `LayerNorm2d`.
 NO_LINEAR_NAMES = re.compile(r"(embed|embeddings?|norm)(\dd)?$", re.IGNORECASE)
 
 Patterns = str | Iterable[str] | None
 
 
 def is_conv1d(module: nn.Module) -> bool:
-    """Whether ``module`` is a ``Conv1D`` of Hugging Face: a linear layer with weight (in, out)."""
+    """Return whether a module is a Hugging Face ``Conv1D``, a linear layer with weight (in, out).
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module.
+
+    Returns
+    -------
+    bool
+        True if it is a ``Conv1D``.
+    """
     names = ((kind.__module__, kind.__name__) for kind in type(module).__mro__)
     return ("transformers.pytorch_utils", "Conv1D") in names
 
 
 def plain_weight(linear: nn.Module) -> Tensor:
-    """The weight (out, in) of a linear layer or a ``Conv1D``, detached."""
+    """Return the weight of a linear layer or a ``Conv1D`` as (out, in).
+
+    Parameters
+    ----------
+    linear : nn.Module
+        The layer.
+
+    Returns
+    -------
+    Tensor
+        The weight, detached.
+    """
     weight = linear.weight.detach()
     return weight.T if is_conv1d(linear) else weight
 
 
 def is_out_of_reach(weight: Tensor) -> bool:
-    """Whether a weight is quantised or distributed, so that it is no plain tensor."""
+    """Return whether a weight is quantised or distributed, so that it cannot be adapted.
+
+    Parameters
+    ----------
+    weight : Tensor
+        The weight.
+
+    Returns
+    -------
+    bool
+        True if it is not a plain tensor.
+    """
     if is_lazy(weight):
         return False
     return type(weight.data) is not Tensor or weight.is_quantized
@@ -56,7 +89,21 @@ def select_linears(
     exclude: Patterns = None,
     ranks: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, tuple[nn.Module, AdapterSettings]]:
-    """The linear layers to adapt by name, with their settings.
+    """Return the linear layers to adapt, with their settings.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The model.
+    settings : AdapterSettings
+        Settings of layers that ``ranks`` does not match.
+    include, exclude, ranks
+        See :func:`adapt`.
+
+    Returns
+    -------
+    dict[str, tuple[nn.Module, AdapterSettings]]
+        The layer and its settings by name.
 
     Raises
     ------
@@ -91,7 +138,20 @@ def select_linears(
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the glob patterns matches a name."""
+    """Return whether one of the glob patterns matches a name.
+
+    Parameters
+    ----------
+    name : str
+        The name of a module or a parameter.
+    patterns : Iterable[str]
+        The patterns.
+
+    Returns
+    -------
+    bool
+        True if a pattern matches.
+    """
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -102,10 +162,24 @@ def weights_out_of_reach(
     include: Patterns = None,
     exclude: Patterns = None,
 ) -> list[str]:
-    """Names of matrices that act like linear layers but belong to no layer that is adapted.
+    """Return the names of matrices that act like linear layers but belong to no adapted layer.
 
-    Those that ``include`` does not select, and those that ``exclude`` names, are left out: the
-    caller decided on them.
+    Weights that ``include`` does not select, and weights that ``exclude`` matches, are left out,
+    because the caller excluded them on purpose.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The model.
+    settings : AdapterSettings
+        Settings of the adapters.
+    include, exclude : Patterns
+        See :func:`adapt`.
+
+    Returns
+    -------
+    list[str]
+        Names as in ``named_parameters()``.
     """
     include, exclude = checked_patterns("include", include), checked_patterns("exclude", exclude)
     found = []
@@ -131,21 +205,39 @@ def weights_out_of_reach(
 
 
 def _user_of(module: nn.Module, name: str, owner: nn.Module) -> nn.Module:
-    """The module that computes with the parameters of ``owner``, which may be parametrizations."""
+    """Return the module that computes with the parameters of ``owner``."""
     if not isinstance(owner, ParametrizationList):
         return owner
     return module.get_submodule(name.rpartition("parametrizations")[0].rstrip("."))
 
 
 def _is_table(key: str, weight: Tensor) -> bool:
-    """Whether a parameter is added or looked up: tokens, positions, relative position biases."""
+    """Return whether a parameter (tokens, positions, position biases) is added or looked up."""
     is_broadcast = weight.dim() == 3 and len(weight) == 1  # over the batch, as ViT's pos_embed
     last_word = key.lower().rpartition("_")[2]
     return is_broadcast or last_word in TABLES or key in RELATIVE_POSITIONS
 
 
 def checked_patterns(name: str, patterns: Patterns) -> tuple[str, ...] | None:
-    """One or several glob patterns as a tuple; None stays None."""
+    """Return one or several glob patterns as a tuple.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument in error messages.
+    patterns : Patterns
+        A pattern, several patterns, or None.
+
+    Returns
+    -------
+    tuple[str, ...] or None
+        The patterns, or None if ``patterns`` is None.
+
+    Raises
+    ------
+    TypeError
+        If a pattern is not a string.
+    """
     if patterns is None:
         return None
     is_one = isinstance(patterns, str) or not isinstance(patterns, Iterable)
@@ -175,9 +267,21 @@ def _ranks(
 def advice_on_small_layers(
     name: str, selected: Mapping[str, tuple[nn.Module, AdapterSettings]]
 ) -> str:
-    """How to leave out every selected layer that is too small for its ranks, if ``name`` is one.
+    """Return the end of the error message for a layer that is too small for its ranks.
 
-    It ends the sentence of the error for that layer, so that one call shows all such layers.
+    The text lists ``exclude`` patterns for all such layers, so that the user sees them in one call.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer for which the error is raised.
+    selected : Mapping[str, tuple[nn.Module, AdapterSettings]]
+        All selected layers with their settings.
+
+    Returns
+    -------
+    str
+        The text, or "" if the layer is large enough.
     """
     small = {
         n
@@ -193,4 +297,4 @@ def advice_on_small_layers(
         fits = (n for n in selected if n not in small and matches(n, (stars,)))
         patterns[each if any(fits) else stars] = None
     known = ", ".join(map(repr, sorted(patterns)))
-    return f", or leave out what is too small by exclude=[{known}]"
+    return f", or exclude the layers that are too small by exclude=[{known}]"

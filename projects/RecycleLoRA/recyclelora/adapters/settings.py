@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .initialisers import INITIALISERS, Initialiser
 
-CUSTOM = "custom"  # stands for the function that made the initial factors of a pair
+CUSTOM = "custom"  # replaces the function that made the initial factors of a pair
 InitFunction = Callable[[Tensor, int, str], tuple[Tensor, Tensor]]
 Init = str | Sequence[str] | InitFunction
 
@@ -75,12 +75,12 @@ class AdapterSettings:
 
     @property
     def rank(self) -> int:
-        """The rank of both adapters together."""
+        """The sum of both ranks."""
         return self.r_main + self.r_sub
 
     @property
     def scaling(self) -> float:
-        """The factor s before B A: alpha / (r_main + r_sub), or 0 without adapters."""
+        """The factor s before B A: alpha / (r_main + r_sub), or 0 if both ranks are 0."""
         return self.alpha / self.rank if self.rank else 0.0
 
     @property
@@ -105,23 +105,28 @@ class AdapterSettings:
 
     @property
     def frozen(self) -> list[str]:
-        """The names of the factors that do not train."""
+        """The names of the factors that are not trained."""
         ranks = {"main": self.r_main, "sub": self.r_sub}
         sides = zip(self.sides, ranks.items())
         return [f"lora_B_{s}" for word, (s, rank) in sides if rank and _has(word, "frozen_B")]
 
     def of_pair(self) -> "AdapterSettings":
-        """The settings that a pair of adapters stores: plain values, one name if possible.
+        """Return the settings in the form that a pair of adapters stores.
 
-        A function becomes the name "custom". In a pair of names, the name of an adapter of rank 0
-        is ignored.
+        A function becomes the name "custom". Two equal names become one. If an adapter has rank 0,
+        its name is ignored.
+
+        Returns
+        -------
+        AdapterSettings
+            The settings.
         """
         words = [CUSTOM if callable(word) else word for word in self._in_use()]
         init = words[0] if len(set(words)) == 1 or not self.rank else tuple(words)
         return dataclasses.replace(self, init=init)
 
     def _in_use(self) -> list[str | InitFunction]:
-        """The initialisers of the adapters above rank 0; of both, if both ranks are 0."""
+        """Return the initialisers of the adapters above rank 0, or both if both ranks are 0."""
         ranks = (self.r_main, self.r_sub)
         return [word for word, rank in zip(self.sides, ranks) if rank or not self.rank]
 

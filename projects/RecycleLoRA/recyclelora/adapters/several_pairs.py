@@ -30,13 +30,14 @@ def activate_pairs(model: nn.Module, weights: Mapping[str, float]) -> None:
     Parameters
     ----------
     model : nn.Module
+        An adapted model.
     weights : mapping of str to float
         A finite weight for each pair, by name. If empty, the layers compute with W0.
 
     Raises
     ------
     TypeError, ValueError
-        If there is no pair of a name, or a weight is not a finite number. The model is unchanged.
+        If a pair does not exist, or if a weight is not a finite number. The model is unchanged.
 
     Examples
     --------
@@ -68,26 +69,32 @@ def activate_pairs(model: nn.Module, weights: Mapping[str, float]) -> None:
 
 @contextmanager
 def pairs_per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.Module]:
-    """Context manager: compute each sample of a batch with its own pair, for inference.
+    """Context manager that computes each sample of a batch with its own pair, for inference.
 
     Dimension 0 of the model's input, and of the input of every adapted layer, must be the samples.
-    A layer whose input has another size in dimension 0 raises an error. (If dimension 0 has this
-    size by chance, for instance the tokens, the mistake cannot be detected.) The factors get no
-    gradient. The choice applies to the running thread, so several threads can use one model, and
-    takes precedence over :func:`activate_pairs` and :func:`merge`. A layer then has no single
-    weight: reading, merging or exporting it raises an error.
+    A layer whose input has another size in dimension 0 raises an error. If another dimension, such
+    as the tokens, is moved to dimension 0 and happens to have the same size, the mistake cannot be
+    detected. The factors get no gradient. The choice applies to the running thread, so several
+    threads can use one model. It takes precedence over :func:`activate_pairs` and :func:`merge`. A
+    layer then has no single weight, so reading, merging or exporting it raises an error.
 
     Parameters
     ----------
     model : nn.Module
+        An adapted model.
     names : sequence of str or None
-        The name of a pair for each sample; None for the pretrained weights.
+        The name of a pair for each sample, or None for the pretrained weights.
+
+    Yields
+    ------
+    nn.Module
+        ``model``.
 
     Raises
     ------
     ValueError
-        If there is no pair of a name. In a forward pass, if dimension 0 of a layer's input does
-        not have the size ``len(names)``.
+        If a pair does not exist. In a forward pass, if dimension 0 of a layer's input does not have
+        the size ``len(names)``.
 
     Examples
     --------

@@ -11,14 +11,35 @@ Result = TypeVar("Result")
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The full tensor of a DTensor (a collective call), or a plain tensor unchanged."""
+    """Return all values of a tensor that may be a DTensor.
+
+    For a DTensor this is a collective call.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A DTensor or a plain tensor.
+
+    Returns
+    -------
+    Tensor
+        A plain tensor; a plain ``tensor`` is returned unchanged.
+    """
     gather = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
 
 
 @torch.no_grad()
 def copy_values(target: Tensor, source: Tensor) -> None:
-    """Copy ``source`` to ``target``, either of which may be a DTensor."""
+    """Copy values between tensors that may be DTensors.
+
+    Parameters
+    ----------
+    target : Tensor
+        The tensor to change.
+    source : Tensor
+        The tensor to copy.
+    """
     source = full_tensor(source)
     if is_dtensor(target):
         from torch.distributed.tensor import distribute_tensor
@@ -28,12 +49,34 @@ def copy_values(target: Tensor, source: Tensor) -> None:
 
 
 def is_dtensor(tensor: Tensor) -> bool:
-    """Whether a tensor or parameter is a DTensor."""
+    """Return whether a tensor or parameter is a DTensor.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        The tensor.
+
+    Returns
+    -------
+    bool
+        True if it is a DTensor.
+    """
     return hasattr(tensor, "full_tensor")
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether processes hold parts of the parameters of ``module``."""
+    """Return whether processes hold parts of the parameters of a module.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module.
+
+    Returns
+    -------
+    bool
+        True under FSDP, or if a parameter is a DTensor.
+    """
     kinds = ("FullyShardedDataParallel", "FSDPModule")
     if any(_modules_of(module, kind) for kind in kinds):
         return True
@@ -44,17 +87,23 @@ def is_sharded(module: nn.Module) -> bool:
 def full_parameters(module: nn.Module, *, writeback: bool = False) -> Iterator[None]:
     """Context manager that gathers the full parameters of modules under FSDP 1.
 
-    All processes must enter it. Under ``fully_shard`` parameters are DTensors instead, see
+    All processes must enter it. Under ``fully_shard``, parameters are DTensors instead, see
     :func:`full_tensor`.
 
     Parameters
     ----------
     module : nn.Module
+        The module.
     writeback : bool
         Whether to keep changes made inside the context.
+
+    Yields
+    ------
+    None
+        None
     """
     for child in _modules_of(module, "FSDPModule"):
-        child.reshard()  # after a forward pass it may hold copies, and writing to them is in vain
+        child.reshard()  # after a forward pass it may hold copies, and writes to them are lost
     if not _modules_of(module, "FullyShardedDataParallel"):
         yield
         return
@@ -65,9 +114,26 @@ def full_parameters(module: nn.Module, *, writeback: bool = False) -> Iterator[N
 
 
 def run_on_all(action: Callable[[], Result], *, sharded: bool) -> Result:
-    """Return ``action()``; if it fails in one process of a sharded model, raise in all of them.
+    """Call a function and, if it fails in one process of a sharded model, raise in all processes.
 
-    Otherwise the other processes would wait for the one that failed.
+    Otherwise the other processes would wait for the failed one.
+
+    Parameters
+    ----------
+    action : Callable[[], Result]
+        The function, called without arguments.
+    sharded : bool
+        Whether the processes share one model.
+
+    Returns
+    -------
+    object
+        The result of ``action``.
+
+    Raises
+    ------
+    Exception
+        The first error that a process raised.
     """
     if not sharded:
         return action()
@@ -85,6 +151,6 @@ def run_on_all(action: Callable[[], Result], *, sharded: bool) -> Result:
 
 
 def _modules_of(module: nn.Module, kind: str) -> list[nn.Module]:
-    """The modules whose class, or a base class of it, has this name."""
+    """Return the modules whose class, or one of its base classes, has this name."""
     children = module.modules()
     return [child for child in children if any(k.__name__ == kind for k in type(child).__mro__)]

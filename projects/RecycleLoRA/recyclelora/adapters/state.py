@@ -1,4 +1,4 @@
-"""The states of an adapted model: adapters off, another pair, or plain linear layers."""
+"""States of an adapted model: adapters off, another pair, or plain linear layers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,14 +20,36 @@ from .wrappers import warn_of_new_parameters
 
 
 class AdapterParameters(NamedTuple):
-    """Parameters of the active pairs by their name in the model; see :func:`adapter_parameters`."""
+    """The parameters of the active pairs.
+
+    Attributes
+    ----------
+    main, sub : dict[str, nn.Parameter]
+        Parameters of this adapter by their names in the model, see :func:`adapter_parameters`.
+    """
 
     main: dict[str, nn.Parameter]
     sub: dict[str, nn.Parameter]
 
 
 def adapted_layers(model: nn.Module) -> dict[str, DualLoRALinear]:
-    """Return the dual-adapter layers of ``model`` by name; empty if it is not adapted."""
+    """Return the dual-adapter layers of a model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A model, adapted or not.
+
+    Returns
+    -------
+    dict[str, DualLoRALinear]
+        The layers by name; empty if the model is not adapted.
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is not an ``nn.Module``.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     return {n: m for n, m in model.named_modules() if isinstance(m, DualLoRALinear)}
@@ -35,6 +57,16 @@ def adapted_layers(model: nn.Module) -> dict[str, DualLoRALinear]:
 
 def adapter_parameters(model: nn.Module) -> AdapterParameters:
     """Return the factors of the active main and sub adapters, for optimiser groups.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
+
+    Returns
+    -------
+    AdapterParameters
+        The parameters of main and of sub by name.
 
     Examples
     --------
@@ -56,12 +88,24 @@ def adapter_parameters(model: nn.Module) -> AdapterParameters:
 
 @contextmanager
 def active(model: nn.Module, main: bool = True, sub: bool = True) -> Iterator[nn.Module]:
-    """Context manager: only the chosen adapters use their trained factors.
+    """Context manager in which only the chosen adapters use their trained factors.
 
     An adapter that is off uses its initial factors, which are subtracted from W0 in the residual.
-    Main alone is therefore W_res + s(B_main A_main + B_sub_init A_sub_init), and with both off the
-    weights are W0, bit for bit. The choice applies to the running thread. A backward pass with
-    checkpointing must run inside the context too.
+    Main alone is therefore W_res + s(B_main A_main + B_sub_init A_sub_init). With both adapters
+    off, the weights are W0, bit for bit. The choice applies to the running thread. A backward pass
+    with checkpointing must run inside the context too.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
+    main, sub : bool
+        Whether this adapter uses its trained factors.
+
+    Yields
+    ------
+    nn.Module
+        ``model``.
 
     Examples
     --------
@@ -93,7 +137,20 @@ def active(model: nn.Module, main: bool = True, sub: bool = True) -> Iterator[nn
 
 
 def pair_names(model: nn.Module) -> tuple[str, list[str]]:
-    """Return the name of the active pair, and the sorted names of all pairs."""
+    """Return the name of the active pair and the names of all pairs.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
+
+    Returns
+    -------
+    active : str
+        The active pair.
+    names : list of str
+        All pairs, sorted.
+    """
     layers = layers_or_raise(model).values()
     layer = next(iter(layers))
     return layer.pair_name, sorted({layer.pair_name, *layer.pairs})
@@ -112,6 +169,20 @@ def add_pair(
 
     The pair is frozen until :func:`activate_pair` activates it. The settings are arguments as in
     :func:`adapt` and may differ from those of other pairs.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
+    name : str
+        The new pair's name, an identifier such as ``"night"``.
+    r_main, r_sub, alpha, init, sparse_a
+        See :func:`adapt`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the name is taken or invalid, or if a setting is out of range. The model is unchanged.
 
     Examples
     --------
@@ -140,11 +211,18 @@ def add_pair(
 
 
 def activate_pair(model: nn.Module, name: str) -> None:
-    """Make the pair of this name the active one, which computes and trains.
+    """Make a pair the active one, which computes and is trained.
 
     The residual is computed from W0. If the settings of both pairs are equal, values are copied
     into the existing parameters. Optimisers, DDP and averages of weights then stay valid; reset the
     state of the optimiser. Otherwise the layers get new parameters, and a warning is issued.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
+    name : str
+        The pair to activate.
 
     Raises
     ------
@@ -172,9 +250,15 @@ def export(model: nn.Module, copy: bool = True) -> nn.Module:
     Parameters
     ----------
     model : nn.Module
+        An adapted model.
     copy : bool
         Whether to convert a copy. False converts ``model`` in place, one layer after the other,
-        which needs no second copy of the weights.
+        without a second copy of the weights.
+
+    Returns
+    -------
+    nn.Module
+        The converted model.
     """
     if copy:
         originals = adapted_layers(model)
@@ -186,9 +270,17 @@ def export(model: nn.Module, copy: bool = True) -> nn.Module:
 
 @torch.no_grad()
 def remove_adapters(model: nn.Module) -> nn.Module:
-    """Convert ``model`` in place to plain, frozen linear layers with their pretrained weights W0.
+    """Convert a model in place to plain, frozen linear layers with their pretrained weights W0.
 
-    Returns ``model``; if it is itself an adapted layer, the linear that replaces it.
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
+
+    Returns
+    -------
+    nn.Module
+        ``model``, or the linear layer that replaces it if it is itself an adapted layer.
     """
     return _to_plain(model, DualLoRALinear.pretrained_weight)
 
@@ -201,7 +293,23 @@ def _to_plain(model: nn.Module, weight_of: Callable[[DualLoRALinear], Tensor]) -
 
 
 def layers_or_raise(model: nn.Module) -> dict[str, DualLoRALinear]:
-    """The dual-adapter layers of ``model`` by name; raise if there are none."""
+    """Return the dual-adapter layers of a model that must be adapted.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
+
+    Returns
+    -------
+    dict[str, DualLoRALinear]
+        The layers by name.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
     layers = adapted_layers(model)
     if not layers:
         raise ValueError("the model has no adapters: call adapt() first")

@@ -1,4 +1,4 @@
-"""An overview of an adapted model: which layers have adapters, how large, and what trains."""
+"""An overview of an adapted model: its adapted layers, their sizes, and what is trained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class AdapterRow:
     r_main, r_sub : int
         Ranks of the active pair.
     parameters : int
-        Numbers in the factors of the active pair, trainable or not.
+        Number of values in the factors of the active pair, trainable or not.
     trains : tuple of str
-        Those of "main", "sub" and "bias" that require a gradient.
+        Which of "main", "sub" and "bias" require a gradient.
     """
 
     name: str
@@ -40,14 +40,17 @@ class AdapterRow:
 
 @dataclass(frozen=True)
 class AdapterTable:
-    """The rows of :func:`adapter_table`, and totals over the whole model. ``str()`` is the table.
+    """The rows of :func:`adapter_table` and totals over the whole model.
+
+    ``str()`` returns the table as text.
 
     Attributes
     ----------
     rows : tuple of AdapterRow
         The adapted layers in the order of the model.
     trainable, total : int
-        Parameters of the whole model that train, and all of them; shared ones count once.
+        Number of trainable parameters, and of all parameters, of the whole model. Shared parameters
+        count once.
     others : tuple of str
         Names of trainable parameters outside the adapted layers, such as a head.
     pair : str
@@ -84,7 +87,7 @@ class AdapterTable:
 
 
 def adapter_table(model: nn.Module) -> AdapterTable:
-    """List the adapted layers of ``model`` with shapes, ranks, parameters and what trains.
+    """List the adapted layers of a model with their shapes, ranks and trainable parameters.
 
     Parameters
     ----------
@@ -132,7 +135,7 @@ def adapter_table(model: nn.Module) -> AdapterTable:
 
 
 def _aligned(rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
-    """Lines with the columns aligned to the left (<) or to the right (>)."""
+    """Return lines with the columns aligned to the left (<) or to the right (>)."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
         "  ".join(

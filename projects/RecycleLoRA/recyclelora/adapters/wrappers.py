@@ -1,4 +1,4 @@
-"""The model inside torch.compile, DDP, FSDP, DataParallel and other wrappers."""
+"""Access to the model inside torch.compile, DDP, FSDP, DataParallel and other wrappers."""
 
 import gc
 import warnings
@@ -9,7 +9,7 @@ from torch import nn
 
 from .sharding import is_dtensor
 
-# The attribute under which a wrapper keeps its module, by the name of the wrapper's class.
+# The attribute in which a wrapper stores its module, by the name of the wrapper's class.
 WRAPPED = {
     "OptimizedModule": "_orig_mod",
     "DistributedDataParallel": "module",
@@ -26,7 +26,17 @@ WRAPPED = {
 
 
 def plain_names(model: nn.Module) -> Mapping[str, str]:
-    """Names of modules in the model without its wrappers, by their names in ``model``.
+    """Map the names of modules to their names in the model without its wrappers.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A model, possibly wrapped.
+
+    Returns
+    -------
+    Mapping[str, str]
+        The plain names by the names in ``model``.
 
     Examples
     --------
@@ -50,13 +60,37 @@ def plain_names(model: nn.Module) -> Mapping[str, str]:
 
 
 def by_plain_name(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The modules by their names in the model without its wrappers."""
+    """Return modules by their names in the model without its wrappers.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A model, possibly wrapped.
+    modules : Mapping[str, nn.Module]
+        Modules by their names in ``model``.
+
+    Returns
+    -------
+    dict[str, nn.Module]
+        The same modules by their plain names.
+    """
     plain = plain_names(model)
     return {plain[name]: module for name, module in modules.items()}
 
 
 def wrapped_attribute(module: nn.Module) -> str | None:
-    """The attribute under which ``module`` keeps the module it wraps; None if it wraps none."""
+    """Return the attribute in which a wrapper stores its module.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A module, possibly a wrapper.
+
+    Returns
+    -------
+    str or None
+        The name of the attribute, or None if ``module`` is not a wrapper.
+    """
     for kind in type(module).__mro__:
         inner = WRAPPED.get(kind.__name__)
         if inner is not None and hasattr(module, inner):
@@ -65,12 +99,23 @@ def wrapped_attribute(module: nn.Module) -> str | None:
 
 
 def holders(modules: Collection[nn.Module]) -> set[str]:
-    """Which of "DDP" and "FSDP" hold parameters of these modules."""
+    """Return which wrappers hold parameters of these modules.
+
+    Parameters
+    ----------
+    modules : Collection[nn.Module]
+        The modules.
+
+    Returns
+    -------
+    set[str]
+        A subset of "DDP" and "FSDP".
+    """
     found = {"FSDP" for m in modules if any(map(is_dtensor, m.parameters()))}
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         wrappers = _distributed_wrappers(set(modules))
         if wrappers:
-            gc.collect()  # a wrapper that nothing refers to any more holds nothing
+            gc.collect()  # wrappers that are no longer referenced do not count
             wrappers = _distributed_wrappers(set(modules))
         found |= wrappers
     return found
@@ -91,7 +136,18 @@ def _distributed_wrappers(modules: Set[nn.Module]) -> set[str]:
 
 
 def warn_of_new_parameters(layers: Collection[nn.Module]) -> None:
-    """Warn once that these layers get new parameters; raise if DDP or FSDP holds the old ones."""
+    """Warn once that layers get new parameters.
+
+    Parameters
+    ----------
+    layers : Collection[nn.Module]
+        The layers; no warning is issued if empty.
+
+    Raises
+    ------
+    RuntimeError
+        If DDP or FSDP holds the old parameters.
+    """
     if not layers:
         return
     if holders(layers):
@@ -100,7 +156,8 @@ def warn_of_new_parameters(layers: Collection[nn.Module]) -> None:
             "would replace them: activate or load the pair before wrapping the model"
         )
     warnings.warn(
-        f"the adapter pair has other settings than the one before it, so {len(layers)} layers get "
-        "new parameters: make optimisers anew from adapter_parameters(model)",
+        f"the settings of the adapter pair differ from those of the previous one, so "
+        f"{len(layers)} layers get new parameters: create new optimisers from "
+        "adapter_parameters(model)",
         stacklevel=3,
     )

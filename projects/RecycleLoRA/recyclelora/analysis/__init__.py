@@ -1,10 +1,11 @@
-"""What adapters learned: tables, figures and a report of trained adapters of any initialiser."""
+"""Analysis of trained adapters, with any initialiser: tables, figures and a report."""
+
+from recyclelora.adapters.rank import effective_rank, product_singular_values
+from recyclelora.adapters.trained_pair import Factor, TrainedPair, trained_pairs
 
 from .measures import analyze_adapters
 from .norms import ColumnNorms, column_norms
-from .rank import effective_rank, product_singular_values
 from .similarity import random_similarity, row_cosines, subspace_similarity
-from .trained_pair import Factor, TrainedPair, trained_pairs
 
 __all__ = [
     "ColumnNorms",

@@ -1,4 +1,4 @@
-"""The analysis of one or several runs: JSON, figures and a report (``tools/analyze.py``)."""
+"""Analyze one or several runs, and write JSON, figures and a report (``tools/analyze.py``)."""
 
 import json
 import logging
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -14,35 +13,33 @@ from torch import nn
 from tqdm import tqdm
 
 from recyclelora.adapters import adapted_layers
-from recyclelora.backbone.pyramid import PATCH_SIZE
+from recyclelora.adapters.trained_pair import TrainedPair, trained_pair
 from recyclelora.common.atomic_write import atomic_write, write_json
 from recyclelora.data import read_image
 from recyclelora.engine.build import build_run
-from recyclelora.engine.predict import find_photographs
+from recyclelora.engine.media_files import find_photographs
 
 from . import figures
-from .features import block_paths, feature_changes, principal_colors
+from .features import block_path, change_colors
 from .measures import analyze_adapters
 from .report import Report, overall_tables
 from .scores import paired_difference
-from .trained_pair import TrainedPair, trained_pair
 
 logger = logging.getLogger(__name__)
-LONG_SIDE = 512  # of an image for the feature changes, in pixels
-MOST_IMAGES = 8  # rows of the figure of feature changes
+MOST_IMAGES = 8  # rows in the figure of feature changes
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run to analyze.
+    """A run to analyze.
 
-    Parameters
+    Attributes
     ----------
     weights : str
-        A checkpoint, or a file of ``tools/export_trained.py``.
+        A checkpoint, or a file that ``tools/export_trained.py`` wrote.
     config_file : str
-        The config of the run, a path or a shipped name.
-    overrides : sequence of str
+        The config of the run: a path, or the name of a shipped config.
+    overrides : Sequence[str]
         The overrides ``key=value`` of the run.
     """
 
@@ -52,29 +49,79 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Folder and stem of the weights, which label the run in figures."""
+        """Folder and stem of the weights, as the label of the run in figures."""
         path = Path(self.weights)
         return f"{path.parent.name}/{path.stem}" if path.parent.name else path.stem
+
+    @classmethod
+    def from_words(cls, words: Sequence[str], config_file: str) -> "Run":
+        """Return the run that an option ``--against`` describes: weights, a config and overrides.
+
+        Parameters
+        ----------
+        words : sequence of str
+            The words of the option.
+        config_file : str
+            The config if ``words`` does not contain one.
+
+        Returns
+        -------
+        Run
+            The run.
+
+        Raises
+        ------
+        ValueError
+            If there are several configs.
+        """
+        weights, *rest = words
+        configs = [word for word in rest if "=" not in word]
+        if len(configs) > 1:
+            raise ValueError(
+                f"--against takes one config after the weights, got {', '.join(configs)}"
+            )
+        overrides = [word for word in rest if "=" in word]
+        return cls(weights, configs[0] if configs else config_file, overrides)
+
+
+def label_runs(runs: Sequence[Run]) -> dict[str, Run]:
+    """Return runs by their names. If a name occurs again, a number is appended.
+
+    Parameters
+    ----------
+    runs : Sequence[Run]
+        The runs.
+
+    Returns
+    -------
+    dict[str, Run]
+        The runs by name.
+    """
+    labelled: dict[str, Run] = {}
+    for number, run in enumerate(runs, start=1):
+        labelled[run.name if run.name not in labelled else f"{run.name} ({number})"] = run
+    return labelled
 
 
 def analyze_runs(
     runs: Sequence[Run], *, output: Path, images: Path | None = None, block: int | None = None
 ) -> Path:
-    """Analyze the adapters of each run, and compare them.
+    """Analyze the adapters of each run and compare the runs.
 
-    Writes ``analysis.json``, ``figures/NAME.png`` and ``.svg``, and ``report.html`` into
-    ``output``, each atomically. If the folder of every run has ``domains.json`` and
-    ``images.json``, their scores are compared too.
+    The function writes ``analysis.json``, ``figures/NAME.png`` and ``.svg``, and ``report.html`` to
+    ``output``, each atomically. If the folders of all runs contain ``domains.json`` and
+    ``images.json``, the scores are compared too.
 
     Parameters
     ----------
     runs : sequence of Run
-        The first one is the reference of every comparison.
+        The first run is the reference of all comparisons.
     output : Path
+        The folder to write to.
     images : Path, optional
-        A photograph or a folder of them, for the feature changes of the first run.
+        A photograph, or a folder of photographs, for the feature changes of the first run.
     block : int, optional
-        The block of the feature changes; the last one by default.
+        The block of the feature changes, by default the last one.
 
     Returns
     -------
@@ -84,13 +131,12 @@ def analyze_runs(
     Raises
     ------
     ValueError
-        If a run has no adapters, or its weights belong to another model.
+        If a run has no adapters, or if its weights belong to another model.
     """
     photographs = _photographs(images) if images is not None else []
     cpu = torch.device("cpu")
     results, shown, pictures = {}, {}, []
-    for number, run in enumerate(runs):
-        label = run.name if run.name not in results else f"{run.name} ({number + 1})"
+    for number, (label, run) in enumerate(label_runs(runs).items()):
         model, _, _ = build_run(run.config_file, run.overrides, run.weights, device=cpu)
         model.eval()
         results[label] = analyze_adapters(model)
@@ -113,53 +159,36 @@ def analyze_runs(
 def _photographs(images: Path) -> list[np.ndarray]:
     files = list(find_photographs([images]).values())
     if len(files) > MOST_IMAGES:
-        logger.info("%s: the first %d of %d images are shown", images, MOST_IMAGES, len(files))
+        logger.info("%s: using the first %d of %d images", images, MOST_IMAGES, len(files))
     return [read_image(file) for file in files[:MOST_IMAGES]]
 
 
 def _feature_rows(
     model: nn.Module, photographs: Sequence[np.ndarray], block: int | None
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return per photograph the input and the colours of main's and of sub's change."""
-    paths = block_paths(model.backbone)
-    number = len(paths) - 1 if block is None else block
-    if not 0 <= number < len(paths):
-        raise ValueError(f"--block must be 0 to {len(paths) - 1}, got {block}")
+    """Return, for each photograph, the input and the colours of the changes by main and by sub."""
+    path = block_path(model.backbone, block)
     rows = []
     for pixels in tqdm(photographs, "features", unit="image", delay=1, leave=False):
-        image = _fitted(pixels)
-        tensor = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
-        tensor = (tensor - model.pixel_mean) / model.pixel_std
-        changes = feature_changes(model.backbone, model.backbone, tensor, paths[number])
-        colors = [
-            principal_colors(change[0]).repeat(PATCH_SIZE, 0).repeat(PATCH_SIZE, 1)
-            for change in changes.values()
-        ]
-        rows.append((image, *colors))
+        image, colors = change_colors(model, pixels, path)
+        rows.append((image, *colors.values()))
     return rows
 
 
-def _fitted(pixels: np.ndarray) -> np.ndarray:
-    """Return the photograph with a long side of 512 pixels, both sides multiples of 2 patches."""
-    unit, scale = 2 * PATCH_SIZE, LONG_SIDE / max(pixels.shape[:2])
-    height, width = (max(unit, round(side * scale / unit) * unit) for side in pixels.shape[:2])
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-
-
 def _scores(runs: Mapping[str, Run]) -> dict[str, tuple[dict, dict]]:
-    """Return domains.json and images.json of each run; nothing unless all runs have them."""
+    """Return domains.json and images.json of each run, or nothing if a run lacks them."""
     found = {}
     for name, run in runs.items():
         files = [Path(run.weights).with_name(file) for file in ("domains.json", "images.json")]
         if not all(file.is_file() for file in files):
-            logger.info("no comparison of scores: %s lacks an evaluation", Path(run.weights).parent)
+            logger.info("scores are not compared: %s has no evaluation", Path(run.weights).parent)
             return {}
         found[name] = tuple(json.loads(file.read_text(encoding="utf-8")) for file in files)
     return found
 
 
 def _comparison(scores: Mapping[str, tuple[dict, dict]]) -> dict:
-    """Return per other run and common domain the paired difference to the first run."""
+    """Return the paired differences to the first run, for each other run and each common domain."""
     names = list(scores)
     result: dict = {}
     for other in names[1:]:
@@ -200,10 +229,10 @@ def _figures(
 
 CAPTIONS = {
     "cosines": "Figure 3: cosine similarity within the last adapted layer.",
-    "subspaces": "Figure 4: similarity of main and sub per block, beside random subspaces.",
+    "subspaces": "Figure 4: similarity of main and sub per block, compared to random subspaces.",
     "efficiency": "Effective rank of each update divided by its rank.",
     "moved": "Change of each update relative to the pretrained weight.",
-    "spectra": "Diagonal of R of every layer of the first run, with the chosen pivots.",
+    "spectra": "Diagonal of R of every layer of the first run, with the selected pivots.",
     "features": "Figure 5: principal components of the feature changes by main and by sub.",
 }
 
@@ -217,7 +246,7 @@ def _report(results: Mapping[str, dict], drawn: Mapping[str, Figure], comparison
     for run, domains in comparison.items():
         report.section(
             f"{run} against {next(iter(results))}",
-            "Difference of the mean mIoU of single images, in percentage points, with the 95 % "
+            "Difference in the mean mIoU of single images, in percentage points, with the 95 % "
             "interval of a paired bootstrap over images.",
         )
         rows = [[domain, *found.values()] for domain, found in domains.items()]

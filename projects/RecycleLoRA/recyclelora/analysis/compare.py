@@ -1,4 +1,4 @@
-"""Grids of predictions of several runs beside the truth (paper, Figures 6 and 7)."""
+"""Draw the predictions of several runs beside the truth (paper, Figures 6 and 7)."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from recyclelora.engine.build import load_config
 from recyclelora.evaluation.pictures import GridRow, draw_grid
 from recyclelora.evaluation.protocol import nearest
 
-WIDTH = 384  # of one column, in pixels
+WIDTH = 384  # pixels of one column
 
 
 def compare_runs(
@@ -28,25 +28,24 @@ def compare_runs(
     images: Sequence[str] = (),
     count: int = 6,
 ) -> list[str]:
-    """Draw the input, the prediction of every run and the truth of some images of one domain.
+    """Draw the input, the prediction of every run, and the truth for images of one domain.
 
-    Each run was evaluated with ``evaluation.save_predictions=train_ids``.
+    The runs must have been evaluated with ``evaluation.save_predictions=train_ids``.
 
     Parameters
     ----------
     folders : sequence of Path
         The output folders of the runs.
     config_file, overrides : str, sequence of str
-        They define the domain's images and labels.
+        The config that defines the images and labels of the domain.
     domain : str
         A key of ``dataloader.test``.
     output : Path
         The PNG file to write.
     images : sequence of str
-        Image ids as in ``images.json``. Without any, those on which the mIoU of the runs differs
-        most; with a single run, its best and its worst ones.
+        Image ids as in ``images.json``. If empty, the images are chosen by :func:`choose_images`.
     count : int
-        How many images to choose.
+        Number of images to choose.
 
     Returns
     -------
@@ -56,7 +55,7 @@ def compare_runs(
     Raises
     ------
     FileNotFoundError
-        If a run lacks its scores or the prediction of an image.
+        If a run lacks its scores, or the prediction of an image.
     ValueError
         If the domain or an image is unknown.
     """
@@ -82,7 +81,23 @@ def compare_runs(
 def choose_images(
     scores: Sequence[dict[str, float | None]], known: dict[str, int], count: int
 ) -> list[str]:
-    """Return the images on which the mIoU of the runs differs most; of one run, both ends.
+    """Choose the images on which the mIoU of several runs differs most.
+
+    For a single run, the best and the worst images are chosen.
+
+    Parameters
+    ----------
+    scores : Sequence[dict[str, float | None]]
+        For each run, the mIoU by image, or None for an image without labels.
+    known : dict[str, int]
+        The index of each image in the dataset.
+    count : int
+        Number of images.
+
+    Returns
+    -------
+    list[str]
+        The ids of the images.
 
     Examples
     --------
@@ -102,10 +117,10 @@ def choose_images(
 def _scores(folder: Path, domain: str) -> dict[str, float | None]:
     file = folder / "images.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: evaluate the run with --eval-only first")
+        raise FileNotFoundError(f"{file} does not exist: evaluate the run with --eval-only first")
     found = json.loads(file.read_text(encoding="utf-8"))
     if domain not in found:
-        raise ValueError(f"{file} has no domain '{domain}': it has {', '.join(found)}")
+        raise ValueError(f"{file} has no domain '{domain}': choose from {', '.join(found)}")
     return found[domain]
 
 
@@ -113,7 +128,7 @@ def _loader(config_file: str, overrides: Sequence[str], domain: str) -> TestLoad
     tests = load_config(config_file, overrides).dataloader.test
     domains = {name: loader for name, loader in tests.items() if loader is not None}
     if domain not in domains:
-        raise ValueError(f"the config has no domain '{domain}': it has {', '.join(domains)}")
+        raise ValueError(f"the config has no domain '{domain}': choose from {', '.join(domains)}")
     return instantiate(domains[domain])
 
 
@@ -122,12 +137,13 @@ def _prediction(folder: Path, domain: str, sample: dict) -> np.ndarray:
     file = folder / "predictions" / domain / name
     if not file.is_file():
         raise FileNotFoundError(
-            f"{file} is missing: evaluate the run with evaluation.save_predictions=train_ids"
+            f"{file} does not exist: evaluate the run with evaluation.save_predictions=train_ids"
         )
     ids = np.asarray(Image.open(file))
     if ids.ndim != 2:
         raise ValueError(
-            f"{file} holds colours: evaluate the run with evaluation.save_predictions=train_ids"
+            f"{file} has colours, expected class ids: evaluate the run with "
+            "evaluation.save_predictions=train_ids"
         )
     return ids
 

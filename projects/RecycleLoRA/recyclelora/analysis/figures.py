@@ -1,4 +1,4 @@
-"""Figures of the measures, as Matplotlib figures that fit a light or a dark page."""
+"""Matplotlib figures of the measures, for light and dark pages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,11 +7,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from recyclelora.adapters.trained_pair import TrainedPair
+
 from .measures import by_block
 from .similarity import row_cosines
-from .trained_pair import TrainedPair
 
-# Okabe and Ito's colours, which colour-blind people can tell apart.
+# The colours of Okabe and Ito, which colour-blind people can distinguish.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 KINDS = {"main": COLORS[0], "sub": COLORS[1], "both": COLORS[2]}
 
@@ -24,12 +25,17 @@ def _figure(
 
 
 def cosine_heatmaps(pairs: Mapping[str, TrainedPair]) -> Figure:
-    """Figure 3: |cosine| of A's rows and of B's columns, one row of heat maps per run.
+    """Draw Figure 3: absolute cosines of A's rows and B's columns, one row of heat maps per run.
 
     Parameters
     ----------
     pairs : Mapping
-        Name of a run -> the same layer of that run.
+        The same layer of every run, by the name of the run.
+
+    Returns
+    -------
+    Figure
+        The figure.
     """
     figure, axes = _figure(8, 3.6 * len(pairs), columns=2, rows=len(pairs))
     for (run, pair), row in zip(pairs.items(), axes):
@@ -49,7 +55,18 @@ def cosine_heatmaps(pairs: Mapping[str, TrainedPair]) -> Figure:
 
 
 def subspace_blocks(runs: Mapping[str, Sequence[dict]]) -> Figure:
-    """Figure 4: similarity of main and sub per block, in the input and in the output space."""
+    """Draw Figure 4: similarity of main and sub per block, in the input and the output space.
+
+    Parameters
+    ----------
+    runs : Mapping[str, Sequence[dict]]
+        The layers of every run, see :func:`analyze_adapters`.
+
+    Returns
+    -------
+    Figure
+        The figure.
+    """
     figure, axes = _figure(9, 3.4, columns=2)
     for space, ax in zip(("input", "output"), axes[0]):
         for color, (run, layers) in zip(COLORS, runs.items()):
@@ -67,7 +84,22 @@ def subspace_blocks(runs: Mapping[str, Sequence[dict]]) -> Figure:
 
 
 def per_layer(runs: Mapping[str, Sequence[dict]], value: str, label: str) -> Figure:
-    """Draw one value of each adapter, "moved" or a key of :func:`analyze_adapters`, per layer."""
+    """Draw a value of each adapter for every layer.
+
+    Parameters
+    ----------
+    runs : Mapping[str, Sequence[dict]]
+        The layers of every run, see :func:`analyze_adapters`.
+    value : str
+        "moved", or a key of an adapter in :func:`analyze_adapters`.
+    label : str
+        Label of the axis.
+
+    Returns
+    -------
+    Figure
+        The figure.
+    """
     figure, axes = _figure(9, 3.0 * len(runs), rows=len(runs))
     for (run, layers), ax in zip(runs.items(), axes[:, 0]):
         for kind, color in KINDS.items():
@@ -90,7 +122,18 @@ def _value(layer: dict, kind: str, value: str) -> float | None:
 
 
 def spectra(layers: Sequence[dict]) -> Figure:
-    """Draw |diag R| of every layer's W0, with the chosen major and minor pivots marked."""
+    """Draw the absolute diagonal of R of every layer's W0, and mark the selected pivots.
+
+    Parameters
+    ----------
+    layers : Sequence[dict]
+        The layers of a run, see :func:`analyze_adapters`.
+
+    Returns
+    -------
+    Figure
+        The figure.
+    """
     shapes = list(dict.fromkeys(tuple(layer["shape"]) for layer in layers))
     figure, axes = _figure(4.2 * len(shapes), 3.4, columns=len(shapes))
     for shape, ax in zip(shapes, axes[0]):
@@ -116,7 +159,18 @@ def _mark_ranks(ax: Axes, layer: dict, length: int) -> None:
 
 
 def feature_grid(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figure:
-    """Figure 5: per image the input and the principal components of main's and sub's changes."""
+    """Draw Figure 5: the input and the principal components of the changes by main and by sub.
+
+    Parameters
+    ----------
+    rows : Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
+        For each image, the input and the two maps of colours.
+
+    Returns
+    -------
+    Figure
+        The figure.
+    """
     figure, axes = _figure(9, 2.2 * len(rows) + 0.4, columns=3, rows=len(rows))
     titles = ("input", "change by main (PCA)", "change by sub (PCA)")
     for row, cells in zip(axes, rows):
@@ -129,13 +183,19 @@ def feature_grid(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> F
 
 
 def class_bars(runs: Mapping[str, dict], domain: str) -> Figure:
-    """Draw the IoU of each class in one domain, a bar per run.
+    """Draw the IoU of each class in one domain, with one bar per run.
 
     Parameters
     ----------
     runs : Mapping
-        Name of a run -> the content of its ``domains.json``.
+        The content of ``domains.json`` by the name of the run.
     domain : str
+        The domain.
+
+    Returns
+    -------
+    Figure
+        The figure.
     """
     figure, axes = _figure(9, 3.2)
     ax = axes[0, 0]

@@ -1,4 +1,4 @@
-"""All measures of trained adapters, per layer and overall, as plain data for JSON."""
+"""Compute all measures of trained adapters, per layer and overall, as plain data for JSON."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -8,33 +8,33 @@ from torch import nn
 from tqdm import tqdm
 
 from recyclelora.adapters import adapted_layers
+from recyclelora.adapters.movement import relative_movement
+from recyclelora.adapters.rank import effective_rank, product_singular_values
+from recyclelora.adapters.trained_pair import Factor, TrainedPair, trained_pairs
 from recyclelora.ops import rrqr
 
-from .movement import relative_movement
 from .norms import column_norms
-from .rank import effective_rank, product_singular_values
 from .similarity import mean_off_diagonal, random_similarity, row_cosines, subspace_similarity
-from .trained_pair import Factor, TrainedPair, trained_pairs
 
 
 def analyze_adapters(model: nn.Module) -> dict:
-    """Measure the adapters of every layer of ``model``.
+    """Measure the adapters of every layer of a model.
 
     Parameters
     ----------
     model : nn.Module
-        Adapted and trained; merged or not.
+        An adapted and trained model. It may be merged.
 
     Returns
     -------
     dict
         ``{"layers": [...], "overall": {...}}`` with plain types. A layer has its name, block,
-        shape, ranks, relative movement, and for each adapter the column norms (Table 1), the
+        shape, ranks and relative movement. For each adapter, it has the column norms (Table 1), the
         effective rank of s B A and its ratio to r (Table 2), and the mean absolute cosine
         similarity of A's rows and of B's columns (Figure 3). "both" is the effective rank of the
         sum of the two updates. ``subspace`` is phi of main and sub in the input space and in the
-        output space (Figure 4), each beside its expectation for random subspaces. ``r_diag`` is
-        the diagonal of R of W0. Absent adapters and undefined values are left out or None.
+        output space (Figure 4), each with its expectation for random subspaces. ``r_diag`` is the
+        diagonal of R of W0. Absent adapters are left out. Undefined values are left out or None.
 
     Examples
     --------
@@ -101,7 +101,18 @@ def _number(value: float) -> float | None:
 
 
 def overall(layers: Sequence[dict]) -> dict:
-    """Return the means over all layers, and the largest ratio of column norms."""
+    """Return the means over all layers, and the largest ratio of column norms.
+
+    Parameters
+    ----------
+    layers : Sequence[dict]
+        The layers, see :func:`analyze_adapters`.
+
+    Returns
+    -------
+    dict
+        The means by name.
+    """
     result: dict = {}
     for kind in ("main", "sub", "both"):
         own = [layer[kind] for layer in layers if kind in layer]
@@ -128,7 +139,20 @@ def overall(layers: Sequence[dict]) -> dict:
 
 
 def by_block(layers: Sequence[dict], space: str) -> dict[int, float]:
-    """Return the mean phi of each block, in the "input" or the "output" space (Figure 4)."""
+    """Return the mean phi of each block (Figure 4).
+
+    Parameters
+    ----------
+    layers : Sequence[dict]
+        The layers, see :func:`analyze_adapters`.
+    space : str
+        "input" or "output"; with the suffix "_random" the expectation.
+
+    Returns
+    -------
+    dict[int, float]
+        The means by the index of the block.
+    """
     blocks: dict[int, list[float]] = {}
     for layer in layers:
         if "subspace" in layer and layer["block"] is not None:

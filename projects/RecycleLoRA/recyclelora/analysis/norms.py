@@ -1,21 +1,21 @@
-"""Norms of the columns of A: do the pivot columns stay the largest (paper, Table 1)?"""
+"""Norms of the columns of A: are those of the pivot columns still largest (paper, Table 1)?"""
 
 from typing import NamedTuple
 
 import torch
 
-from .trained_pair import Factor
+from recyclelora.adapters.trained_pair import Factor
 
 
 class ColumnNorms(NamedTuple):
-    """Norms of the columns of one A.
+    """Norms of the columns of a factor A.
 
-    Parameters
+    Attributes
     ----------
     selected, rest : float
-        Mean l2 norm of the pivot columns and of all other columns.
+        Mean l2 norm of the pivot columns, and of all other columns.
     ratio : float
-        ``selected / rest``; NaN if the rest is zero.
+        ``selected / rest``; NaN if ``rest`` is zero.
     """
 
     selected: float
@@ -26,18 +26,18 @@ class ColumnNorms(NamedTuple):
 def column_norms(factor: Factor) -> ColumnNorms | None:
     """Compare the l2 norms of A's pivot columns with those of its other columns.
 
-    Table 1 of the paper gives, over all layers, the mean of both norms, the mean ratio and the
-    largest ratio.
+    Table 1 of the paper contains the means of both norms, the mean ratio and the largest ratio over
+    all layers.
 
     Parameters
     ----------
     factor : Factor
-        A is (r, in).
+        An adapter.
 
     Returns
     -------
     ColumnNorms or None
-        None if the initialiser selects no columns, or all of them.
+        None if the initialiser selects no columns or all columns.
 
     Examples
     --------

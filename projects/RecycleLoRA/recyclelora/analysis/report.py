@@ -1,4 +1,4 @@
-"""One self-contained HTML report: tables and figures, no network, light and dark."""
+"""A self-contained HTML report with tables and figures, for light and dark pages."""
 
 import base64
 import html
@@ -24,11 +24,12 @@ figcaption, .note { font-size: 0.9rem; opacity: 0.85; }
 
 
 class Report:
-    """Collects sections and writes them as one HTML file.
+    """Collect sections and return them as one HTML page.
 
     Parameters
     ----------
     title : str
+        Title of the page.
     """
 
     def __init__(self, title: str) -> None:
@@ -36,13 +37,29 @@ class Report:
         self.parts: list[str] = []
 
     def section(self, title: str, text: str = "") -> None:
-        """Start a section with a paragraph of plain text."""
+        """Start a section.
+
+        Parameters
+        ----------
+        title : str
+            The heading.
+        text : str
+            A paragraph of plain text.
+        """
         self.parts.append(f"<h2>{html.escape(title)}</h2>")
         if text:
             self.parts.append(f"<p>{html.escape(text)}</p>")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Add a table; None becomes an empty cell and floats get three decimals."""
+        """Add a table.
+
+        Parameters
+        ----------
+        headers : Sequence[str]
+            The header of each column.
+        rows : Sequence[Sequence[object]]
+            The cells. None becomes an empty cell, and floats have three decimals.
+        """
         head = "".join(f"<th>{html.escape(header)}</th>" for header in headers)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(_cell(cell))}</td>" for cell in row) + "</tr>"
@@ -54,7 +71,15 @@ class Report:
         )
 
     def figure(self, figure: Figure, caption: str) -> None:
-        """Add a figure as an embedded PNG; the caption is its alternative text as well."""
+        """Add a figure as an embedded PNG.
+
+        Parameters
+        ----------
+        figure : Figure
+            The figure.
+        caption : str
+            The caption, which is also the alternative text.
+        """
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=130)
         data = base64.b64encode(buffer.getvalue()).decode()
@@ -65,7 +90,13 @@ class Report:
         )
 
     def html(self) -> str:
-        """Return the whole page."""
+        """Return the whole page.
+
+        Returns
+        -------
+        str
+            HTML.
+        """
         title = html.escape(self.title)
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -83,7 +114,15 @@ def _cell(value: object) -> str:
 
 
 def overall_tables(report: Report, runs: Mapping[str, dict]) -> None:
-    """Add Tables 1 and 2 and the summary of Figures 3 and 4 for each run."""
+    """Add Tables 1 and 2 and the summary of Figures 3 and 4 to a report.
+
+    Parameters
+    ----------
+    report : Report
+        The report.
+    runs : Mapping[str, dict]
+        The result of :func:`analyze_adapters` by the name of the run.
+    """
     norms, ranks, spaces = [], [], []
     for run, found in runs.items():
         for kind in ("main", "sub", "both"):
@@ -98,9 +137,9 @@ def overall_tables(report: Report, runs: Mapping[str, dict]) -> None:
             spaces.append([run, *found["overall"]["subspace"].values()])
     report.section(
         "Norms of A's columns (Table 1)",
-        "Mean l2 norm of the pivot columns and of the others, over all layers. Only initialisers "
-        "that select columns have them. The paper reports an average ratio of 1.22 and a largest "
-        "ratio of 1.63 for the main adapter.",
+        "Mean l2 norm of the pivot columns and of the other columns, over all layers. Only "
+        "initialisers that select columns have pivot columns. The paper reports an average ratio "
+        "of 1.22 and a largest ratio of 1.63 for the main adapter.",
     )
     report.table(["run", "adapter", *NORM_COLUMNS], norms)
     report.section(

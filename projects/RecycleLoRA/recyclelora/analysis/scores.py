@@ -1,4 +1,4 @@
-"""Differences of two evaluated runs, with intervals from a paired bootstrap over images."""
+"""Compare two evaluated runs, with intervals from a paired bootstrap over images."""
 
 from collections.abc import Mapping
 
@@ -12,22 +12,24 @@ def paired_difference(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict:
-    """Return the mean difference of the images' mIoU and its 95 % interval.
+    """Return the mean difference of the mIoU of single images, and its 95 % interval.
 
-    The statistic is the mean over images of each image's own mIoU, which ``images.json`` has; it
-    is not the mIoU of the whole set, whose confusion matrix is summed first. Each resample draws
-    as many images with replacement, the same ones for both runs.
+    The statistic is the mean over images of the mIoU of each image, which ``images.json`` contains.
+    It is not the mIoU of the whole set, which is computed from the sum of confusion matrices. Each
+    resample draws as many images with replacement, the same ones for both runs.
 
     Parameters
     ----------
     first, second : Mapping[str, float or None]
-        Image -> mIoU in percent, or None for an image without labels.
+        mIoU in percent by image, or None for an image without labels.
     resamples, seed : int
+        Number of resamples, and seed of the random generator.
 
     Returns
     -------
     dict
-        "difference" (second minus first), "low", "high" in percentage points, and "images".
+        "difference" (second minus first), "low" and "high" in percentage points, and "images", the
+        number of images.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def paired_difference(
     ]
     if not names:
         raise ValueError(
-            "expected two evaluations of the same images, got none in common; evaluate both runs "
+            "expected two evaluations with common images, got none: evaluate both runs "
             "with the same dataloader.test and dataloader.subset"
         )
     change = np.array([second[name] - first[name] for name in names], dtype=np.float64)

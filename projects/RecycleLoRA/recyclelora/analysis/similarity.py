@@ -1,13 +1,21 @@
-"""Similarities of directions: between rows of A, columns of B, and two adapters' subspaces."""
+"""Similarities of the rows of A, of the columns of B, and of the subspaces of two adapters."""
 
 import torch
 from torch import Tensor
 
 
 def row_cosines(rows: Tensor) -> Tensor:
-    """Return the cosine similarity of each pair of rows (r, n) -> (r, r) (paper, Figure 3).
+    """Return the cosine similarities of all pairs of rows (paper, Figure 3).
 
-    Pass A for its rows, and ``B.T`` for the columns of B. A row of zeros has similarity 0.
+    Parameters
+    ----------
+    rows : Tensor
+        Rows (r, n). Pass A, or ``B.T`` for the columns of B.
+
+    Returns
+    -------
+    Tensor
+        (r, r). A row of zeros has similarity 0.
 
     Examples
     --------
@@ -22,7 +30,18 @@ def row_cosines(rows: Tensor) -> Tensor:
 
 
 def mean_off_diagonal(cosines: Tensor) -> float:
-    """Return the mean absolute value off the diagonal; NaN for a single row."""
+    """Return the mean absolute value off the diagonal.
+
+    Parameters
+    ----------
+    cosines : Tensor
+        A matrix (r, r).
+
+    Returns
+    -------
+    float
+        The mean; NaN for a single row.
+    """
     r = len(cosines)
     if r < 2:
         return float("nan")
@@ -31,19 +50,25 @@ def mean_off_diagonal(cosines: Tensor) -> float:
 
 
 def subspace_similarity(first: Tensor, second: Tensor) -> float:
-    r"""Return phi = ||U_1' U_2||_F^2 / min(r_1, r_2), in [0, 1] (paper, eq. 10).
+    r"""Return phi = ||U_1' U_2||_F^2 / min(r_1, r_2) (paper, eq. 10).
 
-    U_i is an orthonormal basis of the span of the rows of matrix i: 1 if one subspace contains the
-    other, 0 if they are orthogonal.
+    U_i is an orthonormal basis of the span of the rows of matrix i.
 
-    Deviation: the paper takes the left singular vectors of A. A is (r, in), so those of main and
-    sub have sizes r_main and r_sub and cannot be multiplied. Here the rows of A span a subspace of
-    the input space, and the columns of B (pass ``B.T``) one of the output space.
+    Deviation: the paper uses the left singular vectors of A. A is (r, in), so those of main and sub
+    have sizes r_main and r_sub and cannot be multiplied. Here, the rows of A span a subspace of the
+    input space, and the columns of B (pass ``B.T``) span a subspace of the output space.
 
     Parameters
     ----------
     first : Tensor, (r_1, n)
+        The first matrix.
     second : Tensor, (r_2, n)
+        The second matrix.
+
+    Returns
+    -------
+    float
+        1 if one subspace contains the other, 0 if they are orthogonal.
 
     Examples
     --------
@@ -63,8 +88,20 @@ def subspace_similarity(first: Tensor, second: Tensor) -> float:
 
 
 def random_similarity(r_1: int, r_2: int, n: int) -> float:
-    """Return the expectation of phi for independent random subspaces: max(r_1, r_2) / n.
+    """Return the expectation of phi for independent random subspaces.
 
     The expectation of ||U_1' U_2||_F^2 is r_1 r_2 / n if one of them is uniformly distributed.
+
+    Parameters
+    ----------
+    r_1, r_2 : int
+        Dimensions of the subspaces.
+    n : int
+        Dimension of the space.
+
+    Returns
+    -------
+    float
+        max(r_1, r_2) / n.
     """
     return max(r_1, r_2) / n

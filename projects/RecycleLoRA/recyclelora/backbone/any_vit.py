@@ -14,9 +14,9 @@ from .vision_transformer import patch_grid
 
 
 class AnyViT(PyramidBackbone):
-    """A vision transformer of another library, with a pyramid ``res2`` .. ``res5`` of its maps.
+    """Any vision transformer as a Detectron2 backbone with the features ``res2`` .. ``res5``.
 
-    :func:`timm_vit` and :func:`hugging_face_vit` make one by name. A model of your own needs the
+    :func:`timm_vit` and :func:`hugging_face_vit` make one by name. For your own model, write the
     function ``feature_maps``. The pyramid is as in :class:`DinoVisionTransformer`: the maps are
     resized by 4, 2, 1 and 1/2, so patches must have 16 pixels.
 
@@ -27,21 +27,20 @@ class AnyViT(PyramidBackbone):
     Parameters
     ----------
     vit : nn.Module
-        The model, which ``adapt`` changes in place. Its keys in the state dict begin with
-        ``vit.``.
+        The model, which ``adapt`` changes in place. Its keys in the state dict begin with ``vit.``.
     feature_maps : Callable[[nn.Module, torch.Tensor], Sequence[torch.Tensor]]
         ``feature_maps(vit, images)`` returns four maps (B, dim, H / 16, W / 16) of the patch tokens
         for images (B, 3, H, W).
-    img_size : int | Sequence[int]
+    img_size : int or Sequence[int]
         Size in pixels of the image in this forward pass, one number or (height, width).
-    pretrained : Callable[[str | os.PathLike], nn.Module] | None
+    pretrained : Callable[[str or PathLike], nn.Module], optional
         ``pretrained(weights)`` returns a new ``vit`` with these weights. If None, ``load_weights``
         raises an error, and ``vit`` must already have its weights.
 
     Raises
     ------
     ValueError
-        If the maps do not fit, or adapters would have no effect on some linear layers.
+        If the maps do not fit, or if adapters would have no effect on some linear layers.
 
     Examples
     --------
@@ -78,23 +77,53 @@ class AnyViT(PyramidBackbone):
         _save_every_buffer(vit)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Compute the feature pyramid.
+
+        Parameters
+        ----------
+        images : Tensor
+            Images (B, 3, H, W).
+
+        Returns
+        -------
+        dict[str, torch.Tensor]
+            The maps res2 .. res5.
+
+        Raises
+        ------
+        ValueError
+            If ``feature_maps`` returns maps of a wrong shape.
+        """
         grid = patch_grid(images, PATCH_SIZE)
         maps = list(self.feature_maps(self.vit, images))
         if len({m.shape[1] for m in maps}) != 1 or any(m.shape[2:] != grid for m in maps):
             raise ValueError(
-                f"feature_maps must give maps of {grid[0]}x{grid[1]} patches, equally many "
-                f"channels in each, for an image of {images.shape[2]}x{images.shape[3]} pixels; "
-                f"{type(self.vit).__name__} gave {', '.join(str(tuple(m.shape)) for m in maps)}: "
-                f"only a plain transformer with patches of {PATCH_SIZE} pixels fits"
+                f"feature_maps must return maps of {grid[0]}x{grid[1]} patches, all with the same "
+                f"channels, for an image of {images.shape[2]}x{images.shape[3]} pixels, got "
+                f"{', '.join(str(tuple(m.shape)) for m in maps)} of {type(self.vit).__name__}: "
+                f"use a plain transformer with patches of {PATCH_SIZE} pixels"
             )
         return feature_pyramid(maps)
 
     def load_pretrained(self, weights: str | os.PathLike) -> None:
-        """Replace ``vit`` by the same model with these weights; called by :func:`load_weights`."""
+        """Replace ``vit`` with the same model with pretrained weights.
+
+        :func:`load_weights` calls this method.
+
+        Parameters
+        ----------
+        weights : str or PathLike
+            A path, or "pretrained".
+
+        Raises
+        ------
+        TypeError
+            If the backbone has no function ``pretrained``.
+        """
         if self.pretrained is None:
             raise TypeError(
-                f"this AnyViT cannot load weights by itself: load {os.fspath(weights)!r} into its "
-                f"{type(self.vit).__name__} before, or give it a function pretrained(weights)"
+                f"this AnyViT has no function to load weights: load {os.fspath(weights)!r} into "
+                f"its {type(self.vit).__name__} first, or pass a function pretrained(weights)"
             )
         vit = self.pretrained(weights)
         _save_every_buffer(vit)
@@ -105,9 +134,9 @@ def _refuse_unreached(backbone: AnyViT, image: torch.Tensor) -> None:
     unreached = unreached_linears(backbone, image)
     if unreached:
         raise ValueError(
-            f"adapters could not act on {len(unreached)} linear layers of "
-            f"{type(backbone.vit).__name__} ({join_names(unreached, 3)}): the maps "
-            "do not depend on them; remove heads and blocks that the maps do not need"
+            f"adapters would have no effect on {len(unreached)} linear layers of "
+            f"{type(backbone.vit).__name__} ({join_names(unreached, 3)}), on which the maps do "
+            "not depend: remove heads and blocks that the maps do not need"
         )
 
 

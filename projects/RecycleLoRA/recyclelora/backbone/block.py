@@ -8,18 +8,37 @@ from .attention import Attention
 
 
 class LayerScale(nn.Module):
-    """Multiply each channel by a learned factor ``gamma`` (dim,)."""
+    """Multiply each channel by a learned factor ``gamma`` (dim,).
+
+    Parameters
+    ----------
+    dim : int
+        Number of channels.
+    init_value : float
+        Initial value of the factors.
+    """
 
     def __init__(self, dim: int, init_value: float):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), float(init_value)))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Scale the channels of tokens (..., dim)."""
         return tokens * self.gamma
 
 
 class Mlp(nn.Module):
-    """``fc2(gelu(fc1(x)))``: the feed-forward of ViT-S, B and L."""
+    """The feed-forward network of ViT-S, B and L: ``fc2(gelu(fc1(x)))``.
+
+    Parameters
+    ----------
+    dim : int
+        Width of the tokens.
+    hidden : int
+        Width of the hidden layer.
+    bias : bool
+        Whether the linear layers have a bias.
+    """
 
     def __init__(self, dim: int, hidden: int, bias: bool = True):
         super().__init__()
@@ -27,14 +46,24 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Apply the network to tokens (..., dim)."""
         return self.fc2(F.gelu(self.fc1(tokens)))
 
 
 class SwiGLUFFN(nn.Module):
-    """``w3(silu(a) * b)`` with ``[a, b] = w12(x)``: the feed-forward of ViT-g.
+    """The feed-forward network of ViT-g: ``w3(silu(a) * b)`` with ``[a, b] = w12(x)``.
 
-    Of the nominal ``hidden`` width two thirds are kept, rounded up to a multiple of 8, so that the
-    three matrices weigh as much as the two of an :class:`Mlp`.
+    Two thirds of the nominal ``hidden`` width are kept, rounded up to a multiple of 8. The three
+    matrices then have as many parameters as the two of an :class:`Mlp`.
+
+    Parameters
+    ----------
+    dim : int
+        Width of the tokens.
+    hidden : int
+        Nominal width of the hidden layer.
+    bias : bool
+        Whether the linear layers have a bias.
     """
 
     def __init__(self, dim: int, hidden: int, bias: bool = True):
@@ -44,18 +73,29 @@ class SwiGLUFFN(nn.Module):
         self.w3 = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Apply the network to tokens (..., dim)."""
         gate, value = self.w12(tokens).chunk(2, dim=-1)
         return self.w3(F.silu(gate) * value)
 
 
-# The official code has two names for one layer: "fused" was a faster kernel, not another function.
+# The official code has two names for one layer. "fused" was a faster kernel of the same function.
 FEED_FORWARDS = {"mlp": Mlp, "swiglu": SwiGLUFFN, "swiglufused": SwiGLUFFN}
 
 
 class Block(nn.Module):
     """Pre-norm block: ``x + ls1(attn(norm1(x)))``, then ``x + ls2(mlp(norm2(x)))``.
 
-    ``init_values`` of None or 0 leaves LayerScale out.
+    Parameters
+    ----------
+    dim, num_heads, mlp_ratio, qkv_bias, proj_bias, ffn_bias, ffn_layer, layer_norm_eps
+        See :class:`DinoVisionTransformer`, whose ``embed_dim`` is ``dim``.
+    init_values : float or None
+        Initial factor of LayerScale. None or 0 omits LayerScale.
+
+    Raises
+    ------
+    ValueError
+        If ``ffn_layer`` is unknown.
     """
 
     def __init__(
@@ -81,5 +121,6 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim, init_values) if init_values else nn.Identity()
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Apply the block to tokens (B, N, dim)."""
         tokens = tokens + self.ls1(self.attn(self.norm1(tokens)))
         return tokens + self.ls2(self.mlp(self.norm2(tokens)))

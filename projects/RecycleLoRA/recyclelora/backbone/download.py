@@ -1,4 +1,4 @@
-"""Download of a file: resumable, checked and atomic."""
+"""Resumable, checked and atomic download of a file."""
 
 import contextlib
 import errno
@@ -18,7 +18,7 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 _TIMEOUT = 20.0  # seconds without a byte
-_PAUSES = (0.0, 1.0, 3.0, 10.0)  # seconds before further attempts, if the one before got nothing
+_PAUSES = (0.0, 1.0, 3.0, 10.0)  # seconds before each further attempt after one without data
 _CHUNK = 2**20
 
 
@@ -27,11 +27,11 @@ class OfflineError(ConnectionError):
 
 
 def download(url: str, path: Path, *, what: str, check: Callable[[Path], None]) -> None:
-    """Download ``url`` to ``path`` with a progress bar.
+    """Download a file with a progress bar.
 
     The content is written to ``.NAME.part`` beside ``path`` until it is complete and checked. An
-    interrupted download continues from this file, also in a later call, if the file on the server
-    is the same.
+    interrupted download continues from this file, even in a later call, if the file on the server
+    is unchanged.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def download(url: str, path: Path, *, what: str, check: Callable[[Path], None]) 
         except urllib.error.HTTPError as error:
             if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise OfflineError(f"HTTP {error.code} {error.reason}") from error
-            part.unlink(missing_ok=True)  # longer than the file of the server
+            part.unlink(missing_ok=True)  # it is longer than the server's file
             reason = "the server refused to continue"
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
             reason = str(getattr(error, "reason", "") or error or type(error).__name__)
@@ -79,7 +79,7 @@ def download(url: str, path: Path, *, what: str, check: Callable[[Path], None]) 
         without_progress = 0 if size > before else without_progress + 1
         logger.warning("the download of %s was cut off at %.1f MB (%s)", what, size / 1e6, reason)
     else:
-        raise OfflineError(f"{reason}; the same command goes on at {size / 1e6:.1f} MB")
+        raise OfflineError(f"{reason}; run the command again to continue at {size / 1e6:.1f} MB")
     try:
         check(part)
     except ValueError as error:
@@ -125,7 +125,7 @@ def _write(file: object, chunk: bytes, part: Path) -> None:
 
 
 def _remember(tag: Path, validator: str | None) -> None:
-    """Store the validator of the file on the server; a weak one does not identify its bytes."""
+    """Store the validator of the server's file, unless it is a weak one."""
     if validator is None or validator.startswith("W/"):
         tag.unlink(missing_ok=True)
     else:
@@ -133,7 +133,7 @@ def _remember(tag: Path, validator: str | None) -> None:
 
 
 def _require_space(folder: Path, what: str, needed: int) -> None:
-    with contextlib.suppress(OSError):  # a file system that cannot tell
+    with contextlib.suppress(OSError):  # a file system that does not report its free space
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise ValueError(

@@ -1,11 +1,11 @@
 """The EVA-02 vision transformer as a Detectron2 backbone.
 
-timm's EVA-02 does not replace it, because its features differ for most image sizes. Measured with
-equal weights (12 blocks, 384 wide, ``img_size=512``, timm 1.0.31): the features of 512x512 pixels
-agree to 1.3e-6, adapters reach all linears, and timm takes 0.95 of the time. The features differ by
-7 % at 512x1024 pixels, 11 % at 480x640 and 54 % at 256x256. timm always antialiases learned
-positions in its forward pass, which the published segmentors do not. Its loader also resamples the
-patch kernel and the positions of a file in another way than theirs.
+timm's EVA-02 cannot replace this module, because its features differ for most image sizes. Measured
+with equal weights (12 blocks, 384 wide, ``img_size=512``, timm 1.0.31), the features for 512x512
+pixels agree to 1.3e-6, adapters reach all linear layers, and timm takes 0.95 of the time. The
+features differ by 7 % for 512x1024 pixels, 11 % for 480x640 and 54 % for 256x256. timm always
+antialiases learned positions in its forward pass, unlike the published segmentors. Its loader also
+resamples the patch kernel and the positions of a file differently.
 """
 
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ from .vision_transformer import VisionTransformer, init_linears
 class Eva02VisionTransformer(VisionTransformer):
     """EVA-02 with a pyramid ``res2`` .. ``res5`` of the outputs of four blocks.
 
-    Pre-norm blocks with rotary positions, separate q, k and v, and a SwiGLU with a LayerNorm inside
-    (sub-LN): EVA-02 B and L as pretrained by masked image modelling. Input, output and supported
-    sizes are as in :class:`DinoVisionTransformer`. Learned positions are resampled to the grid of
-    the image. Rotary positions are computed in every call; they have no weights.
+    The blocks have pre-norms, rotary positions, separate q, k and v, and a SwiGLU with a LayerNorm
+    inside (sub-LN), as in EVA-02 B and L pretrained by masked image modelling. Input, output and
+    supported sizes are as in :class:`DinoVisionTransformer`. Learned positions are resampled to the
+    grid of the image. Rotary positions are computed in every call; they have no weights.
 
     State-dict keys are those of baaivision/EVA, except that ``attn.q_bias`` and ``attn.v_bias`` are
-    ``attn.q_proj.bias`` and ``attn.v_proj.bias`` as in timm: every matrix product with a weight is
+    ``attn.q_proj.bias`` and ``attn.v_proj.bias`` as in timm. Every matrix product with a weight is
     an ``nn.Linear`` that is called as a module, so ``recyclelora.adapt`` reaches all of them. The
     model has no pretraining head, mask token or final norm, so the pyramid depends on all
     parameters. ``load_weights`` reads the official files and timm's. Autocast, the meta device and
@@ -42,10 +42,10 @@ class Eva02VisionTransformer(VisionTransformer):
     ----------
     img_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, interpolate_antialias, \
     layer_norm_eps, out_indices, checkpointing
-        See :class:`DinoVisionTransformer`. timm sets ``interpolate_antialias``, the segmentors do
-        not.
+        See :class:`DinoVisionTransformer`. timm sets ``interpolate_antialias``, but the published
+        segmentors do not.
     pt_hw_seq_len : int
-        Side of the grid of patches in pretraining: 16 in all released models (224 / 14). The rotary
+        Side of the grid of patches in pretraining, 16 in all released models (224 / 14). The rotary
         positions of an image of any size are stretched over that grid.
 
     Raises
@@ -100,9 +100,33 @@ class Eva02VisionTransformer(VisionTransformer):
     def rename_keys(
         self, tensors: dict[str, torch.Tensor]
     ) -> tuple[dict[str, torch.Tensor], str, list[str]]:
-        """Rename a checkpoint's tensors to the keys of this class, see :func:`rename_eva02`."""
+        """Rename a checkpoint's tensors to the keys of this class.
+
+        Parameters
+        ----------
+        tensors : dict[str, Tensor]
+            The tensors by their names in the checkpoint.
+
+        Returns
+        -------
+        tuple[dict[str, torch.Tensor], str, list[str]]
+            See :func:`rename_eva02`.
+        """
         return rename_eva02(tensors)
 
     def block_inputs(self, tokens: torch.Tensor, grid: tuple[int, int]) -> tuple[torch.Tensor, ...]:
-        """Cosines and sines of the rotary positions."""
+        """Return the cosines and sines of the rotary positions.
+
+        Parameters
+        ----------
+        tokens : Tensor
+            Tokens (B, N, dim).
+        grid : tuple[int, int]
+            Rows and columns of the patches.
+
+        Returns
+        -------
+        tuple[torch.Tensor, ...]
+            One tensor, see :func:`rotations`.
+        """
         return (rotations(grid, self.head_dim, trained_side=self.pt_hw_seq_len, like=tokens),)

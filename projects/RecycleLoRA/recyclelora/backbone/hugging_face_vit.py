@@ -22,35 +22,41 @@ def hugging_face_vit(
     checkpointing: bool = False,
     **settings: Any,
 ) -> AnyViT:
-    """A plain vision transformer of ``transformers``, a backbone with ``res2`` .. ``res5``.
+    """Return a plain vision transformer of ``transformers`` as a backbone.
 
-    Its patches must have 16 pixels, because these models cannot be resampled (those of timm can).
-    For a model of images and texts, the vision part is used. Pooling heads and the blocks after the
-    last of ``out_indices`` are removed, and the maps do not contain prefix tokens (cls, registers).
-    Weights are random until :func:`load_weights` loads "pretrained", the weights of ``name``, or a
-    folder of the same model. Requires ``pip install transformers``.
+    The backbone has the features ``res2`` .. ``res5``. Its patches must have 16 pixels, because the
+    patches of these models cannot be resampled (those of timm can). If the model has a text and a
+    vision part, the vision part is used. Pooling heads and the blocks after the last of
+    ``out_indices`` are removed. The maps do not contain prefix tokens (cls, registers). Weights are
+    random until :func:`load_weights` loads a folder of the same model, or the weights of ``name``
+    if its argument is "pretrained". Requires ``pip install transformers``.
 
     Parameters
     ----------
-    name : str | os.PathLike
+    name : str or PathLike
         Name of a repository on the Hugging Face hub, or a folder with ``config.json``.
-    img_size : int | Sequence[int]
-        Pixels of the image of the check on the meta device, one number or (height, width). Models
-        that interpolate their positions accept images of any size.
-    out_indices : Sequence[int] | None
-        The four blocks that become res2 .. res5, counted from 0; by default those after 1/3, 1/2,
+    img_size : int or Sequence[int]
+        Size in pixels of the image for the check on the meta device, one number or (height, width).
+        Models that interpolate their positions accept images of any size.
+    out_indices : Sequence[int], optional
+        The four blocks that become res2 .. res5, counted from 0. By default those after 1/3, 1/2,
         2/3 and all of the depth.
     checkpointing : bool
-        Recompute each block in the backward pass to save memory.
+        Whether to recompute each block in the backward pass to save memory.
     **settings
         Changes of the model's configuration, such as ``num_hidden_layers``, or
         ``pos_embed_rescale=None`` for DINOv3, which otherwise rescales positions in training.
 
+    Returns
+    -------
+    AnyViT
+        The backbone.
+
     Raises
     ------
     ValueError
-        If transformers is not installed, cannot build this model, or it is no plain ViT with
-        patches of 16 pixels.
+        If transformers is not installed or cannot build this model, or if the model is not a plain
+        ViT with patches of 16 pixels.
     """
     vit, indices = _create(name, out_indices, settings)
 
@@ -79,7 +85,7 @@ def _create(
     settings: dict[str, Any],
     source: str | os.PathLike | None = None,
 ) -> tuple[nn.Module, Sequence[int]]:
-    """The model of ``name`` with the weights of ``source``, and the blocks of the pyramid."""
+    """Return the model of ``name`` with the weights of ``source``, and the pyramid's blocks."""
     try:
         from transformers import AutoConfig, AutoModel
     except ImportError as error:
@@ -102,7 +108,7 @@ def _create(
         if told["missing_keys"]:
             raise ValueError(f"missing: {', '.join(sorted(told['missing_keys'])[:6])}")
         return vit, indices
-    except Exception as error:  # of transformers, the hub's client and its network libraries
+    except Exception as error:  # transformers and its network libraries raise many types
         reason = " ".join(str(error).split())[:300]
         what = "build" if source is None else f"load the weights of {os.fspath(source)!r} into"
         raise ValueError(
@@ -116,7 +122,7 @@ def _maps(vit: nn.Module, images: torch.Tensor, *, indices: Sequence[int]) -> li
     options = {"interpolate_pos_encoding": True} if any_size else {}
     states = vit(images, output_hidden_states=True, **options).hidden_states
     grid = images.shape[2] // PATCH_SIZE, images.shape[3] // PATCH_SIZE
-    return [_map(states[1 + index], grid) for index in indices]  # before them, the embeddings
+    return [_map(states[1 + index], grid) for index in indices]  # states[0] are the embeddings
 
 
 def _map(state: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Loading of pretrained weights into a backbone: all of them, or an error and no change."""
+"""Load pretrained weights into a backbone: either all of them, or none and an error."""
 
 import logging
 import math
@@ -26,21 +26,21 @@ Module = TypeVar("Module", bound=nn.Module)
 def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
     """Load pretrained weights into a backbone of this package, before ``recyclelora.adapt``.
 
-    Supported for DINOv2 are official ``.pth`` files and models converted from them, state dicts of
-    Hugging Face and timm (PyTorch or safetensors files) and ONNX exports; for EVA-02 official
-    ``.pt`` files and state dicts of timm. Checkpoints that contain such a backbone under a prefix
-    are supported too. The patch kernel and the position embedding are resampled (bicubic, no
+    For DINOv2, official ``.pth`` files, models converted from them, state dicts of Hugging Face and
+    timm (PyTorch or safetensors files) and ONNX exports are supported. For EVA-02, official ``.pt``
+    files and state dicts of timm are supported. Checkpoints that contain such a backbone under a
+    prefix are supported too. The patch kernel and the position embedding are resampled (bicubic, no
     antialiasing) to the sizes of ``module``. The weights of :func:`timm_vit` and
     :func:`hugging_face_vit` are loaded and resampled by these libraries.
 
     Parameters
     ----------
     module : DinoVisionTransformer, Eva02VisionTransformer or AnyViT
-        A module on the meta device is returned unchanged, and no file is read.
+        The backbone. A backbone on the meta device is returned unchanged, and no file is read.
     weights : path, str or None
         A path, a name in ``recyclelora.backbone.WEIGHTS`` (downloaded on first use), or None to
-        keep the random initialisation; for an :class:`AnyViT` a path, or "pretrained" for the
-        weights that its library downloads under its name.
+        keep the random initialisation. For an :class:`AnyViT`, a path, or "pretrained" for the
+        weights that its library downloads for its name.
 
     Returns
     -------
@@ -50,12 +50,12 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
     Raises
     ------
     TypeError
-        If ``module`` has another type, or ``weights`` is not a path.
+        If ``module`` has another type, or if ``weights`` is not a path.
     FileNotFoundError
         If there is no such file or name.
     ValueError
-        If the file cannot be read or belongs to another model; the message lists what is missing,
-        unexpected or of another shape, and ``module`` is unchanged.
+        If the file cannot be read or belongs to another model. The message lists the tensors that
+        are missing, unexpected or of another shape. ``module`` is unchanged.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
     """
     if not isinstance(module, VisionTransformer | AnyViT):
         raise TypeError(
-            "weights go into a DinoVisionTransformer, an Eva02VisionTransformer or an AnyViT, got "
+            "module must be a DinoVisionTransformer, Eva02VisionTransformer or AnyViT, got "
             f"{type(module).__name__}"
         )
     if weights is None:
@@ -75,7 +75,7 @@ def load_weights(module: Module, weights: str | os.PathLike | None) -> Module:
         logger.info("weights %s not read: the backbone is on the meta device", weights)
         return module
     if isinstance(module, AnyViT):
-        # "pretrained" and what else a library may know by name stay as they are.
+        # "pretrained" and other names that the library supports are not paths.
         module.load_pretrained(expand_path(weights) if is_expandable(weights) else weights)
         check_finite(dict(module.named_parameters()), f"weights={os.fspath(weights)!r}")
         return module
@@ -118,21 +118,21 @@ def _resample(state: dict[str, torch.Tensor], module: VisionTransformer) -> list
 
 
 def _grid(patches: int, target: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of a checkpoint's patches; files hold only their number."""
+    """Return rows and columns of a checkpoint's patches, of which files contain only the number."""
     side = math.isqrt(patches)
     square, as_target = side * side == patches, patches == math.prod(target)
     if square and as_target and target != (side, side):
         raise ValueError(
-            f"its {patches} positions may be a grid of {side}x{side} or of {target[0]}x{target[1]}:"
-            f" choose an img_size with another number of patches"
+            f"its {patches} positions may be a grid of {side}x{side} or {target[0]}x{target[1]}: "
+            "choose an img_size with another number of patches"
         )
     if not square and not as_target:
-        raise ValueError(f"its {patches} positions are no square grid, so cannot be resampled")
+        raise ValueError(f"its {patches} positions are not a square grid and cannot be resampled")
     return target if as_target else (side, side)
 
 
 def _check(state: dict[str, torch.Tensor], module: VisionTransformer) -> list[str]:
-    """Raise unless ``state`` is exactly the module's; return which optional tensors it lacks."""
+    """Raise if ``state`` does not fit the module; return the optional tensors that it lacks."""
     own = module.state_dict()
     absent = [name for name in module.optional_weights if name not in state]
     expected = {name: tensor for name, tensor in own.items() if name not in absent}
@@ -146,6 +146,6 @@ def _check(state: dict[str, torch.Tensor], module: VisionTransformer) -> list[st
     if any(described):
         raise ValueError(
             "; ".join(filter(None, described))
-            + "; take the file of this model, or build the model of this file"
+            + "; use a file for this model, or build the model for this file"
         )
     return absent

@@ -1,4 +1,4 @@
-"""Reading the weights of a vision transformer from an ONNX graph."""
+"""Read the weights of a vision transformer from an ONNX graph."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,32 @@ import torch
 
 
 def read_onnx(path: str | Path) -> dict[str, torch.Tensor]:
-    """Name -> tensor of an ONNX file's initialisers, the nameless ones named as before the export.
+    """Return the weights of an ONNX file under their names before the export.
 
     An export preserves the names of most parameters. The names of two kinds are lost, and are
     recovered from the graph:
 
-    - A linear layer's weight becomes ``onnx::MatMul_123`` (in, out), right operand of a MatMul
-      whose result a layer's bias is added to: it is returned as (out, in) under that bias's name.
-    - A position embedding that is resampled in the graph is cut in two, the cls token's (1, 1, dim)
-      and the patches' (1, N, dim): they are returned joined, as ``position_embeddings``.
+    - The weight of a linear layer becomes ``onnx::MatMul_123`` (in, out), the right operand of a
+      MatMul to whose result the bias of the layer is added. It is returned as (out, in) under the
+      name of the layer.
+    - A position embedding that is resampled in the graph is cut into the part of the cls token
+      (1, 1, dim) and the part of the patches (1, N, dim). The parts are returned concatenated, as
+      ``position_embeddings``.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    dict[str, torch.Tensor]
+        The tensors by name.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, is not an ONNX file, or stores tensors in other files.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -28,19 +45,19 @@ def read_onnx(path: str | Path) -> dict[str, torch.Tensor]:
     outside = [i.name for i in graph.initializer if i.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
         raise ValueError(
-            f"{path} keeps {len(outside)} tensors in other files: save it as a single file"
+            f"{path} stores {len(outside)} tensors in other files: save it as a single file"
         )
     try:
         return _join_positions(_named(graph))
     except Exception as error:  # names, lengths, shapes and types in a file may be anything
         raise ValueError(
-            f"{path} is damaged, or holds tensors of a type that is not read ({str(error)[:200]}): "
-            "export the model again, as float32"
+            f"{path} is damaged, or has tensors of an unsupported type ({str(error)[:200]}): "
+            "export the model again in float32"
         ) from error
 
 
 def _named(graph: Any) -> dict[str, torch.Tensor]:
-    """The initialisers, linear weights named by the biases that are added to their products."""
+    """Return the initialisers; a linear weight is named after the bias added to its product."""
     tensors = {initialiser.name: _tensor(initialiser) for initialiser in graph.initializer}
     products = {
         node.output[0]: node.input[1]
@@ -64,13 +81,13 @@ def _tensor(initialiser: Any) -> torch.Tensor:
     from onnx import numpy_helper
 
     array = numpy_helper.to_array(initialiser)
-    if array.dtype.name == "bfloat16":  # which NumPy itself does not have
+    if array.dtype.name == "bfloat16":  # NumPy itself does not support it
         array = array.astype(np.float32)
     return torch.from_numpy(array.copy())
 
 
 def _join_positions(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Put the two nameless parts of a position embedding, if there are any, under one name."""
+    """Concatenate the two nameless parts of a position embedding, if they exist, under one name."""
     nameless = {n: t for n, t in tensors.items() if n.startswith("onnx::") and t.dim() == 3}
     cls = [n for n, t in nameless.items() if t.shape[:2] == (1, 1)]
     patches = [n for n, t in nameless.items() if t.shape[0] == 1 and t.shape[1] > 1]

@@ -1,4 +1,4 @@
-"""The sizes of released vision transformers, and DINOv2 as it was released."""
+"""The sizes of released vision transformers, and the released DINOv2 models."""
 
 from typing import Any
 
@@ -12,18 +12,29 @@ SIZES = {"s": VIT_S, "b": VIT_B, "l": VIT_L, "g": VIT_G}
 
 
 def dinov2_vit(size: str, *, registers: bool = False, **overrides: Any) -> DinoVisionTransformer:
-    """DINOv2 of a released size, with random weights.
+    """Return a DINOv2 model of a released size, with random weights.
 
-    The released models have patches of 14 pixels on images of 518. A segmentor needs
+    The released models have patches of 14 pixels and images of 518 pixels. A segmentor needs
     ``patch_size=16, img_size=512``.
 
     Parameters
     ----------
     size : {"s", "b", "l", "g"}
+        The size.
     registers : bool
         Whether the model has four register tokens.
     **overrides
-        Arguments of :class:`DinoVisionTransformer` that differ from the released model's.
+        Arguments of :class:`DinoVisionTransformer` that differ from those of the released model.
+
+    Returns
+    -------
+    DinoVisionTransformer
+        The backbone.
+
+    Raises
+    ------
+    ValueError
+        If ``size`` is unknown.
 
     Examples
     --------

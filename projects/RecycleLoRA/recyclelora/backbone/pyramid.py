@@ -1,4 +1,4 @@
-"""A feature pyramid from the equally sized maps of a plain vision transformer."""
+"""A feature pyramid from the maps of a plain vision transformer, which have equal sizes."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,25 @@ STRIDES = {level: int(PATCH_SIZE / scale) for level, scale in SCALES.items()}
 
 
 def feature_pyramid(maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Resize four maps (B, C, h, w) by 4, 2, 1 and 1/2 into ``res2`` .. ``res5``.
+    """Resize four maps by 4, 2, 1 and 1/2 into ``res2`` .. ``res5``.
 
-    Bilinear without aligned corners. An odd side is rounded down when halved, and every second
-    position is sampled exactly.
+    The interpolation is bilinear without aligned corners. Half of an odd side is rounded down, and
+    every second position is sampled exactly.
+
+    Parameters
+    ----------
+    maps : Sequence[Tensor]
+        Four maps (B, C, h, w).
+
+    Returns
+    -------
+    dict[str, torch.Tensor]
+        The resized maps by name.
 
     Raises
     ------
     ValueError
-        For other than four maps, or a side below 2 patches, which cannot be halved.
+        If there are not four maps, or if a side is shorter than 2 patches and cannot be halved.
 
     Examples
     --------
@@ -31,15 +41,15 @@ def feature_pyramid(maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     {'res2': (20, 24), 'res3': (10, 12), 'res4': (5, 6), 'res5': (2, 3)}
     """
     if len(maps) != len(SCALES):
-        raise ValueError(f"a pyramid is made of {len(SCALES)} maps, got {len(maps)}")
+        raise ValueError(f"a pyramid needs {len(SCALES)} maps, got {len(maps)}")
     height, width = maps[0].shape[-2:]
     if min(height, width) < 2:
         raise ValueError(
-            f"a pyramid needs maps of at least 2x2 patches, got {height}x{width}: "
-            f"use a larger image"
+            f"a pyramid needs maps of at least 2x2 patches, got {height}x{width}: use a larger "
+            "image"
         )
     return {
-        # By factor, not by size: for odd sides the two sample at different positions.
+        # scale_factor and size sample odd sides at different positions.
         level: feature
         if scale == 1
         else F.interpolate(feature, scale_factor=scale, mode="bilinear", align_corners=False)
@@ -48,14 +58,14 @@ def feature_pyramid(maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class PyramidBackbone(Backbone):
-    """A Detectron2 backbone whose output is such a pyramid.
+    """Base class of Detectron2 backbones whose output is a :func:`feature_pyramid`.
 
     Attributes
     ----------
     embed_dim : int
         Channels of each map.
     patch_size : int
-        Pixels of a patch.
+        Side of a patch in pixels.
     """
 
     embed_dim: int
@@ -63,16 +73,27 @@ class PyramidBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Images are padded to multiples of it, so that res5 is exactly half of res4."""
+        """Divisor of the sides of an image, so that res5 is exactly half of res4."""
         return self.output_shape()["res5"].stride
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and strides (4, 8, 16, 32) of the pyramid; patches other than 16 raise."""
+        """Return the channels and strides (4, 8, 16, 32) of the pyramid.
+
+        Returns
+        -------
+        dict[str, ShapeSpec]
+            The shapes of res2 .. res5.
+
+        Raises
+        ------
+        ValueError
+            If the patches do not have 16 pixels.
+        """
         if self.patch_size != PATCH_SIZE:
             raise ValueError(
                 f"a pyramid of strides {', '.join(map(str, STRIDES.values()))} needs "
-                f"patch_size={PATCH_SIZE}, this backbone has {self.patch_size}: build it with "
-                f"patch_size={PATCH_SIZE}, load_weights resamples the pretrained patch kernel"
+                f"patch_size={PATCH_SIZE}, got a backbone with {self.patch_size}: build it with "
+                f"patch_size={PATCH_SIZE}; load_weights resamples the pretrained patch kernel"
             )
         return {
             level: ShapeSpec(channels=self.embed_dim, stride=stride)

@@ -1,14 +1,14 @@
-"""State dicts of DINOv2 and EVA-02, renamed from and to the keys of other libraries."""
+"""Rename the state dicts of DINOv2 and EVA-02 from and to the keys of other libraries."""
 
 import re
 
 import torch
 
-# The parameter by which a ViT is found in a checkpoint, under its name in each layout.
+# Names, in each layout, of the parameter that identifies a ViT in a checkpoint.
 PATCH_KERNELS = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
 
-# Parts of names: the official one, the one in files of transformers, and where it differs the one
-# in the state dicts of its models since transformers 5. Parts without a dot in front begin a name.
+# Parts of names: the official one, the one in files of transformers, and, if different, the one in
+# the state dicts of its models since transformers 5. Parts without a leading dot begin a name.
 HUGGING_FACE = [
     ("patch_embed.proj.", "embeddings.patch_embeddings.projection."),
     ("pos_embed", "embeddings.position_embeddings"),
@@ -26,15 +26,15 @@ HUGGING_FACE = [
     (".mlp.w12.", ".mlp.weights_in."),
     (".mlp.w3.", ".mlp.weights_out.", ".mlp.down_proj."),
 ]
-# Of timm: registers, and the SwiGLU, which it names like an MLP.
+# Names in timm of registers and of the SwiGLU, which has the names of an MLP.
 TIMM_REGISTERS = ("register_tokens", "reg_token")
 TIMM_SWIGLU = [(".mlp.w12.", ".mlp.fc1."), (".mlp.w3.", ".mlp.fc2.")]
-# Matrices that the official layout stacks into one, in this order.
+# Matrices that the official layout concatenates, in this order.
 FUSED_QKV = (".attn.qkv.", (".attn.query.", ".attn.key.", ".attn.value."))
 FUSED_SWIGLU = (".mlp.w12.", (".mlp.gate_proj.", ".mlp.up_proj."))
 
 
-# Pattern -> our name, of EVA-02. From the official layout only the biases differ.
+# Patterns and our names for EVA-02. Only the biases differ from the official layout.
 EVA02 = [
     (r"\.attn\.([qv])_bias$", r".attn.\1_proj.bias"),
     (r"\.mlp\.fc1_g\.", ".mlp.w1."),
@@ -42,29 +42,31 @@ EVA02 = [
     (r"\.mlp\.norm\.", ".mlp.ffn_ln."),
     (r"\.mlp\.fc2\.", ".mlp.w3."),
 ]
-# In EVA-02's files but not in the backbone: tables of cosines and sines, which an official file
-# repeats for every attention, and the heads of pretraining and classification with their norms.
+# Tensors of EVA-02's files that the backbone does not have: tables of cosines and sines, which
+# official files repeat for every attention, and heads of pretraining and classification.
 NOT_IN_EVA02 = r"(.*\.)?rope\.freqs_(cos|sin)|mask_token|(norm|fc_norm|lm_head|head)\.(weight|bias)"
 
 State = dict[str, torch.Tensor]
 
 
 def rename_dinov2(tensors: State) -> tuple[State, str, list[str]]:
-    """Rename a DINOv2's tensors to the keys of facebookresearch/dinov2.
+    """Rename the tensors of a DINOv2 model to the keys of facebookresearch/dinov2.
 
     Parameters
     ----------
     tensors : dict of Tensor
-        In the official layout (also with chunked blocks, as in training checkpoints), that of
-        Hugging Face transformers or that of timm, under any prefix ("backbone.", "module.", ...).
+        Tensors in the official layout (also with chunked blocks, as in training checkpoints) or in
+        the layout of Hugging Face transformers or timm, under any prefix ("backbone.", "module.",
+        ...).
 
     Returns
     -------
     tensors : dict of Tensor
+        The renamed tensors.
     layout : str
         Name of the layout.
     left_out : list of str
-        Names outside the prefix, as of heads.
+        Names outside the prefix, such as those of heads.
 
     Raises
     ------
@@ -79,10 +81,26 @@ def rename_dinov2(tensors: State) -> tuple[State, str, list[str]]:
 
 
 def rename_eva02(tensors: State) -> tuple[State, str, list[str]]:
-    """Rename an EVA-02's tensors to the keys of :class:`Eva02VisionTransformer`.
+    """Rename the tensors of an EVA-02 model to the keys of :class:`Eva02VisionTransformer`.
 
-    Parameters, returns and raises as :func:`rename_dinov2`, for the layouts of baaivision/EVA and
-    timm; ``left_out`` also has the names of heads and rotary tables.
+    Parameters
+    ----------
+    tensors : dict of Tensor
+        Tensors in the layout of baaivision/EVA or timm, under any prefix.
+
+    Returns
+    -------
+    tensors : dict of Tensor
+        The renamed tensors.
+    layout : str
+        Name of the layout.
+    left_out : list of str
+        Names outside the prefix, and those of heads and rotary tables.
+
+    Raises
+    ------
+    ValueError
+        If there is no ViT, or more than one.
     """
     inside, left_out = find_vit(tensors)
     left_out += [name for name in inside if re.fullmatch(NOT_IN_EVA02, name)]
@@ -92,7 +110,19 @@ def rename_eva02(tensors: State) -> tuple[State, str, list[str]]:
 
 
 def find_vit(tensors: State) -> tuple[State, list[str]]:
-    """The tensors under the ViT's prefix, without it, and the names of those outside.
+    """Find a ViT among the tensors of a checkpoint.
+
+    Parameters
+    ----------
+    tensors : State
+        The tensors of the checkpoint.
+
+    Returns
+    -------
+    inside : dict of Tensor
+        The tensors of the ViT, without its prefix.
+    outside : list of str
+        The names of all other tensors.
 
     Raises
     ------
@@ -104,7 +134,7 @@ def find_vit(tensors: State) -> tuple[State, list[str]]:
         found = (
             ", ".join(kernels) or f"none among {len(tensors)} names such as {next(iter(tensors))}"
         )
-        raise ValueError(f"expected the weights of one ViT, with one patch kernel, found {found}")
+        raise ValueError(f"expected the weights of one ViT, with one patch kernel, got {found}")
     prefix = next(kernels[0].removesuffix(k) for k in PATCH_KERNELS if kernels[0].endswith(k))
     inside = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     return inside, [name for name in tensors if not name.startswith(prefix)]
@@ -125,16 +155,26 @@ def _from_hugging_face(tensors: State) -> State:
     for fused, parts in (FUSED_QKV, FUSED_SWIGLU):
         for first in [name for name in renamed if parts[0] in name]:
             names = [first.replace(parts[0], part) for part in parts]
-            if all(name in renamed for name in names):  # else they are reported as unexpected
+            if all(name in renamed for name in names):  # otherwise they are reported as unexpected
                 stacked = torch.cat([renamed.pop(name) for name in names])
                 renamed[first.replace(parts[0], fused)] = stacked
     return renamed
 
 
 def to_hugging_face(tensors: State, *, in_memory: bool = False) -> State:
-    """Rename a DINOv2's official keys to those in files of Hugging Face transformers.
+    """Rename the official keys of a DINOv2 model to those of Hugging Face transformers.
 
-    ``in_memory`` gives the keys of its models in transformers 5 instead.
+    Parameters
+    ----------
+    tensors : State
+        Tensors in the official layout.
+    in_memory : bool
+        Whether to use the keys of models in memory since transformers 5, not those in files.
+
+    Returns
+    -------
+    State
+        The renamed tensors.
     """
     tensors = dict(tensors)
     for fused, parts in (FUSED_QKV, FUSED_SWIGLU) if in_memory else (FUSED_QKV,):
@@ -146,12 +186,12 @@ def to_hugging_face(tensors: State, *, in_memory: bool = False) -> State:
 
 
 def _from_timm(tensors: State) -> State:
-    """timm's layout is the official one, except for registers and SwiGLU."""
+    """Rename registers and SwiGLU, in which timm's layout differs from the official one."""
     tensors = dict(tensors)
     registers, in_timm = TIMM_REGISTERS
     if {in_timm, "cls_token", "pos_embed"} <= tensors.keys():
         tensors[registers] = tensors.pop(in_timm)
-        # With registers timm adds the cls token's position to the cls token itself.
+        # timm adds the position of the cls token to the token itself if there are registers.
         zero = torch.zeros_like(tensors["cls_token"])
         tensors["pos_embed"] = torch.cat([zero, tensors["pos_embed"]], dim=1)
     pairs = [(other, official) for official, other in TIMM_SWIGLU]
@@ -165,7 +205,18 @@ def _from_timm(tensors: State) -> State:
 
 
 def to_timm(tensors: State) -> State:
-    """Rename a DINOv2's official keys to those of timm, which has no mask token."""
+    """Rename the official keys of a DINOv2 model to those of timm, which has no mask token.
+
+    Parameters
+    ----------
+    tensors : State
+        Tensors in the official layout.
+
+    Returns
+    -------
+    State
+        The renamed tensors.
+    """
     tensors = {_replace(n, TIMM_SWIGLU): t for n, t in tensors.items() if n != "mask_token"}
     registers, in_timm = TIMM_REGISTERS
     if registers in tensors:

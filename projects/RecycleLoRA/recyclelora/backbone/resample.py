@@ -1,14 +1,26 @@
-"""Patch kernels and position embeddings of a ViT, for another patch or image size."""
+"""Resample patch kernels and position embeddings of a ViT for another patch or image size."""
 
 import torch
 from torch.nn import functional as F
 
 
 def resample_patch_kernel(kernel: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Resize a patch kernel (dim, channels, p, p) to ``patch_size``; other sizes are untouched.
+    """Resize a patch kernel to another patch size.
 
-    Bicubic in float32, without antialiasing, result in the kernel's dtype. The values are not
-    rescaled by (p / patch_size)^2: this is how the published ViT/16 models were made of DINOv2.
+    The interpolation is bicubic in float32, without antialiasing. The values are not rescaled by (p
+    / patch_size)^2, because the published ViT/16 models were made from DINOv2 in this way.
+
+    Parameters
+    ----------
+    kernel : Tensor
+        The kernel (dim, channels, p, p).
+    patch_size : int
+        The new size. If equal to p, ``kernel`` is returned.
+
+    Returns
+    -------
+    Tensor
+        The kernel (dim, channels, patch_size, patch_size) in the dtype of ``kernel``.
 
     Examples
     --------
@@ -36,24 +48,24 @@ def resample_position_embedding(
     Parameters
     ----------
     pos_embed : torch.Tensor
-        (1, 1 + source rows * source columns, dim), the cls token's position first, which is not
-        resampled.
+        (1, 1 + source rows * source columns, dim). The position of the cls token comes first and is
+        not resampled.
     source : tuple[int, int]
-        Rows and columns of the grid that ``pos_embed`` belongs to.
+        Rows and columns of the grid of ``pos_embed``.
     target : tuple[int, int]
         Rows and columns of the result. If equal to ``source``, ``pos_embed`` is returned.
     offset : float
         0 resizes to the exact size. Otherwise positions are sampled with the factor (target +
-        offset) / source, so at slightly other positions: 0.1 in the DINOv2 models without
-        registers, in Rein and in what came after it.
+        offset) / source, at slightly different positions. The DINOv2 models without registers, Rein
+        and later segmentors have 0.1.
     antialias : bool
-        Whether to smooth when shrinking (the DINOv2 models with registers do).
+        Whether to smooth when shrinking, as in the DINOv2 models with registers.
 
     Returns
     -------
     torch.Tensor
-        (1, 1 + target rows * target columns, dim) in the dtype of ``pos_embed``; bicubic in float32
-        whatever that dtype.
+        (1, 1 + target rows * target columns, dim) in the dtype of ``pos_embed``. The bicubic
+        interpolation uses float32 for every dtype.
 
     Examples
     --------

@@ -11,12 +11,13 @@ def rotations(
     like: torch.Tensor,
     theta: float = 10_000.0,
 ) -> torch.Tensor:
-    """Cosines and sines of the patches' angles, row by row: (2, rows * columns, head_dim).
+    """Return the cosines and sines of the angles of all patches, row by row.
 
-    Channels 2i and 2i + 1 of a head are one plane and turn by the same angle. The first half of the
-    planes turns with the patch's row, the second with its column: by ``position * theta^(-2j / d)``
-    in the j-th plane of its half, d = head_dim / 2. Positions run from 0 to ``trained_side``
-    (exclusive) whatever the grid's size, so an image is stretched over the grid of the pretraining.
+    Channels 2i and 2i + 1 of a head form a plane and are rotated by the same angle. The angle in
+    the first half of the planes depends on the row of the patch, in the second half on its column.
+    It is ``position * theta^(-2j / d)`` in the j-th plane of its half, with d = head_dim / 2.
+    Positions run from 0 to ``trained_side`` (exclusive) for every size of the grid, so an image is
+    stretched over the grid of the pretraining.
 
     Parameters
     ----------
@@ -25,11 +26,17 @@ def rotations(
     head_dim : int
         Channels of a head, a multiple of 4.
     trained_side : int
-        Rows, and columns, of the grid in pretraining.
+        Number of rows, and of columns, of the grid in pretraining.
     like : torch.Tensor
-        Tensor of the result's device; the result is float64 if this is, otherwise float32.
+        A tensor on the device of the result. The result is float64 if ``like`` is float64,
+        otherwise float32.
     theta : float
-        Approximate ratio of the first plane's angle to the last one's.
+        Approximate ratio between the angles of the first and the last plane.
+
+    Returns
+    -------
+    Tensor
+        (2, rows * columns, head_dim).
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
     exponents = torch.arange(0, head_dim // 2, 2, device=like.device, dtype=dtype)
@@ -38,17 +45,29 @@ def rotations(
         torch.arange(side, device=like.device, dtype=dtype).div(side).mul(trained_side)
         for side in grid
     )
-    by_row = torch.outer(rows, frequencies)[:, None].expand(-1, len(columns), -1)
-    by_column = torch.outer(columns, frequencies)[None].expand(len(rows), -1, -1)
+    by_row = torch.outer(rows, frequencies)[:, None].expand(-1, grid[1], -1)
+    by_column = torch.outer(columns, frequencies)[None].expand(grid[0], -1, -1)
     angles = torch.cat([by_row, by_column], dim=-1).flatten(0, 1).repeat_interleave(2, dim=-1)
     return torch.stack([angles.cos(), angles.sin()])
 
 
 def rotate(heads: torch.Tensor, cos_sin: torch.Tensor) -> torch.Tensor:
-    """Rotate the last tokens of ``heads`` (..., N, head_dim) by the angles of ``cos_sin``.
+    """Rotate the patch tokens of all heads.
 
-    Tokens before them (cls) have no position and are unchanged. The rotation is computed in the
-    dtype of ``cos_sin``, the result has that of ``heads``.
+    Tokens before the patches (cls) have no position and are not changed. The rotation is computed
+    in the dtype of ``cos_sin``.
+
+    Parameters
+    ----------
+    heads : Tensor
+        Tokens (..., N, head_dim).
+    cos_sin : Tensor
+        The result of :func:`rotations`.
+
+    Returns
+    -------
+    Tensor
+        Tokens (..., N, head_dim) in the dtype of ``heads``.
     """
     prefix, patches = heads.tensor_split([heads.shape[-2] - cos_sin.shape[-2]], dim=-2)
     even, odd = patches.unflatten(-1, (-1, 2)).unbind(-1)

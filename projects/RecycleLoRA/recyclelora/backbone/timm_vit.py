@@ -27,41 +27,47 @@ def timm_vit(
     checkpointing: bool = False,
     **options: Any,
 ) -> AnyViT:
-    """A plain vision transformer of timm, at patch 16, as a backbone with ``res2`` .. ``res5``.
+    """Return a plain vision transformer of timm, with patches of 16 pixels, as a backbone.
 
-    Heads, the final norm and the blocks after the last of ``out_indices`` are removed, and the maps
-    do not contain prefix tokens (cls, registers). Weights are random until :func:`load_weights`
-    loads "pretrained", which timm downloads for ``name``, or a file that timm can read. timm
-    resamples patch kernels and position embeddings to 16 pixels and ``img_size``. Requires ``pip
-    install 'recyclelora[timm]'``.
+    The backbone has the features ``res2`` .. ``res5``. Heads, the final norm and the blocks after
+    the last of ``out_indices`` are removed. The maps do not contain prefix tokens (cls, registers).
+    Weights are random until :func:`load_weights` loads a file that timm can read, or the weights
+    that timm downloads for ``name`` if its argument is "pretrained". timm resamples patch kernels
+    and position embeddings to 16 pixels and ``img_size``. Requires ``pip install
+    'recyclelora[timm]'``.
 
     Parameters
     ----------
     name : str
         Name of a model in timm, such as "vit_large_patch16_dinov3.lvd1689m".
-    img_size : int | Sequence[int]
-        Pixels that position embeddings are made for, one number or (height, width). Images of other
-        sizes work if timm's model supports them.
-    out_indices : Sequence[int] | None
-        The four blocks that become res2 .. res5, counted from 0; by default those after 1/3, 1/2,
+    img_size : int or Sequence[int]
+        Size in pixels for which position embeddings are made, one number or (height, width). Images
+        of other sizes work if timm's model supports them.
+    out_indices : Sequence[int], optional
+        The four blocks that become res2 .. res5, counted from 0. By default those after 1/3, 1/2,
         2/3 and all of the depth.
     checkpointing : bool
-        Recompute each block in the backward pass to save memory.
+        Whether to recompute each block in the backward pass to save memory.
     **options
         Further arguments of ``timm.create_model``, such as ``depth`` or ``drop_path_rate``.
+
+    Returns
+    -------
+    AnyViT
+        The backbone.
 
     Raises
     ------
     ValueError
-        If timm is not installed, has no such model, or cannot build it at this size; or the model
-        is no plain ViT, or adapters could not reach all of its linear layers.
+        If timm is not installed, has no such model or cannot build it at this size, if the model is
+        not a plain ViT, or if adapters would have no effect on some of its linear layers.
     """
     options |= {"img_size": img_size, "patch_size": PATCH_SIZE}
     vit = _create(name, options)
     if not hasattr(vit, "blocks") or not hasattr(vit, "forward_intermediates"):
         raise ValueError(
-            f"{name!r} ({type(vit).__name__}) is no plain vision transformer, whose blocks all "
-            "have maps of one size: choose one, such as vit_base_patch16_224"
+            f"expected a plain vision transformer, whose blocks all have maps of one size, got "
+            f"{name!r} ({type(vit).__name__}): choose another model, such as vit_base_patch16_224"
         )
     indices = pyramid_blocks(out_indices, len(vit.blocks))
 
@@ -88,16 +94,16 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
         ) from error
     if not isinstance(name, str) or not timm.is_model(name):
         close = difflib.get_close_matches(str(name).partition(".")[0], timm.list_models(), n=3)
-        guess = f", did you mean {' or '.join(close)}?" if close else ""
-        raise ValueError(f"name must be that of a model in timm, got {name!r}{guess}")
+        guess = f": did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"expected the name of a model in timm, got {name!r}{guess}")
     try:
         try:
             return timm.create_model(name, dynamic_img_size=True, **options)
         except TypeError as error:
             if "dynamic_img_size" not in str(error):
                 raise
-            return timm.create_model(name, **options)  # for images of img_size alone
-    except Exception as error:  # of timm, torch, the hub's client and its network libraries
+            return timm.create_model(name, **options)  # supports only images of img_size
+    except Exception as error:  # timm, torch and network libraries raise many types
         reason = " ".join(str(error).split())[:300]
         what = "load weights into" if options.get("pretrained") else "build"
         raise ValueError(
@@ -112,13 +118,13 @@ def _create_pretrained(name: str, options: dict[str, Any], weights: str | os.Pat
         tensors = read_weight_file(locate_weights(weights))
         options["pretrained_cfg_overlay"] = {"state_dict": tensors}
     vit = _create(name, options)
-    vit.pretrained_cfg.pop("state_dict", None)  # else the file's tensors stay in memory
+    vit.pretrained_cfg.pop("state_dict", None)  # otherwise the file's tensors stay in memory
     logger.info("loaded weights %s into %s of timm", weights, name)
     return vit
 
 
 def _call_projections(vit: nn.Module) -> None:
-    """Let attention call ``qkv`` as a module and add the biases afterwards, where timm can.
+    """Let attention call ``qkv`` as a module and add the biases afterwards, if timm supports this.
 
     Otherwise EVA and BEiT multiply by ``qkv.weight`` without calling the adapted layer.
     """

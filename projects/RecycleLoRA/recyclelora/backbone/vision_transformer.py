@@ -1,4 +1,4 @@
-"""The base class of DINOv2 and EVA-02: patches in, outputs of chosen blocks out."""
+"""The base class of DINOv2 and EVA-02, which maps patches to the outputs of selected blocks."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,22 @@ from .resample import resample_position_embedding
 
 
 class PatchEmbed(nn.Module):
-    """Cut images (B, 3, H, W) into patches and project them: (B, rows * columns, embed_dim).
+    """Cut images into patches and project them.
 
-    ``grid`` is the (rows, columns) of an ``img_size`` image, which the position embedding covers.
+    Parameters
+    ----------
+    img_size : int | Sequence[int]
+        Side, or height and width, of the image whose ``grid`` (rows, columns) of patches the
+        position embedding covers.
+    patch_size : int
+        Side of a patch in pixels.
+    embed_dim : int
+        Number of channels of the result.
+
+    Raises
+    ------
+    ValueError
+        If ``img_size`` is invalid or smaller than a patch.
     """
 
     def __init__(self, img_size: int | Sequence[int], patch_size: int, embed_dim: int):
@@ -35,13 +48,25 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Project the patches.
+
+        Parameters
+        ----------
+        images : Tensor
+            Images (B, 3, H, W).
+
+        Returns
+        -------
+        Tensor
+            Tokens (B, rows * columns, embed_dim).
+        """
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
 class VisionTransformer(PyramidBackbone):
     """Patches, a cls token, learned positions, and a pyramid of the outputs of four blocks.
 
-    A subclass makes ``blocks``, renames checkpoints in :meth:`rename_keys`, and may override
+    A subclass creates ``blocks``, renames checkpoints in :meth:`rename_keys`, and may override
     :meth:`prepare_tokens` and :meth:`block_inputs`. The arguments are those of
     :class:`DinoVisionTransformer`.
 
@@ -88,11 +113,39 @@ class VisionTransformer(PyramidBackbone):
     def rename_keys(
         self, tensors: dict[str, torch.Tensor]
     ) -> tuple[dict[str, torch.Tensor], str, list[str]]:
-        """Rename a checkpoint's tensors to the keys of this class, see :mod:`.rename_keys`."""
+        """Rename a checkpoint's tensors to the keys of this class.
+
+        Parameters
+        ----------
+        tensors : dict[str, Tensor]
+            The tensors by their names in the checkpoint.
+
+        Returns
+        -------
+        tuple[dict[str, torch.Tensor], str, list[str]]
+            The renamed tensors, the name of the layout, and the names that are left out, see
+            :func:`rename_dinov2`.
+
+        Raises
+        ------
+        NotImplementedError
+            If a subclass does not implement the method.
+        """
         raise NotImplementedError
 
     def position_embedding(self, rows: int, columns: int) -> torch.Tensor:
-        """``pos_embed`` for a grid of patches: (1, 1 + rows * columns, embed_dim), cls first."""
+        """Return the position embedding for a grid of patches.
+
+        Parameters
+        ----------
+        rows, columns : int
+            The grid.
+
+        Returns
+        -------
+        Tensor
+            (1, 1 + rows * columns, embed_dim); the cls token comes first.
+        """
         return resample_position_embedding(
             self.pos_embed,
             self.patch_embed.grid,
@@ -102,24 +155,60 @@ class VisionTransformer(PyramidBackbone):
         )
 
     def prepare_tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, H, W) to the input of the first block: cls, then patches (B, N, dim)."""
+        """Compute the input of the first block.
+
+        Parameters
+        ----------
+        images : Tensor
+            Images (B, 3, H, W).
+
+        Returns
+        -------
+        Tensor
+            Tokens (B, N, dim), first cls, then the patches.
+        """
         rows, columns = patch_grid(images, self.patch_size)
-        # Autocast computes the patches in half precision; the residual stream stays in full.
+        # Autocast computes the patches in half precision, but the residual stream stays in full.
         patches = self.patch_embed(images).to(self.pos_embed.dtype)
-        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches], dim=1)
         return tokens + self.position_embedding(rows, columns)
 
     def block_inputs(self, tokens: torch.Tensor, grid: tuple[int, int]) -> tuple[torch.Tensor, ...]:
-        """Inputs of every block besides the tokens; none by default."""
+        """Return the inputs of every block besides the tokens; none by default.
+
+        Parameters
+        ----------
+        tokens : Tensor
+            Tokens (B, N, dim).
+        grid : tuple[int, int]
+            Rows and columns of the patches.
+
+        Returns
+        -------
+        tuple[torch.Tensor, ...]
+            The further arguments of a block.
+        """
         return ()
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Compute the feature pyramid.
+
+        Parameters
+        ----------
+        images : Tensor
+            Images (B, 3, H, W).
+
+        Returns
+        -------
+        dict[str, torch.Tensor]
+            The maps res2 .. res5.
+        """
         grid = patch_grid(images, self.patch_size)
         outputs = self._block_outputs(images, self.out_indices)
         return feature_pyramid([patch_map(tokens, grid) for tokens in outputs])
 
     def _block_outputs(self, images: torch.Tensor, indices: Sequence[int]) -> list[torch.Tensor]:
-        """Outputs (B, N, dim) of the blocks ``indices``; later blocks are not computed."""
+        """Return the outputs (B, N, dim) of the blocks ``indices``; later blocks are skipped."""
         tokens = self.prepare_tokens(images)
         inputs = self.block_inputs(tokens, patch_grid(images, self.patch_size))
         outputs = {}
@@ -134,7 +223,16 @@ class VisionTransformer(PyramidBackbone):
 
 
 def init_linears(module: nn.Module) -> None:
-    """Draw every linear's weight from a truncated normal of 0.02; biases begin at zero."""
+    """Initialise linear layers as in DINOv2.
+
+    Weights are drawn from a truncated normal distribution with a standard deviation of 0.02. Biases
+    are 0.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module whose linear layers are initialised.
+    """
     for linear in module.modules():
         if isinstance(linear, nn.Linear):
             nn.init.trunc_normal_(linear.weight, std=0.02)
@@ -143,7 +241,25 @@ def init_linears(module: nn.Module) -> None:
 
 
 def pyramid_blocks(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    """Validate the four blocks of the pyramid; the default is 1/3, 1/2, 2/3 and all of depth."""
+    """Validate the four blocks of the pyramid.
+
+    Parameters
+    ----------
+    out_indices : Sequence[int] or None
+        The blocks, or None for those after 1/3, 1/2, 2/3 and all of the depth.
+    depth : int
+        Number of blocks of the model.
+
+    Returns
+    -------
+    tuple[int, ...]
+        The blocks.
+
+    Raises
+    ------
+    ValueError
+        If there are not four blocks in the range of the model.
+    """
     if out_indices is None:
         out_indices = [math.ceil(depth * part) - 1 for part in (1 / 3, 1 / 2, 2 / 3, 1)]
     if len(out_indices) != 4 or not all(0 <= index < depth for index in out_indices):
@@ -154,7 +270,26 @@ def pyramid_blocks(out_indices: Sequence[int] | None, depth: int) -> tuple[int, 
 
 
 def patch_grid(images: torch.Tensor, patch_size: int) -> tuple[int, int]:
-    """Validate images (B, 3, H, W) and return their rows and columns of patches."""
+    """Validate images and return their numbers of rows and columns of patches.
+
+    Parameters
+    ----------
+    images : Tensor
+        Images (B, 3, H, W).
+    patch_size : int
+        Side of a patch in pixels.
+
+    Returns
+    -------
+    tuple[int, int]
+        Rows and columns.
+
+    Raises
+    ------
+    ValueError
+        If the images are not a float tensor of this shape, or if a side is not a multiple of the
+        patch size.
+    """
     if not isinstance(images, torch.Tensor) or not images.is_floating_point():
         what = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
         raise ValueError(f"images must be a tensor of normalised floats, got {what}")
@@ -170,5 +305,18 @@ def patch_grid(images: torch.Tensor, patch_size: int) -> tuple[int, int]:
 
 
 def patch_map(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """The patches, the last of the tokens (B, N, dim), as a map (B, dim, rows, columns)."""
+    """Arrange the patches, the last of the tokens, as a map.
+
+    Parameters
+    ----------
+    tokens : Tensor
+        Tokens (B, N, dim).
+    grid : tuple[int, int]
+        Rows and columns.
+
+    Returns
+    -------
+    Tensor
+        (B, dim, rows, columns).
+    """
     return tokens[:, -grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid).contiguous()

@@ -17,11 +17,11 @@ from .vision_transformer import VisionTransformer, init_linears, patch_grid, pat
 class DinoVisionTransformer(VisionTransformer):
     """DINOv2 with a pyramid ``res2`` .. ``res5`` of the outputs of four blocks.
 
-    State-dict keys are those of facebookresearch/dinov2. The input is normalised images
-    (B, 3, H, W). The outputs of the blocks ``out_indices``, without the final norm, become maps
-    (B, embed_dim, H / patch, W / patch), which are resized by 4, 2, 1 and 1/2. H and W are
-    multiples of the patch, at least two patches; position embeddings are resampled to the grid of
-    the image. Every matrix product with a weight is an ``nn.Linear`` that is called as a module, so
+    State-dict keys are those of facebookresearch/dinov2. The input is normalised images (B, 3, H,
+    W). The outputs of the blocks ``out_indices``, without the final norm, become maps (B,
+    embed_dim, H / patch, W / patch), which are resized by 4, 2, 1 and 1/2. H and W are multiples of
+    the patch size and at least two patches. Position embeddings are resampled to the grid of the
+    image. Every matrix product with a weight is an ``nn.Linear`` that is called as a module, so
     ``recyclelora.adapt`` reaches all of them. Autocast (the residual stream keeps the dtype of the
     parameters), the meta device and ``torch.compile`` are supported.
 
@@ -42,21 +42,21 @@ class DinoVisionTransformer(VisionTransformer):
     init_values : float or None
         Initial LayerScale factor; None omits LayerScale.
     block_chunks : int
-        Only 0; ``load_weights`` reads checkpoints of chunked models.
+        Must be 0. ``load_weights`` also reads checkpoints of chunked models.
     num_register_tokens : int
-        Number of tokens between cls and patches that have no position.
+        Number of register tokens, which have no position, between cls and patches.
     interpolate_offset, interpolate_antialias : float, bool
-        Resampling of position embeddings to the size of an image, see
+        How position embeddings are resampled to the size of an image, see
         :func:`resample_position_embedding`. DINOv2 without registers, Rein, SoMA and RecycleLoRA
-        have 0.1 and False; DINOv2 with registers has 0.0 and True.
+        have 0.1 and False. DINOv2 with registers has 0.0 and True.
     layer_norm_eps : float
         Epsilon of every LayerNorm.
     out_indices : sequence of 4 ints, or None
         Blocks of res2 .. res5, counted from 0. By default those after 1/3, 1/2, 2/3 and all of the
         depth: 7, 11, 15, 23 in ViT-L.
     checkpointing : bool
-        Recompute each block in the backward pass instead of keeping its activations: the same
-        gradients with less memory and about a third more time.
+        Whether to recompute each block in the backward pass instead of storing its activations.
+        The gradients are the same, with less memory and about a third more time.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class DinoVisionTransformer(VisionTransformer):
     {'res2': (24, 16, 24), 'res3': (24, 8, 12), 'res4': (24, 4, 6), 'res5': (24, 2, 3)}
     """
 
-    # DINOv2's pretraining alone uses it, so timm and ONNX files lack it.
+    # Only the pretraining of DINOv2 uses it, so timm and ONNX files lack it.
     optional_weights = frozenset({"mask_token"})
 
     def __init__(
@@ -108,7 +108,7 @@ class DinoVisionTransformer(VisionTransformer):
             checkpointing=checkpointing,
         )
         if block_chunks:
-            raise ValueError(f"block_chunks must be 0, got {block_chunks}: chunks change no output")
+            raise ValueError(f"block_chunks must be 0, got {block_chunks}: chunks have no effect")
         check_integer("num_register_tokens", num_register_tokens, most=10_000)
         self.register_tokens = (
             nn.Parameter(torch.zeros(1, num_register_tokens, embed_dim))
@@ -137,7 +137,18 @@ class DinoVisionTransformer(VisionTransformer):
     def rename_keys(
         self, tensors: dict[str, torch.Tensor]
     ) -> tuple[dict[str, torch.Tensor], str, list[str]]:
-        """Rename a checkpoint's tensors to the official keys, see :func:`rename_dinov2`."""
+        """Rename a checkpoint's tensors to the official keys.
+
+        Parameters
+        ----------
+        tensors : dict[str, Tensor]
+            The tensors by their names in the checkpoint.
+
+        Returns
+        -------
+        tuple[dict[str, torch.Tensor], str, list[str]]
+            See :func:`rename_dinov2`.
+        """
         return rename_dinov2(tensors)
 
     def _init_weights(self) -> None:
@@ -148,11 +159,22 @@ class DinoVisionTransformer(VisionTransformer):
         init_linears(self.blocks)
 
     def prepare_tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, H, W) to the first block's input: cls, registers, patches (B, N, dim)."""
+        """Compute the input of the first block.
+
+        Parameters
+        ----------
+        images : Tensor
+            Images (B, 3, H, W).
+
+        Returns
+        -------
+        Tensor
+            Tokens (B, N, dim): cls, registers, patches.
+        """
         tokens = super().prepare_tokens(images)
         if self.register_tokens is None:
             return tokens
-        registers = self.register_tokens.expand(len(images), -1, -1)
+        registers = self.register_tokens.expand(images.shape[0], -1, -1)
         return torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
 
     def get_intermediate_layers(
@@ -163,14 +185,32 @@ class DinoVisionTransformer(VisionTransformer):
         return_class_token: bool = False,
         norm: bool = True,
     ) -> tuple:
-        """Outputs of the last ``n`` blocks, or of the blocks ``n``; the official method.
+        """Return the outputs of some blocks, as the official method of this name does.
+
+        Parameters
+        ----------
+        images : Tensor
+            Images (B, 3, H, W).
+        n : int | Sequence[int]
+            The last ``n`` blocks, or a list of blocks.
+        reshape : bool
+            Whether to return maps, not tokens.
+        return_class_token : bool
+            Whether to return the cls token too.
+        norm : bool
+            Whether to apply the final LayerNorm.
 
         Returns
         -------
         tuple of Tensor, or of (Tensor, Tensor)
-            For each block the patch tokens (B, rows * columns, embed_dim), with ``reshape`` the map
-            (B, embed_dim, rows, columns); with ``return_class_token`` a pair of these and the cls
-            token (B, embed_dim). ``norm`` applies the final LayerNorm.
+            For each block, the patch tokens (B, rows * columns, embed_dim), or the map (B,
+            embed_dim, rows, columns) if ``reshape`` is True. If ``return_class_token`` is True, a
+            pair of these and the cls token (B, embed_dim).
+
+        Raises
+        ------
+        ValueError
+            If a block does not exist.
         """
         depth = len(self.blocks)
         indices = list(range(depth - n, depth)) if isinstance(n, int) else list(n)

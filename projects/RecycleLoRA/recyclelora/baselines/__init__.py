@@ -1,4 +1,4 @@
-"""The methods that the paper compares with; each is a function of a backbone, like ``adapt``.
+"""The methods to which the paper compares; each is a function of a backbone, like ``adapt``.
 
 The frozen backbone, LoRA and PiSSA are settings of ``adapt``.
 

@@ -1,4 +1,4 @@
-"""DoRA (Liu et al., ICML 2024): separate training of a weight's row lengths and directions."""
+"""DoRA (Liu et al., ICML 2024) trains the norms and the directions of a weight separately."""
 
 import math
 
@@ -19,19 +19,23 @@ class DoRALinear(MergeableLinear, nn.Linear):
 
     .. math:: W = m \frac{W_0 + s B A}{\|W_0 + s B A\|_c}, \quad s = \alpha / r
 
-    with the norm of each output's weights (DoRA, eq. 5). The backward pass treats the norm as a
+    The norm is that of each output's weights (DoRA, eq. 5). The backward pass treats it as a
     constant (DoRA, section 4.3). Initially B = 0 and m is the norm of W0, so W = W0.
 
     Attributes
     ----------
     weight : Parameter, (out, in)
-        W0, frozen; the tensor of the linear that it was made from.
+        W0, frozen; the tensor of the original linear layer.
     bias : Parameter, (out,), or None
+        The bias of the original linear layer.
     lora_A : Parameter, (r, in)
         Initially Kaiming-uniform, from torch's global generator.
     lora_B : Parameter, (out, r)
+        Initially 0.
     magnitude : Parameter, (out,)
+        Norms of the rows of the weight.
     merged_weight : Tensor, (out, in), or None
+        See :class:`MergeableLinear`.
 
     Examples
     --------
@@ -55,7 +59,18 @@ class DoRALinear(MergeableLinear, nn.Linear):
         self.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x (..., in)`` to ``(..., out)``."""
+        """Compute the output of the layer.
+
+        Parameters
+        ----------
+        x : Tensor
+            Inputs (..., in).
+
+        Returns
+        -------
+        Tensor
+            Outputs (..., out).
+        """
         if self.merged_weight is not None:
             return self.forward_merged(x, [self.lora_A, self.lora_B, self.magnitude])
         moved = F.linear(x, self.weight)
@@ -65,26 +80,38 @@ class DoRALinear(MergeableLinear, nn.Linear):
 
     @torch.no_grad()
     def effective_weight(self) -> Tensor:
-        """The weight (out, in) that the unmerged layer applies, formed in float64, cast once."""
+        """Return the weight (out, in) that the unmerged layer applies.
+
+        Returns
+        -------
+        Tensor
+            The weight, computed in float64 and cast once.
+        """
         moved = self.weight.double() + self.scaling * self.lora_B.double() @ self.lora_A.double()
         lengths = _row_norms(moved)
         return ((self.magnitude.double() / lengths)[:, None] * moved).to(self.weight.dtype)
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows of the layer."""
+        """Return the settings that ``print(model)`` shows.
+
+        Returns
+        -------
+        str
+            The text.
+        """
         return f"{super().extra_repr()}, rank={len(self.lora_A)}, scaling={self.scaling:g}"
 
     @torch.no_grad()
     def _lengths(self) -> Tensor:
-        """Norms of the rows of W0 + s B A, (out,), a constant to the backward."""
-        # In full precision: a norm rounded to bfloat16 would move the pretrained weight.
+        """Return the norms (out,) of the rows of W0 + s B A, as a constant in the backward pass."""
+        # Full precision, because a norm rounded to bfloat16 would change the pretrained weight.
         with torch.autocast(self.weight.device.type, enabled=False):
             moved = torch.addmm(self.weight, self.lora_B, self.lora_A, alpha=self.scaling)
             return _row_norms(moved)
 
 
 def _row_norms(weight: Tensor) -> Tensor:
-    # The direction of a row of zeros is zero: 0 / tiny is 0, while 0 / 0 is NaN.
+    # The direction of a row of zeros must be zero: 0 / tiny is 0, but 0 / 0 is NaN.
     return torch.linalg.vector_norm(weight, dim=1).clamp_min(torch.finfo(weight.dtype).tiny)
 
 
@@ -96,7 +123,7 @@ def dora(module: nn.Module, rank: int = 36, alpha: float = 36.0) -> nn.Module:
     Parameters
     ----------
     module : nn.Module
-        A backbone, or any module; not adapted yet.
+        A backbone or any other module that is not adapted yet.
     rank : int
         Rank of every adapter, at most the smaller side of its weight.
     alpha : float
@@ -110,7 +137,7 @@ def dora(module: nn.Module, rank: int = 36, alpha: float = 36.0) -> nn.Module:
     Raises
     ------
     TypeError, ValueError
-        If an argument or a layer does not fit; the message names it, and nothing is changed.
+        If an argument or a layer does not fit. The message names it, and ``module`` is unchanged.
 
     Examples
     --------

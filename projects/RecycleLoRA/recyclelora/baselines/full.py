@@ -1,4 +1,4 @@
-"""Full fine-tuning of the backbone's own parameters."""
+"""Full fine-tuning of a backbone."""
 
 import torch
 from torch import nn
@@ -11,27 +11,27 @@ IMAGE_SIZE = 512  # of the pass on the meta device
 
 
 def fine_tune(module: nn.Module) -> nn.Module:
-    """Train the parameters of a backbone that its features depend on, and freeze the others.
+    """Train the parameters on which a backbone's features depend, and freeze the others.
 
-    The others (of DINOv2 the final norm and the mask token) would never receive a gradient, for
-    which DDP would wait. A forward pass on the meta device finds them, for any backbone.
+    The others (in DINOv2 the final norm and the mask token) would never receive a gradient, but DDP
+    would wait for one. A forward pass on the meta device finds them, for any backbone.
 
     Parameters
     ----------
     module : nn.Module
-        A backbone that maps images (B, 3, H, W) to a tensor, or to a dict of features.
+        A backbone that maps images (B, 3, H, W) to a tensor or to a dictionary of features.
 
     Returns
     -------
     nn.Module
-        ``module``, its weights and output unchanged.
+        ``module``. Its weights and output are unchanged.
 
     Raises
     ------
     TypeError
-        If ``module`` is no module.
+        If ``module`` is not an ``nn.Module``.
     ValueError
-        If the output depends on no parameter, or ``module`` is adapted already.
+        If the output depends on no parameter, or if ``module`` is adapted already.
 
     Examples
     --------

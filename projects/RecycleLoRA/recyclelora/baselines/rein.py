@@ -1,4 +1,4 @@
-"""Rein (Wei et al., CVPR 2024): learned tokens refine the features after each frozen block."""
+"""Rein (Wei et al., CVPR 2024) refines the features after each frozen block by learned tokens."""
 
 import functools
 import math
@@ -14,17 +14,17 @@ from .checks import check_module
 
 
 class Rein(Backbone):
-    r"""A frozen ViT whose patches are refined after every block, and queries for the decoder.
+    r"""Refine the patches of a frozen ViT after every block, and compute queries for the decoder.
 
-    Block i has tokens :math:`T_i = A_i B_i`; its patches f become
+    Block i has tokens :math:`T_i = A_i B_i`. Its patches f become
 
     .. math:: f + \sigma\,L_f\big(f + S_{2..m}\,L_T(T_i)_{2..m}\big), \quad
               S = \mathrm{softmax}(f T_i^T / \sqrt{d})
 
-    where attention to the first token adds nothing, and all blocks share the linears L and the
-    scale :math:`\sigma`. The queries are computed from the tokens: one linear layer is applied to
-    each, and another to its maximum and mean over the blocks and its last value. They are returned
-    among the features as ``queries`` (tokens, query_dim).
+    Attention to the first token adds nothing. All blocks share the linear layers L and the scale
+    :math:`\sigma`. The queries are computed from the tokens. One linear layer is applied to the
+    tokens of each block, and another to their maximum, their mean and the last of them. The
+    features contain the result as ``queries`` (num_tokens, query_dim).
 
     As published, the refinement does not start at zero: with :math:`\sigma` = 0.001 the features
     are close to the pretrained ones, but not equal. It cannot be merged into the ViT.
@@ -45,9 +45,9 @@ class Rein(Backbone):
     Raises
     ------
     TypeError
-        If ``module`` is no ViT.
+        If ``module`` is not a ViT.
     ValueError
-        If a number is out of range, or ``module`` is adapted already.
+        If a number is out of range, or if ``module`` is adapted already.
 
     Examples
     --------
@@ -87,17 +87,41 @@ class Rein(Backbone):
         bound = math.sqrt(6.0 / (3 * module.patch_size**2 + math.sqrt(dim * rank)))
         nn.init.uniform_(self.tokens_a, -bound, bound)
         nn.init.uniform_(self.tokens_b, -bound, bound)
-        # With hooks any ViT can be refined, its weights keep their names, and a block that is
-        # recomputed in the backward pass is refined again.
+        # Hooks work for any ViT, keep the names of its weights, and also refine a block that is
+        # recomputed in the backward pass.
         for index, block in enumerate(module.blocks):
             block.register_forward_hook(functools.partial(self._after_block, index))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The pyramid of the refined features, and ``queries``."""
+        """Return the pyramid of the refined features, and the queries.
+
+        Parameters
+        ----------
+        images : Tensor
+            Images (B, 3, H, W).
+
+        Returns
+        -------
+        dict[str, Tensor]
+            The maps res2 .. res5, and "queries".
+        """
         return {**self.module(images), "queries": self.queries()}
 
     def refined(self, tokens: Tensor, index: int) -> Tensor:
-        """Refine the output (B, N, dim) of block ``index``."""
+        """Refine the output of a block.
+
+        Parameters
+        ----------
+        tokens : Tensor
+            Output (B, N, dim) of the block.
+        index : int
+            Index of the block.
+
+        Returns
+        -------
+        Tensor
+            Tokens (B, N, dim).
+        """
         prefix, patches = tokens[:, : self.prefix_tokens], tokens[:, self.prefix_tokens :]
         learned = self.tokens_a[index] @ self.tokens_b[index]
         similarity = patches @ learned.T / math.sqrt(learned.shape[1])
@@ -106,19 +130,31 @@ class Rein(Backbone):
         return torch.cat([prefix, (patches + self.scale * change).to(prefix.dtype)], dim=1)
 
     def queries(self) -> Tensor:
-        """Queries (num_tokens, query_dim) of the decoder."""
+        """Compute the queries of the decoder.
+
+        Returns
+        -------
+        Tensor
+            Queries (num_tokens, query_dim).
+        """
         each = self.token_to_query(self.tokens_a @ self.tokens_b)  # (depth, tokens, query_dim)
-        # Maximum, mean and last value of a channel are adjacent, as in the published weights.
+        # The maximum, mean and last value of a channel are adjacent, as in the published weights.
         merged = torch.stack([each.amax(dim=0), each.mean(dim=0), each[-1]], dim=-1)
         return self.merge_queries(merged.flatten(1))
 
     @property
     def size_divisibility(self) -> int:
-        """That of the ViT."""
+        """Divisor of the sides of an image, the same as that of the ViT."""
         return self.module.size_divisibility
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """The pyramid of the ViT, without the queries, which are no map."""
+        """Return the channels and strides of the pyramid, which does not include the queries.
+
+        Returns
+        -------
+        dict[str, ShapeSpec]
+            The shapes by name.
+        """
         return self.module.output_shape()
 
     def _after_block(self, index: int, block: nn.Module, inputs: tuple, tokens: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""SoMA (Yun et al., CVPR 2025): training of the later blocks' minor singular components."""
+"""SoMA (Yun et al., CVPR 2025) trains the minor singular components of the later blocks."""
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,15 @@ from .checks import check_module
 
 
 class SplitProjection(nn.Module):
-    """A fused projection split into three linears: (..., dim) -> (..., 3 dim), q, k, v.
+    """A fused projection that is split into three linear layers.
 
-    ``q``, ``k`` and ``v`` are (dim, dim), copies of the thirds of the fused weight and bias.
+    ``q``, ``k`` and ``v`` are (dim, dim). Their parameters are copies of the thirds of the fused
+    weight and bias.
+
+    Parameters
+    ----------
+    fused : nn.Linear
+        The linear layer (3 dim, dim).
     """
 
     def __init__(self, fused: nn.Linear):
@@ -22,6 +28,18 @@ class SplitProjection(nn.Module):
         self.q, self.k, self.v = map(_linear, weights, biases)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the three projections.
+
+        Parameters
+        ----------
+        x : Tensor
+            Tokens (..., dim).
+
+        Returns
+        -------
+        Tensor
+            q, k and v, concatenated: (..., 3 dim).
+        """
         return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
 
 
@@ -33,21 +51,21 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def soma(module: nn.Module, rank: int = 16, first_block: int = 8) -> nn.Module:
-    """Train the ``rank`` smallest singular components of the linears in the later blocks.
+    """Train the smallest singular components of the linear layers in the later blocks.
 
-    W0 = W_res + B A with B = U sqrt(S) and A = sqrt(S) V' of the smallest singular values, so the
-    scaling is 1 (alpha = rank); W_res is frozen. A fused ``attn.qkv`` is first split into three
-    linears. The biases of the adapted linears train too. Everything else is frozen, and so is
-    every block before ``first_block``. The output does not change.
+    W0 = W_res + B A with B = U sqrt(S) and A = sqrt(S) V' of the ``rank`` smallest singular values,
+    so the scaling is 1 (alpha = rank). W_res is frozen. A fused ``attn.qkv`` is first split into
+    three linear layers. The biases of the adapted layers are trained too. All other parameters, and
+    all blocks before ``first_block``, are frozen. The output does not change.
 
     Parameters
     ----------
     module : nn.Module
-        A ViT with ``blocks`` and ``embed_dim``; not adapted yet.
+        A ViT with ``blocks`` and ``embed_dim`` that is not adapted yet.
     rank : int
         Rank of every adapter.
     first_block : int
-        The first block that is adapted, counted from 0.
+        The first block to adapt, counted from 0.
 
     Returns
     -------
@@ -57,9 +75,9 @@ def soma(module: nn.Module, rank: int = 16, first_block: int = 8) -> nn.Module:
     Raises
     ------
     TypeError
-        If ``module`` is no ViT.
+        If ``module`` is not a ViT.
     ValueError
-        If a number is out of range, or ``module`` is adapted already; nothing is changed.
+        If a number is out of range, or if ``module`` is adapted already. ``module`` is unchanged.
 
     Examples
     --------
@@ -75,7 +93,7 @@ def soma(module: nn.Module, rank: int = 16, first_block: int = 8) -> nn.Module:
     check_integer("rank", rank, least=1, most=module.embed_dim)
     check_integer("first_block", first_block, most=len(module.blocks) - 1)
     module.requires_grad_(False)
-    blocks = module.blocks[first_block:]  # a list of its own, of the same blocks
+    blocks = module.blocks[first_block:]  # a new list of the same blocks
     for block in blocks:
         if hasattr(block.attn, "qkv"):
             block.attn.qkv = SplitProjection(block.attn.qkv)

@@ -1,1 +1,1 @@
-"""Atomic writes, validation of input, tensor files and devices, used by all other packages."""
+"""Atomic writes, input validation, tensor files and devices, which all other packages use."""

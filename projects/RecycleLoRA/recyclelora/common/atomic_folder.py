@@ -1,4 +1,4 @@
-"""Atomic writes of folders: all files of a folder are replaced together or not at all."""
+"""Atomic writes of folders: either all files of a folder are replaced, or none."""
 
 import contextlib
 import ctypes
@@ -11,24 +11,24 @@ from pathlib import Path
 
 from .atomic_write import flush_to_disk
 
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from linux/fcntl.h and linux/fs.h
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
 def atomic_folder_write(folder: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder, and put it in the place of ``folder`` at the end.
+    """Yield a temporary folder that replaces ``folder`` at the end.
 
-    Files of ``folder`` that the block did not write are kept. If the block raises, the temporary
-    folder is removed and ``folder`` is unchanged. If the process is killed, ``folder`` holds either
-    all old or all new files, and ``.NAME.RANDOM.partial`` stays beside it. The two folders are
-    exchanged in one step; only on file systems without that operation (some network file systems)
-    ``folder`` is absent for a moment between two renames.
+    Files of ``folder`` that the block did not write are kept. If the block raises an error, the
+    temporary folder is removed and ``folder`` is unchanged. If the process is killed, ``folder``
+    contains either all old or all new files, and ``.NAME.RANDOM.partial`` remains beside it. The
+    two folders are exchanged in one step. On file systems without this operation (some network file
+    systems), ``folder`` is absent for a moment between two renames.
 
     Parameters
     ----------
     folder : str or Path
-        Created with its parents where it does not exist. A link to a folder stays a link.
+        Created with its parents if it does not exist. A link to a folder remains a link.
 
     Yields
     ------
@@ -40,7 +40,7 @@ def atomic_folder_write(folder: str | Path) -> Iterator[Path]:
     NotADirectoryError
         If ``folder`` is a file.
     ValueError
-        If ``folder`` is the working directory or a parent of it, which cannot be exchanged.
+        If ``folder`` is the working directory or one of its parents, which cannot be exchanged.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def atomic_folder_write(folder: str | Path) -> Iterator[Path]:
         raise NotADirectoryError(f"cannot write to {folder}: it is a file; name a folder")
     if folder in (Path.cwd(), *Path.cwd().parents):
         raise ValueError(
-            f"cannot replace {folder}: it is the working directory; name a folder in it"
+            f"cannot replace {folder}, which contains the working directory: name a folder in it"
         )
     temporary = folder.with_name(f".{folder.name[:40]}.{uuid.uuid4().hex[:12]}.partial")
     temporary.mkdir(parents=True)
@@ -76,7 +76,7 @@ def atomic_folder_write(folder: str | Path) -> Iterator[Path]:
 
 
 def _keep_others(old: Path, new: Path) -> None:
-    """Give ``new`` the entries of ``old`` that it lacks."""
+    """Copy the entries of ``old`` that ``new`` lacks to ``new``."""
     for entry in old.iterdir():
         kept = new / entry.name
         if os.path.lexists(kept):

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is replaced completely or not at all."""
+"""Atomic writes: a file is either replaced completely or not at all."""
 
 import errno
 import json
@@ -8,26 +8,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# What file systems report that cannot sync a file or a folder (network mounts, FUSE).
+# Errors of file systems that cannot sync a file or a folder (network mounts, FUSE).
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # .NAME.PROCESS.tmp
 
 
 @contextmanager
 def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``, and rename it to ``path`` at the end.
+    """Yield a temporary path that replaces ``path`` at the end.
 
-    If the block raises, the temporary file is removed and ``path`` is unchanged. If the process is
-    killed, ``path`` is unchanged and the temporary file stays until :func:`remove_leftovers` is
-    called.
+    The temporary file is in the same folder. If the block raises an error, the file is removed and
+    ``path`` is unchanged. If the process is killed, ``path`` is unchanged and the temporary file
+    remains until :func:`remove_leftovers` is called.
 
     Parameters
     ----------
     path : str or Path
-        The file to write. Its folder has to exist.
+        The file to write. Its folder must exist.
     sync : bool
-        Flush the content to the disk before the rename, and the rename itself after it, so that
-        both survive a power failure. A file system that cannot do this is no error.
+        Whether to flush the content to the disk before the rename, and the rename afterwards, so
+        that both survive a power failure. If the file system does not support this, no error is
+        raised.
 
     Yields
     ------
@@ -37,7 +38,7 @@ def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
     Raises
     ------
     OSError
-        If it cannot be written; ``filename`` is set.
+        If the file cannot be written; ``filename`` is set.
 
     Examples
     --------
@@ -49,7 +50,7 @@ def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
     ['a.txt']
     """
     path = Path(path)
-    # Names may have 255 bytes.
+    # A name can have at most 255 bytes.
     name = path.name if len(os.fsencode(path.name)) <= 200 else path.name[:50]
     temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
     try:
@@ -60,7 +61,7 @@ def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
         if sync:
             flush_to_disk(path.parent)
     except OSError as error:
-        # Of a write it is None.
+        # It is None for an error of a write.
         if str(error.filename or temporary) == str(temporary) and error.errno is not None:
             error.filename = str(path)
         raise
@@ -70,7 +71,15 @@ def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
 
 
 def write_json(path: str | Path, content: Mapping) -> None:
-    """Write JSON atomically; the folder of ``path`` is created."""
+    """Write JSON atomically.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file. Its folder is created if it does not exist.
+    content : Mapping
+        The content.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -79,9 +88,10 @@ def write_json(path: str | Path, content: Mapping) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> list[Path]:
-    """Remove the temporary files that killed processes left in ``folder``.
+    """Remove the temporary files that killed processes left in a folder.
 
-    Call it only if no other process writes to the folder: its temporary files are removed too.
+    Call this function only if no other process writes to the folder, because it also removes the
+    temporary files of running processes.
 
     Parameters
     ----------
@@ -102,11 +112,21 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
 def flush_to_disk(path: Path) -> None:
     """Flush the content of a file, or the entries of a folder, to the disk.
 
-    A file system that cannot do this is no error.
+    If the file system does not support this, no error is raised.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder.
+
+    Raises
+    ------
+    OSError
+        If flushing fails for another reason; ``filename`` is set.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # a folder to write to, but not to list
+    except PermissionError:  # a folder that this user can write to but not list
         return
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What every command line needs: output to any terminal, paths as arguments, and Ctrl-C."""
+"""Functions for all command lines: output to any terminal, paths as arguments, and Ctrl-C."""
 
 import argparse
 import io
@@ -12,10 +12,11 @@ INTERRUPTED = "stopped by Ctrl-C"
 
 
 def tolerate_any_text() -> None:
-    """Let standard output and standard error print text that their encoding lacks.
+    """Let standard output and standard error accept text that their encoding lacks.
 
-    Such characters are printed as escapes (``\\xfc``) instead of raising UnicodeEncodeError: in a
-    locale that is not UTF-8, and for file names that are not valid UTF-8.
+    Characters that cannot be encoded are printed as escapes (``\\xfc``) instead of raising
+    UnicodeEncodeError. They occur in locales that are not UTF-8, and in file names that are not
+    valid UTF-8.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -23,9 +24,24 @@ def tolerate_any_text() -> None:
 
 
 def path_argument(text: str) -> Path:
-    """Return an argument of a command line as a path; ``~`` and variables are expanded.
+    """Convert an argument of a command line to a path; ``~`` and variables are expanded.
 
-    For ``type=`` of argparse.
+    Use it as ``type=`` of argparse.
+
+    Parameters
+    ----------
+    text : str
+        The argument.
+
+    Returns
+    -------
+    Path
+        The path.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If a variable is not set, or if a home folder is unknown.
     """
     try:
         return expand_path(text)
@@ -34,7 +50,13 @@ def path_argument(text: str) -> Path:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Call ``main()``. Ctrl-C ends the program with one line and exit code 130."""
+    """Call the main function of a tool. Ctrl-C ends the program with one line and exit code 130.
+
+    Parameters
+    ----------
+    main : Callable[[], None]
+        The function, called without arguments.
+    """
     try:
         main()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The torch device for a device name."""
+"""Select the torch device for a device name."""
 
 import re
 
@@ -8,14 +8,15 @@ from .validation import short_repr
 
 
 def pick_device(name: str, *, option: str = "train.device") -> torch.device:
-    """Return the device for a name; ``auto`` selects the current GPU if there is one, else the CPU.
+    """Return the torch device for a name.
 
     Parameters
     ----------
     name : str
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. ``auto`` selects the current GPU if there is one,
+        otherwise the CPU.
     option : str
-        Name of the user's option, for error messages.
+        Name of the user's option in error messages.
 
     Returns
     -------
@@ -25,7 +26,7 @@ def pick_device(name: str, *, option: str = "train.device") -> torch.device:
     Raises
     ------
     ValueError
-        The name is none of the above, or torch finds no such GPU.
+        If the name is none of these, or if torch finds no such GPU.
 
     Examples
     --------
@@ -37,7 +38,7 @@ def pick_device(name: str, *, option: str = "train.device") -> torch.device:
     if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", name):
         raise ValueError(f"{option} must be auto, cpu, cuda or cuda:N, got {short_repr(name)}")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"{option}={name} needs a GPU and torch sees none: use {option}=cpu")
+        raise ValueError(f"{option}={name} needs a GPU, but torch finds none: use {option}=cpu")
     if name == "cuda":
         name = f"cuda:{torch.cuda.current_device()}"
     device = torch.device(name)

@@ -10,9 +10,19 @@ from torch import Tensor
 
 
 def tensor_digest(tensors: Iterable[Tensor]) -> str:
-    """Return the SHA-256 of the values of several tensors, in their order and own precision.
+    """Return the SHA-256 digest of the values of several tensors.
 
-    Shapes are not part of it.
+    The digest depends on the order and the precision of the values, but not on their shapes.
+
+    Parameters
+    ----------
+    tensors : Iterable[Tensor]
+        The tensors.
+
+    Returns
+    -------
+    str
+        The digest as a hexadecimal number.
 
     Examples
     --------
@@ -29,7 +39,18 @@ def tensor_digest(tensors: Iterable[Tensor]) -> str:
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of the names and bytes of a state dict, in the order of its names."""
+    """Return the SHA-256 digest of the names and values of a state dict.
+
+    Parameters
+    ----------
+    state : Mapping[str, Tensor]
+        The state dict. Its order does not matter.
+
+    Returns
+    -------
+    str
+        The digest as a hexadecimal number.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
@@ -38,7 +59,18 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file, as ``sha256sum`` prints it."""
+    """Return the SHA-256 digest of a file, as ``sha256sum`` prints it.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    str
+        The digest as a hexadecimal number.
+    """
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:  # hashlib.file_digest needs Python 3.11
         while chunk := file.read(2**20):
@@ -47,5 +79,5 @@ def file_digest(path: str | Path) -> str:
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:
-    """The values of a tensor as bytes."""
+    """Return the values of a tensor as bytes."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -1,4 +1,4 @@
-"""Searching folders and reading files on disks that people and other programs use, too."""
+"""Search folders and read files on disks that other people and programs also use."""
 
 import errno
 import logging
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Written by operating systems, file servers and archivers beside the files of users. Lower case.
+# Names, in lower case, that operating systems, file servers and archivers create.
 _SYSTEM_NAMES = frozenset(
     (
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
@@ -22,17 +22,17 @@ _SYSTEM_NAMES = frozenset(
         *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
     )
 )
-# What network file systems report while a server restarts or replaces a file.
+# Errors of network file systems while a server restarts or replaces a file.
 _TRANSIENT = (errno.EIO, errno.ESTALE)
 _PAUSES = (0.1, 0.5, 2.0)  # seconds before each further attempt
 
 
 def is_hidden(path: str | Path) -> bool:
-    """Return whether the last name of a path is that of a hidden or system file or folder.
+    """Return whether the last part of a path is the name of a hidden or system file or folder.
 
-    These are names that start with a dot (``.ipynb_checkpoints``, ``.Trash-1000``, ``._a.png``)
-    and, in any case, the names that Windows, macOS, NAS systems and file systems use
-    (``Thumbs.db``, ``desktop.ini``, ``@eaDir``, ``__MACOSX``, ``lost+found``).
+    Such names start with a dot (``.ipynb_checkpoints``, ``.Trash-1000``, ``._a.png``) or are those,
+    in upper or lower case, that Windows, macOS, NAS systems and file systems use (``Thumbs.db``,
+    ``desktop.ini``, ``@eaDir``, ``__MACOSX``, ``lost+found``).
 
     Parameters
     ----------
@@ -53,7 +53,15 @@ def is_hidden(path: str | Path) -> bool:
 
 
 class Folder(NamedTuple):
-    """One folder of :func:`walk_folders`: its path, and the sorted names of its entries."""
+    """A folder that :func:`walk_folders` found.
+
+    Attributes
+    ----------
+    path : Path
+        The path of the folder.
+    folders, files : list[str]
+        The sorted names of its entries.
+    """
 
     path: Path
     folders: list[str]
@@ -61,11 +69,11 @@ class Folder(NamedTuple):
 
 
 def walk_folders(folder: str | Path) -> Iterator[Folder]:
-    """Search a folder and all folders below it, without hidden and system files and folders.
+    """Search a folder and all folders below it, except hidden and system files and folders.
 
-    Symbolic links to folders are followed, with these exceptions. A link to a folder that holds
-    the link is not followed. Links that lead to one another (``a/x`` to ``b`` and ``b/y`` to ``a``)
-    are followed only to folders that are not found without them.
+    Symbolic links to folders are followed, with two exceptions. A link to a folder that contains
+    the link is not followed. Links that lead to each other (``a/x`` to ``b`` and ``b/y`` to ``a``)
+    are followed only to folders that cannot be found otherwise.
 
     Parameters
     ----------
@@ -75,13 +83,13 @@ def walk_folders(folder: str | Path) -> Iterator[Folder]:
     Yields
     ------
     Folder
-        A folder before those below it, in the order of their names. ``folders`` has the names of
-        links that are not followed, too; ``files`` has the names of links to nothing, too.
+        A folder before the folders below it, in the order of their names. ``folders`` includes the
+        names of links that are not followed. ``files`` includes the names of broken links.
 
     Raises
     ------
     OSError
-        A folder cannot be read.
+        If a folder cannot be read.
     """
     graph = _Graph()
     root = os.path.realpath(folder)
@@ -112,7 +120,7 @@ def walk_folders(folder: str | Path) -> Iterator[Folder]:
 
 
 def walk_files(folder: str | Path) -> Iterator[Path]:
-    """Return the files below a folder, without hidden and system files and folders.
+    """Return the files below a folder, except hidden and system files and folders.
 
     Links are followed as in :func:`walk_folders`.
 
@@ -124,12 +132,12 @@ def walk_files(folder: str | Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        Everything that is no folder, in a fixed order.
+        Everything that is not a folder, in a fixed order.
 
     Raises
     ------
     OSError
-        A folder cannot be read.
+        If a folder cannot be read.
 
     Examples
     --------
@@ -147,12 +155,12 @@ def walk_files(folder: str | Path) -> Iterator[Path]:
 
 
 def retry_transient(operation: Callable[[], Result], path: str | Path) -> Result:
-    """Call ``operation`` and repeat it up to three times after a transient error (EIO, ESTALE).
+    """Call a function, and repeat the call up to three times after a transient error (EIO, ESTALE).
 
     Parameters
     ----------
     operation : callable
-        Reads from ``path``. It has to start anew in each call.
+        Reads from ``path``, from the beginning in each call.
     path : str or Path
         The file or folder, for the log and the error message.
 
@@ -164,7 +172,7 @@ def retry_transient(operation: Callable[[], Result], path: str | Path) -> Result
     Raises
     ------
     OSError
-        The last attempt failed, or the error is not a transient one.
+        If the last attempt failed, or if the error is not transient.
 
     Examples
     --------
@@ -181,7 +189,7 @@ def retry_transient(operation: Callable[[], Result], path: str | Path) -> Result
             if pause is None:
                 raise OSError(
                     f"{path}: reading failed {attempts} times ({error.strerror}): check the disk "
-                    "or the connection to the file server, then start again"
+                    "or the connection to the file server, then run the command again"
                 ) from error
             logger.warning(
                 "%s: reading failed (%s); attempt %d of %d follows in %g s",
@@ -216,7 +224,7 @@ def is_out_of_files(error: BaseException) -> bool:
     Parameters
     ----------
     error : BaseException
-        An OSError, or what PyTorch and ``multiprocessing`` raise in its place.
+        An OSError, or the error that PyTorch or ``multiprocessing`` raises instead.
 
     Returns
     -------
@@ -229,30 +237,36 @@ def is_out_of_files(error: BaseException) -> bool:
     """
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return True
-    # "ancdata": the system drops the files in a message that would exceed the limit.
+    # "ancdata" is the error if the system drops the files in a message beyond the limit.
     return any(words in str(error) for words in ("Too many open files", "items of ancdata"))
 
 
 def open_files_message() -> str:
-    """Return what to do about too many open files, as an error message."""
+    """Return an error message about too many open files.
+
+    Returns
+    -------
+    str
+        The message, which contains the limit and how to raise it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     known = "" if hard == resource.RLIM_INFINITY else f" (at most {hard:,} without root)"
     return (
-        f"too many open files: this process may have {soft:,} open: allow more by 'ulimit -n "
-        f"{max(4096, 2 * soft)}'{known}, or set num_workers to fewer"
+        f"too many open files: the limit of this process is {soft:,}: raise it with 'ulimit -n "
+        f"{max(4096, 2 * soft)}'{known}, or reduce num_workers"
     )
 
 
 class _Entries(NamedTuple):
-    """Entries of a folder: name -> real path of each folder, the names of links, the files."""
+    """The entries of a folder: real paths of its folders by name, names of links, and files."""
 
-    targets: dict[str, str | None]  # None: a link to a folder that holds it
+    targets: dict[str, str | None]  # None for a link to a folder that contains it
     links: set[str]
     files: list[str]
 
 
 class _Graph:
-    """The folders that can be reached from the added ones, by real path; each is read once."""
+    """The folders that can be reached from the added ones, by real path. Each is read once."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, _Entries] = {}
@@ -266,7 +280,7 @@ class _Graph:
                 pending += filter(None, self.nodes[folder].targets.values())
 
     def leads_to(self, start: str, goal: str) -> bool:
-        """Whether ``goal`` can be reached from ``start`` by folders and links."""
+        """Return whether ``goal`` can be reached from ``start`` by folders and links."""
         pending, seen = [start], set()
         while pending:
             folder = pending.pop()
@@ -303,4 +317,4 @@ def _is_folder(entry: os.DirEntry) -> bool:
     except OSError as error:
         if is_transient(error):
             raise
-        return False  # a link to itself, or to where this user may not look
+        return False  # a link to itself, or to a folder that this user may not read

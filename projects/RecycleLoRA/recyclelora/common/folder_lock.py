@@ -1,6 +1,6 @@
 """A lock that lets one process at a time write to a folder.
 
-The engine and the runs of the paper's tables both use it::
+The engine and the runs of the paper's tables use it::
 
     folder_lock(folder, *, name="lock", wait=False, inheritable=False) -> context manager
 
@@ -22,12 +22,12 @@ class FolderLockedError(ValueError):
     Attributes
     ----------
     holder : str
-        The process and its host, or "another process" where the file does not name them.
+        The process and its host, or "another process" if the lock file does not contain them.
     """
 
     def __init__(self, folder: Path, holder: str):
         super().__init__(
-            f"{folder} is being written by another process ({holder}): wait for it or stop it"
+            f"another process ({holder}) is writing to {folder}: wait for it or stop it"
         )
         self.holder = holder
 
@@ -36,22 +36,27 @@ class FolderLockedError(ValueError):
 def folder_lock(
     folder: str | Path, *, name: str = "lock", wait: bool = False, inheritable: bool = False
 ) -> Iterator[int]:
-    """Hold a lock on ``folder`` and yield its file descriptor.
+    """Hold a lock on a folder and yield its file descriptor.
 
-    The operating system releases the lock when its holders end, in whatever way. A file system
-    without locks is no error: two processes can then write to the folder.
+    The operating system releases the lock when its holders end for any reason. If the file system
+    does not support locks, no error is raised, and two processes can write to the folder.
 
     Parameters
     ----------
     folder : str or Path
-        Created where it does not exist.
+        Created if it does not exist.
     name : str
-        The lock file in ``folder``; it stays there and names the last holder.
+        Name of the lock file in ``folder``. The file is not removed and contains the last holder.
     wait : bool
-        Whether to wait for another holder instead of raising.
+        Whether to wait for another holder instead of raising an error.
     inheritable : bool
-        Whether a child process that gets the descriptor (``pass_fds``) holds the lock too, until
-        both have ended. Otherwise no child holds it, not even one that was forked.
+        Whether a child process that gets the descriptor (``pass_fds``) also holds the lock, until
+        both processes have ended. Otherwise no child holds it, not even a forked one.
+
+    Yields
+    ------
+    int
+        The file descriptor of the lock file.
 
     Raises
     ------
@@ -62,8 +67,8 @@ def folder_lock(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # Not the filelock package: its lock cannot pass to a child, because the descriptor is private
-    # and a release unlocks the child's copy too.
+    # The filelock package cannot pass its lock to a child, because the descriptor is private and a
+    # release also unlocks the child's copy.
     lock = fcntl.flock if inheritable else fcntl.lockf
     with (folder / name).open("a+b", buffering=0) as file:
         try:
@@ -73,7 +78,7 @@ def folder_lock(
                 file.seek(0)
                 holder = file.read(200).decode(errors="replace").strip() or "another process"
                 raise FolderLockedError(folder, holder) from None
-        with contextlib.suppress(OSError):  # the name is information only: a full disk is no error
+        with contextlib.suppress(OSError):  # the name is only information; the disk may be full
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}\n".encode())
         yield file.fileno()

@@ -1,4 +1,4 @@
-"""Paths that people write: ``~`` and environment variables are replaced."""
+"""Expand ``~`` and environment variables in paths that users write."""
 
 import os
 import re
@@ -10,12 +10,12 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 def expand_path(path: str | os.PathLike) -> Path:
     """Replace ``~``, ``~user``, ``$NAME`` and ``${NAME}`` in a path, as a shell does.
 
-    A path that exists as it is written keeps its ``$``.
+    If a path with ``$`` exists as written, its variables are not replaced.
 
     Parameters
     ----------
     path : str or PathLike
-        From a command line, a config or an environment variable.
+        A path from a command line, a config or an environment variable.
 
     Returns
     -------
@@ -25,7 +25,7 @@ def expand_path(path: str | os.PathLike) -> Path:
     Raises
     ------
     ValueError
-        A variable is not set, or there is no such user or home folder.
+        If a variable is not set, or if the user or the home folder is unknown.
 
     Examples
     --------
@@ -59,6 +59,18 @@ def expand_path(path: str | os.PathLike) -> Path:
 def is_expandable(path: str | os.PathLike) -> bool:
     """Return whether :func:`expand_path` would change a path or raise.
 
+    Parameters
+    ----------
+    path : str or PathLike
+        The path.
+
+    Returns
+    -------
+    bool
+        True if the path contains ``~`` or a variable that would be replaced.
+
+    Examples
+    --------
     >>> is_expandable("~/runs"), is_expandable("$DISK/runs"), is_expandable("runs/~")
     (True, True, False)
     """

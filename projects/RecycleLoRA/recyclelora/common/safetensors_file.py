@@ -1,4 +1,4 @@
-"""Read and write safetensors files with a header of our own; nothing in them can be executed."""
+"""Read and write safetensors files with custom metadata; nothing in them can be executed."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .atomic_write import atomic_write
 
-# What both PyTorch and every version of the format have.
+# The dtypes that PyTorch and every version of the format support.
 STORABLE = (
     torch.bool,
     torch.uint8,
@@ -29,16 +29,16 @@ STORABLE = (
 def write_safetensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write tensors and metadata atomically, and sync them.
+    """Write tensors and metadata atomically, and flush them to the disk.
 
     Parameters
     ----------
     path : str or Path
-        The file. Its folder has to exist.
+        The file. Its folder must exist.
     tensors : Mapping[str, Tensor]
         Contiguous tensors on the CPU that share no memory.
     metadata : Mapping[str, str]
-        With one entry, equal content gives equal files.
+        With a single entry, equal content gives identical files.
 
     Raises
     ------
@@ -52,12 +52,22 @@ def write_safetensors(
 
 @contextmanager
 def open_safetensors(path: str | Path) -> Iterator[safe_open]:
-    """Yield the open file; its tensors are read on demand, and have to be cloned to outlive it.
+    """Open a safetensors file, whose tensors are read on demand.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Yields
+    ------
+    safe_open
+        The open file. A tensor must be cloned if it is used after the context ends.
 
     Raises
     ------
     ValueError
-        If it is no safetensors file, is cut off, or is damaged.
+        If the file is not a safetensors file, is truncated, or is damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -65,6 +75,6 @@ def open_safetensors(path: str | Path) -> Iterator[safe_open]:
     except SafetensorError as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise ValueError(
-            f"{path} is no safetensors file, or it is damaged or cut off: take another copy of it "
-            f"(safetensors reported: {reason})"
+            f"{path} is not a safetensors file, or it is damaged or truncated: use another copy of "
+            f"it (safetensors reported: {reason})"
         ) from error

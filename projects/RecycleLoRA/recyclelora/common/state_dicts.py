@@ -1,4 +1,4 @@
-"""Comparison of two state dicts, in words for error messages."""
+"""Compare two state dicts and describe their differences in error messages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ def describe_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor
     Returns
     -------
     str or None
-        Missing names, unexpected names and shapes that differ; None if nothing differs.
+        Missing names, unexpected names and different shapes, or None if nothing differs.
 
     Examples
     --------
@@ -41,8 +41,22 @@ def describe_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor
 
 
 def join_names(names: Sequence[str], limit: int = 6) -> str:
-    """Join at most ``limit`` names with commas, followed by the number of those left out.
+    """Join names with commas, and give the number of names beyond a limit.
 
+    Parameters
+    ----------
+    names : Sequence[str]
+        The names.
+    limit : int
+        The largest number of names to include.
+
+    Returns
+    -------
+    str
+        The text.
+
+    Examples
+    --------
     >>> join_names(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """

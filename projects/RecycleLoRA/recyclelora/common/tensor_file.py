@@ -13,7 +13,7 @@ from .state_dicts import join_names
 
 
 def read_tensor_file(path: str | Path) -> Any:
-    """Load a file that ``torch.save`` wrote, on the CPU, without executing anything in it.
+    """Load a file that ``torch.save`` wrote on the CPU, without executing anything in it.
 
     Parameters
     ----------
@@ -28,8 +28,9 @@ def read_tensor_file(path: str | Path) -> Any:
     Raises
     ------
     ValueError
-        The file is damaged, holds Python objects, declares a larger size than it has, or holds
-        tensors that are not dense arrays in memory (sparse, quantised, expanded, on "meta").
+        If the file is damaged, contains Python objects, declares a larger size than it has, or
+        contains tensors that are not dense arrays in memory (sparse, quantised, expanded, on
+        "meta").
     """
     path = Path(path)
     try:
@@ -37,40 +38,40 @@ def read_tensor_file(path: str | Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 size = sum(record.file_size for record in archive.infolist())
             if size > path.stat().st_size:  # torch.save never compresses, so this is a zip bomb
-                raise ValueError(f"its parts claim {size:,} bytes, more than the file has")
+                raise ValueError(f"its parts declare {size:,} bytes, more than the file has")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations of storage classes and pickle protocols
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types for damaged or refused files
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
-            f"{path} cannot be read as tensors only: it is damaged, cut off, or holds Python "
-            f"objects, which are not loaded because they could run code; get it again, or save its "
-            f"tensors alone (torch reported: {reason})"
+            f"{path} cannot be read as tensors only: it is damaged, truncated, or contains Python "
+            f"objects, which are not loaded because they could run code; get it again, or save "
+            f"only its tensors (torch reported: {reason})"
         ) from error
     for name, tensor in _tensors(content):
         if not _is_plain(tensor):
             raise ValueError(
-                f"{path}: {name} is no plain array of numbers ({tensor.layout}, {tensor.dtype}, "
-                f"{tensor.device}); save it dense, with its values"
+                f"{path}: {name} is not a dense array with values ({tensor.layout}, "
+                f"{tensor.dtype}, {tensor.device}): save it as a dense tensor on the CPU"
             )
     return content
 
 
 def check_finite(content: Any, source: str) -> None:
-    """Raise if a tensor in nested containers holds NaN or infinity.
+    """Raise an error if a tensor in nested containers contains NaN or infinity.
 
     Parameters
     ----------
     content : Any
-        Of :func:`read_tensor_file`, or part of it.
+        The result of :func:`read_tensor_file`, or a part of it.
     source : str
-        Where the tensors come from, for the message.
+        Origin of the tensors, for the message.
 
     Raises
     ------
     ValueError
-        The message names the first such tensors.
+        If a value is not finite. The message names the first such tensors.
 
     Examples
     --------
@@ -89,26 +90,37 @@ an earlier checkpoint
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Return whether no value of a tensor is NaN or infinite; tensors on "meta" are finite."""
+    """Return whether all values of a tensor are finite.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        The tensor.
+
+    Returns
+    -------
+    bool
+        False if a value is NaN or infinite. Tensors on "meta" are finite.
+    """
     if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
         return True
     if tensor.is_meta:
         return True
     values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    values = values.float() if values.element_size() == 1 else values  # float8 has no comparisons
-    # Not isfinite(), which allocates a copy. NaN is propagated.
+    values = values.float() if values.element_size() == 1 else values  # float8 lacks comparisons
+    # isfinite() would allocate a copy. NaN is propagated.
     return all(bool(bound.isfinite()) for bound in values.detach().aminmax())
 
 
 def _is_plain(tensor: Tensor) -> bool:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         return False
-    # An expanded view of a few numbers would exhaust the memory when it is copied.
+    # Copying an expanded view of a few numbers would exhaust the memory.
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
-    """All tensors in nested containers, each with the key or index under which it is stored."""
+    """Return all tensors in nested containers, each with its key or index."""
     seen: set[int] = set()  # a container may contain itself
     waiting: list[tuple[str, Any]] = [("the file's content", content)]
     while waiting:

@@ -1,14 +1,14 @@
-"""A name for users without an entry in the password database, as in many containers."""
+"""Set a name for users without an entry in the password database, as in many containers."""
 
 import getpass
 import os
 
 
 def ensure_user_name() -> None:
-    """Set LOGNAME to ``uid12345`` where neither a variable nor the system names the user.
+    """Set LOGNAME to ``uid12345`` if neither a variable nor the system has the user's name.
 
-    PyTorch names a cache folder after the user as soon as torchvision is imported, and fails
-    without a name.
+    When torchvision is imported, PyTorch names a cache folder after the user, and fails without a
+    name.
     """
     try:
         getpass.getuser()

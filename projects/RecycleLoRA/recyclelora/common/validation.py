@@ -1,4 +1,4 @@
-"""Validation of input, and error messages of one line."""
+"""Validate input, and format error messages as one line."""
 
 import math
 import reprlib
@@ -12,26 +12,37 @@ _SHORT.maxstring = _SHORT.maxother = 80
 
 
 def short_repr(value: object) -> str:
-    """Return ``repr(value)``, abbreviated if it is long."""
+    """Return ``repr(value)``, abbreviated if it is long.
+
+    Parameters
+    ----------
+    value : object
+        Any value.
+
+    Returns
+    -------
+    str
+        The text.
+    """
     return _SHORT.repr(value)
 
 
 def check_integer(name: str, value: object, *, least: int = 0, most: int = 10**9) -> None:
-    """Raise unless ``value`` is an int in a range; bool is refused.
+    """Raise an error unless a value is an int in a range; bool is rejected.
 
     Parameters
     ----------
     name : str
-        Name of the value, for the message.
+        Name of the value in the message.
     value : object
         The value to check.
     least, most : int
-        The range, both ends included.
+        The range, including both ends.
 
     Raises
     ------
     ValueError
-        The value is no int, or outside of the range.
+        If the value is not an int, or if it is out of range.
 
     Examples
     --------
@@ -47,21 +58,21 @@ def check_integer(name: str, value: object, *, least: int = 0, most: int = 10**9
 
 
 def check_number(name: str, value: object, *, least: float = 0.0, most: float = 1e9) -> None:
-    """Raise unless ``value`` is an int or float in a range; bool and NaN are refused.
+    """Raise an error unless a value is an int or float in a range; bool and NaN are rejected.
 
     Parameters
     ----------
     name : str
-        Name of the value, for the message.
+        Name of the value in the message.
     value : object
         The value to check.
     least, most : float
-        The range, both ends included.
+        The range, including both ends.
 
     Raises
     ------
     ValueError
-        The value is no number, or outside of the range.
+        If the value is not a number, or if it is out of range.
 
     Examples
     --------
@@ -77,13 +88,13 @@ def check_number(name: str, value: object, *, least: float = 0.0, most: float = 
 
 
 def format_error(error: BaseException) -> str:
-    """Return the message that a command line prints for an error: always one line.
+    """Return the message that a command line prints for an error, as a single line.
 
     Parameters
     ----------
     error : BaseException
-        The error. Messages of ValueError, FloatingPointError and most OSErrors are kept; other
-        types are named as unexpected.
+        The error. Messages of ValueError, FloatingPointError and most OSErrors are kept. Other
+        types are reported as unexpected.
 
     Returns
     -------
@@ -97,8 +108,8 @@ def format_error(error: BaseException) -> str:
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
         message = (
-            f"expected to fit into the memory of this machine ({_first_line(error)}): lower what "
-            "is large (model, crop, batch, image sizes)"
+            f"the memory of this machine is not sufficient ({_first_line(error)}): reduce the "
+            "model, crop, batch or image sizes"
         )
     elif is_out_of_files(error):
         message = open_files_message()

@@ -1,4 +1,4 @@
-"""Config files: Python programs whose sections define a run, shipped or of one's own."""
+"""Config files, shipped ones and your own: Python programs that define the sections of a run."""
 
 import ast
 import builtins
@@ -20,15 +20,21 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def config_names() -> list[str]:
-    """Return the names of the shipped configs in alphabetical order."""
+    """Return the names of the shipped configs in alphabetical order.
+
+    Returns
+    -------
+    list[str]
+        The names, without suffix.
+    """
     return sorted(path.stem for path in _shipped_folder().glob("*.py"))
 
 
 def get_config(name: str) -> DictConfig:
     """Return a fresh copy of a shipped config.
 
-    Every call executes the config anew, so a change to one copy does not change another. A config
-    of one's own may start from it, in any folder::
+    Every call executes the config again, so a change to one copy does not affect another. Your own
+    config, in any folder, may start from a shipped one::
 
         from recyclelora.config import get_config
 
@@ -85,12 +91,12 @@ def read_config(file: str) -> DictConfig:
     Raises
     ------
     FileNotFoundError
-        If there is no such file and no shipped config of this name.
+        If there is neither a file nor a shipped config of this name.
     ValueError
-        If it is not a Python file, does not load, or lacks a section.
+        If it is not a Python file, if it cannot be executed, or if it lacks a section.
     """
     if not file:
-        raise ValueError("no config: give --config-file, for instance configs/demo.py")
+        raise ValueError("expected a config, got none: give --config-file, such as configs/demo.py")
     file = str(expand_path(file))
     if not Path(file).is_file():
         if file in config_names():
@@ -99,8 +105,8 @@ def read_config(file: str) -> DictConfig:
             f"no config at {file}: give the path of a config file, or the name of one in configs/, "
             "such as demo"
         )
-    if not file.endswith(".py"):  # Detectron2 would read YAML and execute what its tags name
-        raise ValueError(f"a config is a Python file (.py), got {file}: see configs/")
+    if not file.endswith(".py"):  # Detectron2 would read YAML and execute its tags
+        raise ValueError(f"a config must be a Python file (.py), got {file}: see configs/")
     import_function = builtins.__import__
     try:
         loaded = LazyConfig.load(file)
@@ -109,22 +115,22 @@ def read_config(file: str) -> DictConfig:
         where = f"{file}, line {lines[-1]}" if lines else file
         if isinstance(error, ImportError) and (module := _missing_relative_import(file)):
             raise ValueError(
-                f"{where}: the relative import of {module!r} reaches only files beside the config, "
-                "and there is none of this name: start from a shipped config by "
+                f"{where}: the relative import of {module!r} finds no file of this name beside the "
+                "config: start from a shipped config by "
                 "recyclelora.config.get_config(NAME) instead"
             ) from error
         remedy = "correct it"
         if isinstance(error, OmegaConfBaseException):
-            remedy = "an object that a config cannot hold goes in as a LazyCall that makes it"
+            remedy = "replace an object that a config cannot store by a LazyCall that makes it"
         raise ValueError(
             f"{where}: the config does not load ({type(error).__name__}: {error}); {remedy}"
         ) from error
-    finally:  # LazyConfig.load leaves its own function there if the config raises
+    finally:  # LazyConfig.load does not restore the function if the config raises
         builtins.__import__ = import_function
     missing = [section for section in SECTIONS if section not in loaded]
     if missing:
         raise ValueError(f"{file} lacks {', '.join(missing)}: see configs/demo.py")
-    # Other names of the file, such as imports, are not part of the run: an override of them would
+    # Other names of the file, such as imports, are not part of the run. An override of them would
     # have no effect, so their keys are unknown.
     content = {section: as_calls(loaded[section], section) for section in SECTIONS}
     cfg = OmegaConf.create(content, flags={"allow_objects": True})
@@ -136,13 +142,13 @@ def read_config(file: str) -> DictConfig:
 
 
 def _shipped_folder() -> Path:
-    """``recyclelora/configs`` of an installed wheel, else ``configs`` of the checkout."""
+    """Return ``recyclelora/configs`` of an installed wheel, or ``configs`` of the checkout."""
     installed = _PACKAGE / "configs"
     return installed if installed.is_dir() else _PACKAGE.parents[2] / "configs"
 
 
 def _missing_relative_import(file: str) -> str | None:
-    """The first relative import of a config that names no file, as it stands there."""
+    """Return the first relative import of a config for which no file exists."""
     for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             parts = (node.module or "").split(".")

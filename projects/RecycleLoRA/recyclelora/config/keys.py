@@ -16,14 +16,26 @@ _PLAIN = re.compile(r"[\w-]+")
 def split_override(override: str) -> tuple[list[str], str]:
     """Split ``key=value`` into the names of its key and the text of its value.
 
-    Names are separated by dots. A name with a dot, an equals sign or a quote, or with spaces at
-    its ends, stands in single or double quotes, in which a backslash precedes a quote or another
+    Names are separated by dots. A name with a dot, an equals sign, a quote, or spaces at its ends
+    must be in single or double quotes. Inside the quotes, a backslash precedes a quote or another
     backslash.
+
+    Parameters
+    ----------
+    override : str
+        The override.
+
+    Returns
+    -------
+    names : list of str
+        The names.
+    text : str
+        The text of the value.
 
     Raises
     ------
     ValueError
-        If it has no such form.
+        If the override does not have this form.
 
     Examples
     --------
@@ -42,15 +54,27 @@ def split_override(override: str) -> tuple[list[str], str]:
             return names, override[position + 1 :]
         if end != "." or (quoted is None and name != name.strip()):
             raise ValueError(
-                f"expected an override of the form key=value, got {short_repr(override)}; a name "
-                """with special characters stands in quotes, as in "a.'b c'.d=3\""""
+                f"expected an override of the form key=value, got {short_repr(override)}: put "
+                """names with special characters in quotes, as in "a.'b c'.d=3\""""
             )
         position += 1
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Return the key of these names; the inverse of :func:`split_override`.
+    """Return the key of these names, the inverse of :func:`split_override`.
 
+    Parameters
+    ----------
+    names : Sequence[str]
+        The names.
+
+    Returns
+    -------
+    str
+        The dotted key.
+
+    Examples
+    --------
     >>> join_names(["test", "streets night", "it's", "0"])
     'test.\\'streets night\\'."it\\'s".0'
     """
@@ -58,12 +82,19 @@ def join_names(names: Sequence[str]) -> str:
 
 
 def replace_quoted_keys(text: str) -> tuple[str, dict[str, str]]:
-    """Replace the quoted keys of dictionaries in the text of a value, which Hydra cannot read.
+    """Replace the quoted keys of dictionaries, which Hydra cannot read, in the text of a value.
+
+    Parameters
+    ----------
+    text : str
+        The text.
 
     Returns
     -------
-    tuple of str and dict
-        The text with plain keys, and the names that they stand for.
+    plain : str
+        The text with plain keys.
+    names : dict of str to str
+        The original name of each plain key.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Objects in a config: how they are stored, built, named and saved."""
+"""Store, build, name and save the objects in a config."""
 
 import dataclasses
 import functools
@@ -21,22 +21,27 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def as_calls(node: Any, key: str = "") -> Any:
-    """Return a config as plain containers, in which calls replace objects of dataclasses.
+    """Return a config as plain containers in which calls replace objects of dataclasses.
 
     OmegaConf stores such an object as a dictionary of its fields and loses its methods. The call
-    builds an equal object, and can be saved, compared, and overridden field by field.
+    builds an equal object. It can be saved, compared, and overridden field by field.
 
     Parameters
     ----------
     node : DictConfig, ListConfig or value
         A config, or a part of it. Interpolations are kept.
     key : str
-        Its dotted key, for error messages.
+        The dotted key of ``node``, for error messages.
+
+    Returns
+    -------
+    object
+        Dictionaries, lists and values.
 
     Raises
     ------
     ValueError
-        If an object cannot be built again from its fields.
+        If an object cannot be rebuilt from its fields.
 
     Examples
     --------
@@ -56,11 +61,23 @@ def as_calls(node: Any, key: str = "") -> Any:
 
 
 def instantiate(node: Any) -> Any:
-    """Build what a part of a config describes.
+    """Build the objects that a part of a config describes.
 
-    As Detectron2's function of this name, but objects in lists and dictionaries are built too, and
-    targets get plain lists and dictionaries.
+    The function differs from Detectron2's function of this name: it also builds objects in lists
+    and dictionaries, and passes plain lists and dictionaries to targets.
 
+    Parameters
+    ----------
+    node : Any
+        A config, or a part of it.
+
+    Returns
+    -------
+    object
+        The object, or ``node`` with objects in place of calls.
+
+    Examples
+    --------
     >>> instantiate({"sizes": [{"_target_": "builtins.complex", "real": 1, "imag": 2}]})
     {'sizes': [(1+2j)]}
     """
@@ -81,7 +98,18 @@ def instantiate(node: Any) -> Any:
 
 
 def result_class(call: Mapping) -> type | None:
-    """Return the class whose object a call makes; None if its target is no class."""
+    """Return the class of the object that a call makes.
+
+    Parameters
+    ----------
+    call : Mapping
+        A call, as ``LazyCall`` makes it.
+
+    Returns
+    -------
+    type or None
+        The class, or None if the target is not a class.
+    """
     target = inspect.unwrap(find_target(call, ""))
     target = target.func if isinstance(target, functools.partial) else target
     return target if inspect.isclass(target) else None
@@ -90,6 +118,20 @@ def result_class(call: Mapping) -> type | None:
 def object_name(value: Any, *, module: bool = False) -> Any:
     """Return a plain value that stands for an object where configs are saved or compared.
 
+    Parameters
+    ----------
+    value : Any
+        Any value.
+    module : bool
+        Whether the name of a function or class includes its module.
+
+    Returns
+    -------
+    object
+        Plain values are returned unchanged, other values as text.
+
+    Examples
+    --------
     >>> object_name(functools.partial(sorted, reverse=True))
     'partial(sorted, reverse=True)'
     """
@@ -111,7 +153,20 @@ def object_name(value: Any, *, module: bool = False) -> Any:
 
 
 def config_text(cfg: DictConfig) -> str:
-    """Return a config as YAML of plain values; functions, classes and objects by their names."""
+    """Return a config as YAML of plain values.
+
+    Functions, classes and objects are replaced by their names.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config.
+
+    Returns
+    -------
+    str
+        The YAML.
+    """
     content = _plain(OmegaConf.to_container(cfg, resolve=False))
     return yaml.safe_dump(
         content, default_flow_style=None, allow_unicode=True, width=9999, sort_keys=False
@@ -137,7 +192,7 @@ def _children(node: DictConfig | ListConfig, key: str) -> Iterator[tuple[Any, An
 
 
 def _class_of(node: DictConfig) -> type | None:
-    """The class of the object that OmegaConf stored as this node."""
+    """Return the class of the object that OmegaConf stored as this node."""
     cls = OmegaConf.get_type(node)
     return cls if cls is not None and not issubclass(cls, Mapping) else None
 
@@ -146,17 +201,17 @@ def _call(cls: type, fields: dict, node: DictConfig, key: str) -> dict[str, Any]
     parameters = inspect.signature(cls).parameters
     for name, parameter in parameters.items():
         if fields.get(name) == "???" or (
-            name not in fields  # an InitVar, for instance, whose value is lost
+            name not in fields  # for instance an InitVar, whose value is lost
             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         ):
             raise ValueError(
                 f"{key} must be an object that can be built from its fields, but {cls.__name__} "
-                f"needs {name!r} too: give LazyCall({cls.__name__})(...); a config holds the class "
-                f"itself as functools.partial({cls.__name__})"
+                f"also needs {name!r}: give LazyCall({cls.__name__})(...), or, for the class "
+                f"itself, functools.partial({cls.__name__})"
             )
     given = {name: value for name, value in fields.items() if name in parameters}
     call = {"_target_": _builder(cls), **given}
-    if len(given) < len(fields):  # fields that __init__ does not take
+    if len(given) < len(fields):  # some fields are not arguments of __init__
         try:
             same = OmegaConf.structured(instantiate(call), flags={"allow_objects": True}) == node
         except Exception as error:  # the class can raise anything
@@ -167,15 +222,15 @@ def _call(cls: type, fields: dict, node: DictConfig, key: str) -> dict[str, Any]
         if not same:
             lost = ", ".join(name for name in fields if name not in parameters)
             raise ValueError(
-                f"{key}: {cls.__name__} has values in {lost} that its arguments do not give; "
-                "build it by a LazyCall of a function"
+                f"{key}: {cls.__name__} has values in {lost} that its arguments do not set: build "
+                "it with a LazyCall of a function"
             )
     return call
 
 
 @functools.cache
 def _builder(cls: type) -> Callable[..., Any]:
-    """``cls`` as a target: OmegaConf cannot hold a dataclass, and turns tuples into lists."""
+    """Return ``cls`` as a target, because OmegaConf cannot store a dataclass or a tuple."""
     frozen = dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
     try:
         hints = typing.get_type_hints(cls)

@@ -1,4 +1,4 @@
-"""Paths in a config: ``~`` and environment variables are replaced in each of them."""
+"""Expand ``~`` and environment variables in all paths of a config."""
 
 import os
 import types
@@ -15,15 +15,20 @@ _KEYS = ("train.output_dir", "train.init_checkpoint", "evaluation.checkpoint")
 
 
 def expand_paths(cfg: DictConfig) -> None:
-    """Replace ``~`` and ``$NAME`` in the paths of a config, in place.
+    """Replace ``~`` and ``$NAME`` in the paths of a config in place.
 
     Paths are some keys of the sections ``train`` and ``evaluation``, and every argument of a call
     that is annotated with a path type.
 
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config.
+
     Raises
     ------
     ValueError
-        If a variable is not set, or a home folder is unknown; the message names the key.
+        If a variable is not set, or if a home folder is unknown. The message names the key.
     """
     for key in _KEYS:
         section, _, name = key.partition(".")

@@ -1,4 +1,4 @@
-"""Whether a resumed run is the run that wrote its checkpoint."""
+"""Check whether a resumed run has the settings of the run that wrote its checkpoint."""
 
 import dataclasses
 import re
@@ -12,20 +12,31 @@ from recyclelora.common.validation import short_repr
 from .objects import as_calls, object_name
 from .walk import find_parameters, find_target, is_call, is_list, walk
 
-# The settings that determine a training; a checkpoint keeps them.
+# The settings that determine a training. Checkpoints contain them.
 _SECTIONS = ("model", "optimizer", "schedule", "dataloader.train")
 _KEYS = ("train.seed", "train.max_iter", "train.accumulate", "train.amp.dtype", "train.ema")
-# Those of them that may change when a run resumes; the log lists the changes.
+# Settings among them that may change when a run resumes. The log lists the changes.
 _MAY_CHANGE = re.compile(r"schedule\.iterations|train\.(?!seed).*")
-# These change no result: where files are, how fast they are read, what is recomputed.
+# These do not change results: paths, the speed of reading, and recomputation.
 _FREE = {"images", "labels", "weights", "num_workers", "start_iteration", "checkpointing"}
-# The same for an evaluation, whose weights have a digest and whose images may be elsewhere.
+# The same for an evaluation. Its weights have a digest, and its images may be elsewhere.
 _FREE_IN_EVALUATION = {"weights", "num_workers", "checkpointing"}
 _NOTHING = "nothing"
 
 
 def run_settings(cfg: DictConfig) -> dict[str, Any]:
-    """Return the settings that determine a training: plain values by dotted key."""
+    """Return the settings that determine a training.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config.
+
+    Returns
+    -------
+    dict[str, Any]
+        Plain values by dotted key.
+    """
     return {
         key: value
         for section in (*_SECTIONS, *_KEYS)
@@ -37,6 +48,20 @@ def run_settings(cfg: DictConfig) -> dict[str, Any]:
 def evaluation_settings(key: str, node: Any) -> dict[str, Any]:
     """Return the settings below a node of a config that determine an evaluation.
 
+    Parameters
+    ----------
+    key : str
+        The dotted key of the node.
+    node : Any
+        A node of a config.
+
+    Returns
+    -------
+    dict[str, Any]
+        Plain values by dotted key.
+
+    Examples
+    --------
     >>> evaluation_settings("model", {"hidden_dim": 32, "weights": "a.pth"})
     {'model.hidden_dim': 32}
     """
@@ -48,24 +73,24 @@ def evaluation_settings(key: str, node: Any) -> dict[str, Any]:
 
 
 def check_same_run(before: Mapping[str, Any] | None, cfg: DictConfig, *, source: str) -> list[str]:
-    """Compare a config with the settings in the checkpoint that it resumes.
+    """Compare a config with the settings in the checkpoint from which it resumes.
 
     A missing setting equals the default of its target.
 
     Parameters
     ----------
     before : mapping or None
-        :func:`run_settings` of the run that wrote the checkpoint; None if the checkpoint has none,
-        then nothing is compared.
+        The result of :func:`run_settings` for the run that wrote the checkpoint. None if the
+        checkpoint has no settings; nothing is then compared.
     cfg : DictConfig
         The config of the resumed run.
     source : str
-        The checkpoint's file, for the message.
+        The checkpoint's file, for the error message.
 
     Returns
     -------
     list of str
-        ``key=value instead of value`` for each changed setting that may change.
+        ``key=value instead of value`` for each changed setting that is allowed to change.
 
     Raises
     ------
@@ -82,17 +107,18 @@ def check_same_run(before: Mapping[str, Any] | None, cfg: DictConfig, *, source:
     for key in sorted({*before, *now}, key=lambda key: (key.count("."), key)):
         default = defaults.get(key, _NOTHING)
         old, new = before.get(key, default), now.get(key, default)
-        if key.endswith("._target_"):  # a name with its module, or without
+        if key.endswith("._target_"):  # a name with or without its module
             old, new = (str(name).rpartition(".")[2] for name in (old, new))
         if old != new:
             texts = changes if _MAY_CHANGE.fullmatch(key) else refused
             texts.append(f"{key}={_text(new)} instead of {_text(old)}")
     if refused:
-        more = f" and {len(refused) - 1} more such" if len(refused) > 1 else ""
+        others = len(refused) - 1
+        more = f" and {others} more change{'s' * (others > 1)}" if others else ""
         raise ValueError(
-            f"{source} cannot be resumed with {refused[0]}{more}: resume with the settings that "
-            f"the run began with, or begin another with its weights by train.init_checkpoint="
-            f"{source} and another train.output_dir"
+            f"{source} cannot be resumed with {refused[0]}{more}: resume with the original "
+            f"settings, or start a new run from its weights with train.init_checkpoint={source} "
+            "and another train.output_dir"
         )
     return changes
 
@@ -112,7 +138,7 @@ def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _defaults(section: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """The defaults of all targets below ``node``."""
+    """Return the defaults of all targets below ``node``."""
     for key, call in walk(node, section):
         if is_call(call):
             for name, parameter in (find_parameters(find_target(call, key)) or {}).items():

@@ -22,7 +22,7 @@ from .walk import find_annotations, find_parameters, find_target, is_call, is_li
 
 SECTIONS = ("train", "model", "optimizer", "schedule", "dataloader", "evaluation")
 
-# Every key of the section train: least and most for whole numbers, else the type.
+# All keys of the section train, with the least and greatest whole number, or the type.
 _TRAIN: dict[str, Any] = {
     "output_dir": str,
     "seed": (0, 2**32 - 1),
@@ -40,20 +40,25 @@ _TRAIN: dict[str, Any] = {
     "picture_period": (0, 10**9),
     "log_period": (1, 10**9),
 }
-_EVALUATION = ("protocol", "checkpoint", "save_predictions")
+_EVALUATION = ("protocol", "checkpoint", "save_predictions", "temperature")
 _GIVEN_BY_THE_RUN = ("optimizer.params.model",)
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Raise one sentence for the first value in ``cfg`` that no run can use.
+    """Raise an error for the first value in a config that no run can use.
 
-    Every ``_target_`` has to exist. Its arguments have to be complete, known, and of the types of
-    its annotations. Ranges of numbers are checked by the callables themselves.
+    Every ``_target_`` must exist. Its arguments must be complete, known, and of the annotated
+    types. Ranges of numbers are checked by the callables themselves.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config.
 
     Raises
     ------
     ValueError
-        With the dotted key of the value.
+        If a value is invalid. The message is one sentence with the dotted key of the value.
     """
     try:
         _check_train(cfg.train)
@@ -62,7 +67,7 @@ def check_config(cfg: DictConfig) -> None:
         if (classes := cfg.model.get("num_classes", len(CLASSES))) != len(CLASSES):
             raise ValueError(
                 f"model.num_classes must be {len(CLASSES)}, the classes of every dataset here, got "
-                f"{short_repr(classes)}; a dataset that labels fewer classes has a folding"
+                f"{short_repr(classes)}: define a folding for a dataset that labels fewer classes"
             )
         nodes = walk(cfg.model, "model")
         if cfg.train.checkpointing and not any(
@@ -70,7 +75,7 @@ def check_config(cfg: DictConfig) -> None:
         ):
             raise ValueError(
                 "train.checkpointing must be False for a backbone without checkpointing, got True: "
-                'give the ViT checkpointing="${train.checkpointing}" if it has this argument'
+                'pass checkpointing="${train.checkpointing}" to the ViT if it has this argument'
             )
         for section, key in (("dataloader", "train"), ("evaluation", "protocol")):
             _check_calls(f"{section}.{key}", _inside(cfg, section, key))
@@ -78,9 +83,7 @@ def check_config(cfg: DictConfig) -> None:
         _check_evaluation(cfg.evaluation)
         check_number("dataloader.timeout", cfg.dataloader.get("timeout", TIMEOUT), least=1)
         if cfg.dataloader.train.get("iterations") is not None:
-            raise ValueError(
-                "dataloader.train.iterations must be null: train.max_iter says how long"
-            )
+            raise ValueError("dataloader.train.iterations must be null: set train.max_iter instead")
         domains = _inside(cfg, "dataloader", "test")
         if not isinstance(domains, DictConfig) or not any(domains.values()):
             raise ValueError(
@@ -133,17 +136,16 @@ def _check_evaluation(evaluation: DictConfig) -> None:
         )
     _check_value("evaluation.checkpoint", evaluation.get("checkpoint"), str | None)
     check_format("evaluation.save_predictions", evaluation.get("save_predictions"))
+    if evaluation.get("temperature") is not None:
+        check_number("evaluation.temperature", evaluation.temperature, least=0.01, most=100)
 
 
 def _check_calls(key: str, node: Any) -> None:
-    """Check that ``node`` is a call, and the arguments of every call in it."""
+    """Check that ``node`` is a call, and check the arguments of every call in it."""
     if not is_call(node):
-        raise ValueError(
-            f"{key} must say what to build (a LazyCall), got {short_repr(node)}: see "
-            "configs/demo.py"
-        )
+        raise ValueError(f"{key} must be a LazyCall, got {short_repr(node)}: see configs/demo.py")
     calls = [(name, below) for name, below in walk(node, key) if is_call(below)]
-    for name, call in calls:  # before arguments, whose types depend on the targets below them
+    for name, call in calls:  # targets first, because types of arguments depend on them
         find_target(call, name)
     for name, call in calls:
         _check_arguments(name, call)
@@ -152,13 +154,13 @@ def _check_calls(key: str, node: Any) -> None:
 def _check_arguments(key: str, call: Mapping) -> None:
     target = find_target(call, key)
     parameters = find_parameters(target)
-    if parameters is None:  # it checks its arguments itself
+    if parameters is None:  # a C function, which checks its arguments itself
         return
     for parameter in inspect.signature(target).parameters.values():
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
             raise ValueError(
-                f"{key}: {object_name(target)} takes {parameter.name!r} by position alone, which a "
-                "LazyCall cannot give: call a function that takes it by name"
+                f"{key}: {object_name(target)} takes {parameter.name!r} only by position, which a "
+                "LazyCall does not support: call a function that takes it by name"
             )
     given = {str(name): value for name, value in call.items() if name != "_target_"}
     free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -169,7 +171,7 @@ def _check_arguments(key: str, call: Mapping) -> None:
         if p.default is p.empty and p.kind is not p.VAR_KEYWORD and name not in given
     ]
     if unknown or missing:
-        problem = f"has no argument {unknown[0]!r}" if unknown else f"needs {missing[0]!r} too"
+        problem = f"has no argument {unknown[0]!r}" if unknown else f"also needs {missing[0]!r}"
         raise ValueError(f"{key}: {object_name(target)} {problem}; correct the config")
     annotations = find_annotations(target)
     for name, value in given.items():
@@ -183,11 +185,11 @@ def _check_value(key: str, value: Any, annotation: Any) -> None:
         raise ValueError(f"{key} must be {_words(annotation)}, got {short_repr(plain)}")
 
 
-# Not pydantic: it refuses a list where a tuple is annotated and a LazyCall where its result is, so
-# both would need own code again, and its messages ("Input should be a valid number", one for each
-# part of a union) would need _words.
+# pydantic does not replace this function. It rejects a list for a tuple, and a LazyCall for its
+# result, so both would need code here, and its messages ("Input should be a valid number", one for
+# each part of a union) would need _words.
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether ``annotation`` allows a value of a config."""
+    """Return whether ``annotation`` allows a value of a config."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
@@ -221,11 +223,11 @@ def _fits(value: Any, annotation: Any) -> bool:
         return not inspect.isclass(kind) or issubclass(list if is_list(value) else dict, kind)
     if dataclasses.is_dataclass(kind):
         return isinstance(value, kind)
-    return not isinstance(value, int | float | str)  # an object, which its receiver checks
+    return not isinstance(value, int | float | str)  # the target checks objects
 
 
 def _may_make(call: Mapping, kind: Any) -> bool:
-    """Whether a call may make an object of ``kind``; of functions it is unknown."""
+    """Return whether a call may make an object of ``kind``, which is unknown for functions."""
     result = result_class(call)
     if result is None or not inspect.isclass(kind):
         return True
@@ -234,7 +236,7 @@ def _may_make(call: Mapping, kind: Any) -> bool:
 
 
 def _words(annotation: Any) -> str:
-    """An annotation in words for users."""
+    """Return an annotation as text for users."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(_words(part) for part in parts))

@@ -1,4 +1,4 @@
-"""One walk over a config: its nodes by dotted key, and the signatures of its calls."""
+"""Iterate over the nodes of a config by dotted key, and inspect the signatures of its calls."""
 
 import functools
 import inspect
@@ -9,23 +9,59 @@ from typing import Any
 from detectron2.utils.registry import locate
 from omegaconf import ListConfig
 
-# What Detectron2 makes of the module of a config file, and of one that it imports.
+# Module names that Detectron2 gives to a config file, and to one that it imports.
 _CONFIG_MODULES = ("builtins.", "detectron2._cfg_loader")
 
 
 def is_call(node: Any) -> bool:
-    """Whether ``node`` describes a call, as a ``LazyCall`` does."""
+    """Return whether a node of a config describes a call, as ``LazyCall`` makes it.
+
+    Parameters
+    ----------
+    node : Any
+        The node.
+
+    Returns
+    -------
+    bool
+        True for a call.
+    """
     return isinstance(node, Mapping) and "_target_" in node
 
 
 def is_list(node: Any) -> bool:
-    """Whether ``node`` is a list of nodes."""
+    """Return whether a node of a config is a list of nodes.
+
+    Parameters
+    ----------
+    node : Any
+        The node.
+
+    Returns
+    -------
+    bool
+        True for a list.
+    """
     return isinstance(node, list | tuple | ListConfig)
 
 
 def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield ``(dotted key, node)`` for ``node`` and every node below it, parents first.
+    """Yield the dotted key and the value of a node and of every node below it, parents first.
 
+    Parameters
+    ----------
+    node : Any
+        A config, or a part of it.
+    key : str
+        The dotted key of ``node``.
+
+    Yields
+    ------
+    tuple[str, Any]
+        The key and the node.
+
+    Examples
+    --------
     >>> dict(walk({"lr": 0.1, "betas": [0.9, 0.99]}, "optimizer"))["optimizer.betas.1"]
     0.99
     """
@@ -39,12 +75,24 @@ def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def find_target(call: Mapping, key: str) -> Callable:
-    """Return the callable that ``call``, the node at ``key``, names.
+    """Return the target of a call.
+
+    Parameters
+    ----------
+    call : Mapping
+        A call, as ``LazyCall`` makes it.
+    key : str
+        The dotted key of the call.
+
+    Returns
+    -------
+    Callable
+        The function or class.
 
     Raises
     ------
     ValueError
-        If there is no such callable.
+        If the target does not exist or cannot be called.
     """
     target = call["_target_"]
     if isinstance(target, str):
@@ -55,19 +103,26 @@ def find_target(call: Mapping, key: str) -> Callable:
             if target.startswith(_CONFIG_MODULES):  # LazyCall stores a dataclass by its name
                 cls = target.rpartition(".")[2]
                 remedy = (
-                    f"a dataclass of a config file goes in as LazyCall(functools.partial({cls}))"
-                    "(...)"
+                    f"write a dataclass of a config file as LazyCall(functools.partial({cls}))(...)"
                 )
-            raise ValueError(f"{key}: there is no {target!r} to call; {remedy}") from error
+            raise ValueError(f"{key}: there is no {target!r} to call: {remedy}") from error
     if not callable(target):
-        raise ValueError(f"{key}: {call['_target_']!r} cannot be called; correct its _target_")
+        raise ValueError(f"{key}: {call['_target_']!r} cannot be called: correct its _target_")
     return target
 
 
 def find_parameters(target: Callable) -> dict[str, inspect.Parameter] | None:
-    """Return the parameters that ``target`` takes by name, and its ``**`` parameter.
+    """Return the parameters that a callable takes by name, including its ``**`` parameter.
 
-    None stands for a function in C without a signature.
+    Parameters
+    ----------
+    target : Callable
+        The callable.
+
+    Returns
+    -------
+    dict[str, inspect.Parameter] or None
+        The parameters by name, or None for a C function without a signature.
     """
     try:
         parameters = inspect.signature(target).parameters.values()
@@ -78,7 +133,18 @@ def find_parameters(target: Callable) -> dict[str, inspect.Parameter] | None:
 
 
 def find_annotations(target: Callable) -> dict[str, Any]:
-    """Return the annotations of the arguments of ``target``; none if they cannot be resolved."""
+    """Return the annotations of a callable's arguments.
+
+    Parameters
+    ----------
+    target : Callable
+        The callable.
+
+    Returns
+    -------
+    dict[str, Any]
+        The annotations by name; empty if they cannot be resolved.
+    """
     target = inspect.unwrap(target)
     target = target.func if isinstance(target, functools.partial) else target
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from recyclelora.common.files import is_out_of_files, is_transient, retry_transient
@@ -95,27 +96,31 @@ def open_picture(file: str | Path, content: bytes | None = None) -> Image.Image:
     return image
 
 
-def decode_picture(file: str | Path) -> tuple[Image.Image, bytes]:
-    """Decode a file; transient errors of the disk or file server are retried.
+def read_picture(file: str | Path) -> tuple[Image.Image, bytes]:
+    """Read a file and validate its header; transient errors of the disk or server are retried.
 
     Returns
     -------
     image : PIL.Image.Image
-        With its pixels.
+        Without its pixels, which :func:`load` decodes.
     content : bytes
         The content of the file.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As of :func:`open_picture`, or the pixels are damaged.
+        As of :func:`open_picture`.
     """
     # The whole content first: a decoder would report a transient error as a damaged file.
     content = retry_transient(lambda: _content(file), file)
-    image = open_picture(file, content)
+    return open_picture(file, content), content
+
+
+def load(image: Image.Image, file: str | Path) -> Image.Image:
+    """Decode the pixels; raises a ValueError that names the file if they are damaged."""
     with decoding(file):
         image.load()
-    return image, content
+    return image
 
 
 def _content(file: str | Path) -> bytes:
@@ -139,10 +144,21 @@ def _check_file(file: str | Path) -> None:
         )
 
 
-def transposition(image: Image.Image) -> Image.Transpose | None:
-    """Return the transposition that turns the stored pixels upright, None if they are upright."""
+def transposition(image: Image.Image, decoded: bool = True) -> Image.Transpose | None:
+    """Return the transposition that turns the stored pixels upright, None if they are upright.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        The picture.
+    decoded : bool
+        Whether all its tags were read. The tags of a PNG can follow the pixels, so if they were
+        not, Pillow decodes it here.
+    """
     try:
-        return _TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation))
+        # PngImageFile.getexif decodes the pixels; the method of its base class does not.
+        tags = Image.Image.getexif(image) if decoded else image.getexif()
+        return _TRANSPOSITIONS.get(tags.get(ExifTags.Base.Orientation))
     except Exception as error:  # damaged tags are ignored, as in image viewers
         if is_transient(error):
             raise
@@ -153,3 +169,10 @@ def upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; returns ``image`` itself, not a copy, if it is upright."""
     needed = transposition(image)
     return image if needed is None else image.transpose(needed)
+
+
+def transpose(pixels: np.ndarray, needed: Image.Transpose | None) -> np.ndarray:
+    """Apply a transposition to (H, W) or (H, W, 3) pixels; without one, returns them themselves."""
+    if needed is None:
+        return pixels
+    return np.array(Image.fromarray(pixels).transpose(needed))

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .decoding import decode_picture, decoding, upright
+from .decoding import decoding, load, read_picture, transpose, transposition, upright
+from .fast_decoding import decode_indices
 
 #: Modes of Pillow for grey of 16 and 32 bits.
 GREY_16 = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -45,7 +46,11 @@ def read_ids(file: str | Path, channel: int | None = None) -> np.ndarray:
         The file is absent, damaged or no map of ids, or is encoded such that its ids are not known
         for certain; the message names it.
     """
-    image, content = decode_picture(file)
+    image, content = read_picture(file)
+    ids = decode_indices(image, content) if channel is None else None
+    if ids is not None:
+        return transpose(ids, transposition(image))
+    load(image, file)
     _check_lossless(file, image, content)
     if channel is not None:
         return _read_channel(file, image, content, channel)

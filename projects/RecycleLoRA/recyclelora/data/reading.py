@@ -2,12 +2,22 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from recyclelora.common.files import retry_transient
 
-from .decoding import SWAPPING, decode_picture, decoding, open_picture, transposition, upright
+from .decoding import (
+    SWAPPING,
+    decoding,
+    load,
+    open_picture,
+    read_picture,
+    transpose,
+    transposition,
+)
+from .fast_decoding import decode_rgb
 from .label_files import GREY_16, read_ids
 from .label_maps import LabelMap
 
@@ -60,7 +70,16 @@ def read_image(file: str | Path) -> np.ndarray:
     FileNotFoundError, ValueError
         The file is absent, damaged or of another kind; the message names it.
     """
-    return to_rgb(upright(decode_picture(file)[0]), file)
+    return transpose(*_stored_rgb(file))
+
+
+def _stored_rgb(file: str | Path) -> tuple[np.ndarray, Image.Transpose | None]:
+    """The pixels as stored, and the transposition that turns them upright."""
+    image, content = read_picture(file)
+    pixels = decode_rgb(image, content)
+    if pixels is None:
+        pixels = to_rgb(load(image, file), file)
+    return pixels, transposition(image)
 
 
 def read_pair(
@@ -90,13 +109,40 @@ def read_pair(
     FileNotFoundError, ValueError
         A file is absent or invalid, or the sizes differ; the message names the file.
     """
-    train_ids = label_map.to_train_ids(read_ids(label_file, label_map.channel), label_file)
-    stored, _ = decode_picture(image_file)
-    turned = upright(stored)
-    for image in (turned, stored):
-        if image.size == train_ids.shape[::-1]:
-            return to_rgb(image, image_file), train_ids
-    raise _size_mismatch(image_file, turned.size, label_file, train_ids.shape[::-1])
+    image, ids, table = read_pair_ids(image_file, label_file, label_map)
+    return image, cv2.LUT(ids, table)
+
+
+def read_pair_ids(
+    image_file: str | Path, label_file: str | Path, label_map: LabelMap
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read a pair as :func:`read_pair` does, without converting the label to train ids.
+
+    A training sample needs the train ids of its crop alone.
+
+    Returns
+    -------
+    image : ndarray
+        (H, W, 3) uint8 RGB.
+    ids : ndarray
+        (H, W) uint8.
+    table : ndarray
+        (256,) uint8, the train id of each id.
+    """
+    ids = read_ids(label_file, label_map.channel)
+    if ids.dtype == np.uint8:
+        label_map.check(ids, label_file)
+        table = label_map.table[:256]
+    else:
+        ids = label_map.to_train_ids(ids, label_file)
+        table = np.arange(256, dtype=np.uint8)
+    stored, needed = _stored_rgb(image_file)
+    upright_shape = stored.shape[1::-1] if needed in SWAPPING else stored.shape[:2]
+    if ids.shape == upright_shape:
+        return transpose(stored, needed), ids, table
+    if ids.shape == stored.shape[:2]:
+        return stored, ids, table
+    raise _size_mismatch(image_file, upright_shape[::-1], label_file, ids.shape[::-1])
 
 
 def pair_size(image_file: str | Path, label_file: str | Path) -> tuple[int, int]:
@@ -123,7 +169,8 @@ def _pair_size(image_file: str | Path, label_file: str | Path) -> tuple[int, int
             return label.size
         # The orientation is read only here, because Pillow decodes a whole PNG to find it.
         if label.size == image.size[::-1] and (
-            transposition(image) in SWAPPING or transposition(label) in SWAPPING
+            transposition(image, decoded=False) in SWAPPING
+            or transposition(label, decoded=False) in SWAPPING
         ):
             return label.size
         raise _size_mismatch(image_file, image.size, label_file, label.size)

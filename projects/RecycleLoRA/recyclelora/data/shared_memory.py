@@ -15,9 +15,13 @@ from pathlib import Path
 
 import torch
 
+from recyclelora.common.cores import available_cores
+
 SHARED_MEMORY = Path("/dev/shm")
 #: Batches that a worker prepares ahead of the consumer.
 PREFETCH = 2
+#: The default number of workers does not exceed it.
+MOST_WORKERS = 8
 _ALIGNMENT = 64  # of each tensor in the buffer, in bytes
 _MIB = 2**20
 
@@ -100,6 +104,29 @@ class SharedMemoryDemand:
         used = (status.f_blocks - status.f_bavail) * status.f_frsize
         need = used + (others + self.bytes(self.num_workers)) * 5 // 4
         return -(-need // (64 * _MIB)) * 64
+
+
+def default_workers(batch_bytes: int, processes: int = 1, batches: int | None = None) -> int:
+    """Return the number of worker processes of a loader whose number is not given.
+
+    One for each core that is available to this process, at most 8, and at least 1.
+
+    Parameters
+    ----------
+    batch_bytes : int
+        Size of the largest batch. Fewer workers are started if they would need more than half of
+        the free /dev/shm, which a training and its evaluation share.
+    processes : int
+        Processes of the run on this machine. They share the cores.
+    batches : int, optional
+        The number of batches; more workers are of no use.
+    """
+    most = max(1, min(MOST_WORKERS, available_cores() // processes, batches or MOST_WORKERS))
+    free = free_shared_memory()
+    if free is None:
+        return most
+    demand = SharedMemoryDemand("", batch_bytes, most, processes)
+    return max((n for n in range(1, most + 1) if 2 * demand.bytes(n) <= free), default=1)
 
 
 def _mib(size: int) -> str:

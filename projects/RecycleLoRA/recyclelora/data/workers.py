@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import cv2
@@ -20,6 +20,7 @@ from .shared_memory import (
     PREFETCH,
     SharedBatch,
     SharedMemoryDemand,
+    default_workers,
     free_shared_memory,
     share_batch,
 )
@@ -57,8 +58,9 @@ class BatchLoader:
         A map-style dataset.
     batches : iterable of list of int
         The indices of each batch. It is iterated over anew in every pass.
-    num_workers : int
-        Number of worker processes; 0 reads in this process.
+    num_workers : int or None
+        Number of worker processes; 0 reads in this process, None is the number of
+        :func:`~recyclelora.data.shared_memory.default_workers`.
     name : str
         Name of the loader in error messages.
     batch_bytes : int
@@ -95,11 +97,14 @@ class BatchLoader:
         dataset: Dataset,
         batches: Iterable[list[int]],
         *,
-        num_workers: int,
+        num_workers: int | None,
         name: str = "the loader",
         batch_bytes: int = 0,
         processes: int = 1,
     ) -> None:
+        if num_workers is None:
+            count = len(batches) if isinstance(batches, Sized) else None
+            num_workers = default_workers(batch_bytes, processes, count)
         check_integer("num_workers", num_workers, most=512)
         self.dataset = dataset
         self.timeout: float = TIMEOUT

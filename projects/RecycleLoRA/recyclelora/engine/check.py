@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,9 +78,14 @@ def check_run(cfg: DictConfig, *, resume: bool = False, eval_only: bool = False)
                       f"on {where}, in {precision}, into {cfg.train.output_dir}"])  # fmt: skip
 
 
+def _nearest_folder(folder: Path) -> Path:
+    """Return ``folder``, or the nearest of its parents that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
 def _check_writable(folder: Path) -> None:
     """Raise unless ``folder`` can be written or created, without doing so."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = _nearest_folder(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         problem = "cannot be written" if existing.is_dir() else "is no folder"
         raise ValueError(
@@ -123,7 +129,32 @@ def _check_training(
             f"{cfg.dataloader.train.total_batch_size:,}{images} images each",
             f"model: {total:,} parameters, of which {trained:,} are trained",
             memory,
+            _check_disk(cfg, trainer, start),
         ],
+    )
+
+
+def _check_disk(cfg: DictConfig, trainer: Trainer, start: int) -> str:
+    """Compare the size of the checkpoints that will be kept, and one temporary, with free space."""
+    checkpoints = Checkpoints(cfg.train.output_dir, keep=cfg.train.checkpoints_kept)
+    trained = sum(p.nbytes for group in trainer.optimizer.param_groups for p in group["params"])
+    copies = 2 if trainer.average is None else 3  # AdamW's two moments, and averaged weights
+    model = sum(tensor.nbytes for tensor in trainer.model.state_dict().values())
+    size, period = model + copies * trained, cfg.train.checkpoint_period
+    saves = -(-(cfg.train.max_iter - start) // period) if period else 1
+    present = sum(path.stat().st_size for path in checkpoints.paths())
+    need = max(size * min(saves, checkpoints.keep + 1) - present, size)
+    folder = _nearest_folder(checkpoints.folder)
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise ValueError(
+            f"the checkpoints need about {need / _GIB:.2f} GiB ({size / _GIB:.2f} each), but "
+            f"{folder} has {free / _GIB:.2f} GiB free: make room, choose another train.output_dir, "
+            "or lower train.checkpoints_kept"
+        )
+    return (
+        f"disk: checkpoints of about {size / _GIB:.2f} GiB need {need / _GIB:.2f} GiB, and "
+        f"{free / _GIB:.1f} GiB are free"
     )
 
 

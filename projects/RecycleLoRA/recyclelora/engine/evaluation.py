@@ -153,4 +153,5 @@ def evaluate_targets(
             for name in loaders
         },
         resume=resume,
+        temperature=cfg.evaluation.get("temperature"),
     )

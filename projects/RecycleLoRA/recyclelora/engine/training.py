@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import torch
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.hooks import HookBase, IterationTimer
 from detectron2.utils import comm
-from detectron2.utils.events import TensorboardXWriter
 from omegaconf import DictConfig
 from torch import nn
 
@@ -28,16 +28,18 @@ from recyclelora.evaluation.sliding_window import NonFiniteLogitsError
 from .bad_batches import BadBatches
 from .build import build_from_checkpoint, build_model
 from .checkpoint import Checkpoints, read_checkpoint
+from .data_wait import WarnOfWaiting
 from .ema import weight_average
 from .evaluation import check_training_keys, describe_weights, evaluate_targets, target_loaders
 from .hooks import PeriodicAction, WriteMetrics
 from .loading import prepare_loaders
-from .metrics import WINDOW, MetricsFile
+from .metrics import MetricsFile
 from .output import LOGGER, lock_output, setup
 from .param_groups import groups_table
 from .predictor import predictor
 from .progress import ProgressLine
 from .stopping import StopBetweenSteps, Stopped, StopRequest
+from .tensorboard import TensorBoard
 from .trainer import Trainer, amp_dtype
 
 
@@ -72,9 +74,11 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
+        saved = Checkpoints(cfg.train.output_dir).paths()
+        begin = f", which continues from {saved[-1].name}" if saved else ""
         raise OSError(
-            f"cannot write to {cfg.train.output_dir} ({error.strerror}): make room, then go on "
-            "with --resume from the last checkpoint, which is whole"
+            f"cannot write to {cfg.train.output_dir} ({error.strerror}): make room, then run the "
+            f"command with --resume{begin}"
         ) from error
 
 
@@ -97,30 +101,30 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
             training = {**trainer.state_dict(), "settings": settings}
             checkpoints.save(model=model, iteration=done, training=training)
 
-    def evaluate(done: int, *, resume: bool = False) -> None:
+    def evaluate(done: int, *, resume: bool = False) -> dict:
         checkpoint = {"file": checkpoints.path(done).name, "iteration": done}
-        _evaluate(cfg, model, loaders, trainer, request, checkpoint, resume)
+        return _evaluate(cfg, model, loaders, trainer, request, checkpoint, resume)
 
     if start >= cfg.train.max_iter:
         log.info("All %d iterations are done: evaluating", start)
         request.saves = True
         evaluate(start, resume=True)
         return
-
-    def preview(done: int) -> None:
-        if comm.is_main_process():
-            _preview(cfg, model, loaders, trainer, done)
+    board = _open_tensorboard(cfg, start)
+    measure = partial(_measure, board, model)
+    preview = partial(_preview, cfg, model, loaders, trainer, board)
 
     def save_and_evaluate(done: int) -> None:
         save(done)  # the evaluated weights are then in a checkpoint, and no step can be lost
-        evaluate(done)
+        _show_domains(board, evaluate(done), done)
 
     log.info("Optimiser groups:\n%s", groups_table(trainer.optimizer))
     trainer.register_hooks(
         [
             IterationTimer(warmup_iter=0),
-            *_metric_hooks(cfg, start),
+            *_metric_hooks(cfg, start, board, trainer.loader),
             PeriodicAction(action=save, period=cfg.train.checkpoint_period, last=True),
+            PeriodicAction(action=measure, period=cfg.train.checkpoint_period, last=True),
             StopBetweenSteps(request=request, save=save),
             PeriodicAction(action=preview, period=cfg.train.picture_period),
             PeriodicAction(action=save_and_evaluate, period=cfg.train.eval_period, last=True),
@@ -222,20 +226,34 @@ def build_trainer(cfg: DictConfig, model: nn.Module, start: int, device: torch.d
     )
 
 
-def _metric_hooks(cfg: DictConfig, start: int) -> list[HookBase]:
+def _open_tensorboard(cfg: DictConfig, start: int) -> TensorBoard | None:
+    """Return the writer of the main process; None where its folder's name cannot be encoded."""
     if not comm.is_main_process():
-        return []
-    output, log = cfg.train.output_dir, logging.getLogger(LOGGER)
-    writers = [
-        ProgressLine(iterations=cfg.train.max_iter, logger=log),
-        MetricsFile(Path(output, "metrics.json"), start=start),
-    ]
+        return None
+    output = cfg.train.output_dir
     # TensorBoard encodes file names in UTF-8, whatever the locale.
     if os.fsencode(output) == output.encode(errors="surrogatepass"):
-        writers.append(TensorboardXWriter(output, window_size=WINDOW, purge_step=start))
-    else:
-        log.warning("No TensorBoard events: in this locale their folder must have an ASCII name")
-    return [WriteMetrics(writers=writers, period=cfg.train.log_period)]
+        return TensorBoard(output, start=start)
+    log = logging.getLogger(LOGGER)
+    log.warning("No TensorBoard events: in this locale their folder must have an ASCII name")
+    return None
+
+
+def _metric_hooks(
+    cfg: DictConfig, start: int, board: TensorBoard | None, loader: object
+) -> list[HookBase]:
+    if not comm.is_main_process():
+        return []
+    log = logging.getLogger(LOGGER)
+    writers = [
+        ProgressLine(iterations=cfg.train.max_iter, logger=log),
+        MetricsFile(Path(cfg.train.output_dir, "metrics.json"), start=start),
+        *([] if board is None else [board]),
+    ]
+    return [
+        WriteMetrics(writers=writers, period=cfg.train.log_period),
+        WarnOfWaiting(loader=loader, logger=log),
+    ]
 
 
 def _evaluate(
@@ -246,7 +264,7 @@ def _evaluate(
     request: StopRequest,
     checkpoint: dict,
     resume: bool,
-) -> None:
+) -> dict:
     """Evaluate the current weights, or their averages, unless the run is asked to stop."""
     log = logging.getLogger(LOGGER)
     if trainer.average is not None:
@@ -268,10 +286,10 @@ def _evaluate(
         )
         try:
             try:
-                evaluate(resume=resume)
+                return evaluate(resume=resume)
             except OtherEvaluationError as error:  # raised in all processes
                 log.warning("%s; it begins anew", error)
-                evaluate()
+                return evaluate()
         except WaitInterrupted as error:
             raise Stopped from error
         except RuntimeError as error:
@@ -281,10 +299,29 @@ def _evaluate(
             raise
 
 
+def _show_domains(board: TensorBoard | None, result: Mapping, done: int) -> None:
+    """Show the scores of an evaluation after ``done`` iterations."""
+    if board is not None:
+        board.add_domains(result, done=done)
+
+
+def _measure(board: TensorBoard | None, model: nn.Module, done: int) -> None:
+    """Show what the adapters learned in ``done`` iterations."""
+    if board is not None:
+        board.add_adapters(model, done=done)
+
+
 def _preview(
-    cfg: DictConfig, model: nn.Module, loaders: dict[str, TestLoader], trainer: Trainer, done: int
+    cfg: DictConfig,
+    model: nn.Module,
+    loaders: dict[str, TestLoader],
+    trainer: Trainer,
+    board: TensorBoard | None,
+    done: int,
 ) -> None:
-    """Draw the first image of each target after ``done`` iterations."""
+    """Draw the first image of each target after ``done`` iterations, in the main process."""
+    if not comm.is_main_process():
+        return
     path = Path(cfg.train.output_dir, "pictures", f"iter_{done:07d}.png")
     protocol = instantiate(cfg.evaluation.protocol)
     with _averaged(trainer), predictor(model, dtype=trainer.dtype) as predict:
@@ -293,6 +330,9 @@ def _preview(
         except NonFiniteLogitsError as error:  # a picture is no reason to end a training
             log = logging.getLogger(LOGGER)
             log.warning("no preview at iteration %d: %s", done, error)
+            return
+    if board is not None:
+        board.add_preview(path, done=done)
 
 
 def _averaged(trainer: Trainer) -> contextlib.AbstractContextManager:

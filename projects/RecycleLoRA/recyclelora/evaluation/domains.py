@@ -14,9 +14,12 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from recyclelora.common.atomic_write import write_json
+from recyclelora.common.validation import check_number
 from recyclelora.data import CLASSES
 from recyclelora.data.loader import TestLoader
 
+from .background import Background
+from .calibration import ConfidenceHistogram
 from .confusion import ConfusionMatrix
 from .partial import (
     RESULTS,
@@ -56,6 +59,7 @@ def evaluate_domains(
     settings: Mapping | None = None,
     domain_settings: Mapping[str, Mapping] | None = None,
     resume: bool = False,
+    temperature: float | None = None,
 ) -> dict:
     """Evaluate ``predict`` on every domain, each process on its share of the images.
 
@@ -90,6 +94,9 @@ def evaluate_domains(
     resume : bool
         Whether to continue from ``domains.partial.json``, if it is there: the domains in it are
         not evaluated again.
+    temperature : float, optional
+        If given, each domain also gets "ECE" and "AUROC" (percent) of the confidences at this
+        temperature, see :mod:`recyclelora.evaluation.calibration`; 1 for uncalibrated ones.
 
     Returns
     -------
@@ -109,11 +116,14 @@ def evaluate_domains(
     if not domains:
         raise ValueError("expected at least one domain to evaluate, got none; name some")
     check_format("save_predictions", save_predictions)
+    if temperature is not None:
+        check_number("temperature", temperature, least=0.01, most=100)
     output_dir, domain_settings = Path(output_dir), domain_settings or {}
     settings = {
         "protocol": protocol.as_dict(),
         "save_predictions": save_predictions,
         "pictures": pictures,
+        **({} if temperature is None else {"temperature": temperature}),
         **(settings or {}),
     }
     finished = {}
@@ -128,7 +138,7 @@ def evaluate_domains(
         if name in finished:
             continue
         finished[name] = _evaluate_domain(
-            predict, name, loader, protocol, output_dir, pictures, save_predictions
+            predict, name, loader, protocol, output_dir, pictures, save_predictions, temperature
         )
         if comm.is_main_process():
             file = save_partial(output_dir, finished, settings, domain_settings)
@@ -174,13 +184,19 @@ def _evaluate_domain(
     output_dir: Path,
     pictures: int,
     save_predictions: str | None,
+    temperature: float | None,
 ) -> Target:
     """Evaluate one domain and draw its picture."""
     chosen = _chosen(len(loader.dataset), pictures)
     maps = output_dir / "predictions" / name
     save = partial(save_prediction, maps, save_predictions) if save_predictions else None
-    confusion, rows, images, ends = _evaluate(predict, name, loader, protocol, chosen, save)
+    histogram = None if temperature is None else ConfidenceHistogram(temperature)
+    confusion, rows, images, ends = _evaluate(
+        predict, name, loader, protocol, chosen, save, histogram
+    )
     scores = _scores(name, confusion, len(loader.dataset))
+    if histogram is not None:
+        scores |= histogram.merge().scores()
     drawn = []
     if rows and comm.is_main_process():
         save_rows(output_dir / "pictures" / f"{name}.png", rows, _CELL_WIDTH)
@@ -276,6 +292,7 @@ def _evaluate(
     protocol: Protocol,
     chosen: set[int],
     save: Callable[[Mapping, np.ndarray], None] | None,
+    histogram: ConfidenceHistogram | None,
 ) -> tuple[ConfusionMatrix, list[Row], dict[str, float | None], list[_Image]]:
     """Return confusion, chosen rows, each image's mIoU, best and worst image of all processes."""
     folding = loader.metadata.get("folding")
@@ -283,9 +300,16 @@ def _evaluate(
     rows: dict[int, Row] = {}
     scores: dict[int, tuple[str, float | None]] = {}
     ends: list[_Image] = []
-    progress = tqdm(loader, name, unit="image", disable=not comm.is_main_process())
-    for number, sample in zip(loader.indices, progress, strict=True):
-        prediction, truth, image = protocol.segment(predict, sample, loader.metadata.benchmark)
+
+    def segment(sample: Mapping) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        benchmark = loader.metadata.benchmark
+        if histogram is None:
+            return protocol.segment(predict, sample, benchmark)
+        return histogram.segment(protocol, predict, sample, benchmark, folding)
+
+    def score_image(
+        number: int, sample: Mapping, prediction: np.ndarray, truth: np.ndarray, image: np.ndarray
+    ) -> None:
         alone = ConfusionMatrix(len(CLASSES), folding=folding)
         try:
             alone.update(prediction, truth)
@@ -299,9 +323,14 @@ def _evaluate(
             rows[number] = row
         if math.isnan(score):  # no labelled pixel
             scores[number] = sample["image_id"], None
-            continue
+            return
         scores[number] = sample["image_id"], score
-        ends = _best_and_worst([*ends, _Image(score, number, row)])
+        ends[:] = _best_and_worst([*ends, _Image(score, number, row)])
+
+    progress = tqdm(loader, name, unit="image", disable=not comm.is_main_process())
+    with Background() as background:
+        for number, sample in zip(loader.indices, progress, strict=True):
+            background.submit(score_image, number, sample, *segment(sample))
     rows, scores = _gathered(rows), _gathered(scores)
     ends = _best_and_worst([image for part in comm.gather(ends) for image in part])
     return confusion.merge(), list(rows.values()), dict(scores.values()), ends

@@ -64,15 +64,6 @@ def save_map(file: Path, prediction: np.ndarray, form: str) -> None:
         Image.fromarray(encode(prediction, form)).save(temporary, "PNG")
 
 
-def save_pictures(stem: Path, image: np.ndarray, prediction: np.ndarray) -> None:
-    """Write ``STEM_ids.png``, ``STEM_color.png`` and ``STEM_overlay.jpg`` of an image."""
-    save_map(stem.with_name(f"{stem.name}_ids.png"), prediction, "train_ids")
-    save_map(stem.with_name(f"{stem.name}_color.png"), prediction, "color")
-    blend = (image.astype(np.uint16) + colorize(prediction)) // 2
-    with atomic_write(stem.with_name(f"{stem.name}_overlay.jpg")) as temporary:
-        Image.fromarray(blend.astype(np.uint8)).save(temporary, "JPEG", quality=90)
-
-
 def remove_maps(folder: Path) -> None:
     """Remove the class maps of an earlier evaluation below ``folder``."""
     for file in folder.rglob("*.png"):

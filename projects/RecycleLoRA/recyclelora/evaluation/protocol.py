@@ -12,11 +12,12 @@ from torch import Tensor
 from recyclelora.common.validation import check_integer, check_number, short_repr
 
 from .class_map import View, best_class, class_map, in_parts
-from .scored_map import ScoredMap, scored_views, scored_whole
+from .scored_map import ScoredMap, Wanted, scored_views, scored_whole
 from .sliding_window import NonFiniteLogitsError, Predict, check_logits, finished_rows
 
 _WHOLE_PIXELS = 2**23  # without windows: the masks of 100 queries then take 7 GB
 _LONGEST = 16_384  # side in pixels
+_CLASSES = Wanted()
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class Protocol:
 
     @torch.no_grad()
     def score(
-        self, predict: Predict, images: Tensor, benchmark: str, *, keep_logits: bool = False
+        self, predict: Predict, images: Tensor, benchmark: str, wanted: Wanted = _CLASSES
     ) -> list[ScoredMap]:
         """Segment images of one size as :meth:`segment` does, with a confidence for each pixel.
 
@@ -223,8 +224,8 @@ class Protocol:
         ----------
         images : Tensor
             (B, 3, H, W) uint8 RGB.
-        keep_logits : bool
-            Whether the maps have logits.
+        wanted : Wanted
+            What the maps hold besides classes and confidence.
 
         Returns
         -------
@@ -247,13 +248,13 @@ class Protocol:
         if self.mode == "whole" and count == 1:
             batch = torch.stack([resized(image, self.scales[0]) for image in images])
             logits = self._whole(predict, batch)
-            return [scored_whole(one, size, keep_logits=keep_logits) for one in logits]
+            return [scored_whole(one, size, wanted) for one in logits]
         return [
             scored_views(
                 self._views(predict, (resized(image, scale) for scale in self.scales)),
                 count,
                 size,
-                keep_logits=keep_logits,
+                wanted,
             )
             for image in images
         ]

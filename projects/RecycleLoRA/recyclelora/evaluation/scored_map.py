@@ -1,6 +1,20 @@
-"""Class maps with a confidence for each pixel, and the logits if they are wanted."""
+"""Class maps with the uncertainty of each pixel.
 
-from collections.abc import Iterable
+Mask2Former classifies masks. Query q of Q has class probabilities p_q(c), softmax with a no-object
+class that is left out, and a mask probability m_q(x) at pixel x. The score of class c is
+
+    s_c(x) = sum_q p_q(c) m_q(x) >= 0,
+
+and the probability of the class, with a temperature T (1 if nothing was calibrated), is
+
+    p_c(x) = s_c(x)^(1/T) / sum_k s_k(x)^(1/T) = softmax_c(log s_c(x) / T).
+
+Over several views (scales, mirrored) the probabilities at T = 1 are averaged and take the place of
+s. A T > 1 lowers every confidence, and no T changes the class.
+"""
+
+import math
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -9,69 +23,146 @@ from torch import Tensor
 
 from .class_map import View, resized_rows
 
+Planes = Callable[[], Iterable[Tensor]]  # the scores of each class, (H, W) each
+
+
+class Uncertainty(NamedTuple):
+    """How certain each class of a class map is, (H, W) float32 each.
+
+    With k the class of the pixel and p as above:
+
+    Parameters
+    ----------
+    confidence : Tensor
+        Maximum probability, p_k, from 0 to 1.
+    entropy : Tensor
+        ``-sum_c p_c log p_c`` in nats, from 0 to log C.
+    margin : Tensor
+        ``p_k - max_{c != k} p_c``. It is negative only where the averaged softmax of several views
+        selects another class than the averaged probability.
+    """
+
+    confidence: Tensor
+    entropy: Tensor
+    margin: Tensor
+
 
 class ScoredMap(NamedTuple):
-    """The class map of an image, and how much the model scores its classes.
+    """The class map of an image, and how certain its classes are.
+
+    Where every score is 0 the confidence and the margin are 0, and the entropy is log C.
 
     Parameters
     ----------
     classes : Tensor
         (H, W) uint8, the class of the largest logit.
     confidence : Tensor
-        (H, W) float32 from 0 to 1: the score of that class divided by the sum over all classes.
-        Mask2Former's scores are sums over queries of class probability times mask probability, so
-        they are not negative. It is 0 where every score is 0.
+        (H, W) float32, see :class:`Uncertainty`.
     logits : Tensor or None
-        (C, H, W) float32.
+        (C, H, W) float32 scores, for several views their averaged softmax.
+    probabilities : Tensor or None
+        (C, H, W) float32 at T = 1.
+    uncertainty : Uncertainty or None
     """
 
     classes: Tensor
     confidence: Tensor
-    logits: Tensor | None
+    logits: Tensor | None = None
+    probabilities: Tensor | None = None
+    uncertainty: Uncertainty | None = None
 
 
-def scored_whole(logits: Tensor, size: tuple[int, int], *, keep_logits: bool) -> ScoredMap:
+class Wanted(NamedTuple):
+    """What a :class:`ScoredMap` holds besides classes and confidence.
+
+    Parameters
+    ----------
+    logits, probabilities, uncertainty : bool
+    temperature : float
+        Of confidence and uncertainty.
+    """
+
+    logits: bool = False
+    probabilities: bool = False
+    uncertainty: bool = False
+    temperature: float = 1.0
+
+
+def scored_whole(logits: Tensor, size: tuple[int, int], wanted: Wanted) -> ScoredMap:
     """Resize logits (C, h, w) bilinearly to ``size`` (H, W), one class at a time."""
-    planes = (
-        F.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0]
-        for plane in logits[:, None, None]
-    )
-    if not keep_logits:
-        return ScoredMap(*_reduced(planes), None)
-    resized = torch.stack(list(planes))
-    return ScoredMap(*_reduced(resized), resized)
+
+    def planes() -> Iterable[Tensor]:
+        for plane in logits[:, None, None]:
+            yield F.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0]
+
+    if wanted.logits or wanted.probabilities:
+        resized = torch.stack(list(planes()))
+        return _scored(lambda: resized, wanted, resized)
+    return _scored(planes, wanted, None)
 
 
 def scored_views(
-    views: Iterable[View], count: int, size: tuple[int, int], *, keep_logits: bool
+    views: Iterable[View], count: int, size: tuple[int, int], wanted: Wanted
 ) -> ScoredMap:
-    """Return the scored map of an image with ``count`` views, as :func:`class_map` does.
-
-    For several views ``logits`` are the averaged softmax, whose argmax is the class, and the
-    confidence is the mean over the views of the confidence in that class.
-    """
-    classes = confidence = kept = shares = None
+    """Return the scored map of an image with ``count`` views, as :func:`class_map` does."""
+    if count == 1:
+        return _scored_rows(next(iter(views)), size, wanted)
+    softmax = shares = None
     for view in views:
         for top, rows in resized_rows(view.rows, view.size, size):
+            if softmax is None:
+                softmax = torch.zeros((len(rows), *size), device=rows.device)
+                shares = torch.zeros_like(softmax)
             place = slice(top, top + rows.shape[1])
-            if classes is None:
-                classes = torch.zeros(size, dtype=torch.uint8, device=rows.device)
-                confidence = torch.zeros(size, device=rows.device)
-                if keep_logits or count > 1:
-                    kept = torch.zeros((len(rows), *size), device=rows.device)
-                if count > 1:
-                    shares = torch.zeros_like(kept)
-            if count == 1:
-                classes[place], confidence[place] = _reduced(rows.float())
-                if kept is not None:
-                    kept[:, place] = rows
-            else:
-                kept[:, place] += rows.float().softmax(0) / count
-                shares[:, place] += _shares(rows.float()) / count
-    if shares is not None:
-        classes = _reduced(kept)[0]
-        confidence = shares.gather(0, classes[None].long())[0]
-    return ScoredMap(classes, confidence, kept if keep_logits else None)
+            softmax[:, place] += rows.float().softmax(0) / count
+            shares[:, place] += _shares(rows.float()) / count
+    classes = _reduced(softmax)[0]
+    uncertainty = _uncertainty(lambda: shares, classes, wanted.temperature)
+    return ScoredMap(
+        classes,
+        uncertainty.confidence,
+        softmax if wanted.logits else None,
+        shares if wanted.probabilities else None,
+        uncertainty if wanted.uncertainty else None,
+    )
+
+
+def uncertainty_of(probabilities: Tensor, classes: Tensor, temperature: float) -> Uncertainty:
+    """Return the uncertainty of ``classes`` (H, W) for probabilities (C, H, W) at T = 1."""
+    return _uncertainty(lambda: probabilities, classes, temperature)
+
+
+def _scored_rows(view: View, size: tuple[int, int], wanted: Wanted) -> ScoredMap:
+    """The scored map of one view, whose rows arrive in bands."""
+    found: list[ScoredMap] = []
+    for _, rows in resized_rows(view.rows, view.size, size):
+        rows = rows.float()
+        found.append(_scored(lambda rows=rows: rows, wanted, rows))
+
+    def joined(parts: list[Tensor | None]) -> Tensor | None:
+        return None if parts[0] is None else torch.cat(parts, dim=-2)
+
+    *maps, uncertainties = zip(*found, strict=True)
+    whole = None
+    if uncertainties[0] is not None:
+        whole = Uncertainty(*(joined(parts) for parts in zip(*uncertainties, strict=True)))
+    return ScoredMap(*(joined(parts) for parts in maps), whole)
+
+
+def _scored(planes: Planes, wanted: Wanted, scores: Tensor | None) -> ScoredMap:
+    """The scored map of one view from its scores, which are kept where they are wanted."""
+    classes, confidence = _reduced(planes())
+    uncertainty = None
+    if wanted.uncertainty or wanted.temperature != 1:
+        uncertainty = _uncertainty(planes, classes, wanted.temperature)
+        confidence = uncertainty.confidence
+    return ScoredMap(
+        classes,
+        confidence,
+        scores if wanted.logits else None,
+        _shares(scores) if wanted.probabilities else None,
+        uncertainty if wanted.uncertainty else None,
+    )
 
 
 def _shares(scores: Tensor) -> Tensor:
@@ -79,7 +170,7 @@ def _shares(scores: Tensor) -> Tensor:
 
 
 def _reduced(planes: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """The class (the first of equal ones) and the confidence of score planes (H, W)."""
+    """The class (the first of equal ones) and the confidence at T = 1 of score planes (H, W)."""
     best = total = classes = None
     for index, plane in enumerate(planes):
         if best is None:
@@ -91,3 +182,36 @@ def _reduced(planes: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
             total += plane
     confidence = best / total.clamp_min(torch.finfo(torch.float32).tiny)
     return classes, confidence.clamp(0, 1)
+
+
+def _uncertainty(planes: Planes, classes: Tensor, temperature: float) -> Uncertainty:
+    """The uncertainty of a class map, from scores relative to their largest one.
+
+    With r_c = (s_c / max s)^(1/T), Z = sum r and p_c = r_c / Z, the entropy is
+    log Z - sum(r_c log r_c) / Z. No power of r overflows.
+    """
+    peak = None
+    for plane in planes():
+        peak = plane.clone() if peak is None else torch.maximum(peak, plane, out=peak)
+    scored = peak > 0
+    peak = peak.clamp_min(torch.finfo(torch.float32).tiny)
+    total, weighted, chosen, other = (torch.zeros_like(peak) for _ in range(4))
+    count = 0
+    for plane in planes():
+        ratio = plane / peak
+        if temperature != 1:
+            ratio = ratio.pow(1 / temperature)
+        total += ratio
+        weighted += torch.special.xlogy(ratio, ratio)
+        selected = classes == count
+        chosen = torch.where(selected, ratio, chosen)
+        other = torch.where(selected, other, torch.maximum(other, ratio))
+        count += 1
+    total = total.clamp_min(1)  # where nothing is scored; elsewhere the largest ratio is 1
+    entropy = total.log() - weighted / total
+    nothing = torch.full_like(entropy, math.log(count))
+    return Uncertainty(
+        (chosen / total).clamp(0, 1),
+        torch.where(scored, entropy.clamp(0, math.log(count)), nothing),
+        (chosen - other) / total,
+    )

@@ -1,5 +1,7 @@
 """What a segmentor found in one image."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +11,13 @@ from PIL import Image
 from recyclelora.common.atomic_write import atomic_write
 from recyclelora.common.paths import expand_path
 from recyclelora.common.validation import check_number, short_repr
+from recyclelora.data import CLASSES
+from recyclelora.evaluation.predictions import encode
 
-KINDS = ("overlay", "color", "classes", "confidence")
+KINDS = ("overlay", "color", "classes", "label_ids", "confidence", "entropy", "margin")
 # JPEG changes values, so class maps and confidences are lossless.
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_LONGEST_JPEG = 65_500  # of libjpeg
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,11 +31,14 @@ class Segmentation:
     classes : ndarray
         (H, W) uint8, indices of ``class_names``.
     confidence : ndarray
-        (H, W) float32 from 0 to 1: the score of the class divided by the sum over all classes. It
-        is not calibrated.
+        (H, W) float32 from 0 to 1: the probability of the class, at the segmentor's temperature.
+        :mod:`recyclelora.evaluation.scored_map` has the equations.
     logits : ndarray or None
         (C, H, W) float32 class scores, if they were requested. With a protocol of several views
         they are the averaged softmax over classes.
+    entropy, margin : ndarray or None
+        (H, W) float32, if they were requested: the entropy of the probabilities in nats, and the
+        probability of the class minus the largest one of another class.
     class_names : tuple of str
     colors : tuple of (int, int, int)
         RGB of each class.
@@ -40,6 +48,8 @@ class Segmentation:
     classes: np.ndarray
     confidence: np.ndarray
     logits: np.ndarray | None
+    entropy: np.ndarray | None
+    margin: np.ndarray | None
     class_names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
 
@@ -49,7 +59,7 @@ class Segmentation:
 
     def color_map(self) -> Image.Image:
         """Return the class map in the colours of the classes."""
-        return Image.fromarray(np.array(self.colors, np.uint8)[self.classes])
+        return Image.fromarray(colored(self.classes, self.colors))
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """Return the image with the class colours over it.
@@ -60,7 +70,7 @@ class Segmentation:
             Of the colours, from 0 to 1.
         """
         check_number("opacity", opacity, most=1)
-        return Image.blend(Image.fromarray(self.image), self.color_map(), opacity)
+        return Image.fromarray(blended(self.image, self.classes, self.colors, opacity))
 
     def save(self, path: str | Path, kind: str = "overlay") -> Path:
         """Write one picture atomically; its folder is created.
@@ -69,9 +79,10 @@ class Segmentation:
         ----------
         path : str or Path
             ``.png``, or ``.jpg`` for an overlay or a colour map.
-        kind : {"overlay", "color", "classes", "confidence"}
-            "classes" is a grey picture of the class indices. "confidence" is a grey picture, 255
-            for confidence 1.
+        kind : str
+            "overlay" and "color" are pictures in the colours of the classes. The others are grey:
+            "classes" has the class indices, "label_ids" the ids of the Cityscapes files (7 is
+            road). "confidence" and "margin" are white (255) at 1, and "entropy" at log C.
 
         Returns
         -------
@@ -81,7 +92,8 @@ class Segmentation:
         Raises
         ------
         ValueError
-            For another kind or suffix. Nothing is written.
+            For another kind or suffix, label ids of other classes than those of Cityscapes, or an
+            entropy or margin that was not requested. Nothing is written.
         OSError
             If the file cannot be written.
         """
@@ -92,6 +104,11 @@ class Segmentation:
         if path.suffix.lower() not in known:
             raise ValueError(
                 f"{path}: expected a file name with {' or '.join(known)} for {kind!r}: add it"
+            )
+        is_jpeg = known[path.suffix.lower()] == "JPEG"
+        if is_jpeg and max(self.classes.shape) > _LONGEST_JPEG:
+            raise ValueError(
+                f"{path}: a JPEG has at most {_LONGEST_JPEG:,} pixels a side: save a PNG"
             )
         picture = self._picture(kind)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,4 +123,33 @@ class Segmentation:
             return self.color_map()
         if kind == "classes":
             return Image.fromarray(self.classes)
-        return Image.fromarray((255 * self.confidence).round().astype(np.uint8))
+        if kind == "label_ids":
+            check_label_ids(self.class_names)
+            return Image.fromarray(encode(self.classes, kind))
+        values = getattr(self, kind)
+        if values is None:
+            raise ValueError(f"there is no {kind}: call predict(images, uncertainty=True)")
+        most = math.log(max(len(self.class_names), 2)) if kind == "entropy" else 1
+        return Image.fromarray((255 * (values / most).clip(0, 1)).round().astype(np.uint8))
+
+
+def check_label_ids(class_names: Sequence[str]) -> None:
+    """Raise unless the classes are those of Cityscapes, which alone have label ids."""
+    if tuple(class_names) != tuple(CLASSES):
+        raise ValueError(
+            "label ids exist for the 19 classes of Cityscapes alone: use the indices of the "
+            "classes (classes in Python, train_ids of the tool)"
+        )
+
+
+def colored(classes: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
+    """Convert class indices (H, W) to the colours of the classes, (H, W, 3) uint8."""
+    return np.array(colors, np.uint8)[classes]
+
+
+def blended(
+    image: np.ndarray, classes: np.ndarray, colors: Sequence[Sequence[int]], opacity: float = 0.5
+) -> np.ndarray:
+    """Blend an image (H, W, 3) with the colours of its classes (H, W)."""
+    over = Image.fromarray(colored(classes, colors))
+    return np.asarray(Image.blend(Image.fromarray(image), over, opacity))

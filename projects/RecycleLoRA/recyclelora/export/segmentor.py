@@ -1,6 +1,5 @@
 """A trained segmentor as one object: images in, classes and confidences out."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,17 @@ from recyclelora.common.validation import check_integer, short_repr
 from recyclelora.data import CLASSES, COLORS
 from recyclelora.engine.predictor import predictor
 from recyclelora.evaluation import Protocol
-from recyclelora.evaluation.protocol import nearest
-from recyclelora.evaluation.scored_map import ScoredMap
 
 from .images import ImageLike, image_name, image_pixels, is_list
+from .inference import UNLISTED, Inference
 from .segmentation import Segmentation
 from .segmentor_folder import SegmentorContent, check_classes, read_segmentor, write_segmentor
 from .segmentor_settings import MOST_CLASSES, build_empty, describe, segmentor_state
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FILE_DTYPES = {**DTYPES, "float16": torch.float16}
 # Above this relative difference the rebuilt model is not the given one; rounding gives about 1e-6.
 TOLERANCE = 1e-3
-UNLISTED = "photographs"  # a set of no benchmark
 
 
 class Segmentor:
@@ -51,6 +49,8 @@ class Segmentor:
         The origin of the weights.
     dtype : torch.dtype
         Of the computation; the weights are float32.
+    temperature : float
+        Of the confidences, 1 unless ``tools/calibrate.py`` has fitted another one.
 
     Examples
     --------
@@ -67,6 +67,7 @@ class Segmentor:
         self.colors = content.colors
         self.provenance = dict(content.provenance)
         self.dtype = dtype
+        self.temperature = content.temperature
 
     def __repr__(self) -> str:
         backbone = self._settings["backbone"]["type"]
@@ -86,6 +87,7 @@ class Segmentor:
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "float32",
+        base: str | None = None,
     ) -> "Segmentor":
         """Read a folder of :meth:`save_pretrained`; nothing in it is executed.
 
@@ -97,6 +99,10 @@ class Segmentor:
             "auto" is the GPU if there is one, else the CPU.
         dtype : {"float32", "bfloat16"} or torch.dtype
             bfloat16 is computed by autocast.
+        base : str, optional
+            For a folder of adapters and head: a name in ``recyclelora.backbone.WEIGHTS``, or a
+            file, in place of the base that the folder names. A named base is downloaded on first
+            use.
 
         Raises
         ------
@@ -104,7 +110,7 @@ class Segmentor:
             One sentence if the folder is incomplete or damaged, or there is no such device.
         """
         place, precision = pick_device(str(device), option="device"), _dtype(dtype)
-        return cls(read_segmentor(expand_path(path)), device=place, dtype=precision)
+        return cls(read_segmentor(expand_path(path), base=base), device=place, dtype=precision)
 
     @classmethod
     @torch.no_grad()
@@ -169,17 +175,43 @@ class Segmentor:
         _compare(model, segmentor.model)
         return segmentor
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` (plain data) and ``model.safetensors`` (merged weights, float32).
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        dtype: str | torch.dtype = "float32",
+        adapted: nn.Module | None = None,
+        base: str | None = None,
+    ) -> None:
+        """Write ``config.json`` (plain data) and ``model.safetensors``.
 
         Both files are replaced together. A write that fails or is killed leaves the previous
         folder. Other files in it are kept.
 
+        Parameters
+        ----------
+        folder : str or Path
+        dtype : {"float32", "bfloat16", "float16"} or torch.dtype
+            Of the weights in the file. They are converted to float32 when they are read.
+        adapted : MaskFormer, optional
+            The model that :meth:`from_model` copied. The file then holds its adapters and its head
+            in place of the merged weights, and refers to the weights it was adapted from.
+            Reading it computes the initial factors again and compares their SHA-256. The folder
+            is read again before it replaces another one.
+        base : str, optional
+            Required with ``adapted``: a name in ``recyclelora.backbone.WEIGHTS``, or a file. Of a
+            file only its name is stored, and ``from_pretrained`` needs it again.
+
         Raises
         ------
+        ValueError
+            If a weight is not finite in ``dtype``, or adapters and base do not give the weights of
+            this segmentor.
         OSError
             If the folder cannot be written.
         """
+        if (adapted is None) != (base is None):
+            raise ValueError("give adapted and base together: the base is what was adapted")
         content = SegmentorContent(
             model=self.model,
             settings=self._settings,
@@ -187,14 +219,17 @@ class Segmentor:
             colors=self.colors,
             protocol=self.protocol,
             provenance=self.provenance,
+            temperature=self.temperature,
         )
-        write_segmentor(expand_path(folder), content)
+        precision = _dtype(dtype, FILE_DTYPES)
+        write_segmentor(expand_path(folder), content, dtype=precision, adapted=adapted, base=base)
 
     def predict(
         self,
         images: ImageLike | Sequence[ImageLike],
         *,
         logits: bool = False,
+        uncertainty: bool = False,
         batch_size: int = 1,
         benchmark: str = UNLISTED,
     ) -> Segmentation | list[Segmentation]:
@@ -207,6 +242,8 @@ class Segmentor:
             other modes are converted, and their EXIF orientation is applied.
         logits : bool
             Whether the results have ``logits``, which take 4 bytes for each class and pixel.
+        uncertainty : bool
+            Whether the results have ``entropy`` and ``margin``.
         batch_size : int
             Number of consecutive images of one size in one call of the model, where the protocol
             has no windows. More than 1 is faster on a GPU. Windows have ``protocol.batch``.
@@ -228,32 +265,31 @@ class Segmentor:
         several = is_list(images)
         given = list(images) if several else [images]
         named = ((image_name(x, i if several else None), x) for i, x in enumerate(given))
-        protocol = self.protocol
-        if protocol.only_listed and benchmark == UNLISTED:
-            protocol = dataclasses.replace(protocol, only_listed=False)
+        inference = self.inference()
         found: list[Segmentation] = []
-        with predictor(self.model, dtype=self.dtype) as predict:
+        with inference.started() as predict:
             for names, batch in _batches(named, batch_size):
-                stack = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
                 try:
-                    maps = protocol.score(predict, stack, benchmark, keep_logits=logits)
+                    found += inference.segment(
+                        predict,
+                        batch,
+                        benchmark=benchmark,
+                        logits=logits,
+                        uncertainty=uncertainty,
+                    )
                 except ValueError as error:
                     raise type(error)(f"{', '.join(names)}: {error}") from error
-                found += [self._result(*pair) for pair in zip(batch, maps, strict=True)]
         return found if several else found[0]
 
-    def _result(self, pixels: np.ndarray, scored: ScoredMap) -> Segmentation:
-        size = pixels.shape[:2]
-        planes = None
-        if scored.logits is not None:
-            planes = np.stack([nearest(plane, size) for plane in scored.logits.cpu().numpy()])
-        return Segmentation(
-            image=pixels,
-            classes=nearest(scored.classes.cpu().numpy(), size),
-            confidence=nearest(scored.confidence.cpu().numpy(), size),
-            logits=planes,
+    def inference(self) -> Inference:
+        """Return the model with its present protocol, precision and temperature."""
+        return Inference(
+            model=self.model,
+            protocol=self.protocol,
             class_names=self.class_names,
             colors=self.colors,
+            dtype=self.dtype,
+            temperature=self.temperature,
         )
 
 
@@ -274,10 +310,10 @@ def _batches(
         yield names, batch
 
 
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    known = {**DTYPES, **{value: value for value in DTYPES.values()}}
+def _dtype(dtype: str | torch.dtype, names: Mapping[str, torch.dtype] = DTYPES) -> torch.dtype:
+    known = {**names, **{value: value for value in names.values()}}
     if not isinstance(dtype, str | torch.dtype) or dtype not in known:
-        raise ValueError(f"dtype must be {' or '.join(DTYPES)}, got {short_repr(dtype)}")
+        raise ValueError(f"dtype must be {' or '.join(names)}, got {short_repr(dtype)}")
     return known[dtype]
 
 

@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from recyclelora.common.atomic_folder import atomic_folder_write
+from recyclelora.common.atomic_write import write_json
 from recyclelora.common.digests import file_digest
 from recyclelora.common.safetensors_file import open_safetensors, write_safetensors
 from recyclelora.common.state_dicts import describe_mismatch
 from recyclelora.common.tensor_file import check_finite
-from recyclelora.common.validation import check_integer, short_repr
+from recyclelora.common.validation import check_integer, check_number, short_repr
 from recyclelora.evaluation import Protocol
 from recyclelora.mask2former import MaskFormer
 
+from .segmentor_adapters import describe_base, read_adapter_weights, write_adapter_weights
 from .segmentor_settings import MOST_CLASSES, build_empty
 
 FORMAT, VERSION = "recyclelora-segmentor", 1
@@ -40,6 +43,8 @@ class SegmentorContent:
     protocol : Protocol
     provenance : Mapping
         Plain data about the origin of the weights.
+    temperature : float
+        Of the confidences, from 0.01 to 100.
     """
 
     model: MaskFormer
@@ -48,6 +53,10 @@ class SegmentorContent:
     colors: tuple[tuple[int, int, int], ...]
     protocol: Protocol
     provenance: Mapping[str, Any]
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, least=0.01, most=100)
 
 
 def check_classes(classes: object, colors: object) -> None:
@@ -67,36 +76,89 @@ def check_classes(classes: object, colors: object) -> None:
             check_integer("each value of a color", value, most=255)
 
 
-def write_segmentor(folder: str | Path, content: SegmentorContent) -> None:
+def write_segmentor(
+    folder: str | Path,
+    content: SegmentorContent,
+    *,
+    dtype: torch.dtype = torch.float32,
+    adapted: MaskFormer | None = None,
+    base: str | None = None,
+) -> None:
     """Write the folder atomically; other files in it are kept.
+
+    Parameters
+    ----------
+    folder : str or Path
+    content : SegmentorContent
+    dtype : torch.dtype
+        Of the floating-point tensors in the file.
+    adapted : MaskFormer, optional
+        The model whose merged weights are ``content.model``: its adapters and head are written in
+        place of the merged weights.
+    base : str, optional
+        The name or the file of the weights that ``adapted`` was adapted from.
 
     Raises
     ------
     TypeError, ValueError
-        If the provenance is no plain data. Nothing is written.
+        If the provenance is no plain data, a weight is not finite in ``dtype``, or the adapters do
+        not belong to the base. Nothing is written.
     OSError
         If the folder cannot be written.
     """
     state = content.model.state_dict()
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        **content.settings,
+        "classes": list(content.classes),
+        "colors": [list(color) for color in content.colors],
+        "protocol": content.protocol.as_dict(),
+        "temperature": content.temperature,
+        "provenance": dict(content.provenance),
+        "dtype": str(dtype).removeprefix("torch."),
+    }
     with atomic_folder_write(folder) as temporary:
-        write_safetensors(temporary / WEIGHTS, tensors, {"format": "pt"})
-        config = {
-            "format": FORMAT,
-            "version": VERSION,
-            **content.settings,
-            "classes": list(content.classes),
-            "colors": [list(color) for color in content.colors],
-            "protocol": content.protocol.as_dict(),
-            "provenance": dict(content.provenance),
-            "weights_sha256": file_digest(temporary / WEIGHTS),
-        }
+        if adapted is None:
+            tensors = {
+                n: tensor.detach().cpu().to(dtype).contiguous() for n, tensor in state.items()
+            }
+            check_finite(tensors, f"the segmentor in {config['dtype']}")
+            write_safetensors(temporary / WEIGHTS, tensors, {"format": "pt"})
+        else:
+            config["base"] = describe_base(base)
+            write_adapter_weights(temporary / WEIGHTS, adapted, dtype)
+        config["weights_sha256"] = file_digest(temporary / WEIGHTS)
         text = json.dumps(config, indent=2, allow_nan=False) + "\n"
         (temporary / CONFIG).write_text(text, encoding="utf-8")
+        if adapted is not None:
+            _compare(read_segmentor(temporary, base=base).model.state_dict(), state, dtype)
 
 
-def read_segmentor(folder: Path) -> SegmentorContent:
+def _compare(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], dtype: torch.dtype
+) -> None:
+    """Raise unless the weights that were read are those that were written."""
+    kind = torch.finfo(dtype)
+    most = max(1e-5, 2 * kind.eps)
+    for name, tensor in expected.items():
+        tensor = tensor.cpu()
+        difference = (found[name] - tensor).abs().max() / tensor.abs().max().clamp_min(kind.tiny)
+        if not difference <= most:
+            raise ValueError(
+                f"adapters, head and base do not give the merged weights again ({name} differs by "
+                f"{difference:.2g}): save the merged form"
+            )
+
+
+def read_segmentor(folder: Path, *, base: str | None = None) -> SegmentorContent:
     """Read a folder of :func:`write_segmentor`; nothing in it is executed.
+
+    Parameters
+    ----------
+    folder : Path
+    base : str, optional
+        The name or the file of the base's weights, for a folder of adapters.
 
     Raises
     ------
@@ -109,24 +171,43 @@ def read_segmentor(folder: Path) -> SegmentorContent:
     file = folder / CONFIG
     try:
         check_classes(config["classes"], config["colors"])
-        protocol = Protocol(**config["protocol"])
-        model = build_empty(config, len(config["classes"]))
+        content = SegmentorContent(
+            model=build_empty(config, len(config["classes"])),
+            settings={name: config[name] for name in _KEYS[:4]},
+            classes=tuple(config["classes"]),
+            colors=tuple(map(tuple, config["colors"])),
+            protocol=Protocol(**config["protocol"]),
+            provenance=config["provenance"],
+            temperature=config.get("temperature", 1.0),
+        )
     except Exception as error:  # constructors raise many types for invalid values
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{file} does not describe a segmentor ({reason}): export the run again"
         ) from error
-    tensors = _read_weights(folder / WEIGHTS, config.get("weights_sha256"), model.state_dict())
+    weights, model = folder / WEIGHTS, content.model
+    _check_digest(weights, config["weights_sha256"])
+    if "base" in config:
+        with_base = build_empty(config, len(config["classes"]))
+        tensors = read_adapter_weights(weights, with_base, config["base"], base)
+    else:
+        tensors = _read_weights(weights, model.state_dict(), config.get("dtype", "float32"))
     model.load_state_dict(tensors, assign=True)
     model.requires_grad_(False)
-    return SegmentorContent(
-        model=model,
-        settings={name: config[name] for name in _KEYS[:4]},
-        classes=tuple(config["classes"]),
-        colors=tuple(map(tuple, config["colors"])),
-        protocol=protocol,
-        provenance=config["provenance"],
-    )
+    return content
+
+
+def set_temperature(folder: Path, temperature: float) -> None:
+    """Replace the temperature in the config of a folder, atomically.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As of :func:`read_segmentor`, or if the temperature is not from 0.01 to 100.
+    """
+    config = _read_config(folder)
+    check_number("temperature", temperature, least=0.01, most=100)
+    write_json(folder / CONFIG, config | {"temperature": temperature})
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -163,23 +244,29 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_weights(path: Path, digest: object, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _check_digest(path: Path, digest: object) -> None:
+    with open_safetensors(path):  # a file that is no safetensors file has a message of its own
+        pass
+    if file_digest(path) != digest:
+        raise ValueError(
+            f"{path} is damaged, or is not the file that {CONFIG} belongs to: its SHA-256 "
+            "differs; take another copy of the folder"
+        )
+
+
+def _read_weights(path: Path, expected: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """Return merged weights, converted from the dtype of the file to those expected."""
     with open_safetensors(path) as file:
         names = list(file.keys())
         shapes = {name: _Header(file.get_slice(name)) for name in names}
         if mismatch := describe_mismatch(expected, shapes):
             raise ValueError(f"{path} is no weights of {CONFIG} ({mismatch}): export the run again")
-        if file_digest(path) != digest:
-            raise ValueError(
-                f"{path} is damaged, or is not the file that {CONFIG} belongs to: its SHA-256 "
-                "differs; take another copy of the folder"
-            )
         tensors = {name: file.get_tensor(name).clone() for name in names}
     for name, tensor in tensors.items():
-        if tensor.dtype != expected[name].dtype:
-            raise ValueError(f"{path}: {name} is {tensor.dtype}, expected {expected[name].dtype}")
+        if str(tensor.dtype) != f"torch.{dtype}":
+            raise ValueError(f"{path}: {name} is {tensor.dtype}, expected {dtype}: export it again")
     check_finite(tensors, str(path))
-    return tensors
+    return {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
 
 
 class _Header:

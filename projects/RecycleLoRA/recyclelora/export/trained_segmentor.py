@@ -4,18 +4,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 import recyclelora
+from recyclelora.common.devices import pick_device
 from recyclelora.common.digests import file_digest
 from recyclelora.common.paths import expand_path
 from recyclelora.config.objects import instantiate
-from recyclelora.engine.build import build_run
+from recyclelora.data import CLASSES, COLORS
+from recyclelora.engine.build import build_from_checkpoint, build_run, load_config
+from recyclelora.engine.checkpoint import read_checkpoint
+from recyclelora.engine.trainer import amp_dtype
 
+from .inference import Inference
 from .segmentor import Segmentor
 
 
 def export_trained_segmentor(
-    checkpoint: str, folder: Path, *, config_file: str, overrides: Sequence[str]
+    checkpoint: str,
+    folder: Path,
+    *,
+    config_file: str,
+    overrides: Sequence[str],
+    form: str = "merged",
+    dtype: str = "float32",
+    base: str | None = None,
 ) -> Segmentor:
     """Write the segmentor of a checkpoint as a folder, and return it.
 
@@ -27,6 +40,12 @@ def export_trained_segmentor(
         Of :meth:`Segmentor.save_pretrained`.
     config_file, overrides : str, sequence of str
         Of the run.
+    form : {"merged", "adapters"}
+        "adapters" writes adapters and head, and refers to the base weights.
+    dtype : str
+        Of the weights in the file, see :meth:`Segmentor.save_pretrained`.
+    base : str, optional
+        The base weights, by default ``model.backbone.module.weights`` of the config.
     """
     cpu = torch.device("cpu")
     model, cfg, iteration = build_run(config_file, overrides, checkpoint, device=cpu)
@@ -42,5 +61,51 @@ def export_trained_segmentor(
             "iteration": iteration,
         },
     )
-    segmentor.save_pretrained(folder)
+    segmentor.temperature = _temperature(cfg)
+    if form == "merged":
+        segmentor.save_pretrained(folder, dtype=dtype)
+        return segmentor
+    base = base or OmegaConf.select(cfg, "model.backbone.module.weights")
+    if base is None:
+        raise ValueError("the config names no base weights: name them by --base")
+    segmentor.save_pretrained(folder, dtype=dtype, adapted=model, base=str(base))
     return segmentor
+
+
+def load_run(
+    checkpoint: str,
+    *,
+    config_file: str,
+    overrides: Sequence[str],
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Inference:
+    """Return what segments images with the model of a run, whose adapters need not be mergeable.
+
+    Parameters
+    ----------
+    checkpoint, config_file, overrides
+        As in :func:`export_trained_segmentor`.
+    device, dtype : str, optional
+        In place of ``train.device`` and ``train.amp.dtype``.
+    """
+    cfg = load_config(config_file, overrides)
+    place = (
+        pick_device(cfg.train.device) if device is None else pick_device(device, option="device")
+    )
+    precision = amp_dtype(cfg.train.amp.dtype if dtype is None else dtype, place)
+    content = read_checkpoint(checkpoint)
+    return Inference(
+        model=build_from_checkpoint(cfg, content, source=checkpoint, device=place),
+        protocol=instantiate(cfg.evaluation.protocol),
+        class_names=tuple(CLASSES),
+        colors=tuple(tuple(color) for color in COLORS),
+        dtype=precision,
+        temperature=_temperature(cfg),
+    )
+
+
+def _temperature(cfg: DictConfig) -> float:
+    """The temperature at which the config evaluates confidences; 1 if it names none."""
+    named = cfg.evaluation.get("temperature")
+    return 1.0 if named is None else float(named)

@@ -1,4 +1,4 @@
-"""Building a Mask2Former from a backbone and a few sizes."""
+"""Build a Mask2Former from a backbone and a few sizes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from .transformer_decoder import MultiScaleMaskedTransformerDecoder
 def _output_shape(backbone: nn.Module) -> dict[str, ShapeSpec]:
     if not isinstance(backbone, nn.Module) or not hasattr(backbone, "output_shape"):
         raise TypeError(
-            "backbone must be a Detectron2 backbone, a module with output_shape(), got "
+            "backbone must be a Detectron2 backbone (a module with output_shape()), got "
             f"{type(backbone).__name__}"
         )
     return backbone.output_shape()
@@ -50,25 +50,50 @@ def build_segmentor(
     head_seed: int | None = None,
     **meta_arch,
 ) -> MaskFormer:
-    """Build `MaskFormer` with the paper's head and losses on a Detectron2 backbone with res2..res5.
+    """Build `MaskFormer` with the paper's head and losses on a Detectron2 backbone.
 
-    The defaults are the paper's sizes.
+    The defaults are the sizes of the paper.
 
     Parameters
     ----------
+    backbone : nn.Module
+        A backbone with the features res2 .. res5.
+    num_classes : int
+        Number of classes without the no-object class.
     hidden_dim : int
         Width of both decoders.
+    nheads : int
+        Attention heads of both decoders.
+    enc_layers, enc_dim_feedforward : int
+        Layers of the pixel decoder, and width of their feed-forward networks.
+    dec_layers, dec_dim_feedforward : int
+        Layers of the transformer decoder, and width of their feed-forward networks.
+    num_queries : int
+        Number of queries.
+    learned_queries : bool
+        False if the backbone has "queries" among its features, as Rein does.
     dropout : float
         Dropout of the pixel decoder.
+    num_points, oversample_ratio, importance_sample_ratio
+        The points of the mask losses, see `SetCriterion`.
     class_weight, mask_weight, dice_weight : float
-        Weights of the losses, and of the matcher's costs.
-    learned_queries : bool
-        False if the backbone has "queries" among its features, as Rein's has.
+        Weights of the losses and of the matcher's costs.
+    no_object_weight : float
+        Weight of the no-object class in the class loss.
     head_seed : int or None
-        Seed on which alone the initial weights of the head depend. None draws them from torch's
-        global generator.
+        Seed of the initial weights of the head. None draws them from torch's global generator.
     **meta_arch
         Arguments of `MaskFormer`, such as `pixel_mean`.
+
+    Returns
+    -------
+    MaskFormer
+        The segmentor.
+
+    Raises
+    ------
+    TypeError
+        If `backbone` is not a Detectron2 backbone.
     """
     shape = _output_shape(backbone)
     with _seeded(head_seed):
@@ -109,7 +134,7 @@ def build_segmentor(
 
 @contextmanager
 def _seeded(seed: int | None) -> Iterator[None]:
-    """Seed torch's CPU generator, and restore its state afterwards."""
+    """Seed torch's CPU generator and restore its state afterwards."""
     if seed is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""The training loss: matched class, mask and dice losses of every prediction."""
+"""The training loss: class, mask and dice losses of the matched predictions."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -21,17 +21,17 @@ class SetCriterion(nn.Module):
     Parameters
     ----------
     num_classes : int
-        Classes without the no-object class.
+        Number of classes without the no-object class.
     matcher : nn.Module
         Assigns predictions to targets, see `HungarianMatcher`.
     weight_dict : Mapping[str, float]
-        Weight by loss name, see `loss_weights`; applied by the meta-architecture.
+        Weight by loss name, see `loss_weights`. The meta-architecture applies the weights.
     eos_coef : float
-        Weight of the no-object class; the paper has 0.1.
+        Weight of the no-object class; 0.1 in the paper.
     losses : Sequence[str]
         Which of "labels" and "masks" to compute.
     num_points, oversample_ratio, importance_sample_ratio : int, float
-        The points of the mask losses; the paper has 12,544, 3.0, 0.75.
+        The points of the mask losses; 12,544, 3.0 and 0.75 in the paper.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class SetCriterion(nn.Module):
         super().__init__()
         unknown = sorted(set(losses) - {"labels", "masks"})
         if unknown:
-            raise ValueError(f'SetCriterion: losses may be "labels" and "masks", got {unknown}.')
+            raise ValueError(f'SetCriterion: losses must be "labels" or "masks", got {unknown}.')
         check_number("no_object_weight", eos_coef, most=1e6)
         for name, weight in weight_dict.items():
             check_number(f"the weight of {name}", weight, most=1e6)
@@ -70,29 +70,30 @@ class SetCriterion(nn.Module):
         self.register_buffer("empty_weight", empty_weight)
 
     def forward(self, outputs: dict, targets: Sequence[dict]) -> dict[str, Tensor]:
-        """The losses of all predictions, unweighted.
+        """Compute the losses of all predictions, unweighted.
 
         Parameters
         ----------
         outputs : dict
             "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits, and optionally
-            "aux_outputs", a list of the same.
+            "aux_outputs", a list of such dictionaries.
         targets : Sequence[dict]
-            Per image "labels" (K,) int64 and "masks" (K, H', W'), all of one size. Optionally
-            "seed": then the image's random points depend on it alone; otherwise they come from
-            torch's global generator in the published code's order.
+            Per image "labels" (K,) int64 and "masks" (K, H', W'), all of one size. If "seed" is
+            given, the image's random points depend only on it; otherwise they come from torch's
+            global generator in the order of the published code.
 
         Returns
         -------
         dict[str, Tensor]
-            Unweighted "loss_ce", "loss_mask", "loss_dice", and the same with suffix _i of the i-th
-            auxiliary output. Averaging the ranks' gradients (as DDP does) gives the gradient of the
-            whole batch in one process.
+            Unweighted "loss_ce", "loss_mask" and "loss_dice", and the same with the suffix _i for
+            the i-th auxiliary output. Averaging the gradients of all ranks, as DDP does, gives the
+            gradient of the whole batch in one process.
 
         Raises
         ------
         FloatingPointError
-            If predictions are not finite. All processes raise if those of one are not finite.
+            If predictions are not finite. All processes raise if the predictions of one are not
+            finite.
         """
         generators = image_generators(targets, outputs["pred_masks"].device)
         num_masks = outputs["pred_masks"].new_tensor(
@@ -124,7 +125,7 @@ class SetCriterion(nn.Module):
     ) -> None:
         """Raise in all processes if the predictions of one are not finite.
 
-        The matcher alone would raise in that process only, and the others would wait for its sums.
+        The matcher raises only in that process, and the other processes would wait for its sums.
         """
         broken = [
             prediction
@@ -135,17 +136,31 @@ class SetCriterion(nn.Module):
         if not anywhere:
             return
         for prediction in broken:
-            self.matcher(prediction, targets, generators)  # names the image
+            self.matcher(prediction, targets, generators)  # raises an error that names the image
         raise FloatingPointError("the predictions of another process are not finite")
 
     def loss_labels(
         self, outputs: dict, targets: Sequence[dict], indices: Indices
     ) -> dict[str, Tensor]:
-        """Cross-entropy of all queries, the unmatched ones against no-object, as weighted mean.
+        """Compute the weighted mean cross-entropy of all queries; unmatched ones are no-object.
 
-        Deviation: the sum of weights is averaged over ranks. The published code divides each
-        rank's loss by its own sum, so N processes compute another gradient than one process with
-        the whole batch. In one process both are the same.
+        Deviation: the sum of weights is averaged over ranks. The published code divides each rank's
+        loss by its own sum, so its gradient over N processes differs from that of one process with
+        the whole batch. In one process both are equal.
+
+        Parameters
+        ----------
+        outputs : dict
+            "pred_logits" (N, Q, num_classes + 1).
+        targets : Sequence[dict]
+            See :meth:`forward`.
+        indices : Indices
+            The result of the matcher.
+
+        Returns
+        -------
+        dict[str, Tensor]
+            "loss_ce".
         """
         logits = outputs["pred_logits"].float()
         classes = logits.new_full(logits.shape[:2], self.num_classes, dtype=torch.int64)
@@ -165,7 +180,26 @@ class SetCriterion(nn.Module):
         num_masks: Tensor | float,
         generators: Sequence[torch.Generator | None],
     ) -> dict[str, Tensor]:
-        """Cross-entropy and dice loss of the matched masks at points, over `num_masks`."""
+        """Compute the cross-entropy and dice loss of the matched masks at points.
+
+        Parameters
+        ----------
+        outputs : dict
+            "pred_masks" (N, Q, H, W) logits.
+        targets : Sequence[dict]
+            See :meth:`forward`.
+        indices : Indices
+            The result of the matcher.
+        num_masks : Tensor or float
+            The divisor of the losses: the number of target masks of a rank.
+        generators : Sequence[torch.Generator | None]
+            The random generators of the images, see `image_generators`.
+
+        Returns
+        -------
+        dict[str, Tensor]
+            "loss_mask" and "loss_dice".
+        """
         counts = [len(sources) for sources, _ in indices]
         predicted = torch.cat(
             [
@@ -191,7 +225,7 @@ class SetCriterion(nn.Module):
 
 
 def _joined_masks(targets: Sequence[dict], indices: Indices) -> Tensor:
-    """The matched target masks of all images, (sum of matches, H, W), padded to one size."""
+    """Return the matched target masks of all images, (sum of matches, H, W), padded to one size."""
     masks = [
         t["masks"][j.to(t["masks"].device)] for t, (_, j) in zip(targets, indices, strict=True)
     ]

@@ -11,30 +11,30 @@ from .pixel_decoder import by_stride
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class MaskFormerHead(nn.Module):
-    """Backbone features -> class and mask predictions.
+    """Predict classes and masks from the features of a backbone.
 
     Parameters
     ----------
-    input_shape : Mapping[str, ShapeSpec | Mapping[str, int]]
-        The backbone's `output_shape()`, or `{"channels": ..., "stride": ...}` each.
+    input_shape : Mapping[str, ShapeSpec or Mapping[str, int]]
+        The backbone's `output_shape()`, or `{"channels": ..., "stride": ...}` for each feature.
     num_classes : int
-        Classes without the no-object class.
+        Number of classes without the no-object class.
     pixel_decoder : nn.Module
         For example `MSDeformAttnPixelDecoder`.
     loss_weight : float
-        1.0; losses are weighted by the criterion's `weight_dict`.
+        1.0. The criterion's `weight_dict` has the weights of the losses.
     ignore_value : int
-        Label of pixels that belong to no class. Deviation: 255, where the published class has -1
+        Label of pixels that belong to no class. Deviation: 255, whereas the published class has -1
         (and its configurations 255).
     transformer_predictor : nn.Module
         For example `MultiScaleMaskedTransformerDecoder`.
     transformer_in_feature : str
-        "multi_scale_pixel_decoder" is the only one that the decoder can read.
+        The decoder supports only "multi_scale_pixel_decoder".
 
     Raises
     ------
     NotImplementedError
-        For another `loss_weight` or `transformer_in_feature`.
+        If `loss_weight` or `transformer_in_feature` has another value.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class MaskFormerHead(nn.Module):
         super().__init__()
         if loss_weight != 1.0:
             raise NotImplementedError(
-                f"loss_weight={loss_weight} is not supported; scale the criterion's weight_dict."
+                f"loss_weight={loss_weight} is not supported: scale the criterion's weight_dict."
             )
         if transformer_in_feature != "multi_scale_pixel_decoder":
             raise NotImplementedError(
@@ -65,9 +65,20 @@ class MaskFormerHead(nn.Module):
         self.predictor = transformer_predictor
 
     def forward(self, features: Mapping[str, Tensor], mask: Tensor | None = None) -> dict:
-        """Maps (N, C, H, W) by name -> the transformer decoder's dictionary of predictions.
+        """Predict classes and masks.
 
-        "queries" (Q, C) among them go to the transformer decoder.
+        Parameters
+        ----------
+        features : Mapping[str, Tensor]
+            Maps (N, C, H, W) by name. "queries" (Q, C) among them are passed to the transformer
+            decoder.
+        mask : Tensor or None
+            Padding; ignored, as in the published code.
+
+        Returns
+        -------
+        dict
+            The predictions of the transformer decoder.
         """
         mask_features, _, multi_scale = self.pixel_decoder.forward_features(features)
         return self.predictor(multi_scale, mask_features, mask, features.get("queries"))

@@ -1,4 +1,4 @@
-"""From class and mask logits to a map of class scores."""
+"""Convert class and mask logits to a map of class scores."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,39 @@ from torch.nn import functional as F
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mask logits (Q, h, w) -> (Q, *size), bilinear, float32."""
+    """Resize mask logits bilinearly, in float32.
+
+    Parameters
+    ----------
+    masks : Tensor
+        Logits (Q, h, w).
+    size : tuple[int, int]
+        Height and width of the result.
+
+    Returns
+    -------
+    Tensor
+        Logits (Q, *size).
+    """
     return F.interpolate(masks[None].float(), size=size, mode="bilinear", align_corners=False)[0]
 
 
 def semantic_inference(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
-    """Sum over queries of class probability times mask probability, no-object left out.
+    """Return the sum over queries of class probability times mask probability.
 
-    (Q, num_classes + 1), (Q, H, W) -> (num_classes, H, W) scores, float32 under autocast too.
+    The no-object class is left out. The computation uses float32, also under autocast.
+
+    Parameters
+    ----------
+    class_logits : Tensor
+        (Q, num_classes + 1).
+    mask_logits : Tensor
+        (Q, H, W).
+
+    Returns
+    -------
+    Tensor
+        Scores (num_classes, H, W).
 
     Examples
     --------

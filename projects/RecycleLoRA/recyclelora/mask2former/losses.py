@@ -1,22 +1,48 @@
-"""Mask losses at sampled points: of matched pairs, and of every pair (the matcher's costs)."""
+"""Mask losses at sampled points, for matched pairs and for all pairs (the matcher's costs)."""
 
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def sigmoid_ce_loss(logits: Tensor, labels: Tensor, num_masks: Tensor | float) -> Tensor:
-    """Binary cross-entropy, mean over points, summed over masks, over `num_masks`.
+    """Return the binary cross-entropy, averaged over points and summed over masks.
 
-    logits and labels (0..1) are (N, P); N may be 0, which gives 0.
+    Parameters
+    ----------
+    logits : Tensor
+        Mask logits (N, P). N may be 0; the loss is then 0.
+    labels : Tensor
+        Targets in 0..1, (N, P).
+    num_masks : Tensor or float
+        Divisor of the sum.
+
+    Returns
+    -------
+    Tensor
+        The loss, a scalar.
     """
     loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     return loss.mean(dim=1).sum() / num_masks
 
 
 def dice_loss(logits: Tensor, labels: Tensor, num_masks: Tensor | float) -> Tensor:
-    """1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1), p = sigmoid(logits), summed, over `num_masks`.
+    """Return the dice loss, summed over masks.
 
-    logits and labels (0..1) are (N, P); N may be 0, which gives 0.
+    The loss of a mask is 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1) with p = sigmoid(logits).
+
+    Parameters
+    ----------
+    logits : Tensor
+        Mask logits (N, P). N may be 0; the loss is then 0.
+    labels : Tensor
+        Targets t in 0..1, (N, P).
+    num_masks : Tensor or float
+        Divisor of the sum.
+
+    Returns
+    -------
+    Tensor
+        The loss, a scalar.
     """
     p = logits.sigmoid()
     overlap = (p * labels).sum(dim=-1)
@@ -25,16 +51,41 @@ def dice_loss(logits: Tensor, labels: Tensor, num_masks: Tensor | float) -> Tens
 
 
 def pairwise_sigmoid_ce_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of every prediction with every target, mean over points.
+    """Return the binary cross-entropy of every prediction with every target.
 
-    logits (Q, P), labels (K, P) -> (Q, K). With softplus(-x) = softplus(x) - x the loss is
-    softplus(x) - x t: one transcendental function a point, and one matrix product.
+    With softplus(-x) = softplus(x) - x, the loss at a point is softplus(x) - x t. It needs one
+    transcendental function per point and one matrix product.
+
+    Parameters
+    ----------
+    logits : Tensor
+        Predictions (Q, P).
+    labels : Tensor
+        Targets in 0..1, (K, P).
+
+    Returns
+    -------
+    Tensor
+        Means over points, (Q, K).
     """
     return (F.softplus(logits).sum(dim=1)[:, None] - logits @ labels.T) / logits.shape[1]
 
 
 def pairwise_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Dice loss of every prediction with every target: logits (Q, P), labels (K, P) -> (Q, K)."""
+    """Return the dice loss of every prediction with every target.
+
+    Parameters
+    ----------
+    logits : Tensor
+        Predictions (Q, P).
+    labels : Tensor
+        Targets in 0..1, (K, P).
+
+    Returns
+    -------
+    Tensor
+        The losses (Q, K).
+    """
     p = logits.sigmoid()
     total = p.sum(dim=1)[:, None] + labels.sum(dim=1)[None]
     return 1 - (2 * (p @ labels.T) + 1) / (total + 1)
@@ -46,9 +97,21 @@ def loss_weights(
     dice_weight: float = 5.0,
     aux_layers: int = 9,
 ) -> dict[str, float]:
-    """SetCriterion's `weight_dict`: the same three weights for the last and each auxiliary output.
+    """Return the `weight_dict` of `SetCriterion`.
 
-    `aux_layers` is the decoder's number of layers (0: no deep supervision).
+    The last output and each auxiliary output have the same three weights.
+
+    Parameters
+    ----------
+    class_weight, mask_weight, dice_weight : float
+        Weights of the three losses.
+    aux_layers : int
+        Number of layers of the decoder; 0 means no deep supervision.
+
+    Returns
+    -------
+    dict[str, float]
+        Weight by loss name.
 
     Examples
     --------

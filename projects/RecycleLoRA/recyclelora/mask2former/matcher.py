@@ -15,18 +15,18 @@ from .points import draw_points, image_generators, point_sample
 
 
 class HungarianMatcher(nn.Module):
-    """Assigns min(Q, K) predictions to targets with the smallest sum of costs.
+    """Assign min(Q, K) predictions to targets so that the sum of costs is smallest.
 
-    A pair's cost is -p(class) * cost_class + cross-entropy * cost_mask + dice loss * cost_dice,
-    the masks compared at `num_points` random points shared by all pairs of an image. Everything
-    is computed in float32, under autocast too.
+    The cost of a pair is -p(class) * cost_class + cross-entropy * cost_mask + dice loss *
+    cost_dice. The masks are compared at `num_points` random points, which all pairs of an image
+    share. The computation uses float32, also under autocast.
 
     Parameters
     ----------
     cost_class, cost_mask, cost_dice : float
-        Weights of the costs; the paper has 2, 5, 5.
+        Weights of the costs; 2, 5 and 5 in the paper.
     num_points : int
-        Number of points; the paper has 12,544 (112 x 112).
+        Number of points; 12,544 (112 x 112) in the paper.
     """
 
     def __init__(
@@ -58,24 +58,25 @@ class HungarianMatcher(nn.Module):
 
         Parameters
         ----------
+        generators : Sequence[torch.Generator or None], optional
+            One per image. By default they are made from the seeds.
         outputs : dict[str, Tensor]
             "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits.
         targets : Sequence[dict]
             Per image "labels" (K,) int64 and "masks" (K, H', W'); optionally "seed", and
             "file_name" for error messages.
-        generators : Sequence[torch.Generator | None] | None
-            One per image; by default made from the seeds.
 
         Returns
         -------
         list[tuple[Tensor, Tensor]]
-            Per image the matched predictions, ascending, and their targets, int64 on the CPU.
+            Per image the indices of the matched predictions, ascending, and of their targets, int64
+            on the CPU.
 
         Raises
         ------
         FloatingPointError
-            If a cost is NaN or infinite. The message names the image, its file if the target has
-            it, and the iteration of a detectron2 training loop.
+            If a cost is NaN or infinite. The message names the image, its file if known, and the
+            iteration of a Detectron2 training loop.
         """
         logits, masks = outputs["pred_logits"], outputs["pred_masks"]
         if generators is None:
@@ -85,7 +86,7 @@ class HungarianMatcher(nn.Module):
             for i, (target, generator) in enumerate(zip(targets, generators, strict=True)):
                 points = draw_points([1], self.num_points, masks.device, [generator])
                 costs.append(self.cost_matrix(logits[i], masks[i], target, points))
-        # One transfer for the whole batch.
+        # A single transfer for the whole batch.
         flat = torch.cat([cost.flatten() for cost in costs]).cpu()
         pieces = flat.split([cost.numel() for cost in costs])
         indices = []
@@ -97,9 +98,26 @@ class HungarianMatcher(nn.Module):
         return indices
 
     def cost_matrix(self, logits: Tensor, masks: Tensor, target: dict, points: Tensor) -> Tensor:
-        """(Q, num_classes + 1), (Q, H, W), one image's target, points (1, P, 2) -> (Q, K)."""
+        """Return the cost of every pair of a prediction and a target of one image.
+
+        Parameters
+        ----------
+        logits : Tensor
+            Class logits (Q, num_classes + 1).
+        masks : Tensor
+            Mask logits (Q, H, W).
+        target : dict
+            "labels" (K,) and "masks" (K, H', W').
+        points : Tensor
+            Points (1, P, 2) at which masks are compared.
+
+        Returns
+        -------
+        Tensor
+            The costs (Q, K).
+        """
         class_cost = -logits.float().softmax(dim=-1)[:, target["labels"]]
-        # As channels of one map, all masks share the points' corners and weights.
+        # The masks are channels of one map, so they share the corners and weights of the points.
         predicted = point_sample(masks[None].float(), points)[0]
         wanted = point_sample(target["masks"][None].to(predicted), points)[0]
         return (
@@ -113,7 +131,7 @@ def _not_finite(index: int, target: dict, logits: Tensor, masks: Tensor) -> str:
     place = f"image {index} of the batch"
     if target.get("file_name"):
         place += f" ({target['file_name']})"
-    with suppress(AssertionError):  # how detectron2 says that no training loop is running
+    with suppress(AssertionError):  # raised by Detectron2 outside a training loop
         place += f" at iteration {get_event_storage().iter}"
     culprits = [
         name
@@ -122,6 +140,6 @@ def _not_finite(index: int, target: dict, logits: Tensor, masks: Tensor) -> str:
     ]
     cause = " and ".join(culprits) or "the costs of finite logits"
     return (
-        f"The matching costs of {place} are not finite ({cause} hold NaN or Inf): the model has "
-        "diverged; lower the learning rate, or train in float32 or bfloat16 instead of float16."
+        f"The matching costs of {place} are not finite ({cause} contain NaN or Inf). The model "
+        "has diverged: lower the learning rate, or train in float32 or bfloat16 instead of float16."
     )

@@ -14,7 +14,7 @@ from .targets import padded_target, targets_from_instances, targets_from_sem_seg
 
 @META_ARCH_REGISTRY.register()
 class MaskFormer(nn.Module):
-    """Backbone, head and loss (Cheng et al., Mask2Former).
+    """A segmentor: backbone, head and loss (Cheng et al., Mask2Former).
 
     Parameters
     ----------
@@ -25,14 +25,14 @@ class MaskFormer(nn.Module):
     criterion : nn.Module
         See `SetCriterion`.
     size_divisibility : int
-        Batches are padded to a multiple of it; -1 uses the value of the backbone.
+        Batches are padded to a multiple of this size. -1 uses the value of the backbone.
     sem_seg_postprocess_before_inference : bool
-        Resize the masks instead of the class scores to the output's size; exact where they overlap,
-        slower, and needs more memory.
+        Whether to resize the masks, not the class scores, to the size of the output. This is exact
+        where masks overlap, but slower, and needs more memory.
     pixel_mean, pixel_std : Sequence[float]
-        Per channel, in 0..255, RGB.
+        Mean and standard deviation of each channel, RGB in 0..255.
     metadata : object
-        Metadata of the dataset, kept as an attribute.
+        Metadata of the dataset, stored as an attribute.
     num_queries, object_mask_threshold, overlap_threshold, test_topk_per_image : optional
         Accepted and ignored; the published class uses them in panoptic and instance inference.
     semantic_on, panoptic_on, instance_on : bool
@@ -85,7 +85,7 @@ class MaskFormer(nn.Module):
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: Sequence[dict]) -> dict[str, Tensor] | list[dict]:
-        """Losses in training, class scores otherwise.
+        """Compute the losses in training mode, and class scores otherwise.
 
         Parameters
         ----------
@@ -97,9 +97,9 @@ class MaskFormer(nn.Module):
 
         Returns
         -------
-        dict[str, Tensor] | list[dict]
-            In training the weighted losses by name, those in the criterion's `weight_dict`.
-            Otherwise per image {"sem_seg": (num_classes, height, width)} scores.
+        dict[str, Tensor] or list[dict]
+            In training mode the weighted losses by name, those in the criterion's `weight_dict`.
+            Otherwise {"sem_seg": scores (num_classes, height, width)} for each image.
 
         Raises
         ------
@@ -123,7 +123,23 @@ class MaskFormer(nn.Module):
 
     @torch.no_grad()
     def semantic_logits(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W), RGB 0..255, of one size -> class scores (B, num_classes, H, W)."""
+        """Return class scores for images of one size.
+
+        Parameters
+        ----------
+        images : Tensor
+            Images (B, 3, H, W), RGB 0..255.
+
+        Returns
+        -------
+        Tensor
+            Scores (B, num_classes, H, W).
+
+        Raises
+        ------
+        ValueError
+            If the images do not have this shape.
+        """
         if images.dim() != 4:
             raise ValueError(f"expected images (B, 3, H, W), got shape {tuple(images.shape)}.")
         normalised = [self._normalised(x, f"image {i}") for i, x in enumerate(images)]
@@ -154,7 +170,7 @@ class MaskFormer(nn.Module):
             raise ValueError(
                 f'{name}: expected "image" ({channels}, H, W), got shape {tuple(image.shape)}.'
             )
-        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
+        return (image.to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
 
     def _targets(self, batched_inputs: Sequence[dict], batch: ImageList) -> list[dict]:
         num_classes = self.sem_seg_head.num_classes
@@ -173,8 +189,8 @@ class MaskFormer(nn.Module):
                 )
             if tuple(target["masks"].shape[-2:]) != tuple(batch.image_sizes[i]):
                 raise ValueError(
-                    f"{name}: the label's size {tuple(target['masks'].shape[-2:])} is not the "
-                    f"image's {tuple(batch.image_sizes[i])}; resize the label (nearest)."
+                    f"{name}: expected a label of the image's size {tuple(batch.image_sizes[i])}, "
+                    f"got {tuple(target['masks'].shape[-2:])}; resize the label (nearest)."
                 )
             target = padded_target(target, size, self.device)
             target |= {key: x[key] for key in ("seed", "file_name") if key in x}

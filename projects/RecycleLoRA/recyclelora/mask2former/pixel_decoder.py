@@ -19,7 +19,22 @@ NUM_SCALES = 3  # the transformer decoder reads three scales
 
 
 def by_stride(input_shape: Mapping[str, ShapeSpec | Mapping[str, int]]) -> dict[str, ShapeSpec]:
-    """Sort `Backbone.output_shape()` by stride; `{"channels": c, "stride": s}` is accepted too.
+    """Sort the features of a backbone by stride.
+
+    Parameters
+    ----------
+    input_shape : Mapping[str, ShapeSpec | Mapping[str, int]]
+        The result of `Backbone.output_shape()`, or `{"channels": c, "stride": s}` for each feature.
+
+    Returns
+    -------
+    dict[str, ShapeSpec]
+        The shapes, in ascending order of stride.
+
+    Raises
+    ------
+    ValueError
+        If a feature has no channels or stride.
 
     Examples
     --------
@@ -42,7 +57,17 @@ def by_stride(input_shape: Mapping[str, ShapeSpec | Mapping[str, int]]) -> dict[
 
 
 class DeformableEncoderLayer(nn.Module):
-    """Deformable self-attention, then a feed-forward network, each followed by its norm."""
+    """Deformable self-attention and a feed-forward network, each followed by a norm.
+
+    Parameters
+    ----------
+    d_model, d_ffn : int
+        Width of the tokens and of the feed-forward network.
+    dropout : float
+        Dropout probability.
+    n_levels, n_heads : int
+        Levels of the pyramid, and attention heads.
+    """
 
     def __init__(self, d_model: int, d_ffn: int, dropout: float, n_levels: int, n_heads: int):
         super().__init__()
@@ -62,7 +87,24 @@ class DeformableEncoderLayer(nn.Module):
         reference_points: Tensor,
         spatial_shapes: Sequence[tuple[int, int]],
     ) -> Tensor:
-        """x and position (N, S, d_model), reference_points (S, 2) -> (N, S, d_model)."""
+        """Refine the tokens of all levels.
+
+        Parameters
+        ----------
+        x : Tensor
+            Tokens (N, S, d_model).
+        position : Tensor
+            Position encoding (N, S, d_model).
+        reference_points : Tensor
+            (S, 2), the centres of the tokens.
+        spatial_shapes : Sequence[tuple[int, int]]
+            (H_l, W_l) of each level.
+
+        Returns
+        -------
+        Tensor
+            Tokens (N, S, d_model).
+        """
         attended = self.self_attn(x + position, reference_points, x, spatial_shapes)
         x = self.norm1(x + self.dropout(attended))
         hidden = self.dropout(F.relu(self.linear1(x)))
@@ -70,7 +112,13 @@ class DeformableEncoderLayer(nn.Module):
 
 
 class DeformableEncoder(nn.Module):
-    """Exchanges information within and between the levels of a pyramid."""
+    """Exchange information within and between the levels of a pyramid.
+
+    Parameters
+    ----------
+    d_model, n_heads, num_layers, dim_feedforward, dropout, n_levels
+        Sizes, see :class:`DeformableEncoderLayer`.
+    """
 
     def __init__(
         self,
@@ -86,14 +134,25 @@ class DeformableEncoder(nn.Module):
             DeformableEncoderLayer(d_model, dim_feedforward, dropout, n_levels, n_heads)
             for _ in range(num_layers)
         ]
-        # The dictionary gives the official keys, `encoder.layers.0...`.
+        # The dictionary reproduces the official keys, `encoder.layers.0...`.
         self.encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
         self.level_embed = nn.Parameter(torch.empty(n_levels, d_model))
         nn.init.normal_(self.level_embed)
         self.position = PositionEmbeddingSine(d_model // 2)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (N, d_model, H_l, W_l) -> maps of the same shapes."""
+        """Refine the maps of all levels.
+
+        Parameters
+        ----------
+        maps : Sequence[Tensor]
+            Maps (N, d_model, H_l, W_l).
+
+        Returns
+        -------
+        list[Tensor]
+            Maps of the same shapes.
+        """
         shapes = [tuple(m.shape[-2:]) for m in maps]
         x = torch.cat([_tokens(m) for m in maps], dim=1)
         embeddings = zip(maps, self.level_embed, strict=True)
@@ -112,7 +171,7 @@ def _tokens(feature_map: Tensor) -> Tensor:
 
 
 def _pixel_centres(h: int, w: int, device: torch.device) -> Tensor:
-    """(h * w, 2) as (x, y), 0..1 from edge to edge."""
+    """Return the centres of the pixels, (h * w, 2) as (x, y), 0..1 from edge to edge."""
     y = (torch.arange(h, dtype=torch.float32, device=device) + 0.5) / h
     x = (torch.arange(w, dtype=torch.float32, device=device) + 0.5) / w
     return torch.stack([x.expand(h, w), y[:, None].expand(h, w)], dim=-1).flatten(0, 1)
@@ -124,22 +183,22 @@ class MSDeformAttnPixelDecoder(nn.Module):
 
     Parameters
     ----------
-    input_shape : Mapping[str, ShapeSpec | Mapping[str, int]]
-        The backbone's `output_shape()`, or `{"channels": ..., "stride": ...}` each.
+    input_shape : Mapping[str, ShapeSpec or Mapping[str, int]]
+        The backbone's `output_shape()`, or `{"channels": ..., "stride": ...}` for each feature.
     transformer_dropout : float
-        Dropout of the deformable encoder; the paper has 0.0.
+        Dropout of the deformable encoder; 0.0 in the paper.
     transformer_nheads, transformer_dim_feedforward, transformer_enc_layers : int
-        Sizes of the deformable encoder; the paper has 8, 1024, 6.
+        Sizes of the deformable encoder; 8, 1024 and 6 in the paper.
     conv_dim : int
         Channels of every map inside, a multiple of 32 (GroupNorm).
     mask_dim : int
         Channels of the mask features.
-    norm : str | Callable | None
-        Norm of the FPN's convolutions, as detectron2's `get_norm` takes it; "" for none.
+    norm : str or Callable or None
+        Norm of the FPN's convolutions, an argument of Detectron2's `get_norm`; "" for no norm.
     transformer_in_features : Sequence[str]
         Names of the maps that the encoder reads.
     common_stride : int
-        Stride of the mask features; finer maps than the encoder's join by an FPN.
+        Stride of the mask features. An FPN adds maps that are finer than those of the encoder.
     """
 
     def __init__(
@@ -170,7 +229,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             )
         if conv_dim % 32:
             raise ValueError(f"conv_dim: expected a multiple of 32 (GroupNorm), got {conv_dim}.")
-        # Coarse to fine, as the encoder joins its levels.
+        # Coarse to fine, the order of the levels in the encoder.
         encoded = [name for name in shapes if name in set(transformer_in_features)][::-1]
         self.in_features = list(shapes)
         self.transformer_in_features = encoded[::-1]
@@ -198,10 +257,24 @@ class MSDeformAttnPixelDecoder(nn.Module):
     def forward_features(
         self, features: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Maps (N, C, H, W) by name -> mask features (N, mask_dim, H/4, W/4), the encoder's
-        coarsest map, and the three coarsest maps (N, conv_dim, ...), stride 32 first.
+        """Compute the mask features and the maps for the transformer decoder.
 
-        Computed in float32 under autocast too: the sampling positions need that precision.
+        The computation uses float32, also under autocast, because the sampling positions need this
+        precision.
+
+        Parameters
+        ----------
+        features : Mapping[str, Tensor]
+            Maps (N, C, H, W) by name.
+
+        Returns
+        -------
+        mask_features : Tensor
+            (N, mask_dim, H / 4, W / 4).
+        coarsest : Tensor
+            The coarsest map of the encoder.
+        maps : list of Tensor
+            The three coarsest maps (N, conv_dim, ...), stride 32 first.
         """
         device_type = features[self.in_features[0]].device.type
         with torch.amp.autocast(device_type, enabled=False):

@@ -1,4 +1,4 @@
-"""Random points on masks: drawing, sampling, and choosing the uncertain ones (PointRend)."""
+"""Random points on masks: drawing, sampling, and selecting uncertain ones (PointRend)."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def point_sample(maps: Tensor, coords: Tensor) -> Tensor:
-    """Bilinear values of maps at points; beyond the edge the maps are zero.
+    """Sample maps bilinearly at points; outside the maps the values are zero.
 
     Parameters
     ----------
@@ -34,10 +34,23 @@ def point_sample(maps: Tensor, coords: Tensor) -> Tensor:
 def image_generators(
     targets: Sequence[dict], device: torch.device
 ) -> list[torch.Generator] | list[None]:
-    """One generator per image, seeded by its target's "seed"; Nones (global RNG) if none has one.
+    """Return one random generator per image, seeded by its target's "seed".
 
-    An image's random points then depend on its own seed alone, so the loss of an image is the
-    same however the batch is split over ranks.
+    The random points of an image then depend only on its own seed, so its loss does not depend on
+    how the batch is split over ranks.
+
+    Parameters
+    ----------
+    targets : Sequence[dict]
+        The targets of the images.
+    device : torch.device
+        Device of the generators.
+
+    Returns
+    -------
+    list[torch.Generator] | list[None]
+        The generators. If no target has a seed, the list contains None, which selects the global
+        generator.
 
     Raises
     ------
@@ -61,9 +74,24 @@ def draw_points(
     device: torch.device,
     generators: Sequence[torch.Generator | None],
 ) -> Tensor:
-    """Uniform points for `counts[i]` masks of image i -> (sum(counts), num_points, 2), in 0..1.
+    """Draw uniform points for the masks of every image.
 
-    Without generators there is one call of the global RNG, as in the published code.
+    Parameters
+    ----------
+    counts : Sequence[int]
+        Number of masks of each image.
+    num_points : int
+        Number of points per mask.
+    device : torch.device
+        Device of the points.
+    generators : Sequence[torch.Generator | None]
+        One per image, see `image_generators`. Without generators, one call of the global generator
+        draws all points, as in the published code.
+
+    Returns
+    -------
+    Tensor
+        Points (sum(counts), num_points, 2) in 0..1.
     """
     if any(generator is None for generator in generators):
         return torch.rand(sum(counts), num_points, 2, device=device)
@@ -80,19 +108,24 @@ def uncertain_points(
     oversample_ratio: float,
     importance_sample_ratio: float,
 ) -> Tensor:
-    """Points where a mask is least decided, filled up with uniform ones (PointRend, section 3.1).
+    """Select points where a mask is least certain, and add uniform ones (PointRend, section 3.1).
 
-    Of `num_points * oversample_ratio` uniform points those `num_points * importance_sample_ratio`
-    with the smallest |logit| are kept; the rest of `num_points` are drawn anew.
+    From `num_points * oversample_ratio` uniform points, the `num_points * importance_sample_ratio`
+    points with the smallest absolute logits are selected. The remaining points are new uniform
+    ones.
 
     Parameters
     ----------
     logits : Tensor
-        (N, H, W), mask logits, those of image 0 first.
+        Mask logits (N, H, W), those of image 0 first.
     counts : Sequence[int]
-        How many of the N masks belong to each image.
-    generators : Sequence[torch.Generator | None]
-        One per image, from `image_generators`.
+        Number of masks of each image.
+    generators : Sequence[torch.Generator or None]
+        One per image, see `image_generators`.
+    num_points : int
+        Number of points per mask.
+    oversample_ratio, importance_sample_ratio : float
+        See above.
 
     Returns
     -------

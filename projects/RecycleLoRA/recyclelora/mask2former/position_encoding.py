@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class PositionEmbeddingSine(nn.Module):
-    """Half of the channels encode the row, half the column, as sines and cosines in turn.
+    """Encode rows in one half of the channels and columns in the other, as sines and cosines.
 
-    Position i of n (counted from 1) has the phase u = 2 pi i / (n + 1e-6); channels 2k and 2k + 1
+    Position i of n (counted from 1) has the phase u = 2 pi i / (n + 1e-6). Channels 2k and 2k + 1
     are sin and cos of u / 10000^(2k / num_pos_feats).
 
     Parameters
@@ -28,9 +28,20 @@ class PositionEmbeddingSine(nn.Module):
         self.num_pos_feats = num_pos_feats
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encoding (1, 2 * num_pos_feats, H, W), float32, of a map (N, C, H, W)."""
+        """Return the position encoding of a map.
+
+        Parameters
+        ----------
+        x : Tensor
+            A map (N, C, H, W).
+
+        Returns
+        -------
+        Tensor
+            The encoding (1, 2 * num_pos_feats, H, W), float32.
+        """
         h, w = x.shape[-2:]
-        # The encoding is separable: H + W rows of sines, not H * W.
+        # The encoding is separable, so H + W rows of sines are enough, instead of H * W.
         rows = self._axis(h, x.device)[:, :, None].expand(-1, -1, w)
         columns = self._axis(w, x.device)[:, None, :].expand(-1, h, -1)
         return torch.cat([rows, columns])[None]

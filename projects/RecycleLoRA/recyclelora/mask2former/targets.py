@@ -1,4 +1,4 @@
-"""Targets of the criterion: one binary mask per class present, or the instances as they are."""
+"""Targets of the criterion: one binary mask per class, or the given instances."""
 
 import torch
 from detectron2.structures import Instances
@@ -7,14 +7,29 @@ from torch.nn import functional as F
 
 
 def targets_from_sem_seg(sem_seg: Tensor, num_classes: int, ignore_value: int, name: str) -> dict:
-    """Class ids (H, W) -> {"labels": (K,) int64 ascending, "masks": (K, H, W) bool}.
+    """Convert a map of class ids to a target.
 
-    An image whose pixels are all ignored gives K = 0.
+    Parameters
+    ----------
+    sem_seg : Tensor
+        Class ids (H, W). If all pixels are ignored, the target has K = 0.
+    num_classes : int
+        Number of classes.
+    ignore_value : int
+        The id of ignored pixels.
+    name : str
+        Name of the image, with which error messages begin.
+
+    Returns
+    -------
+    dict
+        "labels" (K,), int64 and ascending, and "masks" (K, H, W), bool.
 
     Raises
     ------
     ValueError
-        If an id is neither below `num_classes` nor `ignore_value`; the message begins with `name`.
+        If `sem_seg` does not contain integers (H, W), or if an id is neither below `num_classes`
+        nor `ignore_value`.
 
     Examples
     --------
@@ -31,14 +46,34 @@ def targets_from_sem_seg(sem_seg: Tensor, num_classes: int, ignore_value: int, n
     wrong = present[(present < 0) | (present >= num_classes)].tolist()
     if wrong:
         raise ValueError(
-            f'{name}: "sem_seg" holds the class ids {wrong}, expected 0..{num_classes - 1} or '
+            f'{name}: "sem_seg" contains the class ids {wrong}, expected 0..{num_classes - 1} or '
             f"{ignore_value} (ignored); map the labels to train ids."
         )
     return {"labels": present, "masks": sem_seg == present.to(sem_seg.dtype)[:, None, None]}
 
 
 def targets_from_instances(instances: Instances, num_classes: int, name: str) -> dict:
-    """`gt_classes` (K,) and `gt_masks`, (K, H, W) or detectron2's `BitMasks` -> the same dict."""
+    """Convert the instances of Detectron2 to a target.
+
+    Parameters
+    ----------
+    instances : Instances
+        `gt_classes` (K,) and `gt_masks`, (K, H, W) or `BitMasks`.
+    num_classes : int
+        Number of classes.
+    name : str
+        Name of the image, with which error messages begin.
+
+    Returns
+    -------
+    dict
+        "labels" (K,) and "masks" (K, H, W).
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or if a class is out of range.
+    """
     labels, masks = instances.gt_classes, instances.gt_masks
     masks = getattr(masks, "tensor", masks)
     if masks.dim() != 3 or len(masks) != len(labels):
@@ -48,14 +83,29 @@ def targets_from_instances(instances: Instances, num_classes: int, name: str) ->
         )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise ValueError(
-            f'{name}: "instances" holds gt_classes {labels.unique().tolist()}, expected '
+            f'{name}: "instances" contains gt_classes {labels.unique().tolist()}, expected '
             f"0..{num_classes - 1}."
         )
     return {"labels": labels, "masks": masks}
 
 
 def padded_target(target: dict, size: tuple[int, int], device: torch.device) -> dict:
-    """The target on `device`, its masks filled up with zeros below and to the right."""
+    """Move a target to a device, and pad its masks with zeros at the bottom and the right.
+
+    Parameters
+    ----------
+    target : dict
+        "labels" and "masks".
+    size : tuple[int, int]
+        Height and width of the padded masks.
+    device : torch.device
+        The device.
+
+    Returns
+    -------
+    dict
+        The new target.
+    """
     masks = target["masks"].to(device)
     h, w = masks.shape[-2:]
     padded = F.pad(masks, (0, size[1] - w, 0, size[0] - h))

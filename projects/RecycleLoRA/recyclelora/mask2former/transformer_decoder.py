@@ -16,10 +16,15 @@ from .position_encoding import PositionEmbeddingSine
 
 
 class MultiHeadAttention(nn.Module):
-    """softmax(M + Q K' / sqrt(d)) V with `nn.MultiheadAttention`'s parameters, batch first.
+    """Multi-head attention with the parameters of `nn.MultiheadAttention`, batch first.
 
-    It replaces `nn.MultiheadAttention`, which needs the mask copied for every head, and averages
-    attention weights that are not used here.
+    It computes softmax(M + Q K' / sqrt(d)) V. `nn.MultiheadAttention` needs one copy of the mask
+    per head, and averages attention weights that are not used here.
+
+    Parameters
+    ----------
+    d_model, n_heads : int
+        Channels and heads.
     """
 
     def __init__(self, d_model: int, n_heads: int):
@@ -35,7 +40,22 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None
     ) -> Tensor:
-        """(N, Q, C), (N, S, C), (N, S, C), allowed (N, Q, S) bool: may attend -> (N, Q, C)."""
+        """Attend to the keys.
+
+        Parameters
+        ----------
+        query : Tensor
+            (N, Q, C).
+        key, value : Tensor
+            (N, S, C).
+        allowed : Tensor or None
+            (N, Q, S) bool, True where a query may attend. None allows all positions.
+
+        Returns
+        -------
+        Tensor
+            (N, Q, C).
+        """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
             F.linear(x, w, b).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
@@ -47,7 +67,13 @@ class MultiHeadAttention(nn.Module):
 
 
 class CrossAttentionLayer(nn.Module):
-    """Queries attend to a feature map where their masks allow it (Mask2Former, eq. 2)."""
+    """Let queries attend to a feature map inside their masks (Mask2Former, eq. 2).
+
+    Parameters
+    ----------
+    d_model, n_heads : int
+        Channels and heads.
+    """
 
     def __init__(self, d_model: int, n_heads: int):
         super().__init__()
@@ -57,14 +83,35 @@ class CrossAttentionLayer(nn.Module):
     def forward(
         self, x: Tensor, x_position: Tensor, memory: Tensor, position: Tensor, allowed: Tensor
     ) -> Tensor:
-        """x (N, Q, C), memory (N, S, C), allowed (N, Q, S) -> (N, Q, C)."""
+        """Apply attention, a residual connection and a norm.
+
+        Parameters
+        ----------
+        x, x_position : Tensor
+            Queries and their positions (N, Q, C).
+        memory, position : Tensor
+            The flattened map and its position encoding (N, S, C).
+        allowed : Tensor
+            (N, Q, S) bool, True where a query may attend.
+
+        Returns
+        -------
+        Tensor
+            Queries (N, Q, C).
+        """
         return self.norm(
             x + self.multihead_attn(x + x_position, memory + position, memory, allowed)
         )
 
 
 class SelfAttentionLayer(nn.Module):
-    """Queries attend to each other."""
+    """Let queries attend to each other.
+
+    Parameters
+    ----------
+    d_model, n_heads : int
+        Channels and heads.
+    """
 
     def __init__(self, d_model: int, n_heads: int):
         super().__init__()
@@ -72,13 +119,30 @@ class SelfAttentionLayer(nn.Module):
         self.norm = nn.LayerNorm(d_model)
 
     def forward(self, x: Tensor, x_position: Tensor) -> Tensor:
-        """(N, Q, C) -> (N, Q, C)."""
+        """Apply attention, a residual connection and a norm.
+
+        Parameters
+        ----------
+        x, x_position : Tensor
+            Queries and their positions (N, Q, C).
+
+        Returns
+        -------
+        Tensor
+            Queries (N, Q, C).
+        """
         query = x + x_position
         return self.norm(x + self.self_attn(query, query, x))
 
 
 class FFNLayer(nn.Module):
-    """Two linear layers with ReLU between."""
+    """Two linear layers with a ReLU between them, a residual connection and a norm.
+
+    Parameters
+    ----------
+    d_model, dim_feedforward : int
+        Channels outside and inside.
+    """
 
     def __init__(self, d_model: int, dim_feedforward: int):
         super().__init__()
@@ -89,12 +153,20 @@ class FFNLayer(nn.Module):
         nn.init.xavier_uniform_(self.linear2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, Q, C) -> (N, Q, C)."""
+        """Apply the layers to queries (N, Q, C)."""
         return self.norm(x + self.linear2(F.relu(self.linear1(x))))
 
 
 class MLP(nn.Module):
-    """`num_layers` linear layers with ReLU between."""
+    """Linear layers with a ReLU between each two of them.
+
+    Parameters
+    ----------
+    input_dim, hidden_dim, output_dim : int
+        Channels.
+    num_layers : int
+        Number of linear layers.
+    """
 
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
         super().__init__()
@@ -102,7 +174,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., input_dim) -> (..., output_dim)."""
+        """Map (..., input_dim) to (..., output_dim)."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)
@@ -111,42 +183,42 @@ class MLP(nn.Module):
 def _check_supported(mask_classification: bool, pre_norm: bool) -> None:
     if not mask_classification:
         raise NotImplementedError(
-            "mask_classification=False is not supported: masks are classified; pass True."
+            "mask_classification=False is not supported: the decoder classifies masks; pass True."
         )
     if pre_norm:
         raise NotImplementedError(
-            "pre_norm=True is not supported: the paper's decoder has its norms after each "
-            "layer; pass False."
+            "pre_norm=True is not supported: in the paper's decoder a norm follows each layer; "
+            "pass False."
         )
 
 
 class MultiScaleMaskedTransformerDecoder(nn.Module):
-    """Queries attend to the three scales in turn, each inside the mask it predicted last.
+    """Transformer decoder whose queries attend to three scales in turn, inside their last masks.
 
-    A layer consists of cross-attention, self-attention and feed-forward, each followed by a norm.
-    Predictions are made from the queries before the first layer and after every layer.
+    A layer consists of cross-attention, self-attention and a feed-forward network, each followed by
+    a norm. Predictions are made from the queries before the first layer and after every layer.
 
     Parameters
     ----------
     in_channels : int
         Channels of the three maps.
     mask_classification : bool
-        True; per-pixel classification is not supported.
+        Must be True; per-pixel classification is not supported.
     num_classes : int
-        Classes without the no-object class, which is the last logit.
+        Number of classes without the no-object class, which is the last logit.
     hidden_dim, nheads, dim_feedforward, dec_layers, num_queries : int
-        The paper has 256, 8, 2048, 9, 100. `dec_layers` counts the layers built: the published
-        configuration's DEC_LAYERS counts predictions, one more.
+        Sizes; 256, 8, 2048, 9 and 100 in the paper. `dec_layers` is the number of layers.
+        DEC_LAYERS in the published configuration is the number of predictions, which is one more.
     pre_norm : bool
-        False; norms before the layers are not supported.
+        Must be False; norms before the layers are not supported.
     mask_dim : int
         Channels of the mask features.
     enforce_input_project : bool
-        Project the maps even where they are `hidden_dim` wide.
+        Whether to project maps that already have `hidden_dim` channels.
     learned_queries : bool
-        Whether the queries are parameters of the decoder, as published. If False they are an
-        argument of `forward`: unchanged they are the queries' positions, after one linear layer
-        their features (Rein's decoder).
+        Whether the queries are parameters of the decoder, as published. If False, they are an
+        argument of `forward`. They are then the positions of the queries, and a linear layer
+        computes the features of the queries from them (Rein's decoder).
 
     Raises
     ------
@@ -226,16 +298,21 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             Three maps (N, in_channels, H_l, W_l), stride 32 first.
         mask_features : Tensor
             (N, mask_dim, H, W).
-        mask : Tensor | None
+        mask : Tensor or None
             Padding; ignored, as in the published code.
-        queries : Tensor | None
-            (Q, hidden_dim), only for a decoder that does not learn its own.
+        queries : Tensor or None
+            (Q, hidden_dim), only if `learned_queries` is False.
 
         Returns
         -------
-        dict[str, Tensor | list[dict[str, Tensor]]]
+        dict[str, Tensor or list[dict[str, Tensor]]]
             "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits, and
-            "aux_outputs", the same two of every earlier prediction.
+            "aux_outputs", a list of the same two for every earlier prediction.
+
+        Raises
+        ------
+        ValueError
+            If there are not three maps, or if `queries` does not match `learned_queries`.
         """
         if len(x) != NUM_SCALES:
             raise ValueError(f"expected {NUM_SCALES} feature maps, stride 32 first, got {len(x)}.")
@@ -248,7 +325,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             )
         ]
         query_features, query_position = self._queries(queries)
-        queries = query_features[None].expand(len(mask_features), -1, -1)
+        queries = query_features[None].expand(mask_features.shape[0], -1, -1)
         query_position = query_position[None]
 
         logits, masks, blocked = self.forward_prediction_heads(queries, mask_features, sizes[0])
@@ -274,9 +351,9 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         return {**predictions[-1], "aux_outputs": predictions[:-1]}
 
     def _queries(self, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Features and positions of the queries, (Q, C) each."""
+        """Return the features and the positions of the queries, (Q, C) each."""
         if self.learned_queries != (given is None):
-            expected = "none, it learns its own" if self.learned_queries else "queries"
+            expected = "no queries, got some" if self.learned_queries else "queries, got none"
             raise ValueError(
                 f"the decoder expects {expected}: set learned_queries=False if, and only if, the "
                 'backbone has "queries" among its features'
@@ -288,8 +365,25 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     def forward_prediction_heads(
         self, output: Tensor, mask_features: Tensor, attn_mask_target_size: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (N, Q, C) -> class logits (N, Q, num_classes + 1), mask logits (N, Q, H, W) and
-        where the next layer must not attend (N, Q, h * w) bool (Mask2Former, eq. 3).
+        """Predict classes and masks from queries (Mask2Former, eq. 3).
+
+        Parameters
+        ----------
+        output : Tensor
+            Queries (N, Q, C).
+        mask_features : Tensor
+            (N, mask_dim, H, W).
+        attn_mask_target_size : tuple[int, int]
+            Height and width of the map of the next layer.
+
+        Returns
+        -------
+        logits : Tensor
+            Class logits (N, Q, num_classes + 1).
+        masks : Tensor
+            Mask logits (N, Q, H, W).
+        blocked : Tensor
+            (N, Q, h * w) bool, True where the next layer must not attend.
         """
         output = self.decoder_norm(output)
         logits = self.class_embed(output)

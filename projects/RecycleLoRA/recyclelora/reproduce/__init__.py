@@ -1,1 +1,1 @@
-"""The tables of the paper and of this repository: runs, results and reports."""
+"""The tables of the paper and of this repository: their runs, results and reports."""

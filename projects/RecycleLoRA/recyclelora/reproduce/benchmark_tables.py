@@ -1,10 +1,21 @@
-"""The tables of the benchmarks; each function takes the content of a benchmark's JSON file."""
+"""Tables of the benchmarks, from the content of the benchmarks' JSON files."""
 
 from .formatting import markdown_table, ran_on
 
 
 def rrqr_table(run: dict) -> str:
-    """Seconds and memory for a whole model, seconds a matrix, and how far float32 pivots agree."""
+    """Return a table of decomposition times and memory, and of the agreement of pivots.
+
+    Parameters
+    ----------
+    run : dict
+        The content of ``rrqr.json``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     model = run["model"]
     layers = [entry for entry in run["shapes"] if entry["model"] == model["model"]]
     ours = "`recyclelora.rrqr`"
@@ -31,10 +42,10 @@ def rrqr_table(run: dict) -> str:
     headers = ["weights", "matrices", "all", "last 32", "last 32 as a set", "ours, all"]
     agreement = markdown_table(pivots, headers)
     return (
-        f"{table}\n\n*published*: SciPy in float32, called twice a layer as the published code "
-        "does. `torch.linalg` does not pivot. Memory beyond the weights. "
+        f"{table}\n\n*published*: SciPy in float32, called twice per layer as in the published "
+        "code. `torch.linalg` does not pivot. *memory* excludes the weights. "
         f"{ran_on(run, packages=['scipy'])}{_roofline(run)}\n\n"
-        f"Pivots of the published path that are those of float64:\n\n{agreement}"
+        f"Share of the pivots in float32 that equal those in float64:\n\n{agreement}"
     )
 
 
@@ -53,7 +64,18 @@ def _roofline(run: dict) -> str:
 
 
 def adapter_table(run: dict) -> str:
-    """Time against the frozen layers and saved activations, for every precision and row count."""
+    """Return a table of the time and the saved activations of adapters, for all precisions.
+
+    Parameters
+    ----------
+    run : dict
+        The content of ``adapter.json``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     names = list(run["runs"][0]["block"])
     rows = []
     for part in run["runs"]:
@@ -67,15 +89,27 @@ def adapter_table(run: dict) -> str:
     table = markdown_table(rows, ["precision", "tokens", *names]) + host_table(run)
     missing = "".join(f" {name} was not installed." for name in run["left_out"])
     return (
-        f"{table}\n\nForward and backward of the four linear layers of a block "
-        f"{run['settings']['width']} wide: time over the frozen layers', and what they keep for "
-        f"the backward pass over {run['settings']['blocks']} blocks. Gradients checked against "
-        f"float64 in the same run. {ran_on(run, packages=['peft'])}{missing}"
+        f"{table}\n\nForward and backward pass of the four linear layers of a block with "
+        f"{run['settings']['width']} channels: the time divided by that of the frozen layers, and "
+        f"the memory saved for the backward pass in {run['settings']['blocks']} blocks. The same "
+        "run compares the gradients with float64. "
+        f"{ran_on(run, packages=['peft'])}{missing}"
     )
 
 
 def host_table(run: dict) -> str:
-    """Microseconds of the host for a tiny layer; empty in results that did not time it."""
+    """Return a table of the host's time for a tiny layer.
+
+    Parameters
+    ----------
+    run : dict
+        The content of ``adapter.json``.
+
+    Returns
+    -------
+    str
+        Markdown; empty if the benchmark did not measure this time.
+    """
     if "host" not in run:
         return ""
     rows = [
@@ -84,11 +118,22 @@ def host_table(run: dict) -> str:
         for part in run["host"]
     ]
     table = markdown_table(rows, ["host time", "bias", *run["host"][0]["systems"]])
-    return f"\n\nOne thread, forward and backward of a layer 16 wide:\n\n{table}"
+    return f"\n\nForward and backward pass of a layer with 16 channels on one thread:\n\n{table}"
 
 
 def step_table(run: dict) -> str:
-    """Time and memory of one training step, and what it trains."""
+    """Return a table of the time and memory of a training step.
+
+    Parameters
+    ----------
+    run : dict
+        The content of ``step.json``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     rows = [
         [
             part["precision"],
@@ -107,16 +152,28 @@ def step_table(run: dict) -> str:
     table = markdown_table(rows, [*headers, "adapters"])
     settings = run["settings"]
     return (
-        f"{table}\n\nForward, backward and AdamW with {settings['backbone']}, the "
+        f"{table}\n\nForward pass, backward pass and AdamW with {settings['backbone']}, the "
         f"{settings['head']} head and {settings['batch']} drawn streets of {settings['crop']} x "
-        f"{settings['crop']} pixels. Both start from the same backbone weights and have heads of "
-        "the same size; Hugging Face splits qkv into three layers, so its adapters are larger. "
+        f"{settings['crop']} pixels. Both models start from the same backbone weights and have "
+        "heads of the same size. Hugging Face splits qkv into three layers, so its adapters are "
+        "larger. "
         f"{ran_on(run, packages=['peft', 'transformers'])}"
     )
 
 
 def memory_table(record: dict) -> str:
-    """Peak memory of a step of every backbone and batch, a column for each variant."""
+    """Return a table of the peak memory of a step, with one column for each variant.
+
+    Parameters
+    ----------
+    record : dict
+        The content of ``memory.json``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     runs, settings = record["runs"], record["settings"]
     rows, sizes = [], {}
     for run in runs:
@@ -134,18 +191,29 @@ def memory_table(record: dict) -> str:
     table = markdown_table(rows, ["backbone", "batch", "model", *runs[0]["variants"]])
     measured = [run for run in runs if any("peak_bytes" in one for one in run["variants"].values())]
     guessed = any("expected_bytes" in one for run in runs for one in run["variants"].values())
-    left_out = " In brackets: not run, but on the line through the two smaller batches."
+    left_out = " Values in brackets are extrapolated linearly from the two smaller batches."
     return (
-        f"{table}\n\nPeak resident memory of a process on the CPU that trains, its libraries (some "
-        f"0.8 GB) included: forward, backward and AdamW, the {settings['head']} head, "
-        f"{settings['precision']}, {settings['crop']} x {settings['crop']} pixels; dense or sparse "
-        "A. *model*: its parameters and buffers."
+        f"{table}\n\nPeak resident memory of a training process on the CPU, including about 0.8 GB "
+        f"for its libraries: forward pass, backward pass and AdamW with the {settings['head']} "
+        f"head in {settings['precision']}, images of {settings['crop']} x {settings['crop']} "
+        "pixels, dense or sparse A. *model*: parameters and buffers."
         f"{left_out * guessed} {ran_on(*measured)}"
     )
 
 
 def hours_table(run: dict) -> str:
-    """Estimated hours of the paper's training, by GPU and precision."""
+    """Return a table of the estimated hours of the paper's training, by GPU and precision.
+
+    Parameters
+    ----------
+    run : dict
+        The content of ``hours.json``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     trained, assumed = run["hours"]["dense"], run["assumed"]
     rows = [
         [gpu, *("{:.1f} to {:.1f} h".format(*hours) for hours in kinds.values())]
@@ -156,18 +224,31 @@ def hours_table(run: dict) -> str:
     a_call = "{:.0f} to {:.0f}".format(*(1e6 * seconds for seconds in assumed["seconds_a_call"]))
     dense, again = (run["counted"][name] for name in ("dense", "dense, checkpointing"))
     return (
-        f"{table}\n\n**An estimate, not measured on a GPU**: {run['iterations']:,} iterations of "
-        f"batch {run['batch']}. Counted in a step on the CPU: {dense['operations'] / 1e12:.2f} "
-        f"TFLOP an image, {dense['calls']:,} operator calls. Assumed: products reach {shares} of "
-        f"the data sheet's dense peak, a call takes {a_call} microseconds; the data keep up. "
-        f"Checkpointing: {again['operations'] / dense['operations']:.2f} times the work. One "
-        f"evaluation of Cityscapes, BDD100K and Mapillary: {run['evaluation_share']:.0%} of the "
-        f"training's. {ran_on(run)}"
+        f"{table}\n\n**This is an estimate, not a measurement on a GPU**, for "
+        f"{run['iterations']:,} iterations with batch size {run['batch']}. A step on the CPU needs "
+        f"{dense['operations'] / 1e12:.2f} TFLOP per image and {dense['calls']:,} operator calls. "
+        f"The estimate assumes that a call takes {a_call} microseconds, that loading data does not "
+        "limit the speed, and that matrix products reach these shares of the dense peak in the "
+        f"data sheet: {shares}. Checkpointing needs "
+        f"{again['operations'] / dense['operations']:.2f} times the work. One "
+        "evaluation of Cityscapes, BDD100K and Mapillary takes "
+        f"{run['evaluation_share']:.0%} of the time of the training. {ran_on(run)}"
     )
 
 
 def models_table(run: dict) -> str:
-    """What adapt does to every family of models."""
+    """Return a table of the effect of ``adapt`` on every family of models.
+
+    Parameters
+    ----------
+    run : dict
+        The content of ``models.json``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     rows = [
         [
             part["library"],
@@ -188,11 +269,33 @@ def models_table(run: dict) -> str:
     libraries = ("timm", "transformers", "torchvision")
     packages = [name for name in libraries if name not in run["left_out"]]
     return (
-        f"{table}\n\n*adapted*, *too small*: linear layers with adapters, and those smaller than "
-        f"{main} + {sub}. *warned*: weights outside linear layers that the warning names. "
-        "*unreached*: adapted layers that these inputs do not use. Where the last column is "
-        f"empty, the model has no float64 kernel. "
+        f"{table}\n\n*adapted*, *too small*: number of linear layers with adapters, and of those "
+        f"smaller than {main} + {sub}. *warned*: weights outside linear layers that the warning "
+        "names. *unreached*: adapted layers that these inputs do not use. The last column is "
+        "empty if a model has no float64 kernel. "
         f"{ran_on(run, packages=packages)}{missing}"
+    )
+
+
+def input_table(run: dict) -> str:
+    """Samples a second and core of every kind of pair, and the ratio to the first candidate."""
+    rows = []
+    for kind, found in run["kinds"].items():
+        (ours, *others) = found["candidates"].values()
+        cells = [f"{ours['samples_per_second']:.0f}"]
+        for other in others:
+            speed = other["samples_per_second"]
+            cells.append(f"{speed:.1f} ({ours['samples_per_second'] / speed:.2f}x)")
+        sizes = [f"{size:,.0f} kB" for size in found["kilobytes"]]
+        rows.append([kind, *sizes, *cells])
+    names = list(found["candidates"])
+    settings = run["settings"]
+    return (
+        f"{markdown_table(rows, ['pairs', 'image', 'label', *names])}\n\n"
+        f"Training samples of {settings['crop']} pixels a second on one core; in brackets, how "
+        "many times as many this code reads. Each candidate in a process of its own with one thread on "
+        f"the same core, in turns; medians of {settings['rounds']} rounds of {settings['samples']} "
+        f"samples, which are the same bit by bit. {ran_on(run)}"
     )
 
 
@@ -202,4 +305,5 @@ BENCHMARKS = {
     "step": step_table,
     "memory": memory_table,
     "hours": hours_table,
+    "input": input_table,
 }

@@ -1,15 +1,20 @@
-"""The checkout of the repository that holds configs and results."""
+"""Find the checkout of the repository, which contains configs and results."""
 
 from pathlib import Path
 
 
 def find_checkout(start: Path | None = None) -> Path:
-    """Return the nearest folder, from ``start`` upwards, that holds ``configs/`` and ``results/``.
+    """Return the nearest folder, from ``start`` upwards, with ``configs/`` and ``results/``.
 
     Parameters
     ----------
     start : Path, optional
         The working directory by default.
+
+    Returns
+    -------
+    Path
+        The root of the checkout.
 
     Raises
     ------
@@ -21,6 +26,6 @@ def find_checkout(start: Path | None = None) -> Path:
         if (folder / "configs").is_dir() and (folder / "results").is_dir():
             return folder
     raise ValueError(
-        f"expected to be in a checkout (a folder that holds configs/ and results/), got {start}: "
-        "change to one, or name it by --root"
+        f"expected a checkout (a folder with configs/ and results/), got {start}: change to a "
+        "checkout, or give its path with --root"
     )

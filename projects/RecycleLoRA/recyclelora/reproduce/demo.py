@@ -1,4 +1,4 @@
-"""The demo: draw streets, train on those by day, evaluate on other domains."""
+"""The demo: draw streets, train on daytime streets, and evaluate on other domains."""
 
 import os
 import resource
@@ -18,8 +18,8 @@ from .environment import environment
 from .formatting import read_json
 from .workspace import TRAIN
 
-# Folder, number of pictures, domain, seed. One seed for all held-out sets: the same streets, and
-# only weather and light differ.
+# Folder, number of pictures, domain, seed. All held-out sets have the same seed, so only weather
+# and light differ between their streets.
 STREETS = [
     ("day", 320, "day", 0),
     ("day_val", 20, "day", 1),
@@ -30,12 +30,17 @@ STREETS = [
 
 
 def run_demo(root: Path) -> None:
-    """Fetch weights, draw, train and evaluate in ``output/demo`` of the checkout ``root``.
+    """Fetch weights, draw streets, train and evaluate in the folder ``output/demo``.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout.
 
     Raises
     ------
     ValueError, OSError
-        If the weights or the streets cannot be had, or the training stopped.
+        If the weights or the streets are not available, or if the training stopped.
     """
     output = root / "output" / "demo"
     print("== Pretrained weights: DINOv2 ViT-S", flush=True)
@@ -48,21 +53,21 @@ def run_demo(root: Path) -> None:
         print(f"$ python tools/draw_streets.py {options}", flush=True)
         write_streets(folder, domain=domain, count=count, seed=seed)
     drawn = time.perf_counter()
-    print("\n== Train on the streets by day, evaluate everywhere", flush=True)
+    print("\n== Train on daytime streets, evaluate on all domains", flush=True)
     command = [*TRAIN, "--config-file", "configs/demo.py", "--resume"]
     print(f"$ {shlex.join(command)}", flush=True)
     if _run_training([sys.executable, *command[1:]], root):
-        raise ValueError("the demo stopped in the training above; run it again to go on")
+        raise ValueError("the training of the demo stopped; run the demo again to continue")
     seconds = {"draw": drawn - start, "train and evaluate": time.perf_counter() - drawn}
     peak = write_summary(root, output, seconds)["peak_memory_gb"]
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     picture = output.relative_to(root) / "run" / "domains.png"
     print(f"\n{spent}; at most {peak} GB in one process")
-    print(f"A row per domain (input, prediction, truth): {picture}")
+    print(f"One row per domain (input, prediction, truth): {picture}")
 
 
 def _run_training(command: list[str], root: Path) -> int:
-    """Run the training and return its exit code; Ctrl-C lets it save, then ends this program."""
+    """Run the training and return its exit code. On Ctrl-C, let it save, then end this program."""
     interrupted = []
 
     def forward(number: int, _: object) -> None:
@@ -73,8 +78,8 @@ def _run_training(command: list[str], root: Path) -> int:
 
     before = signal.signal(signal.SIGINT, forward)
     try:
-        # In a session of its own: a Ctrl-C of the terminal must reach it only through `forward`,
-        # because subprocess.run() would kill it a quarter of a second later.
+        # A new session, so that a Ctrl-C of the terminal reaches the child only through `forward`.
+        # Otherwise subprocess.run() would kill it a quarter of a second later.
         done = subprocess.run(command, cwd=root, check=False, start_new_session=True)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -84,7 +89,22 @@ def _run_training(command: list[str], root: Path) -> int:
 
 
 def write_summary(root: Path, output: Path, seconds: dict[str, float]) -> dict:
-    """Write times, machine and scores to ``output/demo.json``; return them."""
+    """Write times, machine and scores to ``output/demo.json``.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout.
+    output : Path
+        The folder ``output`` of the demo.
+    seconds : dict[str, float]
+        Seconds by the name of the step.
+
+    Returns
+    -------
+    dict
+        The content of the file.
+    """
     record = environment(pick_device("auto"), root)
     summary = {
         "machine": record["machine"],

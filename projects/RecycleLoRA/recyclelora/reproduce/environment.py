@@ -1,4 +1,4 @@
-"""What a result ran on: the machine, versions, how the extension was built, the commit."""
+"""Describe the environment of a result: machine, versions, extension build and commit."""
 
 import datetime
 import importlib.metadata
@@ -19,14 +19,19 @@ _SOURCES = ("csrc", "projects", "tools", "benchmark", "configs")
 
 
 def environment(device: torch.device, root: Path | None = None) -> dict[str, Any]:
-    """Return the machine, the versions, how the extension was built, and the commit of ``root``.
+    """Return the machine, the versions, the build of the extension, and the commit of ``root``.
 
     Parameters
     ----------
     device : torch.device
-        What the result was computed on.
+        The device on which the result was computed.
     root : Path, optional
-        The checkout; by default that of the working directory.
+        The checkout, by default that of the working directory.
+
+    Returns
+    -------
+    dict[str, Any]
+        Plain values for JSON.
     """
     names = re.findall(
         r"^model name\s*: (.*)$",
@@ -60,7 +65,7 @@ def _plural(number: int, noun: str) -> str:
 
 def _version(package: str) -> str | None:
     if package == "torch":
-        return torch.__version__  # with the build, as in +cu130
+        return torch.__version__  # includes the build, such as +cu130
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Tables of runs, the paper's with our scores beside the published ones: text, Markdown, CSV."""
+"""Tables of runs as text, Markdown and CSV; those of the paper include the published scores."""
 
 import csv
 import json
@@ -20,7 +20,22 @@ AVERAGE = "average"
 
 
 def results_of(row: PrintedRow, workspace: Workspace, seeds: Sequence[int] | None) -> list[dict]:
-    """The results of a row's runs, by seed: of these seeds, or of all that were run."""
+    """Return the results of a row's runs.
+
+    Parameters
+    ----------
+    row : PrintedRow
+        The row.
+    workspace : Workspace
+        The folders of the runs.
+    seeds : Sequence[int] or None
+        The seeds, or None for all seeds that were run.
+
+    Returns
+    -------
+    list[dict]
+        The results in the order of the seeds.
+    """
     if row.name is None:
         return []
     if seeds is None:
@@ -32,7 +47,20 @@ def results_of(row: PrintedRow, workspace: Workspace, seeds: Sequence[int] | Non
 
 
 def scores_of(results: Sequence[dict], targets: Sequence[str]) -> dict[str, list[float]]:
-    """Target -> mIoU of every run, and their average over the targets where all were evaluated."""
+    """Return the mIoU of every run on every target, and the average over the targets.
+
+    Parameters
+    ----------
+    results : Sequence[dict]
+        The results of a row.
+    targets : Sequence[str]
+        Names of the targets.
+
+    Returns
+    -------
+    dict[str, list[float]]
+        Scores by target. The average is included only if all targets were evaluated.
+    """
     domains = [result["result"]["domains"] for result in results]
     scores = {t: [found[t]["mIoU"] for found in domains if t in found] for t in targets}
     complete = [found for found in domains if targets and all(t in found for t in targets)]
@@ -41,19 +69,62 @@ def scores_of(results: Sequence[dict], targets: Sequence[str]) -> dict[str, list
 
 
 def published_score(row: PrintedRow, target: str) -> str:
-    """The published score as text."""
+    """Return the published score of a row as text.
+
+    Parameters
+    ----------
+    row : PrintedRow
+        The row.
+    target : str
+        The target, or "average".
+
+    Returns
+    -------
+    str
+        The score, or an empty text.
+    """
     value = row.average if target == AVERAGE else row.mIoU.get(target)
     return "" if value is None else f"{value:.2f}"
 
 
 def targets_of(table: PaperTable, row: PrintedRow, results: Sequence[dict]) -> list[str]:
-    """The targets of a row: those that the paper prints, or else those that were evaluated."""
+    """Return the targets of a row, as in the paper if it has the row, otherwise as evaluated.
+
+    Parameters
+    ----------
+    table : PaperTable
+        The table.
+    row : PrintedRow
+        A row of the table.
+    results : Sequence[dict]
+        The results of the row.
+
+    Returns
+    -------
+    list[str]
+        Names of the targets.
+    """
     evaluated = {target for result in results for target in result["result"]["domains"]}
     return [target for target in table.targets if target in (row.mIoU or evaluated)]
 
 
 def write_table(name: str, workspace: Workspace, seeds: Sequence[int] | None = None) -> str:
-    """Write ``table_NAME.md`` and ``.csv`` in the results; return the table for a terminal."""
+    """Write ``table_NAME.md`` and ``table_NAME.csv`` to the results.
+
+    Parameters
+    ----------
+    name : str
+        The number of the table, or "beyond".
+    workspace : Workspace
+        The folders of the runs.
+    seeds : Sequence[int] or None
+        The seeds, or None for all seeds that were run.
+
+    Returns
+    -------
+    str
+        The table for a terminal.
+    """
     table = workspace.published.tables[name]
     results = [results_of(row, workspace, seeds) for row in table.rows]
     own = [targets_of(table, row, found) for row, found in zip(table.rows, results, strict=True)]
@@ -84,7 +155,7 @@ def _record(
     scores: Mapping[str, list[float]],
     targets: Sequence[str],
 ) -> dict:
-    """A line of the CSV file: scores without rounding."""
+    """Return a line of the CSV file, with scores that are not rounded."""
     record = {"table": name, "row": row.row, **row.cells, "config": row.name or ""}
     for target in targets:
         values = scores.get(target, [])
@@ -98,9 +169,9 @@ def _record(
 
 
 def _conditions(done: Sequence[dict]) -> list[str]:
-    """The protocols of the scores, the length of the training, and what the runs ran on."""
+    """Return the protocols, the length of the training, and the environments of the runs."""
     if not done:
-        return ["None of its rows was run yet."]
+        return ["None of its rows has been run yet."]
 
     def each(values) -> list[str]:
         return sorted(set(values))
@@ -117,20 +188,20 @@ def _conditions(done: Sequence[dict]) -> list[str]:
     commits = each(r["environment"]["commit"] for r in done)
     parts = [
         f"mIoU in percent, ± standard deviation over seeds. Protocol: {'; '.join(scored)}.",
-        f"Ours: {' or '.join(budgets)}, {hours:.1f} hours a run; on {'; '.join(machines)}; "
+        f"Ours: {' or '.join(budgets)}, {hours:.1f} hours per run; on {'; '.join(machines)}; "
         f"{', '.join(versions)}, commit {', '.join(commits)}.",
     ]
-    # The seed comes between the overrides of the row and those of the command line.
+    # The seed is between the overrides of the row and those of the command line.
     given = [" ".join(r["overrides"]).partition(f"train.seed={r['seed']}")[2] for r in done]
     if overrides := each(text.strip() for text in given if text):
-        parts.append(f"Not the table's own settings: {'; '.join(overrides)}.")
+        parts.append(f"Settings that differ from the table: {'; '.join(overrides)}.")
     return parts
 
 
 def _write_files(
     workspace: Workspace, stem: str, markdown: str, records: Sequence[Mapping]
 ) -> None:
-    """Write the two files of a table, each by an atomic write."""
+    """Write the two files of a table, each atomically."""
     folder = workspace.results / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / f"{stem}.md") as file:
@@ -145,7 +216,20 @@ def _write_files(
 
 
 def write_small_table(name: str, workspace: Workspace) -> str:
-    """Write a small table as the README shows it, and as CSV with one line for each run."""
+    """Write a small table as in the README, and as CSV with one line for each run.
+
+    Parameters
+    ----------
+    name : str
+        The name of the table.
+    workspace : Workspace
+        The folders of the runs.
+
+    Returns
+    -------
+    str
+        The table for a terminal.
+    """
     records = []
     for run in runs_of(name, workspace.tables[name]):
         if result := workspace.result_of(run):
@@ -160,7 +244,18 @@ def write_small_table(name: str, workspace: Workspace) -> str:
 
 
 def write_hyperparameters(workspace: Workspace) -> str:
-    """Write Table 8: the paper's settings beside those of the two configs that stand for them."""
+    """Write Table 8, with the settings of the paper and of the two corresponding configs.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The folders of the runs.
+
+    Returns
+    -------
+    str
+        The table for a terminal.
+    """
     names = ("recyclelora_dinov2l_g2cbm", "recyclelora_dinov2l_c2bm")
     configs = [LazyConfig.load(str(workspace.root / "configs" / f"{name}.py")) for name in names]
     settings = ("synthetic to real", "real to real")
@@ -179,7 +274,22 @@ def write_hyperparameters(workspace: Workspace) -> str:
 
 
 def list_table(name: str, workspace: Workspace, seeds: Sequence[int] | None = None) -> str:
-    """A line for every row: the published average, and whether the row is finished or can run."""
+    """List the rows of a table with their published average and their state.
+
+    Parameters
+    ----------
+    name : str
+        The number of the table, or "beyond".
+    workspace : Workspace
+        The folders of the runs.
+    seeds : Sequence[int] or None
+        The seeds, or None for all seeds that were run.
+
+    Returns
+    -------
+    str
+        The list for a terminal.
+    """
     table, lines = workspace.published.tables[name], []
     for row in table.rows:
         found = results_of(row, workspace, seeds)
@@ -192,7 +302,7 @@ def list_table(name: str, workspace: Workspace, seeds: Sequence[int] | None = No
 
 
 def _state(row: PrintedRow, workspace: Workspace, found: Sequence[dict]) -> str:
-    """Finished, begun, runnable, what it lacks, or quoted."""
+    """Return the state of a row: finished, begun, runnable, quoted, or its missing inputs."""
     if row.name is None:
         return "quoted from the paper"
     if found:
@@ -205,7 +315,20 @@ def _state(row: PrintedRow, workspace: Workspace, found: Sequence[dict]) -> str:
 
 
 def list_runs(runs: Sequence[Run], workspace: Workspace) -> str:
-    """A line for every run of the small tables: its state and score."""
+    """List runs of the small tables with their state and score.
+
+    Parameters
+    ----------
+    runs : Sequence[Run]
+        The runs.
+    workspace : Workspace
+        The folders of the runs.
+
+    Returns
+    -------
+    str
+        The list for a terminal.
+    """
     lines = []
     for run in runs:
         cells = ["begun" if workspace.folder(run).is_dir() else "to do", "", ""]

@@ -1,6 +1,6 @@
-"""The paper's tables as printed, and the config and overrides that run a row.
+"""The paper's tables as printed, and the config and overrides of the run of each row.
 
-The numbers are in ``published.json``, one row a line, with their source.
+The numbers are in ``published.json``, one row per line, with their source.
 """
 
 import ast
@@ -21,21 +21,22 @@ class PrintedRow:
     Attributes
     ----------
     row : int
-        Its number in print, from 1.
+        Number of the row in the printed table, from 1.
     cells : Mapping[str, str]
-        What precedes the scores, by column header.
+        The cells before the scores, by column header.
     mIoU : Mapping[str, float]
-        Target -> percent, as printed; empty where the paper has no such row.
+        The printed score in percent for each target. Empty if the paper does not have the row.
     average : float or None
-        As printed.
+        The printed average.
     name : str or None
-        The name of its run; None for a row that is only quoted.
+        The name of its run, or None if the row is only quoted.
     config : str or None
-        The config in ``configs/`` that the run starts from; the name, unless the row has overrides.
+        The config in ``configs/`` from which the run starts. It is ``name`` if the row has no
+        overrides.
     overrides : sequence of str
-        ``key=value`` of that config.
+        Overrides ``key=value`` of the config.
     note : str or None
-        What a reader of the scores should know.
+        A remark on the scores.
     """
 
     row: int
@@ -50,14 +51,16 @@ class PrintedRow:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper, or of this project in the same form.
+    """A table of the paper, or a table of this project in the same form.
 
     Attributes
     ----------
     title : str
+        The title.
     targets : tuple of str
         Names as in the configs' ``dataloader.test``, in the order of the columns.
     rows : tuple of PrintedRow
+        The rows.
     """
 
     title: str
@@ -72,12 +75,12 @@ class Published:
     Attributes
     ----------
     source : str
-        The paper, and what its scores mean.
+        The paper, and the definition of its scores.
     tables : Mapping[str, PaperTable]
-        By number; "beyond" holds the configs that the paper has no row for.
+        Tables by number. "beyond" contains the configs for which the paper has no row.
     hyperparameters : list of dict
         Table 8: ``name``, ``printed`` (synthetic to real, real to real), ``key`` in a config, and
-        ``ours`` where a config uses another name.
+        ``ours`` if a config uses another name.
     """
 
     source: str
@@ -87,7 +90,18 @@ class Published:
 
 @functools.cache
 def read_published(root: Path) -> Published:
-    """Read the published tables; "beyond" lists the other configs of the checkout ``root``."""
+    """Read the published tables, and add "beyond" with the other configs.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout.
+
+    Returns
+    -------
+    Published
+        The tables.
+    """
     content = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
     tables = {
         name: PaperTable(
@@ -103,7 +117,7 @@ def read_published(root: Path) -> Published:
 
 
 def _beyond(root: Path, printed: set[str | None]) -> PaperTable:
-    """The configs METHOD_BACKBONE_SETTING that no row uses, labelled by their docstrings."""
+    """Return the configs METHOD_BACKBONE_SETTING that no row uses, labelled by their docstrings."""
     files = [
         file
         for file in sorted((root / "configs").glob("*_*_*.py"))

@@ -1,4 +1,4 @@
-"""The runs that a command line asks for, listed, printed as commands or run one after another."""
+"""List the runs of a command line, print their commands, or run them one after another."""
 
 import datetime
 import shlex
@@ -20,7 +20,7 @@ from .runs import finish_run
 from .tables import SMALL_TABLES, Run, runs_of
 from .workspace import Workspace
 
-POLL_SECONDS = 20  # between two attempts to lock what other processes work on
+POLL_SECONDS = 20  # between two attempts to lock the runs of other processes
 TABLE_NAMES = (*SMALL_TABLES, *map(str, range(3, 13)), "beyond")
 
 
@@ -37,25 +37,27 @@ def reproduce(
     Parameters
     ----------
     workspace : Workspace
+        The folders of the runs.
     tables : sequence of str, optional
-        Of ``TABLE_NAMES``; may only be left out to list all.
+        Names from ``TABLE_NAMES``. Only "list" works without them; it then lists all tables.
     rows : sequence of str, optional
-        Numbers as printed, or names; all by default.
+        Printed numbers, or names. All rows by default.
     seeds : sequence of int, optional
-        For the paper's tables any, by default 0.
+        For the paper's tables any seeds, by default 0.
     action : str
-        "list" prints the state of every row, "dry_run" the commands that are left, "collect" only
-        writes the tables, and "run" runs what is left first.
+        "list" prints the state of every row, "dry_run" prints the remaining commands, "collect"
+        only writes the tables, and "run" runs the remaining rows and then writes the tables.
 
     Raises
     ------
     ValueError
-        If a row or seed is unknown, or a run failed; the other runs have ended then.
+        If a row or seed is unknown, or, after all runs have ended, if a run failed.
     """
     check_integer("--num-gpus", workspace.num_gpus, least=1, most=1024)
     if tables is None and action != "list":
         raise ValueError(
-            f"which tables? --table takes any of {', '.join(TABLE_NAMES)}; --list shows their rows"
+            f"expected names of tables, got none: give --table with any of "
+            f"{', '.join(TABLE_NAMES)}; --list shows their rows"
         )
     tables = tables or TABLE_NAMES
     runs = select_runs(workspace, tables, rows, seeds, quoted=action == "list")
@@ -78,11 +80,11 @@ def reproduce(
             print(f"\n{_write(name, workspace, seeds)}")
         if failed:
             names = ", ".join(dict.fromkeys(failed))
-            raise ValueError(f"without a result: {names}; run it again to go on")
+            raise ValueError(f"no result for {names}; run the command again to continue")
 
 
 def _write(name: str, workspace: Workspace, seeds: Sequence[int] | None) -> str:
-    """Write a table; return it for a terminal."""
+    """Write a table and return it for a terminal."""
     if name in workspace.published.tables:
         return write_table(name, workspace, seeds)
     if name in SMALL_TABLES:
@@ -91,15 +93,22 @@ def _write(name: str, workspace: Workspace, seeds: Sequence[int] | None) -> str:
 
 
 def run_all(runs: Sequence[Run], workspace: Workspace) -> list[str]:
-    """Run all that is not finished; a run that fails does not stop the others.
+    """Run all runs that are not finished; a failed run does not stop the others.
 
-    A run of another process is left out until nothing else is left. Then this process waits for it,
-    and runs it if the other process ends without a result.
+    A run that another process has locked is postponed until no other runs are left. Then this
+    function waits for it, and runs it if the other process ends without a result.
+
+    Parameters
+    ----------
+    runs : Sequence[Run]
+        The runs.
+    workspace : Workspace
+        The folders of the runs.
 
     Returns
     -------
     list of str
-        The names of runs that failed.
+        The names of the failed runs.
     """
     failed, left, waiting = [], list(enumerate(runs, 1)), False
     while left:
@@ -107,15 +116,15 @@ def run_all(runs: Sequence[Run], workspace: Workspace) -> list[str]:
         for number, run in left:
             at = f"[{number} of {len(runs)}] {run.table} {run.name}"
             if workspace.result_of(run):
-                print(f"{at}: finished before", flush=True)
+                print(f"{at}: already finished", flush=True)
                 continue
             try:
                 if not waiting:
-                    print(f"{at}: begins, {time_left(runs, workspace)}", flush=True)
+                    print(f"{at}: started, {time_left(runs, workspace)}", flush=True)
                 result = finish_run(run, workspace)
             except FolderLockedError as error:
                 if not waiting:
-                    print(f"{at}: left for now, {error}", flush=True)
+                    print(f"{at}: postponed, {error}", flush=True)
                 locked.append((number, run))
                 continue
             except (ValueError, OSError) as error:
@@ -132,7 +141,20 @@ def run_all(runs: Sequence[Run], workspace: Workspace) -> list[str]:
 
 
 def time_left(runs: Sequence[Run], workspace: Workspace) -> str:
-    """The time of the runs that are left, if each takes as long as those that have ended."""
+    """Estimate the time of the remaining runs from the mean time of the finished ones.
+
+    Parameters
+    ----------
+    runs : Sequence[Run]
+        All runs.
+    workspace : Workspace
+        The folders of the runs.
+
+    Returns
+    -------
+    str
+        The text.
+    """
     results = [workspace.result_of(run) for run in runs]
     trained = [result["seconds"] for result in results if result and result["iterations"]]
     if not trained:
@@ -149,12 +171,28 @@ def select_runs(
     *,
     quoted: bool = False,
 ) -> list[Run]:
-    """Return the runs of these tables, rows and seeds, each once, in the order to run.
+    """Return the runs of tables, without repetition, in the order in which to run them.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The folders of the runs.
+    tables : Sequence[str]
+        Names of the tables.
+    rows, seeds
+        See :func:`reproduce`.
+    quoted : bool
+        Whether rows that are only quoted from the paper are accepted; they are left out.
+
+    Returns
+    -------
+    list[Run]
+        The runs.
 
     Raises
     ------
     ValueError
-        If a row or seed is unknown, or, unless ``quoted``, a row is only quoted from the paper.
+        If a row or seed is unknown, or if ``quoted`` is False and a given row is only quoted.
     """
     offered = [found for name in tables for found in _runs_by_names(workspace, name, seeds)]
     for what, wanted, known in (
@@ -163,7 +201,7 @@ def select_runs(
     ):
         if unknown := set(wanted or ()) - known:
             raise ValueError(
-                f"no {what} {unknown.pop()} in {', '.join(tables)}: there are "
+                f"there is no {what} {unknown.pop()} in {', '.join(tables)}: choose from "
                 f"{', '.join(map(str, sorted(known, key=_sort_key)))}"
             )
     if rows is not None:
@@ -171,8 +209,8 @@ def select_runs(
         without = [names[0] for names, run in offered if run is None]
         if without and not quoted:
             raise ValueError(
-                f"row {without[0]} of table {', '.join(tables)} is quoted from the paper: no "
-                "config here runs it, see --list"
+                f"row {without[0]} of table {', '.join(tables)} is only quoted from the paper and "
+                "has no config to run: see --list"
             )
     return list(dict.fromkeys(r for _, r in offered if r and (not seeds or r.seed in seeds)))
 
@@ -180,7 +218,7 @@ def select_runs(
 def _runs_by_names(
     workspace: Workspace, name: str, seeds: Sequence[int] | None
 ) -> list[tuple[tuple[str, ...], Run | None]]:
-    """The names of every row of a table and its run; None for a row that is only quoted."""
+    """Return the names and the run of every row of a table. The run is None for a quoted row."""
     if name in SMALL_TABLES:
         return [((run.row,), run) for run in runs_of(name, SMALL_TABLES[name])]
     table = workspace.published.tables.get(name)
@@ -194,5 +232,5 @@ def _runs_by_names(
 
 
 def _sort_key(name: str | int) -> tuple[int, str]:
-    """Numbers by size, then names."""
+    """Return a key that sorts numbers by size, followed by names."""
     return (int(name), "") if str(name).isdecimal() else (10**9, str(name))

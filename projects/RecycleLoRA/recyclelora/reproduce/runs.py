@@ -1,9 +1,10 @@
-"""One run of a table, from where it stopped to its result, in a folder that one process writes.
+"""Run one row of a table, from where it stopped to its result, under a lock of its folder.
 
 Several processes, also on several machines, may work on one table in one shared folder. A process
-locks the folder of a run, and the lock lasts until the process and its training have both ended.
-Between machines this needs a file system that shares such locks (``flock``): NFS 4 does, NFS 3 with
-its lock daemon, Lustre mounted with ``flock``. Where it does not, give every machine its own rows.
+locks the folder of a run. The lock lasts until the process and its training have both ended.
+Between machines, this requires a file system with shared ``flock`` locks, such as NFS 4, NFS 3 with
+its lock daemon, or Lustre mounted with ``flock``. On other file systems, assign different rows to
+each machine.
 """
 
 import contextlib
@@ -31,18 +32,42 @@ from .tables import Run, Table
 from .workspace import Workspace, datasets_of
 
 STREETS_SEED = 0
-STOPPED = "stopped; the same command goes on from here"
+STOPPED = "stopped; run the same command again to continue"
 
 
 @functools.cache
 def check_complete(dataset: str) -> None:
-    """Raise unless all pairs of the released dataset exist."""
+    """Raise an error if a released dataset is incomplete.
+
+    Parameters
+    ----------
+    dataset : str
+        The name of the dataset.
+
+    Raises
+    ------
+    ValueError
+        If pairs of image and label are missing.
+    """
     if warning := get_dataset(dataset).size_warning():
-        raise ValueError(f"{warning}; for a trial on part of it, give --scratch FOLDER")
+        raise ValueError(f"{warning}; to try a part of the dataset, give --scratch FOLDER")
 
 
 def draw_missing_streets(table: Table, folder: Path) -> dict:
-    """Draw the streets of a table that are not in ``folder``; return their settings by domain."""
+    """Draw the streets of a table that do not exist yet.
+
+    Parameters
+    ----------
+    table : Table
+        The table.
+    folder : Path
+        The folder of the streets.
+
+    Returns
+    -------
+    dict
+        The settings of the streets by domain.
+    """
     settings = {}
     with folder_lock(folder, wait=True):
         for domain, count in table.streets.items():
@@ -55,9 +80,21 @@ def draw_missing_streets(table: Table, folder: Path) -> dict:
 
 
 def run_command(command: Sequence[str], folder: Path, lock: int) -> int:
-    """Run a command in ``folder``; SIGTERM and Ctrl-C end it and then this program.
+    """Run a command; SIGTERM and Ctrl-C end it and then this program.
 
-    The command inherits the file descriptor ``lock``. Its exit status is returned.
+    Parameters
+    ----------
+    command : Sequence[str]
+        The command, which begins with "python".
+    folder : Path
+        The working directory.
+    lock : int
+        A file descriptor that the command inherits.
+
+    Returns
+    -------
+    int
+        The exit status.
     """
     child, stopped = None, []
 
@@ -68,7 +105,7 @@ def run_command(command: Sequence[str], folder: Path, lock: int) -> int:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        # In a session of its own: a Ctrl-C of the terminal must reach it only through `stop`.
+        # A new session, so that a Ctrl-C of the terminal reaches the child only through `stop`.
         command = [sys.executable, *command[1:]]
         child = subprocess.Popen(command, cwd=folder, pass_fds=[lock], start_new_session=True)
         if stopped:
@@ -79,16 +116,26 @@ def run_command(command: Sequence[str], folder: Path, lock: int) -> int:
             signal.signal(number, handler)
     if stopped:
         print(STOPPED, flush=True)
-        # After SIGTERM as the training does, which has saved; after Ctrl-C as every tool.
+        # Exit like the training, which has saved, after SIGTERM, and like all tools after Ctrl-C.
         sys.exit(130 if signal.SIGINT in stopped else 0)
     return status
 
 
 @contextlib.contextmanager
 def record_seconds(folder: Path) -> Iterator[None]:
-    """Append the seconds of this attempt to ``seconds.txt``, and those of a killed one before.
+    """Append the seconds of this attempt, and of a killed earlier one, to ``seconds.txt``.
 
-    A killed attempt counts until it last wrote to its log.
+    The time of a killed attempt ends with the last entry in its log.
+
+    Parameters
+    ----------
+    folder : Path
+        The output folder of the run.
+
+    Yields
+    ------
+    None
+        None
     """
     attempts, began, log = (folder / name for name in ("seconds.txt", "began", "log.txt"))
     lasted = []
@@ -106,19 +153,52 @@ def record_seconds(folder: Path) -> Iterator[None]:
 
 
 def train(run: Run, workspace: Workspace, lock: int) -> float:
-    """Train and evaluate a run; return the seconds of all attempts together."""
+    """Train and evaluate a run.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    workspace : Workspace
+        The folders of the runs.
+    lock : int
+        A file descriptor that the training inherits.
+
+    Returns
+    -------
+    float
+        The seconds of all attempts together.
+
+    Raises
+    ------
+    ValueError
+        If the training failed.
+    """
     folder = workspace.folder(run)
     with record_seconds(folder):
         status = run_command(workspace.command(run), workspace.root, lock)
     last = folder / f"iter_{workspace.config_of(run).train.max_iter:07d}.pth"
     absent = [file.name for file in (last, folder / "domains.json") if not file.is_file()]
     if status or absent:
-        raise ValueError(f"{run.table} {run.name} did not end well (status {status}): see above")
+        raise ValueError(f"{run.table} {run.name} failed (status {status}): see the output above")
     return sum(map(float, (folder / "seconds.txt").read_text(encoding="utf-8").split()))
 
 
 def evaluate_majority(cfg: DictConfig, folder: Path) -> float:
-    """Evaluate the majority class of the source in this process; return the seconds it took."""
+    """Evaluate the majority class of the source in this process.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config of the run.
+    folder : Path
+        The output folder of the run.
+
+    Returns
+    -------
+    float
+        The seconds of the evaluation.
+    """
     start = time.monotonic()
     records = instantiate(cfg.dataloader.train).dataset.records
     evaluate_domains(
@@ -131,14 +211,26 @@ def evaluate_majority(cfg: DictConfig, folder: Path) -> float:
 
 
 def finish_run(run: Run, workspace: Workspace) -> dict:
-    """Do what is left of a run and write its JSON file, which is returned.
+    """Complete a run and write its JSON file.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    workspace : Workspace
+        The folders of the runs.
+
+    Returns
+    -------
+    dict
+        The content of the file.
 
     Raises
     ------
     FolderLockedError
         If another process works on the run.
     ValueError, OSError
-        If the run failed, or a dataset that has to be complete is not.
+        If the run failed, or if a dataset that must be complete is not.
     """
     table, row = workspace.tables[run.table], workspace.row_of(run)
     cfg, folder = workspace.config_of(run), workspace.folder(run)
@@ -146,7 +238,7 @@ def finish_run(run: Run, workspace: Workspace) -> dict:
         for dataset in datasets_of(cfg):
             check_complete(dataset)
     with folder_lock(folder, inheritable=True) as lock:
-        if result := workspace.result_of(run):  # another process ended it before we had the lock
+        if result := workspace.result_of(run):  # another process finished it in the meantime
             return result
         streets = {}
         if table.streets:

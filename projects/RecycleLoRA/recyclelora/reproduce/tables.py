@@ -1,4 +1,4 @@
-"""Which runs make a table: a config, a row for each method, seeds."""
+"""The tables of runs: a config, one row for each method, and seeds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,15 +14,15 @@ class Row:
     Attributes
     ----------
     label : str
-        As the table shows it.
+        The text in the table.
     overrides : tuple of str
-        ``key=value`` of the config: everything that distinguishes the method.
+        All overrides ``key=value`` of the config that distinguish the method.
     seeds : tuple of int
-        One run for each.
+        One run for each seed.
     trains : bool
         False for the majority class, which only counts the labels of the source.
     config : str or None
-        Another config than the table's.
+        A config other than that of the table.
     """
 
     label: str
@@ -39,11 +39,11 @@ class Table:
     Attributes
     ----------
     config : str
-        A path relative to the checkout.
+        Path of the config in the checkout.
     rows : Mapping[str, Row]
-        By the name that ``--row`` and the result files use.
+        Rows by the name that ``--row`` and the result files use.
     streets : Mapping[str, int]
-        Domain -> number of streets to draw in the config's ``dataloader.streets``.
+        Number of streets to draw in the config's ``dataloader.streets``, by domain.
     published : bool
         Whether the results are compared with published ones, which requires complete datasets.
     """
@@ -56,7 +56,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Run:
-    """One row of a table with one seed."""
+    """One row of a table with one seed.
+
+    Attributes
+    ----------
+    table, row : str
+        Names of the table and the row.
+    seed : int
+        The seed.
+    """
 
     table: str
     row: str
@@ -64,24 +72,48 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of its folder and of its result file."""
+        """The name of the run's folder and of its result file."""
         return f"{self.row}_seed{self.seed}"
 
     def result_file(self, results: Path) -> Path:
-        """The JSON file in ``results`` that exists once the run has ended."""
+        """Return the JSON file that exists after the run has ended.
+
+        Parameters
+        ----------
+        results : Path
+            The folder of results.
+
+        Returns
+        -------
+        Path
+            The path.
+        """
         return results / self.table / f"{self.name}.json"
 
 
 def adapter_overrides(r_main: int, r_sub: int, init: str = "rrqr") -> tuple[str, ...]:
-    """Overrides that set the ranks and the initialisation of the adapters."""
+    """Return overrides that set the ranks and the initialisation of the adapters.
+
+    Parameters
+    ----------
+    r_main, r_sub : int
+        The ranks.
+    init : str
+        The initialisation.
+
+    Returns
+    -------
+    tuple[str, ...]
+        Overrides ``key=value``.
+    """
     adapters = {"r_main": r_main, "r_sub": r_sub, "init": init}
     return tuple(f"model.backbone.{key}={value}" for key, value in adapters.items())
 
 
-# LoRA is one adapter of the summed rank, A Kaiming-uniform and B zero, at the learning rate of the
-# main adapter, which the paper's Table 6 found best for it. The sub adapter alone keeps its halved
-# rate, also the best in Table 6. Scaling, head, data, order and augmentation are the same in every
-# row.
+# LoRA is one adapter with the sum of both ranks, Kaiming-uniform A and zero B. It has the learning
+# rate of the main adapter, which is the best in the paper's Table 6. The sub adapter alone keeps
+# its halved rate, also the best in Table 6. Scaling, head, data, order and augmentation are the
+# same in every row.
 _SEEDS = (0, 1, 2)
 MAJORITY = Row("majority class of the source", trains=False)
 FROZEN = Row("frozen backbone", adapter_overrides(0, 0))
@@ -95,6 +127,10 @@ SMALL_TABLES = {
             "main": Row("main adapter only, 32", adapter_overrides(32, 0)),
             "sub": Row("sub adapter only, 4", adapter_overrides(0, 4)),
             "recyclelora": Row("RecycleLoRA, 32 + 4", adapter_overrides(32, 4), _SEEDS),
+            "minor_svd": Row("minor SVD as in SoMA, 36", adapter_overrides(36, 0, "svd")),
+            "dual_kaiming": Row("dual, Kaiming, 32 + 4", adapter_overrides(32, 4, "kaiming")),
+            "major_svd": Row("major SVD as in PiSSA, 36", adapter_overrides(36, 0, "pissa")),
+            "dual_svd": Row("dual, SVD, 32 + 4", adapter_overrides(32, 4, "svd")),
         },
         streets={
             "day": 500,
@@ -116,13 +152,23 @@ SMALL_TABLES = {
         },
     ),
 }
-"""The tables that are not the paper's, on images that anyone can have."""
+"""Tables that are not in the paper, on images that are available to everyone."""
 
 
 def all_tables(root: Path) -> dict[str, Table]:
-    """Return the small tables and ``paper``, the runs of all tables of the paper.
+    """Return the small tables, and all runs of the paper's tables as the table ``paper``.
 
-    A run that several tables of the paper have in common is one row of ``paper``.
+    A run that several tables of the paper share is one row of ``paper``.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout.
+
+    Returns
+    -------
+    dict[str, Table]
+        The tables by name.
     """
     rows = {
         row.name: Row(row.name, tuple(row.overrides), config=f"configs/{row.config}.py")
@@ -135,7 +181,20 @@ def all_tables(root: Path) -> dict[str, Table]:
 
 
 def runs_of(name: str, table: Table) -> Iterator[Run]:
-    """All runs of a table: first every row once, then the further seeds."""
+    """Return all runs of a table: first each row with its first seed, then the other seeds.
+
+    Parameters
+    ----------
+    name : str
+        The name of the table.
+    table : Table
+        The table.
+
+    Returns
+    -------
+    Iterator[Run]
+        The runs.
+    """
     rows = table.rows.items()
     pairs = [(i, row, seed) for row, method in rows for i, seed in enumerate(method.seeds)]
     for _, row, seed in sorted(pairs, key=lambda pair: pair[0]):  # stable: rows keep their order

@@ -1,4 +1,4 @@
-"""Where the runs of one command write, and the config, command and result of each run."""
+"""The output folders of a command, and the config, command and result of each run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -24,18 +24,21 @@ class Workspace:
     Parameters
     ----------
     root : Path
-        The checkout: configs are read there, and runs start there.
+        The checkout, which contains the configs and in which runs start.
     scratch : Path, optional
-        The folder for all output and results; by default ``output/`` and ``results/`` of ``root``.
+        The folder for the results, and for all output without ``output``, of runs that are not the
+        table's own; by default results go to ``results/`` of ``root``.
+    output : Path, optional
+        The folder for checkpoints and logs, by default ``scratch`` or ``output/`` of ``root``.
     overrides : sequence of str
-        ``key=value`` for every run.
+        Overrides ``key=value`` for every run.
     num_gpus : int
-        Of this machine, for each run.
+        Number of GPUs of this machine for each run.
 
     Raises
     ------
     ValueError
-        If there are overrides and no ``scratch``.
+        If there are overrides but no ``scratch``.
     """
 
     def __init__(
@@ -43,18 +46,19 @@ class Workspace:
         root: Path,
         *,
         scratch: Path | None = None,
+        output: Path | None = None,
         overrides: Sequence[str] = (),
         num_gpus: int = 1,
     ):
         if overrides and scratch is None:
             raise ValueError(
-                f"{overrides[0]} makes these other runs than the table's: give --scratch FOLDER "
-                "for what they write"
+                f"with {overrides[0]} the runs differ from those of the table: give --scratch "
+                "FOLDER for their output"
             )
         self.root = root.absolute()
         self.scratch = scratch
-        self.output = self.root / "output" if scratch is None else scratch.absolute()
-        self.results = (self.root if scratch is None else self.output) / "results"
+        self.output = (output or scratch or self.root / "output").absolute()
+        self.results = (scratch or self.root).absolute() / "results"
         self.overrides = tuple(overrides)
         self.num_gpus = num_gpus
 
@@ -65,32 +69,98 @@ class Workspace:
 
     @cached_property
     def tables(self) -> dict[str, Table]:
-        """All tables of runs, by name."""
+        """All tables of runs by name."""
         return all_tables(self.root)
 
     def row_of(self, run: Run) -> Row:
-        """The method of a run."""
+        """Return the row of a run.
+
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        Row
+            The row.
+        """
         return self.tables[run.table].rows[run.row]
 
     def config_file(self, run: Run) -> str:
-        """The config of a run, a path relative to the checkout."""
+        """Return the config of a run.
+
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        str
+            A path relative to the checkout.
+        """
         return self.row_of(run).config or self.tables[run.table].config
 
     def folder(self, run: Run) -> Path:
-        """The output folder of a run."""
+        """Return the output folder of a run.
+
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        Path
+            The folder.
+        """
         return self.output / run.table / run.name
 
     def overrides_of(self, run: Run) -> list[str]:
-        """All overrides of the config that make it this run, except its folder."""
+        """Return all overrides of the config that define a run, except that of its folder.
+
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        list[str]
+            Overrides ``key=value``.
+        """
         return [*self.row_of(run).overrides, f"train.seed={run.seed}", *self.overrides]
 
     def config_of(self, run: Run) -> DictConfig:
-        """The config of a run with its overrides."""
+        """Return the config of a run with its overrides.
+
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        DictConfig
+            The config.
+        """
         cfg = LazyConfig.load(str(self.root / self.config_file(run)))
         return apply_overrides(cfg, self.overrides_of(run))
 
     def command(self, run: Run) -> list[str]:
-        """The command that trains and evaluates a run, in the checkout."""
+        """Return the command that trains and evaluates a run in the checkout.
+
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        list[str]
+            The arguments of the command.
+        """
         folder = self.folder(run)
         if folder.is_relative_to(self.root):
             folder = folder.relative_to(self.root)
@@ -100,12 +170,22 @@ class Workspace:
         return [*command, f"train.output_dir={folder}", *self.overrides_of(run)]
 
     def result_of(self, run: Run) -> dict | None:
-        """The result of a run; None where it has not ended.
+        """Return the result of a run.
+
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        dict or None
+            The content of the result file, or None if the run has not ended.
 
         Raises
         ------
         ValueError
-            If the result file is of a run with other overrides.
+            If the result file was written by a run with other overrides.
         """
         file = run.result_file(self.results)
         if not file.is_file():
@@ -113,14 +193,25 @@ class Workspace:
         result = read_json(file)
         if result["overrides"] != self.overrides_of(run):
             raise ValueError(
-                f"{file} is of a run with {' '.join(result['overrides'])}, not with "
-                f"{' '.join(self.overrides_of(run))}: delete it or choose another --scratch"
+                f"expected in {file} the result of a run with {' '.join(self.overrides_of(run))}, "
+                f"got {' '.join(result['overrides'])}: delete it or choose another --scratch"
             )
         return result
 
 
 def datasets_of(cfg: DictConfig) -> list[str]:
-    """Names of the registered datasets that a run reads."""
+    """Return the names of the registered datasets that a run reads.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config of the run.
+
+    Returns
+    -------
+    list[str]
+        The names.
+    """
     source = cfg.dataloader.train.dataset
     sources = [source] if isinstance(source, str) else source
     targets = [loader.dataset for loader in cfg.dataloader.test.values() if loader]
@@ -128,7 +219,18 @@ def datasets_of(cfg: DictConfig) -> list[str]:
 
 
 def weights_of(node: object) -> Iterator[str]:
-    """Names or files of the pretrained weights in a node of a config."""
+    """Return the pretrained weights in a node of a config.
+
+    Parameters
+    ----------
+    node : object
+        The node.
+
+    Returns
+    -------
+    Iterator[str]
+        Names or files.
+    """
     if OmegaConf.is_list(node):
         node = dict(enumerate(node))
     if isinstance(node, Mapping | DictConfig):
@@ -139,6 +241,17 @@ def weights_of(node: object) -> Iterator[str]:
 
 
 def missing_inputs(cfg: DictConfig) -> list[str]:
-    """Names of the datasets and weights that a run needs and this machine lacks."""
+    """Return the datasets and weights that a run needs but this machine lacks.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config of the run.
+
+    Returns
+    -------
+    list[str]
+        Their names.
+    """
     names = [name for name in datasets_of(cfg) if not get_dataset(name).is_available()]
     return names + [name for name in weights_of(cfg.model) if not weights_are_here(name)]

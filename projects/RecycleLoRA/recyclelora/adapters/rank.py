@@ -1,23 +1,26 @@
-"""Effective rank of the update B A, without forming it (paper, Table 2)."""
+"""Compute the effective rank of the update B A without forming it (paper, Table 2)."""
 
 import torch
 from torch import Tensor
 
 
 def product_singular_values(B: Tensor, A: Tensor) -> Tensor:
-    """Return the singular values of B A, in descending order.
+    """Return the singular values of B A in descending order.
 
-    With the QR decompositions B = Q_B R_B and A' = Q_A R_A, the singular values of B A are those
-    of the small matrix R_B R_A'. The cost is O((out + in) r^2).
+    With the QR decompositions B = Q_B R_B and A' = Q_A R_A, they are the singular values of the
+    small matrix R_B R_A'. The cost is O((out + in) r^2).
 
     Parameters
     ----------
     B : Tensor, (out, r)
+        The left factor.
     A : Tensor, (r, in)
+        The right factor.
 
     Returns
     -------
     Tensor, (min(out, r, in),)
+        The singular values.
     """
     _, R_B = torch.linalg.qr(B)
     _, R_A = torch.linalg.qr(A.T)
@@ -25,15 +28,19 @@ def product_singular_values(B: Tensor, A: Tensor) -> Tensor:
 
 
 def effective_rank(singular_values: Tensor) -> float:
-    """Return exp(H(p)) with p_i = s_i / sum(s), where H is the entropy (Roy and Vetterli, 2007).
+    """Return exp(H(p)) with p_i = s_i / sum(s) and the entropy H (Roy and Vetterli, 2007).
 
-    It is between 1 and the number of singular values; 0 for a matrix of zeros. The paper calls
-    the effective rank divided by r the rank efficiency.
+    The paper calls the effective rank divided by r the rank efficiency.
 
     Parameters
     ----------
     singular_values : Tensor, (n,)
-        Not negative.
+        The singular values of a matrix.
+
+    Returns
+    -------
+    float
+        A value from 1 to n, or 0 for a matrix of zeros.
 
     Examples
     --------

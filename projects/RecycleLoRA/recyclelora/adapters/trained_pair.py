@@ -1,4 +1,4 @@
-"""The trained and the initial factors of every adapted layer, as plain tensors in float64."""
+"""The trained and initial factors of every adapted layer, as plain tensors in float64."""
 
 import re
 from dataclasses import dataclass
@@ -6,19 +6,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recyclelora.adapters import DualLoRALinear, adapted_layers
+from .layer import DualLoRALinear
+from .state import adapted_layers
 
 
 @dataclass(frozen=True)
 class Factor:
-    """One adapter of a layer: ``B A`` now and at the start of the training.
+    """One adapter of a layer: the current and the initial factors B and A.
 
-    Parameters
+    Attributes
     ----------
     A, initial_A : Tensor, (r, in)
+        The factors A.
     B, initial_B : Tensor, (out, r)
+        The factors B.
     pivots : Tensor, (r,), or None
-        The columns of A whose rows were one-hot at the start; None for another initialiser.
+        The columns of A at which its rows were initially one-hot. None for other initialisers.
     """
 
     A: Tensor
@@ -37,12 +40,12 @@ class Factor:
 class TrainedPair:
     """Both adapters of one layer.
 
-    Parameters
+    Attributes
     ----------
     name : str
         The layer's name in the model.
     main, sub : Factor or None
-        None where the rank is 0.
+        The adapters. None for an adapter of rank 0.
     scaling : float
         The factor s before B A.
     shape : tuple of int
@@ -60,19 +63,29 @@ class TrainedPair:
 
     @property
     def block(self) -> int | None:
-        """The number of the transformer block that the layer belongs to, from its name."""
+        """The index of the transformer block that contains the layer, from the layer's name."""
         found = re.search(r"(?:^|\.)(\d+)\.", self.name)
         return int(found.group(1)) if found else None
 
     @property
     def factors(self) -> dict[str, Factor]:
-        """The adapters that exist, by "main" and "sub"."""
+        """The adapters above rank 0, by "main" and "sub"."""
         both = {"main": self.main, "sub": self.sub}
         return {kind: factor for kind, factor in both.items() if factor is not None}
 
 
 def trained_pairs(model: nn.Module) -> list[TrainedPair]:
-    """Return the factors of all adapted layers of ``model``, in the order of the model.
+    """Return the factors of all adapted layers of a model, in the order of the model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An adapted model.
+
+    Returns
+    -------
+    list[TrainedPair]
+        One pair for each layer.
 
     Raises
     ------
@@ -89,15 +102,28 @@ def trained_pairs(model: nn.Module) -> list[TrainedPair]:
     layers = adapted_layers(model)
     if not layers:
         raise ValueError(
-            "the model has no adapters: expected one that was adapted by adapt() or soma(); "
-            "frozen, fully fine-tuned and DoRA models have no main or sub adapter to analyze"
+            "expected a model adapted by adapt() or soma(), got a model without adapters: frozen, "
+            "fully fine-tuned and DoRA models have no main or sub adapter to analyze"
         )
     return [trained_pair(name, layer) for name, layer in layers.items()]
 
 
 @torch.no_grad()
 def trained_pair(name: str, layer: DualLoRALinear) -> TrainedPair:
-    """Return the factors of one adapted layer."""
+    """Return the factors of one adapted layer.
+
+    Parameters
+    ----------
+    name : str
+        The layer's name in the model.
+    layer : DualLoRALinear
+        The layer.
+
+    Returns
+    -------
+    TrainedPair
+        The pair.
+    """
     now, before = layer.factors(main=True, sub=True), layer.factors(main=False, sub=False)
     r_main, columns = layer.settings.r_main, layer.columns
     pivots = (None, None) if columns is None else (columns[:r_main].cpu(), columns[r_main:].cpu())

@@ -1,4 +1,4 @@
-"""How far adapters moved the weight, without forming a matrix of the weight's size."""
+"""Compute the change of a weight by adapters, without forming a matrix of the weight's size."""
 
 import torch
 from torch import Tensor
@@ -8,13 +8,36 @@ from .trained_pair import Factor, TrainedPair
 
 
 def change(factor: Factor) -> tuple[Tensor, Tensor]:
-    """Return (out, 2r) and (2r, in), whose product is B A minus its initial value."""
+    """Return two matrices whose product is B A minus its initial value.
+
+    Parameters
+    ----------
+    factor : Factor
+        An adapter.
+
+    Returns
+    -------
+    columns : Tensor
+        (out, 2r).
+    rows : Tensor
+        (2r, in).
+    """
     B = torch.cat([factor.B, -factor.initial_B], dim=1)
     return B, torch.cat([factor.A, factor.initial_A])
 
 
 def relative_movement(pair: TrainedPair) -> dict[str, float]:
     """Return ||s (B A - B_0 A_0)||_F / ||W0||_F for main, for sub, and for both together.
+
+    Parameters
+    ----------
+    pair : TrainedPair
+        The adapters of a layer.
+
+    Returns
+    -------
+    dict[str, float]
+        The values by "main", "sub" and "both".
 
     Examples
     --------

@@ -1,0 +1,102 @@
+"""Photographs and videos below paths that users name: files, folders and glob patterns."""
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from recyclelora.common.files import is_hidden, walk_files
+
+PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+
+
+class Media(NamedTuple):
+    """Files by name: the path below the given folder, without suffix."""
+
+    photographs: dict[Path, Path]
+    videos: dict[Path, Path]
+
+
+def find_photographs(paths: Sequence[Path], *, output: Path | None = None) -> dict[Path, Path]:
+    """Return the photographs at the given paths by name; see :func:`find_media`."""
+    return _find(paths, output, PHOTOGRAPHS).photographs
+
+
+def find_media(paths: Sequence[Path], *, output: Path) -> Media:
+    """Return the given files, those below the given folders, and those that match a glob pattern.
+
+    Hidden and system files and folders (``._a.jpg``, ``.ipynb_checkpoints``) are left out of
+    folders and patterns. A path that exists is no pattern.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files, folders, and patterns such as ``photos/**/*.jpg``. A file that a pattern finds is
+        named by its path below the part of the pattern without ``*``, ``?`` and ``[``.
+    output : Path
+        The folder to write, which is not searched: an earlier run may have written to it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at a path.
+    ValueError
+        If a path holds no photograph and no video or lies in ``output``, or two files of one kind
+        have the same name.
+    """
+    return _find(paths, output, PHOTOGRAPHS + VIDEOS)
+
+
+def _find(paths: Sequence[Path], output: Path | None, suffixes: Sequence[str]) -> Media:
+    """The files with one of the suffixes."""
+    found = Media({}, {})
+    written = None if output is None else output.resolve()
+    for path in paths:
+        if written is not None and path.resolve().is_relative_to(written):
+            raise ValueError(
+                f"{path} lies in {output}, the folder to write, which is never read: choose "
+                "another folder by --out"
+            )
+        files = [(n, file) for n, file in _named(path) if file.suffix.lower() in suffixes]
+        if written is not None:
+            files = [x for x in files if not x[1].resolve().is_relative_to(written)]
+        if not files:
+            raise ValueError(f"{path}: expected a picture ({', '.join(suffixes)}), found none")
+        for name, file in files:
+            is_video = file.suffix.lower() in VIDEOS
+            names, kind = (
+                (found.videos, "videos") if is_video else (found.photographs, "photographs")
+            )
+            if names.setdefault(name, file) != file:
+                raise ValueError(
+                    f"two {kind} are called {name}: run them into folders of their own"
+                )
+    return found
+
+
+def _named(path: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield (name, file) of all files at a path."""
+    if path.exists():
+        yield from _below(path, path if path.is_dir() else path.parent)
+        return
+    fixed = [part for part in path.parts if not glob.has_magic(part)]
+    if len(fixed) == len(path.parts):
+        raise FileNotFoundError(f"no photograph or folder at {path}: correct the path")
+    first = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
+    base = Path(*path.parts[:first])
+    matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
+    shown = [m for m in matches if not any(map(is_hidden, m.relative_to(base).parts))]
+    if not shown:
+        raise FileNotFoundError(f"no file matches {path}: correct the pattern")
+    seen = set()
+    for match in shown:
+        for pair in _below(match, base):
+            if pair not in seen:  # "**" finds a folder and the files in it
+                seen.add(pair)
+                yield pair
+
+
+def _below(path: Path, base: Path) -> Iterator[tuple[Path, Path]]:
+    for file in walk_files(path) if path.is_dir() else [path]:
+        yield file.relative_to(base).with_suffix(""), file

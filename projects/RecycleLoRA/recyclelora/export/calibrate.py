@@ -1,0 +1,134 @@
+"""A temperature fitted on a validation set: the work of ``tools/calibrate.py``."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from recyclelora.common.atomic_write import write_json
+from recyclelora.common.validation import check_integer
+from recyclelora.data.loader import TestLoader
+from recyclelora.engine.build import load_config
+from recyclelora.engine.evaluation import target_loaders
+from recyclelora.evaluation.calibration import (
+    ConfidenceHistogram,
+    Sample,
+    confidence_at,
+    fit_temperature,
+    negative_log_likelihood,
+    right_pixels,
+    sample_pixels,
+    segment_with_confidence,
+)
+from recyclelora.evaluation.sliding_window import Predict
+
+from .inference import Inference
+
+
+def calibrate(
+    load: Callable[[], Inference],
+    output: Path,
+    *,
+    config_file: str,
+    overrides: Sequence[str],
+    fit: Sequence[str],
+    pixels: int = 2000,
+) -> dict:
+    """Fit the temperature to validation domains, and write the scores of all domains.
+
+    Parameters
+    ----------
+    load : Callable
+        Returns what segments images. It is called once the domains are known to exist.
+    output : Path
+        The JSON file to write, atomically: ``{"temperature": float, "fitted_on": [...], "pixels":
+        int, "NLL": {"before": float, "after": float}, "domains": {name: {"before": {"ECE": float,
+        "AUROC": float}, "after": {...}}}}``. ECE and AUROC are in percent, NLL in nats.
+    config_file, overrides : str, sequence of str
+        The domains are those of ``dataloader.test``.
+    fit : sequence of str
+        Names of domains. They should not be those that are tested.
+    pixels : int
+        Labelled pixels that are drawn from each of their images.
+
+    Returns
+    -------
+    dict
+        The content of ``output``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such domain, or no labelled pixel.
+    """
+    check_integer("pixels", pixels, least=1, most=10**6)
+    loaders = target_loaders(load_config(config_file, overrides))
+    if unknown := [name for name in fit if name not in loaders]:
+        raise ValueError(
+            f"the config has no domain {unknown[0]!r} to fit the temperature to: name one of "
+            f"{', '.join(loaders)}"
+        )
+    inference = load()
+    with inference.started() as predict:
+        samples = [
+            sample
+            for name in dict.fromkeys(fit)
+            for sample in _samples(inference, predict, name, loaders[name], pixels)
+        ]
+        temperature = fit_temperature(samples)
+        domains = {
+            name: _scores(inference, predict, name, loader, temperature)
+            for name, loader in loaders.items()
+        }
+    content = {
+        "temperature": temperature,
+        "fitted_on": list(dict.fromkeys(fit)),
+        "pixels": sum(len(sample.shares) for sample in samples),
+        "NLL": {"before": _mean_loss(samples, 1.0), "after": _mean_loss(samples, temperature)},
+        "domains": domains,
+    }
+    write_json(output, content)
+    return content
+
+
+def _samples(
+    inference: Inference, predict: Predict, name: str, loader: TestLoader, pixels: int
+) -> list[Sample]:
+    """The drawn pixels of each image of a domain."""
+    folding, found = loader.metadata.get("folding"), []
+    progress = tqdm(loader, f"fitting to {name}", unit="image")
+    for number, sample in zip(loader.indices, progress, strict=True):
+        segmented = segment_with_confidence(
+            inference.protocol, predict, sample, loader.metadata.benchmark, probabilities=True
+        )
+        found.append(sample_pixels(segmented, folding, count=pixels, seed=(0, number)))
+    return found
+
+
+def _scores(
+    inference: Inference, predict: Predict, name: str, loader: TestLoader, temperature: float
+) -> dict[str, Mapping[str, float | None]]:
+    """ECE and AUROC of a domain at T = 1 and at the fitted temperature."""
+    folding = loader.metadata.get("folding")
+    before, after = ConfidenceHistogram(), ConfidenceHistogram(temperature)
+    for sample in tqdm(loader, name, unit="image"):
+        segmented = segment_with_confidence(
+            inference.protocol, predict, sample, loader.metadata.benchmark, probabilities=True
+        )
+        labelled, right = right_pixels(segmented.prediction, segmented.truth, folding)
+        for histogram in (before, after):
+            confidence = confidence_at(segmented, histogram.temperature)
+            histogram.update(confidence[labelled], right)
+    return {"before": before.scores(), "after": after.scores()}
+
+
+def _mean_loss(samples: Sequence[Sample], temperature: float) -> float:
+    """The mean negative log-likelihood of the pixels that have a right class."""
+    known = [Sample(s.shares[s.allowed.any(1)], s.allowed[s.allowed.any(1)]) for s in samples]
+    counts = [len(sample.shares) for sample in known]
+    losses = [
+        negative_log_likelihood(sample, temperature) * count
+        for sample, count in zip(known, counts, strict=True)
+        if count
+    ]
+    return sum(losses) / sum(counts)

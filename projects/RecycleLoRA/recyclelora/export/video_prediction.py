@@ -1,0 +1,184 @@
+"""Prediction for videos: class maps frame by frame, then videos of overlays and colours.
+
+Numbered pictures are lossless and let a stopped run continue at its frame. Videos are encoded last,
+from the pictures of the classes.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from recyclelora.common.atomic_write import atomic_write
+
+from .prediction_folder import KINDS
+from .prediction_job import Job
+from .segmentation import Segmentation, blended, colored
+
+_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+# A playlist in a video file may name addresses; only files are opened.
+_FILES_ONLY = "protocol_whitelist;file"
+_CODEC = "mp4v"
+_USUAL_RATE = 25.0  # frames a second, for a file without a rate
+# Containers round their number of frames; more missing frames mean a damaged file.
+_TOLERANCE = 0.02
+
+
+class _Frames(NamedTuple):
+    """The frame rate of a video, its number of frames, and whether all were segmented."""
+
+    rate: float
+    count: int
+    whole: bool
+
+
+def predict_video(job: Job, name: Path, file: Path) -> None:
+    """Segment one video; a video that cannot be read is kept as a failure."""
+    folder = job.folder
+    kinds = [kind for kind in folder.kinds if not KINDS[kind].is_video]
+    videos = {kind: folder.video(name, kind) for kind in folder.kinds if KINDS[kind].is_video}
+    due = {kind: path for kind, path in videos.items() if not folder.is_complete([path], file)}
+    if not due and not kinds:
+        job.complete += 1
+        return
+    # The pictures of each frame: those that were requested, and the classes for the videos.
+    pictures = {kind: folder.video(name, kind) for kind in kinds}
+    if due:
+        pictures.setdefault("train_ids", folder.unfinished_video(name))
+    try:
+        with _opened(file) as capture:
+            frames = _predict_frames(job, file, capture, pictures)
+        if frames.count == 0:
+            raise ValueError(f"{file}: expected a video, got no frame: restore the file")
+        if not frames.whole:
+            return
+        for kind, path in due.items():
+            _encode(job, path, kind, file, pictures["train_ids"], frames.rate)
+    except (ValueError, MemoryError) as error:
+        job.fail(file, error)
+        return
+    shutil.rmtree(folder.unfinished_video(name), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[cv2.VideoCapture]:
+    """Open a video with FFmpeg; OpenCV applies its rotation."""
+    before = os.environ.get(_OPTIONS)
+    os.environ[_OPTIONS] = _FILES_ONLY
+    try:
+        capture = cv2.VideoCapture(str(file.resolve()), cv2.CAP_FFMPEG)
+    finally:
+        if before is None:
+            del os.environ[_OPTIONS]
+        else:
+            os.environ[_OPTIONS] = before
+    try:
+        if not capture.isOpened():
+            raise ValueError(
+                f"{file}: expected a video that OpenCV can read, got none: restore the file, or "
+                "convert it, for example to MP4"
+            )
+        yield capture
+    finally:
+        capture.release()
+
+
+def _predict_frames(
+    job: Job, file: Path, capture: cv2.VideoCapture, pictures: dict[str, Path]
+) -> _Frames:
+    """Write the pictures of all frames that lack one; stop at a frame that fails."""
+    expected = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    job.progress.total += expected
+    targets: dict[str, dict[str, Path]] = {}
+    batch: dict[str, np.ndarray] = {}
+
+    def save(frame: str, found: Segmentation) -> None:
+        for kind, target in targets.pop(frame).items():
+            found.save(target, KINDS[kind].saved_as)
+        job.frames += 1
+
+    count, failed = 0, len(job.failures)
+    while len(job.failures) == failed and capture.grab():
+        written = {kind: path / f"{count:06d}.png" for kind, path in pictures.items()}
+        frame = f"{file}, frame {count}"
+        count += 1
+        if job.folder.is_complete(written.values(), file):
+            job.skip()
+            continue
+        targets[frame], batch[frame] = written, _retrieved(capture, frame)
+        if len(batch) == job.batch_size:
+            job.segment(batch, save)
+            batch.clear()
+    if batch:
+        job.segment(batch, save)
+    whole = len(job.failures) == failed
+    job.progress.total += count - expected
+    if whole and count and count < expected * (1 - _TOLERANCE) - 2:
+        job.fail(
+            file,
+            f"expected {expected} frames, got {count}: the file is damaged or cut off, and the "
+            "frames before that were segmented",
+        )
+    return _Frames(rate if 0 < rate <= 1000 else _USUAL_RATE, count, whole)
+
+
+def _retrieved(capture: cv2.VideoCapture, frame: str) -> np.ndarray:
+    done, pixels = capture.retrieve()
+    if not done or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"{frame}: expected a frame of three channels, got none: restore the file")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _encode(job: Job, path: Path, kind: str, file: Path, classes: Path, rate: float) -> None:
+    """Write the video of a kind atomically."""
+    colors = job.inference.colors
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        part = temporary.with_suffix(".mp4")  # by which OpenCV chooses the container
+        try:
+            with _opened(file) as capture:
+                _write_frames(part, capture, kind, classes, colors, rate)
+            part.replace(temporary)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _write_frames(
+    part: Path,
+    capture: cv2.VideoCapture,
+    kind: str,
+    classes: Path,
+    colors: tuple[tuple[int, int, int], ...],
+    rate: float,
+) -> None:
+    writer, count = None, 0
+    try:
+        while capture.grab():
+            with Image.open(classes / f"{count:06d}.png", formats=["PNG"]) as image:
+                ids = np.array(image)
+            if kind == "color":
+                shown = colored(ids, colors)
+            else:
+                shown = blended(_retrieved(capture, f"frame {count}"), ids, colors)
+            if writer is None:
+                size = shown.shape[1], shown.shape[0]
+                codec = cv2.VideoWriter_fourcc(*_CODEC)
+                writer = cv2.VideoWriter(str(part), cv2.CAP_FFMPEG, codec, rate, size)
+                if not writer.isOpened():
+                    raise OSError(f"OpenCV cannot write a video to {part.parent}")
+            writer.write(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
+            count += 1
+    finally:
+        if writer is not None:
+            writer.release()
+    with _opened(part) as written:  # a full disk is no error of OpenCV
+        found = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
+    if found != count:
+        raise OSError(f"wrote {found} of {count} frames to {part.parent}: is the disk full?")
