@@ -159,7 +159,7 @@ def saved_bytes(module: nn.Module, x: Tensor, precision: str) -> int:
     return sum(saved.values())
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=8)
 def case(
     name: str, shape: tuple[int, int], rows: int, precision: str, device: str
 ) -> tuple[nn.Module, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import scipy.linalg
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 import recyclelora
@@ -33,6 +33,7 @@ def gaussian(count: int, shape: tuple[int, int], seed: int) -> Tensor:
 def time_one(name: str, count: int, shape: tuple[int, int], seed: int, device: str) -> Timed:
     """Time one candidate on a stack of Gaussian weights; its value is the pivots."""
     place = torch.device(device)
+    controller()  # before the time is taken
     weights = gaussian(count, shape, seed)
     return timed(functools.partial(systems(place)[name], weights), place)
 
@@ -88,9 +89,16 @@ def _all(
             found = function(matrix)
         return found
 
-    limit = threadpool_limits(1) if one_a_thread else contextlib.nullcontext()
+    limit = controller().limit(limits=1) if one_a_thread else contextlib.nullcontext()
     with limit, ThreadPoolExecutor(threads) as pool:
         return torch.from_numpy(np.array(list(pool.map(pivots, matrices)), np.int64))
+
+
+@functools.cache
+def controller() -> ThreadpoolController:
+    """The threads of every BLAS; to find the libraries takes milliseconds."""
+    mkl_library()
+    return ThreadpoolController()
 
 
 def scipy_pivots(matrix: np.ndarray) -> np.ndarray:

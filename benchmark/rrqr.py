@@ -9,6 +9,7 @@ and Intel MKL (`pip install mkl`) decompose one matrix a thread, as ours does; "
 the threads to its BLAS, as the published code does. Without ``--weights`` the comparison of pivots
 leaves real weights out. Every pivot of ours is compared with SciPy's in float64, and one that
 differs ends the run with an error. ``--against REV`` adds the operator of an earlier commit.
+``roofline`` compares one thread with what its products and its memory allow.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import recyclelora
 from benchmark import measure
 from benchmark.decompositions import gaussian, systems, time_one
 from benchmark.measure import R_MAIN, block_shapes, require, spread, summary
+from benchmark.roofline import limit, rates
 from benchmark.worker import Timed, Worker, alternate, source_tree, workers
 from recyclelora.backbone import dinov2_vit, load_weights, presets
 from recyclelora.reproduce.environment import environment
@@ -212,6 +214,32 @@ def time_threads(
         yield {"threads": threads, "matrices": 2 * len(shapes), "systems": sum_stacks(parts)}
 
 
+def roofline(args: argparse.Namespace) -> dict:
+    """How far one thread is from the limit of its rates, for one matrix of each layer."""
+    _, (width, _) = next(iter(args.models.items()))
+    layers = []
+    with workers(["published", "rrqr"], 1, {}) as processes:
+        found = processes["rrqr"](rates, "rrqr", args.rounds)
+        for layer, shape in block_shapes(width).items():
+            runs = alternate(
+                processes,
+                time_one,
+                1,
+                shape,
+                5,
+                "cpu",
+                rounds=args.rounds,
+                what=f"limit of {layer}",
+            )
+            times = {name: summary(timed) for name, timed in runs.items()}
+            layers.append({"layer": layer, "shape": shape, "limit": limit(shape, found), **times})
+    block = {
+        "limit": sum(one["limit"] for one in layers),
+        **{name: sum(one[name]["median"] for one in layers) for name in ("published", "rrqr")},
+    }
+    return {"rates": found, "layers": layers, "block": block}
+
+
 def plot(result: dict) -> Figure:
     """Whole model, scaling in size, scaling in threads."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
@@ -298,6 +326,7 @@ def main(arguments: list[str] | None = None) -> None:
             "model": model,
             "pivots": [agreement, *compare_other_weights(args)],
             "sizes": list(time_sizes(args, processes)),
+            "roofline": None if args.device.type == "cuda" else roofline(args),
             "threads": [] if args.device.type == "cuda" else list(time_threads(args, earlier)),
         }
     measure.write_results(args, result, plot(result))

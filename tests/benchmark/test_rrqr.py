@@ -28,6 +28,10 @@ def test_result_of_tiny_run_has_every_part(run_benchmark, without_processes):
     assert result["model"]["matrices"] == 8
     assert [entry["n"] for entry in result["sizes"]] == [16, 24]
     assert [entry["threads"] for entry in result["threads"]] == [1]
+    assert set(result["roofline"]["rates"]) == {"dgemm", "sgemm", "bandwidth"}
+    assert result["roofline"]["block"]["limit"] == pytest.approx(
+        sum(layer["limit"] for layer in result["roofline"]["layers"])
+    )
     assert result["environment"]["versions"]["scipy"]
     assert result["settings"]["weights"] is None
 

@@ -158,12 +158,6 @@ def test_memory_limit_does_not_change_the_result(on_host):
             torch.testing.assert_close(mine, expected)
 
 
-def test_more_matrices_than_blocks_of_a_grid_equal_the_cpu(on_host):
-    weight = torch.randn(66_000, 2, 2)
-    perm, *_ = on_host(weight, 1, 1)[0]
-    assert torch.equal(perm, torch.ops.recyclelora.rrqr(weight, 1, 1)[0])
-
-
 def test_failed_allocation_halves_the_chunk(on_host):
     operators = torch.ops.recyclelora_on_host
     weight = torch.randn(7, 60, 50, dtype=torch.float64)

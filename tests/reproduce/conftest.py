@@ -1,3 +1,3 @@
 """Fixtures of the benchmarks whose results are in the README's tables."""
 
-from ..support.benchmark_runs import run_benchmark  # noqa: F401
+from ..support.benchmark_runs import run_benchmark, without_processes  # noqa: F401

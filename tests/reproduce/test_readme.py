@@ -11,12 +11,23 @@ from recyclelora.reproduce.readme import benchmark_table, runs_table
 BENCHMARKS = {"rrqr": rrqr, "adapter": adapter}
 TINY = {
     "rrqr": ["--models", "tiny:40x2", "--sizes", "16", "--rounds", "1", "--threads", "1"],
-    "adapter": ["--width", "48", "--rows", "20", "--rounds", "1", "--precisions", "float32"],
+    "adapter": [
+        "--width",
+        "48",
+        "--rows",
+        "20",
+        "--rounds",
+        "1",
+        "--host-rounds",
+        "1",
+        "--precisions",
+        "float32",
+    ],
 }
 
 
 @pytest.fixture
-def table(run_benchmark, tmp_path):
+def table(run_benchmark, without_processes, tmp_path):
     """``table("rrqr")`` returns the JSON of a tiny run and the table made from it."""
 
     def make(name):
@@ -33,6 +44,7 @@ def test_rrqr_table_has_the_measured_values(table):
     result, text = table("rrqr")
     ours = result["model"]["systems"]["rrqr"]
     (row,) = (line for line in text.splitlines() if line.startswith("| `recyclelora.rrqr`"))
+    assert f"would take {result['roofline']['block']['limit']:.2f} s" in text
     assert f"| {ours['median']:.1f} s" in row and f"| {ours['speedup']:.1f}x" in row
     assert f"| {result['pivots'][0]['published']['all']:.1%}" in text
     assert result["environment"]["machine"] in text and result["environment"]["commit"] in text
@@ -41,9 +53,12 @@ def test_rrqr_table_has_the_measured_values(table):
 def test_adapter_table_has_the_measured_values(table):
     result, text = table("adapter")
     (run,) = result["runs"]
-    (row,) = (line for line in text.splitlines() if line.startswith("| float32"))
+    row, *hosts = (line for line in text.splitlines() if line.startswith("| float32"))
+    assert len(hosts) == 2
     for name in ("published", "ours, dense", "ours, sparse"):
         assert f"| {run['block'][name]['ratio']:.2f}, " in row
+    for line, part in zip(hosts, result["host"], strict=True):
+        assert f"| {1e6 * part['systems']['ours, sparse']['median']:.0f} us" in line
     assert ("peft was not installed" in text) == (result["left_out"] == ["peft"])
 
 

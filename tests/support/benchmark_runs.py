@@ -4,7 +4,7 @@ import json
 from contextlib import contextmanager
 
 import pytest
-from benchmark import adapter, rrqr
+from benchmark import adapter, roofline, rrqr
 
 
 @pytest.fixture
@@ -34,11 +34,13 @@ class InThisProcess:
 
 @pytest.fixture
 def without_processes(monkeypatch):
-    """The candidates run in this process, for tests of what follows from their results."""
+    """Candidates run in this process, and rates are taken of little: what follows is tested."""
 
     @contextmanager
     def workers(systems, threads, earlier):
         yield {system: InThisProcess(system) for system in systems}
 
+    monkeypatch.setattr(roofline, "SIZE", 64)
+    monkeypatch.setattr(roofline, "BYTES", 1 << 16)
     for module in (adapter, rrqr):
         monkeypatch.setattr(module, "workers", workers)

@@ -44,8 +44,22 @@ def rrqr_table(run: dict) -> str:
     return (
         f"{table}\n\n*published*: SciPy in float32, called twice per layer as in the published "
         "code. `torch.linalg` does not pivot. *memory* excludes the weights. "
-        f"{ran_on(run, packages=['scipy'])}\n\n"
+        f"{ran_on(run, packages=['scipy'])}{_roofline(run)}\n\n"
         f"Share of the pivots in float32 that equal those in float64:\n\n{agreement}"
+    )
+
+
+def _roofline(run: dict) -> str:
+    """How far one thread is from its limit; empty in results that did not measure it."""
+    if not run.get("roofline"):
+        return ""
+    block, rates = run["roofline"]["block"], run["roofline"]["rates"]
+    return (
+        f"\n\nOn one thread `rrqr` decomposes a block in {block['rrqr']:.2f} s, "
+        f"{block['published'] / block['rrqr']:.1f}x as fast as *published*. Its operations and "
+        f"bytes would take {block['limit']:.2f} s at the rates of this thread: dgemm "
+        f"{rates['dgemm'] / 1e9:.0f} GFLOP/s, sgemm {rates['sgemm'] / 1e9:.0f} GFLOP/s, "
+        f"{rates['bandwidth'] / 1e9:.0f} GB/s."
     )
 
 
