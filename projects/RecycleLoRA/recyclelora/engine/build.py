@@ -121,6 +121,7 @@ def build_run(
         A file of :func:`save_checkpoint` or :func:`save_trained`.
     device : torch.device
         The device of the model.
+
     Returns
     -------
     model : nn.Module
