@@ -1,8 +1,8 @@
 """The paper's training augmentation on NumPy arrays: pure functions of an explicit generator.
 
-Images are (H, W, 3) uint8 RGB, labels (H, W) uint8 train ids with 255 = ignore. The steps, their
-order and their ranges are those of mmsegmentation's pipeline, which the published models were
-trained with. The random numbers differ, because they come from the generator of the sample.
+Images are (H, W, 3) uint8 RGB. Labels are (H, W) uint8 train ids, with 255 for ignored pixels. The
+steps, their order and their ranges are those of mmsegmentation's pipeline, with which the published
+models were trained. The random numbers differ, because each sample has its own generator.
 """
 
 import cv2
@@ -15,10 +15,21 @@ Window = tuple[slice, slice]  # rows and columns
 
 
 def resized_size(shape: tuple[int, int], short: int, long_max: int) -> tuple[int, int]:
-    """Return width and height for a short side of ``short``, or less for ``long_max``.
+    """Return the size of an image after resizing its short side.
 
-    ``shape`` is (height, width). The short side is smaller if the long side would else exceed
-    ``long_max``.
+    Parameters
+    ----------
+    shape : tuple of int
+        The height and width of the image.
+    short : int
+        The length of the short side. It becomes smaller if the long side would exceed ``long_max``.
+    long_max : int
+        The largest length of the long side.
+
+    Returns
+    -------
+    tuple of int
+        Width and height.
     """
     height, width = shape
     scale = min(short / min(height, width), long_max / max(height, width))
@@ -26,23 +37,50 @@ def resized_size(shape: tuple[int, int], short: int, long_max: int) -> tuple[int
 
 
 def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a label to ``size`` = (width, height), with the nearest value."""
+    """Resize a label by nearest neighbour.
+
+    Parameters
+    ----------
+    label : ndarray
+        The label (H, W).
+    size : tuple of int
+        The new width and height.
+
+    Returns
+    -------
+    ndarray
+        The resized label.
+    """
     return cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
 
 
 def resize_window(image: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
-    """Return a window of an image that is resized to ``size`` = (width, height), bilinearly.
+    """Return a window of a bilinearly resized image.
 
-    What is below and right of the window is not computed. The result equals
+    Pixels below and right of the window are not computed. The result equals
     ``cv2.resize(image, size)[window]``.
+
+    Parameters
+    ----------
+    image : ndarray
+        The image (H, W, 3).
+    size : tuple of int
+        The width and height of the resized image.
+    window : tuple of slice
+        The rows and columns of the window.
+
+    Returns
+    -------
+    ndarray
+        The window.
     """
     shape = np.array(image.shape[:2])
     scale = np.array(size[::-1]) / shape
-    # Each output pixel has two neighbours in the image.
+    # Each output pixel depends on two neighbours in the image.
     ends = np.ceil([part.stop for part in window] / scale).astype(int) + 2
     height, width = np.minimum(ends, shape).tolist()
     down, right = scale.tolist()
-    # OpenCV does not resize at all where the size would stay the same.
+    # OpenCV copies the image if the size would stay the same.
     if (round(height * down), round(width * right)) == (height, width):
         height, width = shape.tolist()
     part = cv2.resize(image[:height, :width], None, fx=right, fy=down)
@@ -57,12 +95,34 @@ def random_window(
     max_class_share: float = 0.75,
     tries: int = 10,
 ) -> tuple[Window, np.ndarray]:
-    """Draw a random window of at most size x size; returns it and its label.
+    """Draw a random window of at most size x size.
 
-    A window is accepted if it has at least two classes and the largest covers less than
-    ``max_class_share`` of the labelled pixels. After ``tries`` rejected windows the next one is
-    accepted unconditionally. ``table``, (256,) uint8, converts the label of the window to train
-    ids; without it the label has train ids.
+    A window is accepted if it has at least two classes and the largest class covers less than
+    ``max_class_share`` of the labelled pixels. After ``tries`` rejected windows, the next window is
+    accepted unconditionally.
+
+    Parameters
+    ----------
+    label : ndarray
+        The label (H, W).
+    size : int
+        The largest side of the window.
+    rng : Generator
+        The random generator.
+    table : ndarray, optional
+        A table (256,) uint8 that converts the ids in ``label`` to train ids. Without it, ``label``
+        contains train ids.
+    max_class_share : float
+        The share of the largest class from which a window is rejected.
+    tries : int
+        The largest number of rejected windows.
+
+    Returns
+    -------
+    window : tuple of slice
+        The rows and columns of the window.
+    label : ndarray
+        The train ids in the window.
     """
     height, width = label.shape
     for attempt in range(tries + 1):
@@ -76,10 +136,24 @@ def random_window(
 
 
 def has_several_classes(label: np.ndarray, max_share: float) -> bool:
-    """Return whether no class covers ``max_share`` or more of the labelled pixels, nor all of them.
+    """Return whether a label has two or more classes and none of them dominates.
 
-    It counts the classes that are frequent in a sample of the pixels first, and stops when those
-    that are left are too few for that share: a histogram of all pixels takes five times as long.
+    The function first counts the classes that are frequent in a sample of the pixels. It stops when
+    the remaining pixels are too few for that share. A histogram of all pixels takes five times as
+    long.
+
+    Parameters
+    ----------
+    label : ndarray
+        Train ids.
+    max_share : float
+        The share of the labelled pixels that no class may reach.
+
+    Returns
+    -------
+    bool
+        True if at least two classes occur and each covers less than ``max_share`` of the labelled
+        pixels.
     """
     left = labelled = label.size - _count(label, IGNORE_LABEL)
     if not labelled:
@@ -100,7 +174,22 @@ def _count(label: np.ndarray, value: int) -> int:
 
 
 def pad(image: np.ndarray, label: np.ndarray, size: int) -> Pair:
-    """Pad to size x size on the right and below: the image with black, the label with 255."""
+    """Pad an image and its label on the right and at the bottom.
+
+    Parameters
+    ----------
+    image : ndarray
+        The image, which is padded with black.
+    label : ndarray
+        The label, which is padded with 255.
+    size : int
+        The height and width of the result.
+
+    Returns
+    -------
+    image, label : ndarray
+        The padded arrays.
+    """
     height, width = label.shape
     below, right = max(size - height, 0), max(size - width, 0)
     if not below and not right:
@@ -115,24 +204,78 @@ def pad(image: np.ndarray, label: np.ndarray, size: int) -> Pair:
 def random_flip(
     image: np.ndarray, label: np.ndarray, rng: np.random.Generator, probability: float = 0.5
 ) -> Pair:
-    """Flip horizontally with a probability."""
+    """Flip an image and its label horizontally with a probability.
+
+    Parameters
+    ----------
+    image, label : ndarray
+        The arrays.
+    rng : Generator
+        The random generator.
+    probability : float
+        The probability.
+
+    Returns
+    -------
+    image, label : ndarray
+        The arrays, flipped or not.
+    """
     if rng.random() < probability:
         return cv2.flip(image, 1), cv2.flip(label, 1)
     return image, label
 
 
 def scale_and_shift(image: np.ndarray, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
-    """Return clip(scale * image + shift, 0, 255), truncated to integers, for any uint8 array."""
+    """Return clip(scale * image + shift, 0, 255), truncated to integers.
+
+    Parameters
+    ----------
+    image : ndarray
+        An array of any shape, uint8.
+    scale, shift : float
+        The coefficients.
+
+    Returns
+    -------
+    ndarray
+        The result, uint8.
+    """
     return cv2.LUT(image, _linear_table(scale, shift))
 
 
 def scale_saturation(image: np.ndarray, scale: float) -> np.ndarray:
-    """Multiply the saturation of an RGB image in 8-bit HSV."""
+    """Multiply the saturation of an RGB image in 8-bit HSV.
+
+    Parameters
+    ----------
+    image : ndarray
+        The image.
+    scale : float
+        The factor.
+
+    Returns
+    -------
+    ndarray
+        The changed image.
+    """
     return _change_hsv(image, 1, _linear_table(scale, 0.0))
 
 
 def shift_hue(image: np.ndarray, shift: int) -> np.ndarray:
-    """Rotate the hue of an RGB image by ``shift`` steps of 2 degrees."""
+    """Rotate the hue of an RGB image.
+
+    Parameters
+    ----------
+    image : ndarray
+        The image.
+    shift : int
+        The number of steps of 2 degrees.
+
+    Returns
+    -------
+    ndarray
+        The changed image.
+    """
     return _change_hsv(image, 0, ((np.arange(256) + shift) % 180).astype(np.uint8))
 
 
@@ -155,10 +298,28 @@ def photometric_distortion(
     saturation: tuple[float, float] = (0.5, 1.5),
     hue: int = 18,
 ) -> np.ndarray:
-    """Apply SSD's distortion: brightness, contrast, saturation, hue, each with probability 1/2.
+    """Apply SSD's distortion of brightness, contrast, saturation and hue.
 
-    Contrast is applied before saturation and hue or after them, each with probability 1/2. The hue
-    is shifted by an integer in [-hue, hue).
+    Each of the four is applied with probability 1/2. Contrast is applied either before or after
+    saturation and hue, each with probability 1/2.
+
+    Parameters
+    ----------
+    image : ndarray
+        The image, uint8 RGB.
+    rng : Generator
+        The random generator.
+    brightness : float
+        The largest change of the brightness.
+    contrast, saturation : tuple of float
+        The ranges of the factors.
+    hue : int
+        The hue is shifted by an integer in [-hue, hue).
+
+    Returns
+    -------
+    ndarray
+        The distorted image.
     """
 
     def coin() -> bool:

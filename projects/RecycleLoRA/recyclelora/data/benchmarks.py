@@ -8,7 +8,7 @@ from .gtav_split import SIZES, GtavSplit
 from .label_maps import CITYSCAPES_IDS, SYNTHIA_IDS, URBANSYN_IDS, LabelMap, mapillary_label_map
 from .source import DatasetSource
 
-#: Environment variable that names the folder of all benchmarks.
+#: The environment variable with the folder of all benchmarks.
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 
 _GTAV = DatasetSource(
@@ -55,7 +55,7 @@ _PNG = {"image_suffix": (".png",), "not_labels": _CONVERTED}
 
 
 def _layouts(roots: tuple[str, ...], images: str, labels: str, **options) -> list[Layout]:
-    """Layouts that differ in the name of the dataset's folder alone."""
+    """Return layouts that differ only in the name of the dataset's folder."""
     return [Layout(f"{root}/{images}", f"{root}/{labels}", **options) for root in roots]
 
 
@@ -70,8 +70,8 @@ def _gtav() -> list[FolderDataset]:
     full = options | {"expected": sum(SIZES.values())}
     datasets = [
         _dataset("gtav_all", "gtav", layouts, **full),
-        # Deviation: the published code draws these 12,403 unseeded, in each process anew; here the
-        # draw is fixed.
+        # Deviation: the published code draws these 12,403 images without a seed and separately in
+        # each process. Here the selection is fixed.
         _dataset("gtav_train", "gtav", layouts, subset=SIZES["train"], **full),
     ]
     for part, size in SIZES.items():
@@ -99,7 +99,7 @@ def _cityscapes(split: str, pairs: int) -> FolderDataset:
         Layout(f"cityscapes/{images}/{split}", f"cityscapes/{labels}/{split}", **names)
         for images, labels in (
             ("leftImg8bit", "gtFine"),
-            # Each archive unpacked into a folder of its own name.
+            # Each archive is unpacked into a folder of its own name.
             ("leftImg8bit_trainvaltest/leftImg8bit", "gtFine_trainvaltest/gtFine"),
         )
     ]
@@ -113,7 +113,7 @@ def _bdd100k(split: str, pairs: int) -> FolderDataset:
         Layout(f"bdd100k/images/10k/{split}", masks, (".jpg",)),
         Layout(f"bdd100k/seg/images/{split}", seg, (".jpg",), "_train_id.png"),
     ]
-    # A few images of the release have no mask, and a few masks no image.
+    # A few images of the release have no mask, and a few masks have no image.
     options = {"source": _BDD100K, "expected": pairs, "skip_unpaired": True}
     return _dataset(f"bdd100k_{split}", "bdd100k", layouts, **options)
 

@@ -12,7 +12,7 @@ from .benchmarks import BENCHMARKS
 from .checking import DatasetReport, check_datasets
 from .datasets import get_dataset
 
-_SHOWN = 5  # messages of one kind on the terminal; the JSON file holds all
+_SHOWN = 5  # messages of each kind on the terminal; the JSON file contains all
 _COLUMNS = 8  # datasets in one table of class shares
 
 
@@ -28,20 +28,20 @@ def report_datasets(
     Parameters
     ----------
     names : sequence of str
-        Registered datasets; without names all benchmarks.
+        The registered datasets. Without names, all benchmarks are checked.
     quick : bool
-        Read only the headers of the files.
+        Whether to read only the headers of the files.
     workers : int
-        Number of processes that read.
+        The number of processes that read files.
     json_file : Path, optional
-        File to write the complete result to.
+        The file for the complete result.
 
     Returns
     -------
     text : str
         The report for the terminal.
     exit_code : int
-        0 all datasets are complete; 3 something is missing; 4 files are faulty.
+        0 if all datasets are complete, 3 if something is missing, 4 if files are faulty.
     """
     names = list(dict.fromkeys(names)) or [dataset.name for dataset in BENCHMARKS]
     datasets = [get_dataset(name) for name in names]
@@ -60,7 +60,7 @@ def report_datasets(
 
 
 def _overview(reports: list[DatasetReport]) -> str:
-    """A table with a row for every dataset."""
+    """Return a table with a row for every dataset."""
     rows = [
         {
             "set": report.name,
@@ -77,7 +77,7 @@ def _overview(reports: list[DatasetReport]) -> str:
 
 
 def _class_shares(reports: list[DatasetReport]) -> Iterator[str]:
-    """Tables of percentages: a row for every class, a column for every dataset that was read."""
+    """Yield tables of percentages: a row for every class, a column for every dataset."""
     shares = {report.name: report.shares() for report in reports if report.pixels}
     for start in range(0, len(shares), _COLUMNS):
         names = list(shares)[start : start + _COLUMNS]
@@ -86,7 +86,7 @@ def _class_shares(reports: list[DatasetReport]) -> Iterator[str]:
 
 
 def _missing(reports: list[DatasetReport]) -> Iterator[str]:
-    """What is incomplete, and what is absent: one message for all datasets of one download."""
+    """Yield what is incomplete or absent, with one message for all datasets of a download."""
     absent: dict[str, list[DatasetReport]] = {}
     for report in reports:
         if report.state == "missing":
@@ -100,7 +100,7 @@ def _missing(reports: list[DatasetReport]) -> Iterator[str]:
 
 
 def _faults(report: DatasetReport) -> Iterator[str]:
-    """The first faults of every kind."""
+    """Yield the first faults of every kind."""
     kinds: dict[str, list[str]] = {}
     if report.unpaired:
         yield f"{report.name}: {report.unpaired}"

@@ -1,4 +1,4 @@
-"""Check whether the datasets on disk are complete and readable: counts, class shares and faults."""
+"""Checks whether datasets on disk are complete and readable: counts, class shares and faults."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,14 +22,14 @@ UNPAIRED, UNREADABLE, MISMATCHED, UNKNOWN = "unpaired", "unreadable", "mismatche
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of one file: its kind, and a message that names the file and the remedy."""
+    """A fault of a file: its kind and a message with the file name and a remedy."""
 
     kind: str
     message: str
 
 
 class PairCheck(NamedTuple):
-    """Result for one pair: ``pixels`` (20,) of each class and of "ignored", or the fault."""
+    """The result for one pair: ``pixels`` (20,) per class and for "ignored", or the fault."""
 
     pixels: tuple[int, ...] | None = None
     fault: Fault | None = None
@@ -37,30 +37,30 @@ class PairCheck(NamedTuple):
 
 @dataclass
 class DatasetReport:
-    """Result for one dataset.
+    """The result for one dataset.
 
     Attributes
     ----------
     name, title : str
-        The registered name, and the name in papers.
+        The registered name and the name in papers.
     looked_in : list of str
-        All folders that were tried.
+        All folders that were searched.
     layout : str, optional
         The folders that were found.
     expected : int, optional
-        Number of pairs of the release; unknown for datasets of the user.
+        The number of pairs in the release; unknown for the user's own datasets.
     found : int
-        Number of pairs on disk.
+        The number of pairs on disk.
     missing : str, optional
-        What is missing, and what to do.
+        A description of what is missing and how to get it.
     faults : list of Fault
-        Files that cannot be used.
+        The files that cannot be used.
     unpaired : str, optional
-        How many images have no label, and how many labels no image.
+        The numbers of images without a label and of labels without an image.
     left_out : list of str
-        Known faults of the release, which training skips.
+        Known faults of the release, which a training skips.
     pixels : list of int, optional
-        (20,) of each class and of "ignored"; None if only headers were read.
+        The pixels (20,) of each class and of "ignored"; None if only headers were read.
     """
 
     name: str
@@ -77,7 +77,7 @@ class DatasetReport:
 
     @property
     def state(self) -> str:
-        """``missing``, ``faulty``, ``incomplete`` or ``complete``: the first that applies."""
+        """Return ``missing``, ``faulty``, ``incomplete`` or ``complete``: the first that holds."""
         if self.layout is None:
             return "missing"
         if self.faults:
@@ -100,7 +100,22 @@ class DatasetReport:
 
 
 def check_pair(image: Path, label: Path, label_map: LabelMap, quick: bool = False) -> PairCheck:
-    """Read one pair completely, or with ``quick`` only its headers."""
+    """Read one pair of image and label.
+
+    Parameters
+    ----------
+    image, label : Path
+        The files.
+    label_map : LabelMap
+        The meaning of the ids in the label file.
+    quick : bool
+        Whether to read only the headers.
+
+    Returns
+    -------
+    PairCheck
+        The pixels per class or the fault.
+    """
     try:
         pair_size(image, label)
         if quick:
@@ -117,41 +132,41 @@ def check_pair(image: Path, label: Path, label_map: LabelMap, quick: bool = Fals
 
 
 def _class_pixels(ids: np.ndarray, label_map: LabelMap, file: Path) -> tuple[int, ...]:
-    """Count a few rows at a time, because ``bincount`` needs 16 bytes a pixel."""
+    """Count the pixels a few rows at a time, because ``bincount`` needs 16 bytes per pixel."""
     counts = np.zeros(256, np.int64)
     try:
         for rows in np.array_split(ids, 1 + ids.size // 2**20):
             counts += np.bincount(label_map.to_train_ids(rows, file).ravel(), minlength=256)
     except ValueError:
-        label_map.to_train_ids(ids, file)  # its message counts the pixels of all rows
+        label_map.to_train_ids(ids, file)  # raises an error that counts the pixels of all rows
     return (*counts[: len(CLASSES)].tolist(), int(counts[IGNORE_LABEL]))
 
 
 def check_datasets(
     datasets: Sequence[FolderDataset], *, quick: bool = False, workers: int = 1
 ) -> list[DatasetReport]:
-    """Check datasets; a pair that belongs to several of them is read once.
+    """Check datasets. A pair that belongs to several datasets is read once.
 
     Parameters
     ----------
     datasets : sequence of FolderDataset
         The datasets.
     quick : bool
-        Read only the headers of the files; there are no class shares then.
+        Whether to read only the headers of the files. Class shares are then not computed.
     workers : int
-        Number of processes that read; each needs memory for one image and its label.
+        The number of processes that read files. Each needs memory for one image and its label.
 
     Returns
     -------
     list of DatasetReport
-        In the order of ``datasets``.
+        The results, in the order of ``datasets``.
 
     Raises
     ------
     ValueError
-        ``workers`` is no number of processes.
+        If ``workers`` is not a valid number of processes.
     ChildProcessError
-        A process died, most likely because the memory is too small.
+        If a process died, most likely because the memory was too small.
     """
     check_integer("workers", workers, least=1, most=512)
     listings = [_list_pairs(dataset) for dataset in datasets]
@@ -181,7 +196,7 @@ def check_datasets(
 
 
 class _Check(NamedTuple):
-    """:func:`check_pair` of a job, as a function that worker processes can receive."""
+    """:func:`check_pair` for a job, as a function that can be sent to worker processes."""
 
     quick: bool
 
@@ -192,7 +207,7 @@ class _Check(NamedTuple):
 def _list_pairs(
     dataset: FolderDataset,
 ) -> tuple[DatasetReport, list[Pair], LabelMap | None]:
-    """List the pairs of a dataset without opening a file of it."""
+    """List the pairs of a dataset without opening its files."""
     title = dataset.source.title if dataset.source else dataset.name
     report = DatasetReport(dataset.name, title, expected=dataset.expected)
     try:

@@ -2,7 +2,7 @@
 
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
-#: Train id of pixels that are neither trained on nor scored.
+#: Train id of pixels that are excluded from training and scores.
 IGNORE_LABEL = 255
 
 #: Class names; the index is the train id.

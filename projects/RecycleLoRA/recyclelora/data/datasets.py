@@ -1,8 +1,8 @@
 """The datasets by name, registered in Detectron2's catalogs.
 
 Registration does not read from the disk. Files are searched when the records of a dataset are first
-requested: benchmarks below ``DETECTRON2_DATASETS`` ("datasets" if it is not set), the small real
-datasets below ``RECYCLELORA_DATA``.
+requested. Benchmarks are searched below ``DETECTRON2_DATASETS`` ("datasets" if it is not set), and
+the small real datasets below ``RECYCLELORA_DATA``.
 """
 
 import os
@@ -26,7 +26,7 @@ REAL_SETS = ("camvid_0016E5", "camvid_0006R0", "camvid_05VD", "camvid_dusk", "lm
 
 
 def register(dataset: FolderDataset) -> str:
-    """Add a dataset to Detectron2's catalogs; an equal one may be registered again.
+    """Add a dataset to Detectron2's catalogs. An equal dataset may be registered again.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def register(dataset: FolderDataset) -> str:
     Raises
     ------
     ValueError
-        The name belongs to another dataset.
+        If the name belongs to another dataset.
     """
     metadata = MetadataCatalog.get(dataset.name)
     known = metadata.get("dataset")
@@ -90,29 +90,29 @@ def register_folder(
     Parameters
     ----------
     name : str
-        Name of the dataset.
+        The name of the dataset.
     images, labels : str or Path
-        Folders. The files of a pair have the same relative path up to the suffix.
+        The folders. The files of a pair have the same relative path up to the suffix.
     image_suffix, label_suffix : str
-        Endings of the file names; for images also several.
+        The endings of the file names. ``image_suffix`` may be a sequence of endings.
     label_map : LabelMap
-        Ids in the label files -> train ids. By default they are train ids.
+        The map from ids in the label files to train ids. By default the files contain train ids.
     folding : Folding, optional
-        For datasets that label fewer than the 19 classes.
+        The folding for a dataset that labels fewer than the 19 classes.
     subset, subset_seed : int
-        Use this many of the pairs, drawn by the seed.
+        The number of pairs to use, and the seed with which they are drawn.
     skip_unpaired : bool
-        Skip images without label and labels without image with a warning; by default they are an
-        error.
+        Whether to skip images without a label and labels without an image with a warning. By
+        default they are an error.
     exclude : str or sequence of str
-        Patterns of files that are left out, with their partners: "old" for a folder or a file of
-        that name, "*_debug.png", "rome/00*". Hidden and system files and folders (``.Trash-1000``,
-        ``@eaDir``, ``Thumbs.db``) are always left out.
+        Patterns of files that are left out together with their partners, such as "old" (a folder or
+        a file with this name), "*_debug.png" and "rome/00*". Hidden and system files and folders
+        (``.Trash-1000``, ``@eaDir``, ``Thumbs.db``) are always left out.
 
     Returns
     -------
     str
-        ``name``.
+        The name.
 
     Examples
     --------
@@ -139,12 +139,22 @@ def register_folder(
 
 
 def get_dataset(name: str) -> FolderDataset:
-    """Return the registered dataset of that name.
+    """Return the registered dataset with the given name.
+
+    Parameters
+    ----------
+    name : str
+        The name.
+
+    Returns
+    -------
+    FolderDataset
+        The dataset.
 
     Raises
     ------
     ValueError
-        There is none; the message lists the known names.
+        If there is none. The message lists the known names.
     """
     dataset = MetadataCatalog.get(name).get("dataset") if name in DatasetCatalog else None
     if dataset is None:
@@ -159,9 +169,13 @@ def get_dataset(name: str) -> FolderDataset:
 def real_sets() -> list[str]:
     """Register the datasets below RECYCLELORA_DATA and return their names.
 
-    A dataset is a folder that holds ``images`` and ``labels``. The part of its name before the
-    first "_" selects the folding (camvid, lmf); others are expected to label all 19 classes. If the
-    variable is not set, the list is empty.
+    Every folder that contains ``images`` and ``labels`` is a dataset. The part of its name before
+    the first "_" selects the folding (camvid, lmf). Other datasets must label all 19 classes.
+
+    Returns
+    -------
+    list of str
+        The names; empty if the variable is not set.
     """
     root = os.environ.get(_REAL_ROOT)
     if not root:

@@ -1,4 +1,4 @@
-"""Open and decode picture files, with one message for every damaged or unsuitable file."""
+"""Opening and decoding of picture files, with a clear message for damaged or unsuitable files."""
 
 import io
 import warnings
@@ -11,15 +11,15 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from recyclelora.common.files import is_out_of_files, is_transient, retry_transient
 
-#: Larger pictures are refused: a file of a few kilobytes can declare any size.
+#: Larger pictures are refused, because a file of a few kilobytes can declare any size.
 MAX_PIXELS = 80_000_000
-# Larger files are refused: 80 megapixels of four channels of 16 bits have 640 MB.
+# Larger files are refused. 80 megapixels of four 16-bit channels take 640 MB.
 _MAX_BYTES = 10**9
-# Recognised by their content. Not all formats of Pillow: it starts an interpreter for EPS.
+# Formats are recognised by the content. Some are excluded: for EPS, Pillow starts an interpreter.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
-_LFS = b"version https://git-lfs"  # start of the pointer files in a clone without Git LFS
-# EXIF orientation -> transposition. Not ImageOps.exif_transpose: it also writes all tags, which
-# raises an error if any other tag is damaged, and it copies the pixels of upright images.
+_LFS = b"version https://git-lfs"  # start of pointer files in clones without Git LFS
+# Transpositions by EXIF orientation. ImageOps.exif_transpose is not used: it writes all tags, which
+# raises an error if any of them is damaged, and it copies the pixels of upright images.
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,7 +29,7 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Those that swap width and height.
+# The transpositions that swap width and height.
 SWAPPING = [_TRANSPOSITIONS[orientation] for orientation in (5, 6, 7, 8)]
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is lower
@@ -37,10 +37,21 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MA
 
 @contextmanager
 def decoding(file: str | Path) -> Iterator[None]:
-    """Convert every error of a decoder to one message that names the file."""
+    """Convert every error of a decoder to a message with the name of the file.
+
+    Parameters
+    ----------
+    file : str or Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If the code in the ``with`` block raises an error that is not transient.
+    """
     try:
         yield
-    except Exception as error:  # a decoder raises many types
+    except Exception as error:  # decoders raise errors of many types
         if is_transient(error) or is_out_of_files(error):
             raise
         with suppress(OSError), open(file, "rb") as content:
@@ -49,7 +60,7 @@ def decoding(file: str | Path) -> Iterator[None]:
                     f"{file}: expected a complete picture, got a note that Git LFS keeps it "
                     "elsewhere; run 'git lfs pull' in its folder"
                 ) from error
-        # Pillow's message names an object in memory instead of the file.
+        # Pillow's message contains the name of an object instead of the file name.
         unknown = isinstance(error, UnidentifiedImageError)
         formats = f"cannot identify the format: it is none of {', '.join(_FORMATS)}"
         reason = formats if unknown else f"{type(error).__name__}: {error}"
@@ -60,23 +71,24 @@ def decoding(file: str | Path) -> Iterator[None]:
 
 
 def open_picture(file: str | Path, content: bytes | None = None) -> Image.Image:
-    """Read the header and validate it; the pixels are not decoded.
+    """Read and validate the header of a picture; the pixels are not decoded.
 
     Parameters
     ----------
     file : str or Path
-        PNG, JPEG, TIFF, BMP, GIF, WebP or PPM, with any suffix, of one frame.
+        A PNG, JPEG, TIFF, BMP, GIF, WebP or PPM file with one frame and any suffix.
     content : bytes, optional
-        The content of the file, if it has been read.
+        The content of the file, if it has already been read.
 
     Returns
     -------
     PIL.Image.Image
+        The picture.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        The file is absent, damaged or of another kind; the message names it.
+        If the file is missing, damaged or of another kind. The message contains its name.
     """
     _check_file(file)
     with decoding(file):
@@ -97,27 +109,50 @@ def open_picture(file: str | Path, content: bytes | None = None) -> Image.Image:
 
 
 def read_picture(file: str | Path) -> tuple[Image.Image, bytes]:
-    """Read a file and validate its header; transient errors of the disk or server are retried.
+    """Read a picture file and validate its header; transient errors of the disk are retried.
+
+    Parameters
+    ----------
+    file : str or Path
+        The file.
 
     Returns
     -------
     image : PIL.Image.Image
-        Without its pixels, which :func:`load` decodes.
+        The picture without its pixels, which :func:`load` decodes.
     content : bytes
         The content of the file.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As of :func:`open_picture`.
+        As in :func:`open_picture`.
     """
-    # The whole content first: a decoder would report a transient error as a damaged file.
+    # The content is read first, because a decoder would report a transient error as damage.
     content = retry_transient(lambda: _content(file), file)
     return open_picture(file, content), content
 
 
 def load(image: Image.Image, file: str | Path) -> Image.Image:
-    """Decode the pixels; raises a ValueError that names the file if they are damaged."""
+    """Decode the pixels of a picture.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        The picture.
+    file : str or Path
+        Its file, for the error message.
+
+    Returns
+    -------
+    PIL.Image.Image
+        The picture.
+
+    Raises
+    ------
+    ValueError
+        If the pixels are damaged.
+    """
     with decoding(file):
         image.load()
     return image
@@ -145,15 +180,20 @@ def _check_file(file: str | Path) -> None:
 
 
 def transposition(image: Image.Image, decoded: bool = True) -> Image.Transpose | None:
-    """Return the transposition that turns the stored pixels upright, None if they are upright.
+    """Return the transposition that turns the stored pixels upright.
 
     Parameters
     ----------
     image : PIL.Image.Image
         The picture.
     decoded : bool
-        Whether all its tags were read. The tags of a PNG can follow the pixels, so if they were
-        not, Pillow decodes it here.
+        Whether all tags of the picture have been read. The tags of a PNG may follow the pixels, in
+        which case this function decodes the picture.
+
+    Returns
+    -------
+    PIL.Image.Transpose or None
+        The transposition; None if the pixels are upright.
     """
     try:
         # PngImageFile.getexif decodes the pixels; the method of its base class does not.
@@ -166,13 +206,37 @@ def transposition(image: Image.Image, decoded: bool = True) -> Image.Transpose |
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; returns ``image`` itself, not a copy, if it is upright."""
+    """Apply the EXIF orientation of a picture.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        The picture.
+
+    Returns
+    -------
+    PIL.Image.Image
+        The upright picture; ``image`` itself if it is upright.
+    """
     needed = transposition(image)
     return image if needed is None else image.transpose(needed)
 
 
 def transpose(pixels: np.ndarray, needed: Image.Transpose | None) -> np.ndarray:
-    """Apply a transposition to (H, W) or (H, W, 3) pixels; without one, returns them themselves."""
+    """Apply a transposition to pixels.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        Pixels (H, W) or (H, W, 3).
+    needed : PIL.Image.Transpose or None
+        The transposition.
+
+    Returns
+    -------
+    ndarray
+        The transposed pixels; ``pixels`` itself without a transposition.
+    """
     if needed is None:
         return pixels
     return np.array(Image.fromarray(pixels).transpose(needed))

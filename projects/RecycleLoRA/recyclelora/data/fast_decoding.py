@@ -1,7 +1,8 @@
-"""Decode PNG by kornia-rs and JPEG by simplejpeg (the extra ``fast``): the same values as Pillow's.
+"""Fast decoding of PNG by kornia-rs and JPEG by simplejpeg (extra ``fast``), equal to Pillow's.
 
-Pillow stays the reference. It reads the header of every file, and decodes every file that the fast
-decoders refuse. A damaged file is therefore reported by the same message with and without them.
+Pillow remains the reference. It reads the header of every file and decodes every file that the fast
+decoders refuse. The error message for a damaged file is therefore the same with and without the
+fast decoders.
 """
 
 import struct
@@ -17,7 +18,7 @@ try:
 except ImportError:
     simplejpeg = kornia_io = None
 
-# Pillow can be built with another libjpeg, which rounds differently.
+# Pillow can be built with another libjpeg that rounds differently.
 _SAME_JPEG = features.check("libjpeg_turbo")
 
 
@@ -27,21 +28,21 @@ def is_installed() -> bool:
 
 
 def decode_rgb(image: Image.Image, content: bytes) -> np.ndarray | None:
-    """Decode a picture as RGB; an alpha channel is dropped.
+    """Decode a picture as RGB and drop an alpha channel.
 
     Parameters
     ----------
     image : PIL.Image.Image
-        The picture, of which Pillow has read the header alone.
+        The picture, whose header Pillow has read.
     content : bytes
-        The content of its file.
+        The content of the file.
 
     Returns
     -------
     ndarray or None
-        (H, W, 3) uint8 as stored, without the EXIF orientation. None if Pillow has to decode the
-        file: the fast decoders are not installed, or the file is damaged, or it is neither a JPEG
-        in colour nor a PNG of 8 bits in RGB or RGBA.
+        The pixels (H, W, 3) uint8 as stored, without the EXIF orientation. None if Pillow must
+        decode the file: if the fast decoders are not installed, the file is damaged, or it is
+        neither a colour JPEG nor an 8-bit PNG in RGB or RGBA.
     """
     if kornia_io is None:
         return None
@@ -56,17 +57,17 @@ def decode_rgb(image: Image.Image, content: bytes) -> np.ndarray | None:
 
 
 def decode_indices(image: Image.Image, content: bytes) -> np.ndarray | None:
-    """Decode the grey values or palette indices of a PNG of 8 bits.
+    """Decode the grey values or palette indices of an 8-bit PNG.
 
     Parameters
     ----------
     image, content
-        As of :func:`decode_rgb`.
+        See :func:`decode_rgb`.
 
     Returns
     -------
     ndarray or None
-        (H, W) uint8 as stored; None if Pillow has to decode the file.
+        The values (H, W) uint8 as stored; None if Pillow must decode the file.
     """
     if kornia_io is None or image.mode not in ("L", "P"):
         return None
@@ -75,7 +76,7 @@ def decode_indices(image: Image.Image, content: bytes) -> np.ndarray | None:
 
 
 def _decode_png(image: Image.Image, content: bytes, mode: str) -> np.ndarray | None:
-    """Decode a PNG of 8 bits a channel; other bits and colours are refused by kornia-rs."""
+    """Decode a PNG with 8 bits per channel; kornia-rs refuses other depths and colours."""
     if image.format != "PNG" or not _ends_with_pixels(content):
         return None
     size = image.size[::-1]
@@ -83,8 +84,8 @@ def _decode_png(image: Image.Image, content: bytes, mode: str) -> np.ndarray | N
 
 
 def _exact(image: Image.Image, decode: Callable[[], np.ndarray]) -> np.ndarray | None:
-    """What ``decode`` returns, if it succeeds and has the size that Pillow has read."""
-    with suppress(Exception):  # the decoders have no types of their own for their errors
+    """Return the result of ``decode`` if it succeeds and has the size in the header."""
+    with suppress(Exception):  # the decoders define no error types
         pixels = decode()
         if pixels.shape[:2] == image.size[::-1]:
             return pixels
@@ -92,8 +93,8 @@ def _exact(image: Image.Image, decode: Callable[[], np.ndarray]) -> np.ndarray |
 
 
 def _ends_with_pixels(png: bytes) -> bool:
-    """Whether no chunk but the end follows the pixels: Pillow has read all tags with the header."""
-    place, name = 8, b""  # after the signature
+    """Return whether only the end chunk follows the pixels, so that the header had all tags."""
+    place, name = 8, b""  # skip the signature
     while place + 12 <= len(png):
         before = name
         size, name = struct.unpack_from(">I4s", png, place)

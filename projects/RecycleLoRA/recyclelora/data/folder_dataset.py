@@ -1,4 +1,4 @@
-"""A dataset in plain folders: pairs of images and labels, validated before they are used."""
+"""A dataset in plain folders: pairs of images and labels that are validated before use."""
 
 import hashlib
 import logging
@@ -26,17 +26,17 @@ Pair = tuple[str, Path, Path]  # key, image, label
 
 @dataclass(frozen=True)
 class Layout:
-    """Folders and file names of one release of a dataset.
+    """Folders and file names in one release of a dataset.
 
     Parameters
     ----------
     images, labels : str
-        Folders, searched recursively.
+        The folders, which are searched recursively.
     image_suffix : tuple of str
-        Endings of image names, such as "_leftImg8bit.png". The path before the suffix is the key,
-        which an image and its label share.
+        Endings of image names, such as "_leftImg8bit.png". The path before the suffix is the key
+        that an image and its label share.
     label_suffix : str
-        Ending of label names.
+        The ending of label names.
     prefixes : tuple of str
         Beginnings of file names that are not part of the key, such as ``rgb_`` and ``ss_``.
     not_labels : tuple of str
@@ -56,42 +56,45 @@ class Layout:
 
 @dataclass(frozen=True)
 class FolderDataset:
-    """A dataset on disk. No file is read before ``records`` is called.
+    """A dataset on disk. No file is read before :meth:`records` is called.
 
     Parameters
     ----------
     name : str
-        Name in the catalogs.
+        The name in the catalogs.
     layouts : tuple of Layout
-        The known releases. The first one that exists is used.
+        The layouts of the known releases. The first one that exists is used.
     root_variable : str, optional
-        Environment variable that names the folder of all datasets of this kind. Without it the
-        layouts hold complete paths.
+        The environment variable with the folder of all datasets of this kind. Without it, the
+        layouts contain complete paths.
     root_default : str, optional
-        That folder while the variable is not set. Without it the variable is required.
+        The folder to use if the variable is not set. Without it, the variable is required.
     label_map : LabelMap or callable
-        Meaning of the ids in the label files, or a function (dataset's folder) -> LabelMap.
+        The meaning of the ids in the label files, or a function from the dataset's folder to a
+        LabelMap.
     folding : Folding, optional
-        For datasets that label fewer than the 19 classes.
+        The folding for a dataset that labels fewer than the 19 classes.
     benchmark : str, optional
-        Name in evaluation protocols.
+        The name in evaluation protocols.
     subset, subset_seed : int
-        Use this many pairs, drawn by the seed, equal on every machine.
+        The number of pairs to use, and the seed with which they are drawn. The selection is the
+        same on every machine.
     skip_mismatched : bool
-        Skip pairs of different sizes with a warning instead of raising, for releases with known
-        faults.
+        Whether to skip pairs of different sizes with a warning instead of an error, for releases
+        with known faults.
     skip_unpaired : bool
-        Skip images without label and labels without image with a warning instead of raising.
+        Whether to skip images without a label and labels without an image with a warning instead of
+        an error.
     exclude : tuple of str
         Patterns (``*``, ``?``, ``[...]``) of files that are left out, with their partners. A
         pattern is compared with the name of a file and of every folder above it, and with their
         paths in the folder of the images or labels, as in "old", "*_debug.png" and "rome/00*".
     split : callable, optional
-        (dataset's folder, pairs) -> pairs of one part.
+        A function from (dataset's folder, pairs) to the pairs of one part.
     expected : int, optional
-        Number of pairs of the release, after ``split``. Another number causes a warning.
+        The number of pairs in the release, after ``split``. A different number causes a warning.
     source : DatasetSource, optional
-        Where to download it.
+        Download information.
     """
 
     name: str
@@ -112,7 +115,7 @@ class FolderDataset:
 
     @property
     def root(self) -> Path:
-        """The folder that the layouts are relative to."""
+        """Return the folder to which the layouts are relative."""
         if self.root_variable is None:
             return Path()
         root = os.environ.get(self.root_variable) or self.root_default
@@ -124,7 +127,18 @@ class FolderDataset:
         return expand_path(root)
 
     def layout(self) -> Layout:
-        """Return the first layout whose folders exist, else raise an error that lists all."""
+        """Return the first layout whose folders exist.
+
+        Returns
+        -------
+        Layout
+            The layout.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none. The message lists all layouts.
+        """
         root, partial = self.root, []
         for layout in self.layouts:
             both = (layout.images, layout.labels)
@@ -142,12 +156,23 @@ class FolderDataset:
         )
 
     def dataset_root(self, layout: Layout | None = None) -> Path:
-        """Return the folder of this dataset alone: the first folder of a layout's images."""
+        """Return the folder of this dataset: the first folder in the path of a layout's images.
+
+        Parameters
+        ----------
+        layout : Layout, optional
+            The layout; by default the one that exists.
+
+        Returns
+        -------
+        Path
+            The folder.
+        """
         layout = layout or self.layout()
         return self.root / Path(layout.images).parts[0]
 
     def download_hint(self) -> str:
-        """Return what to download or unpack, as the end of a sentence."""
+        """Return a description of what to download or unpack, as the end of a sentence."""
         if self.source is None:
             return "download the dataset"
         first = self.layouts[0]
@@ -160,7 +185,7 @@ class FolderDataset:
         return self.source.pending_archives(self.root, dataset_root) if self.source else []
 
     def is_available(self) -> bool:
-        """Return whether the folders exist; their content is not checked."""
+        """Return whether the folders exist, without checking their content."""
         try:
             self.layout()
         except FileNotFoundError:
@@ -168,7 +193,7 @@ class FolderDataset:
         return True
 
     def files(self) -> tuple[dict[str, Path], dict[str, Path]]:
-        """Return images and labels by key: also unpaired ones, and those of all splits."""
+        """Return images and labels by key, including unpaired ones and those of all splits."""
         layout = self.layout()
         images, not_images = files_by_key(
             self.root / layout.images, layout.image_suffix, layout.prefixes, exclude=self.exclude
@@ -178,7 +203,7 @@ class FolderDataset:
             skipped=layout.not_labels,
             exclude=self.exclude,
         )
-        # The partner of an excluded file is excluded, too.
+        # The partner of an excluded file is excluded as well.
         images, labels = (
             {key: file for key, file in images.items() if key in labels or key not in not_labels},
             {key: file for key, file in labels.items() if key in images or key not in not_images},
@@ -192,7 +217,7 @@ class FolderDataset:
         return images, labels
 
     def unpaired(self, images: dict[str, Path], labels: dict[str, Path]) -> Unpaired:
-        """Return the images without label and the labels without image among these files."""
+        """Return the images without a label and the labels without an image in these files."""
         no_label = sorted(images.keys() - labels.keys())
         no_image = sorted(labels.keys() - images.keys())
         pending = self._pending_archives(self.dataset_root()) if no_label or no_image else []
@@ -215,12 +240,17 @@ class FolderDataset:
         return Unpaired(len(no_label), len(no_image), messages, hint)
 
     def pairs(self) -> list[Pair]:
-        """Return (key, image, label) of all pairs of the split, sorted by key, without ``subset``.
+        """Return all pairs of the split, sorted by key and without applying ``subset``.
+
+        Returns
+        -------
+        list of (key, image, label)
+            The pairs.
 
         Raises
         ------
         FileNotFoundError, ValueError
-            A folder is missing, or a file has no partner; the message names the first one.
+            If a folder is missing or a file has no partner. The message names the first one.
         """
         images, labels = self.files()
         unpaired = self.unpaired(images, labels)
@@ -244,20 +274,25 @@ class FolderDataset:
         )
 
     def match(self, images: dict[str, Path], labels: dict[str, Path]) -> list[Pair]:
-        """Return the pairs of the split among these files; files without partner are skipped."""
+        """Return the pairs of the split among these files; files without a partner are skipped."""
         keys = sorted(images.keys() & labels.keys())
         pairs = [(key, images[key], labels[key]) for key in keys]
         return self.split(self.dataset_root(), pairs) if self.split else pairs
 
     def size_warning(self, found: int | None = None) -> str | None:
-        """Return a warning if the number of pairs is not that of the release, else None.
+        """Return a warning if the number of pairs differs from that of the release.
 
         Scores on such a dataset cannot be compared with published ones.
 
         Parameters
         ----------
         found : int, optional
-            Number of pairs if it is known, else they are counted.
+            The number of pairs. By default they are counted.
+
+        Returns
+        -------
+        str or None
+            The warning; None if the number is right.
         """
         if self.expected is None:
             return None
@@ -278,24 +313,24 @@ class FolderDataset:
     def records(self, subset: int | None = None, seed: int = 0) -> list[dict]:
         """Return the dataset in Detectron2's format, for the ``DatasetCatalog``.
 
-        A release with another number of pairs than expected is used with a warning.
+        A release with an unexpected number of pairs is used with a warning.
 
         Parameters
         ----------
         subset, seed : int
-            Use at most this many of the pairs, drawn by the seed.
+            The largest number of pairs to use, and the seed with which they are drawn.
 
         Returns
         -------
         list of dict
-            Keys ``file_name``, ``sem_seg_file_name``, ``image_id``, ``height``, ``width`` and
-            ``label_map``.
+            Records with the keys ``file_name``, ``sem_seg_file_name``, ``image_id``, ``height``,
+            ``width`` and ``label_map``.
 
         Raises
         ------
         FileNotFoundError, ValueError
-            A folder is missing, a file has no partner, or sizes differ; the message names the first
-            one.
+            If a folder is missing, a file has no partner, or sizes differ. The message names the
+            first one.
         """
         pairs = self.pairs()
         if warning := self.size_warning(len(pairs)):
@@ -316,13 +351,13 @@ class FolderDataset:
         return [record | {"label_map": label_map} for record in records]
 
     def read_label_map(self) -> LabelMap:
-        """Return the label map; it is read from the dataset's folder if the release includes it."""
+        """Return the label map, read from the dataset's folder if the release includes it."""
         if isinstance(self.label_map, LabelMap):
             return self.label_map
         return self.label_map(self.dataset_root())
 
     def _with_sizes(self, pairs: list[Pair]) -> list[dict]:
-        """Read the sizes from all headers, so that invalid files raise before training starts."""
+        """Read the sizes from all headers, so that invalid files are found before the training."""
         with ThreadPoolExecutor(8) as pool:
             sizes = pool.map(self._size, pairs)
             progress = tqdm(
@@ -347,15 +382,15 @@ class FolderDataset:
 
 
 def seeded_subset(pairs: list[Pair], count: int, seed: int) -> list[Pair]:
-    """Draw at most ``count`` of ``pairs`` by a hash of (seed, key); their order is kept.
+    """Draw at most ``count`` pairs by a hash of (seed, key); their order is kept.
 
-    In contrast to a random generator, the draw does not depend on the machine or NumPy's version,
-    and an additional pair does not change it for the others.
+    Unlike a random generator, the hash does not depend on the machine or on NumPy's version. An
+    additional pair does not change the hashes of the other pairs.
     """
     check_integer("subset, the number of images to draw,", count, least=1)
 
     def draw(pair: tuple) -> bytes:
-        name = f"{seed}:{pair[0]}".encode(errors="surrogateescape")  # names need not be text
+        name = f"{seed}:{pair[0]}".encode(errors="surrogateescape")  # names need not be UTF-8
         return hashlib.sha256(name).digest()
 
     return sorted(sorted(pairs, key=draw)[:count])

@@ -25,7 +25,7 @@ class GtavSplit:
     Parameters
     ----------
     part : {"train", "val", "test"}
-        The part.
+        The part of the split.
     """
 
     part: str
@@ -38,14 +38,19 @@ class GtavSplit:
         Parameters
         ----------
         dataset_root : Path
-            Folder of GTAV, which holds ``split.mat``.
+            The folder of GTAV, which contains ``split.mat``.
         pairs : list of (key, image, label)
             All pairs.
+
+        Returns
+        -------
+        list of (key, image, label)
+            The pairs of the part.
 
         Raises
         ------
         FileNotFoundError, ValueError
-            ``split.mat`` is absent or invalid, or the name of an image is no number.
+            If ``split.mat`` is missing or invalid, or the name of an image is not a number.
         """
         numbers = read_split(dataset_root)[self.part]
         return [pair for pair in pairs if _number(*pair) in numbers]
@@ -54,13 +59,23 @@ class GtavSplit:
 def read_split(dataset_root: Path) -> dict[str, frozenset[int]]:
     """Read the image numbers of "train", "val" and "test" from ``split.mat``.
 
-    Lists of other lengths than the official ones are accepted, for trials on a few images.
+    Lists with other lengths than the official ones are accepted, for trials with a few images.
     :meth:`FolderDataset.size_warning` then reports the size.
+
+    Parameters
+    ----------
+    dataset_root : Path
+        The folder of GTAV.
+
+    Returns
+    -------
+    dict
+        The image numbers by part.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        ``split.mat`` is absent or invalid; the message tells where to get it.
+        If ``split.mat`` is missing or invalid. The message explains where to get it.
     """
     tried = [dataset_root / path for path in _PATHS]
     file = next((file for file in tried if file.is_file()), None)
@@ -72,7 +87,7 @@ def read_split(dataset_root: Path) -> dict[str, frozenset[int]]:
     try:
         if file.stat().st_size > 10**7:
             raise ValueError("a file of more than 10 MB")
-        # From memory, because a MATLAB file can refer to other files by name.
+        # The content is read first, because a MATLAB file can refer to other files by name.
         arrays = scipy.io.loadmat(io.BytesIO(retry_transient(file.read_bytes, file)))
         lists = {part: np.ravel(arrays[f"{part}Ids"]) for part in SIZES}
         numbers = np.concatenate(list(lists.values()))
@@ -80,7 +95,7 @@ def read_split(dataset_root: Path) -> dict[str, frozenset[int]]:
             raise ValueError("numbers that no image has")
         if len(np.unique(numbers)) != len(numbers):
             raise ValueError("an image in two of them, or twice in one")
-    except Exception as error:  # scipy raises many types for a damaged file
+    except Exception as error:  # scipy raises errors of many types for a damaged file
         raise ValueError(
             f"{file}: expected the lists trainIds, valIds and testIds, which give every image's "
             f"number to one of them, got {type(error).__name__}: {error}; {_DOWNLOAD}"

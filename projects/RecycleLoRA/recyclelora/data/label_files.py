@@ -1,4 +1,4 @@
-"""Read the class ids of label files, and refuse files whose ids a decoder would change."""
+"""Reading of class ids from label files; files whose ids a decoder would change are refused."""
 
 import struct
 from collections.abc import Iterator
@@ -11,40 +11,40 @@ from PIL import Image
 from .decoding import decoding, load, read_picture, transpose, transposition, upright
 from .fast_decoding import decode_indices
 
-#: Modes of Pillow for grey of 16 and 32 bits.
+#: Pillow's modes for 16-bit and 32-bit grey.
 GREY_16 = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _ID_MODES = ("L", "P", "1", *GREY_16)
 _CHANNEL_MODES = ("RGB", "RGBA", "RGBX")
 _LOSSY = ("JPEG", "MPO")
-# Tags of TIFF, and their values.
+# TIFF tags and their values.
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _WHITE_IS_ZERO, _SIGNED = 0, 2
-# None, CCITT (three), LZW, Deflate (two), PackBits, LZMA and Zstandard. The others can be lossy.
+# None, CCITT (three), LZW, Deflate (two), PackBits, LZMA and Zstandard. Others may be lossy.
 _LOSSLESS = (1, 2, 3, 4, 5, 8, 32946, 32773, 34925, 50000)
 
 
 def read_ids(file: str | Path, channel: int | None = None) -> np.ndarray:
-    """Read the ids of a label file as they are stored; palette files give their indices.
+    """Read the ids of a label file as they are stored; a palette file contains indices.
 
-    An EXIF orientation of the file is applied, as to its image.
+    An EXIF orientation of the file is applied, as for its image.
 
     Parameters
     ----------
     file : str or Path
         The label file, in a lossless format.
     channel : {0, 1, 2}, optional
-        The channel that holds the ids, for labels in a colour file.
+        The channel with the ids, for labels in a colour file.
 
     Returns
     -------
     ndarray
-        (H, W), integers of 8, 16 or 32 bits, signed where the file's are.
+        The ids (H, W), integers of 8, 16 or 32 bits, signed if those in the file are.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        The file is absent, damaged or no map of ids, or is encoded such that its ids are not known
-        for certain; the message names it.
+        If the file is missing, damaged or not a map of ids, or if its encoding does not preserve
+        the ids. The message contains its name.
     """
     image, content = read_picture(file)
     ids = decode_indices(image, content) if channel is None else None
@@ -62,7 +62,7 @@ def read_ids(file: str | Path, channel: int | None = None) -> np.ndarray:
     _check_grey(file, image, content)
     signed = _SIGNED in _tiff_tag(image, _SAMPLE_FORMAT) and image.mode == "L"
     ids = np.asarray(upright(image))
-    if signed:  # which Pillow does not distinguish from unsigned ones
+    if signed:  # Pillow does not distinguish signed from unsigned ids
         return ids.view(np.int8)
     return ids.astype(np.uint8) if ids.dtype == bool else ids
 
@@ -80,7 +80,7 @@ def _read_channel(file: str | Path, image: Image.Image, content: bytes, channel:
             "pixel, whose values are rounded; save the labels as PNG from their source"
         )
     with decoding(file):
-        # OpenCV, because Pillow keeps only the high byte of 16-bit colours; and not imread, which
+        # Pillow keeps only the high byte of 16-bit colours. cv2.imread is not used because it
         # cannot open every file name.
         colours = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if colours is None or colours.ndim != 3 or colours.dtype not in (np.uint8, np.uint16):
@@ -115,7 +115,7 @@ def _check_lossless(file: str | Path, image: Image.Image, content: bytes) -> Non
 
 
 def _check_grey(file: str | Path, image: Image.Image, content: bytes) -> None:
-    """Raise if a decoder scales or inverts the stored values."""
+    """Raise an error if a decoder would scale or invert the stored values."""
     got = None
     bits = 8
     if image.format == "PNG" and image.mode == "L":
@@ -138,7 +138,7 @@ def _check_grey(file: str | Path, image: Image.Image, content: bytes) -> None:
 
 
 def _tiff_tag(image: Image.Image, tag: int) -> tuple[int, ...]:
-    """The values of a tag; none if the image is no TIFF or lacks the tag."""
+    """Return the values of a tag, or none if the image is not a TIFF or lacks the tag."""
     tags = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
     value = None if tags is None else tags.get(tag)
     if value is None:
@@ -147,7 +147,7 @@ def _tiff_tag(image: Image.Image, tag: int) -> tuple[int, ...]:
 
 
 def _webp_chunks(content: bytes) -> Iterator[bytes]:
-    """The names of the chunks of a WebP file."""
+    """Yield the names of the chunks of a WebP file."""
     place = 12  # after "RIFF", the size and "WEBP"
     while place + 8 <= len(content):
         name, size = struct.unpack_from("<4sI", content, place)
@@ -156,6 +156,6 @@ def _webp_chunks(content: bytes) -> Iterator[bytes]:
 
 
 def _pgm_maximum(content: bytes) -> int | None:
-    """The maximum of a PGM's header: the fourth word that is no comment."""
+    """Return the maximum in a PGM header: the fourth word that is not a comment."""
     words = [word for line in content[:4096].split(b"\n") for word in line.split(b"#")[0].split()]
     return int(words[3]) if len(words) > 3 and words[3].isdigit() else None

@@ -1,4 +1,4 @@
-"""Label maps of all datasets (ids in label files -> train ids), and foldings of the 19 classes.
+"""Maps from the ids in label files to train ids, and foldings of the 19 classes.
 
 Cityscapes and GTAV: ``CITYSCAPES_IDS``. SYNTHIA: ``SYNTHIA_IDS``. UrbanSyn: ``URBANSYN_IDS``.
 Mapillary Vistas: ``mapillary_label_map``. BDD100K, ACDC and the user's folders: ``TRAIN_IDS``.
@@ -30,13 +30,13 @@ class LabelMap:
     Parameters
     ----------
     name : str
-        Name in error messages.
+        The name in error messages.
     ids : mapping of int to int
-        Id in the file -> train id 0..18, or 255 for "ignore". The id 255 is always "ignore".
+        Train id 0..18 or 255 ("ignore") for each id in the file. The id 255 is always "ignore".
     ignore_others : bool
-        Map all other ids to "ignore". By default they are an error.
+        Whether all other ids are mapped to "ignore". By default they are an error.
     channel : {0, 1, 2}, optional
-        For labels in colour files: the channel (0 red, 1 green, 2 blue) that holds the ids.
+        The channel with the ids (0 red, 1 green, 2 blue), for labels in colour files.
 
     Examples
     --------
@@ -74,19 +74,32 @@ class LabelMap:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """Lookup table (65536,) uint8: id -> train id."""
+        """Return the lookup table (65536,) uint8 from ids to train ids."""
         table = np.full(65536, IGNORE_LABEL if self.ignore_others else _UNKNOWN, np.uint8)
         table[IGNORE_LABEL] = IGNORE_LABEL
         table[list(self.ids)] = list(self.ids.values())
         return table
 
     def check(self, ids: np.ndarray, file: str | Path) -> None:
-        """Raise a ValueError that names ``file`` if the map does not define one of its ids."""
+        """Raise an error if the map does not define one of the ids.
+
+        Parameters
+        ----------
+        ids : ndarray
+            The ids, of any integer type.
+        file : str or Path
+            The file of the ids, for the error message.
+
+        Raises
+        ------
+        ValueError
+            If an id is not defined.
+        """
         if ids.dtype == np.uint8:
-            signed = ids.view(np.int8)  # in which the id 255 is -1
+            signed = ids.view(np.int8)  # the id 255 becomes -1
             if ids.size == 0 or (signed.min() >= -1 and signed.max() < self._without_gap):
                 return
-        elif ids.dtype != np.uint16:  # whose values are all in the table
+        elif ids.dtype != np.uint16:  # all uint16 values are in the table
             outside = (ids < 0) | (ids > 65535)
             if outside.any():
                 self._raise_unknown(ids, outside, file)
@@ -100,31 +113,31 @@ class LabelMap:
         Parameters
         ----------
         ids : ndarray
-            (H, W) of any integer type.
+            Ids (H, W) of any integer type.
         file : str or Path
-            The file that they were read from, for the error message.
+            The file of the ids, for the error message.
 
         Returns
         -------
         ndarray
-            (H, W) uint8.
+            Train ids (H, W), uint8.
 
         Raises
         ------
         ValueError
-            The map does not define an id.
+            If an id is not defined.
         """
         self.check(ids, file)
         return self._look_up(ids)
 
     @cached_property
     def _without_gap(self) -> int:
-        """The number of ids from 0 on that are all defined; at most 128."""
+        """Return how many ids from 0 on are all defined; at most 128."""
         undefined = np.flatnonzero(self.table[:128] == _UNKNOWN)
         return int(undefined[0]) if undefined.size else 128
 
     def _look_up(self, ids: np.ndarray) -> np.ndarray:
-        # OpenCV's table of 256 values is faster: take() converts the ids to int64.
+        # OpenCV's table of 256 values is faster, because take() converts the ids to int64.
         if ids.dtype == np.uint8:
             return cv2.LUT(ids, self.table[:256])
         return np.take(self.table, ids)
@@ -157,7 +170,7 @@ CITYSCAPES_IDS = LabelMap(
     dict.fromkeys(range(35), IGNORE_LABEL) | {c["id"]: c["trainId"] for c in CITYSCAPES_CATEGORIES},
 )
 
-# In the order of the train ids. The images show no terrain (16), truck (18) and train (20).
+# Ids in the order of the train ids. The images show no terrain (16), truck (18) or train (20).
 _SYNTHIA_IDS = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
 
 #: SYNTHIA-RAND-CITYSCAPES: the red channel holds ids 0..22, of which 16 are train classes.
@@ -170,13 +183,13 @@ SYNTHIA_IDS = LabelMap(
 #: UrbanSyn: train ids; ids from 19 on are other classes.
 URBANSYN_IDS = LabelMap("UrbanSyn ids", TRAIN_IDS.ids | dict.fromkeys(range(19, 256), IGNORE_LABEL))
 
-# Parts of readable names in lower case, without spaces and hyphens. The first match is used.
+# Parts of readable names in lower case, without spaces and hyphens. The first match applies.
 _MAPILLARY_PARTS = (
     (("trafficsign", "front", "back"), "traffic sign"),
     (("onrail",), "train"),
     (("cyclist", "rider"), "rider"),
 )
-# Complete names, because a parking meter is no road.
+# Complete names are needed because a parking meter is not a road.
 _MAPILLARY_NAMES = {
     **dict.fromkeys(("utilitypole", "streetlight"), "pole"),
     **dict.fromkeys(("curb", "curbcut", "pedestrianarea"), "sidewalk"),
@@ -191,12 +204,18 @@ def mapillary_label_map(config: Path) -> LabelMap:
     Parameters
     ----------
     config : Path
-        ``config_v1.2.json`` of the release. Its readable class names determine the train ids.
+        The file ``config_v1.2.json`` of the release. Its readable class names determine the train
+        ids.
+
+    Returns
+    -------
+    LabelMap
+        The label map.
 
     Raises
     ------
     ValueError
-        The file is no such list.
+        If the file is not a valid class list.
     """
     try:
         if config.stat().st_size > 10**7:
@@ -230,12 +249,12 @@ class Folding:
     Parameters
     ----------
     name : str
-        Name in error messages.
+        The name in error messages.
     labels : tuple of str
-        The classes that the dataset labels. Only they enter its mean IoU.
+        The classes that the dataset labels. Only these enter its mean IoU.
     moves : mapping of str to str
-        Predicted class -> the label that includes it in this dataset. Predictions of a class that
-        is neither a label nor moved are wrong at every labelled pixel.
+        The label of this dataset that includes a predicted class, by predicted class. Predictions
+        of a class that is neither a label nor moved count as wrong at every labelled pixel.
     """
 
     name: str
@@ -254,19 +273,19 @@ class Folding:
 
     @property
     def label_ids(self) -> tuple[int, ...]:
-        """Train ids of the labelled classes."""
+        """Return the train ids of the labelled classes."""
         return tuple(_TRAIN_ID[name] for name in self.labels)
 
     @property
     def table(self) -> np.ndarray:
-        """Lookup table (19,) int64: predicted train id -> train id of its label; 19 = no label."""
+        """Return the table (19,) int64 from train ids to those of their labels; 19 means none."""
         targets = {name: name for name in self.labels} | dict(self.moves)
         ids = [_TRAIN_ID.get(targets.get(name), len(CLASSES)) for name in CLASSES]
         return np.array(ids, np.int64)
 
     @property
     def label_map(self) -> LabelMap:
-        """Label map for files with train ids, of which only the labelled ones are valid."""
+        """Return the label map for files with train ids, in which only labelled ones are valid."""
         return LabelMap(f"{self.name} train ids", {i: i for i in self.label_ids})
 
 

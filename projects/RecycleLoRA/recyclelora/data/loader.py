@@ -1,4 +1,4 @@
-"""Loaders whose samples depend on (seed, iteration, position in the global batch) alone."""
+"""Loaders whose samples depend only on seed, iteration and position in the global batch."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -18,21 +18,21 @@ Mapper = Callable[[dict, np.random.Generator], dict]
 
 
 class TrainDataset(Dataset):
-    """Map-style dataset without end: item n is the n-th sample of the training.
+    """Endless map-style dataset whose item n is the n-th sample of the training.
 
-    Every epoch is a permutation of all records, determined by (seed, epoch). Sample n has its own
-    generator, determined by (seed, n). Workers and ranks have no influence. Detectron2's
-    ``TrainingSampler`` is not used, because a resumed run would have to draw all earlier samples
-    again.
+    Every epoch is a permutation of all records that (seed, epoch) determines. Every sample n has
+    its own generator that (seed, n) determines. The samples do not depend on workers and ranks.
+    Detectron2's ``TrainingSampler`` is not used because a resumed run would have to draw all
+    earlier samples again.
 
     Parameters
     ----------
     records : sequence of dict
-        Records of one or several datasets.
+        The records of one or several datasets.
     mapper : callable
-        (record, generator) -> sample.
+        Function from (record, generator) to a sample.
     seed : int
-        Seed of order and augmentation.
+        The seed of order and augmentation.
     """
 
     def __init__(self, records: Sequence[dict], mapper: Mapper, seed: int) -> None:
@@ -43,9 +43,20 @@ class TrainDataset(Dataset):
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def index(self, number: int) -> int:
-        """Return the index of the record of sample ``number``."""
+        """Return the index of the record of a sample.
+
+        Parameters
+        ----------
+        number : int
+            The number of the sample in the training.
+
+        Returns
+        -------
+        int
+            The index.
+        """
         epoch, position = divmod(number, len(self.records))
-        if epoch != self._epoch:  # a cache: neighbouring samples share the permutation
+        if epoch != self._epoch:  # cached, because neighbouring samples share the permutation
             generator = np.random.default_rng([self.seed, epoch, 0])
             self._epoch, self._order = epoch, generator.permutation(len(self.records))
         return int(self._order[position])
@@ -56,7 +67,7 @@ class TrainDataset(Dataset):
 
 
 class _GlobalBatches:
-    """Sample numbers of this rank's part of every global batch."""
+    """Iterable of the sample numbers in this rank's part of every global batch."""
 
     def __init__(self, total: int, start: int, iterations: int | None) -> None:
         world, rank = comm.get_world_size(), comm.get_rank()
@@ -87,38 +98,38 @@ def build_train_loader(
     """Build a loader of training batches that can start at any iteration.
 
     Sample n = iteration * total_batch_size + position is the same for every number of workers and
-    processes. A run that starts at iteration i therefore continues exactly like one that was never
-    stopped. Each process reads its part of the positions.
+    processes. A run that starts at iteration i therefore continues exactly like a run that was
+    never stopped. Each process reads its part of the positions.
 
     Parameters
     ----------
     dataset : str or sequence of str
-        A registered name, or several, whose images are pooled.
+        The registered name of a dataset, or several names, whose images are pooled.
     mapper : callable
-        (record, generator) -> sample.
+        Function from (record, generator) to a sample.
     total_batch_size : int
-        Number of samples over all processes.
+        The number of samples over all processes.
     seed : int
-        Seed of order and augmentation.
+        The seed of order and augmentation.
     start_iteration : int
         The first iteration.
     iterations : int, optional
-        Number of batches; without it there is no end.
+        The number of batches. By default there is no end.
     num_workers : int, optional
-        Worker processes of this process; by default one for each core, at most 8.
+        The number of worker processes of this process; by default one per core and at most 8.
     subset : int, optional
-        Use this many images of each dataset, drawn by seed 0.
+        The number of images of each dataset to use, drawn with seed 0.
 
     Returns
     -------
     BatchLoader
-        Yields lists of samples.
+        A loader that yields lists of samples.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        An argument or a file is invalid. Errors that are found while training are raised when their
-        batch is reached.
+        If an argument or a file is invalid. An error in a sample is raised when the training
+        reaches its batch.
     """
     if iterations is not None:
         check_integer("the loader's iterations", iterations, least=1)
@@ -126,7 +137,7 @@ def build_train_loader(
     records = [record for name in names for record in get_dataset(name).records(subset)]
     batches = _GlobalBatches(total_batch_size, start_iteration, iterations)
     samples = TrainDataset(records, mapper, seed)
-    # A mapper of the user's own may not define its largest sample; then nothing is compared.
+    # A custom mapper may not define the size of its largest sample. It is then not checked.
     sample_bytes = getattr(mapper, "sample_bytes", 0)
     return BatchLoader(
         samples,
@@ -139,25 +150,27 @@ def build_train_loader(
 
 
 class TestLoader:
-    """This process's share of a dataset, one sample at a time; see ``build_test_loader``.
+    """Loader of this process's share of a dataset, one sample at a time.
+
+    :func:`build_test_loader` creates it.
 
     Attributes
     ----------
     dataset_name : str
         The registered name.
     metadata : detectron2.data.catalog.Metadata
-        Its metadata (``folding``, ``benchmark``, ``stuff_classes``, ...).
+        The metadata of the dataset (``folding``, ``benchmark``, ``stuff_classes``, ...).
     records : sequence of dict
-        Records of all samples.
+        The records of all samples.
     dataset : MapDataset
         All samples by index.
     indices : range
-        Indices of this process's samples.
+        The indices of this process's samples.
     batches : BatchLoader
-        Reads them, each as a batch of one.
+        The loader of these samples, each as a batch of one.
     """
 
-    __test__ = False  # pytest would collect it by its name
+    __test__ = False  # prevents pytest from collecting the class
 
     def __init__(self, dataset_name: str, records: Sequence[dict], num_workers: int | None) -> None:
         self.dataset_name = dataset_name
@@ -170,7 +183,7 @@ class TestLoader:
             [[index] for index in self.indices],
             num_workers=num_workers,
             name=f"the test loader of '{dataset_name}'",
-            # Three bytes of the image and one of the label a pixel.
+            # Each pixel takes three bytes in the image and one in the label.
             batch_bytes=4 * max((r["width"] * r["height"] for r in records), default=0),
             processes=comm.get_local_size(),
         )
@@ -185,20 +198,20 @@ class TestLoader:
 def build_test_loader(
     dataset: str, subset: int | None = None, seed: int = 0, num_workers: int | None = None
 ) -> TestLoader:
-    """Build a loader that yields every image of a dataset once, each in one of the processes.
+    """Build a loader that yields every image of a dataset once, each in one process.
 
     Parameters
     ----------
     dataset : str
-        A registered name.
+        The registered name of the dataset.
     subset, seed : int
-        Use this many images, drawn by the seed.
+        The number of images to use, and the seed with which they are drawn.
     num_workers : int, optional
-        Worker processes of this process; by default one for each core, at most 8.
+        The number of worker processes of this process; by default one per core and at most 8.
 
     Returns
     -------
     TestLoader
-        Yields the samples of :class:`TestMapper`.
+        A loader that yields the samples of :class:`TestMapper`.
     """
     return TestLoader(dataset, get_dataset(dataset).records(subset, seed), num_workers)

@@ -1,4 +1,4 @@
-"""Mappers: from a record of a dataset to a training or test sample."""
+"""Mappers from a record of a dataset to a training or test sample."""
 
 import cv2
 import numpy as np
@@ -13,18 +13,18 @@ from .reading import read_pair, read_pair_ids
 class TrainMapper:
     """The paper's training pipeline: a pure function of the record and the generator.
 
-    It resizes the image to a short side drawn from ``crop * x / 10`` for x = 5..20 (256 to 1024 at
-    crop 512) with a long side of at most 4 x crop, then applies a random crop with at most 75 % of
-    one class, padding, flip and photometric distortion.
+    The mapper resizes the image to a short side drawn from ``crop * x / 10`` for x = 5..20 (256 to
+    1024 at crop 512) with a long side of at most 4 x crop. It then applies a random crop with at
+    most 75 % of one class, padding, flip and photometric distortion.
 
     Parameters
     ----------
     crop : int
-        Side of the square crop in pixels. The scales are relative to it.
+        The side of the square crop in pixels. The scales are relative to it.
     pad_to_crop : bool
-        Fill smaller crops with black before normalisation (the paper's setting for GTAV or
-        Cityscapes alone). Otherwise the model pads a batch with the mean colour (the setting for
-        several sources).
+        Whether smaller crops are filled with black before normalisation (the paper's setting for
+        GTAV or Cityscapes alone). Otherwise the model pads a batch with the mean colour (the
+        setting for several sources).
 
     Examples
     --------
@@ -47,18 +47,25 @@ class TrainMapper:
 
     @property
     def sample_bytes(self) -> int:
-        """Size of the largest sample: three bytes of the image and one of the label a pixel."""
+        """Return the bytes of the largest sample: per pixel, three of image and one of label."""
         return 4 * self.crop**2
 
     def __call__(self, record: dict, rng: np.random.Generator) -> dict:
         """Read, augment and convert a record.
 
+        Parameters
+        ----------
+        record : dict
+            A record of a dataset.
+        rng : Generator
+            The random generator of the sample.
+
         Returns
         -------
         dict
-            ``image`` (3, H, W) uint8 RGB, ``sem_seg`` (H, W) uint8 train ids with 255 = ignore,
-            ``seed`` for the random numbers that the model draws for this sample, ``file_name``,
-            ``image_id``, and ``height`` and ``width`` of this sample.
+            ``image`` (3, H, W) uint8 RGB, ``sem_seg`` (H, W) uint8 train ids with 255 for ignored
+            pixels, ``seed`` for the random numbers that the model draws for this sample,
+            ``file_name``, ``image_id``, and ``height`` and ``width`` of this sample.
         """
         seed = int(rng.integers(2**63 - 1))
         files = record["file_name"], record["sem_seg_file_name"]
@@ -76,18 +83,23 @@ class TrainMapper:
 
 
 class TestMapper:
-    """Image and label in their original size, which an evaluation protocol may change."""
+    """Mapper that returns image and label in their original size, for evaluation protocols."""
 
-    __test__ = False  # pytest would collect it by its name
+    __test__ = False  # prevents pytest from collecting the class
 
     def __call__(self, record: dict) -> dict:
         """Read and convert a record.
 
+        Parameters
+        ----------
+        record : dict
+            A record of a dataset.
+
         Returns
         -------
         dict
-            ``image`` (3, H, W) uint8 RGB, ``sem_seg`` (H, W) uint8 train ids with 255 = ignore,
-            ``file_name``, ``image_id``, ``height``, ``width``.
+            ``image`` (3, H, W) uint8 RGB, ``sem_seg`` (H, W) uint8 train ids with 255 for ignored
+            pixels, ``file_name``, ``image_id``, ``height``, ``width``.
         """
         files = record["file_name"], record["sem_seg_file_name"]
         return _sample(record, *read_pair(*files, record["label_map"]))
@@ -105,7 +117,7 @@ def _sample(record: dict, image: np.ndarray, label: np.ndarray) -> dict:
 
 
 def _channels_first(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) as a contiguous (3, H, W); four times faster than NumPy's transposed copy."""
+    """Convert (H, W, 3) to a contiguous (3, H, W), four times faster than a transposed copy."""
     planes = np.empty((3, *image.shape[:2]), np.uint8)
     cv2.split(image, list(planes))
     return planes

@@ -1,4 +1,4 @@
-"""Search folders for the images and labels of a dataset, and count the files without partner."""
+"""Search for the images and labels of a dataset, and counts of files without a partner."""
 
 import os
 from fnmatch import fnmatchcase
@@ -9,16 +9,16 @@ from recyclelora.common.files import walk_folders
 
 
 class Unpaired(NamedTuple):
-    """Files of a dataset without partner.
+    """The files of a dataset without a partner.
 
     Attributes
     ----------
     images, labels : int
-        Number of images without label, and of labels without image.
+        The numbers of images without a label and of labels without an image.
     messages : list of str
-        One for each file.
+        One message for each file.
     hint : str
-        Archives that may hold the partners, as the end of a sentence.
+        Archives that may contain the partners, as the end of a sentence.
     """
 
     images: int
@@ -29,6 +29,8 @@ class Unpaired(NamedTuple):
     def counts(self) -> str:
         """Return the numbers in words.
 
+        Examples
+        --------
         >>> Unpaired(1, 2, [], "").counts()
         '1 image without a label and 2 labels without an image'
         """
@@ -47,33 +49,33 @@ def files_by_key(
     skipped: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
 ) -> tuple[dict[str, Path], set[str]]:
-    """Search a folder for files.
+    """Search a folder for files and return them by key.
 
     Parameters
     ----------
     folder : Path
-        Searched without hidden and system files and folders.
+        The folder. Hidden and system files and folders are skipped.
     suffixes : tuple of str
-        Endings of the names, of any case.
+        The endings of the file names, in upper or lower case.
     prefixes : tuple of str
-        Beginnings of the names that are not part of the key.
+        Beginnings of the file names that are not part of the key.
     skipped : tuple of str
-        Endings of other files.
+        The endings of files to skip.
     exclude : tuple of str
-        Patterns of files to leave out, see :class:`FolderDataset`.
+        Patterns of files to leave out; see :class:`FolderDataset`.
 
     Returns
     -------
     found : dict of str to Path
-        Key (relative path without prefix and suffix) -> file.
+        The files by key, which is the relative path without prefix and suffix.
     excluded : set of str
         The keys of the files that a pattern leaves out.
 
     Raises
     ------
     ValueError
-        Two files have one key, a folder has the name of a file, or a link leads to a folder that
-        holds it.
+        If two files have the same key, a folder has the name of a file, or a link leads to a folder
+        that contains it.
     """
     found: dict[str, Path] = {}
     excluded: set[str] = set()
@@ -106,7 +108,7 @@ def files_by_key(
 
 
 def _is_excluded(path: Path, patterns: tuple[str, ...]) -> bool:
-    """Whether a pattern matches the path, its name, or the path or name of a folder above it."""
+    """Return whether a pattern matches the path or name of a file or of a folder above it."""
     parts = [path, *path.parents][:-1] if path.parts else []
     texts = {text for part in parts for text in (part.as_posix(), part.name)}
     return any(fnmatchcase(text, pattern) for text in texts for pattern in patterns)

@@ -1,4 +1,4 @@
-"""Read images, and pairs of images and labels, as arrays of RGB values and class ids."""
+"""Reading of images, and of pairs of images and labels, as arrays of RGB values and class ids."""
 
 from pathlib import Path
 
@@ -23,11 +23,24 @@ from .label_maps import LabelMap
 
 
 class SizeMismatchError(ValueError):
-    """A label has another size than its image."""
+    """The sizes of a label and its image differ."""
 
 
 def to_rgb(image: Image.Image, file: str | Path) -> np.ndarray:
-    """Convert any colour mode to (H, W, 3) uint8; an alpha channel is dropped."""
+    """Convert an image of any colour mode to RGB and drop an alpha channel.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        The image.
+    file : str or Path
+        Its file, for error messages.
+
+    Returns
+    -------
+    ndarray
+        The pixels (H, W, 3), uint8.
+    """
     if image.mode in GREY_16:
         # convert("RGB") would clip 16-bit greys at 255 instead of scaling them.
         values = np.asarray(image)
@@ -44,37 +57,37 @@ def to_rgb(image: Image.Image, file: str | Path) -> np.ndarray:
             "unknown range; convert it to 8 bits"
         )
     with decoding(file):
-        if image.mode == "P" and "transparency" in image.info:  # else Pillow warns
+        if image.mode == "P" and "transparency" in image.info:  # prevents a warning of Pillow
             image = image.convert("RGBA")
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_image(file: str | Path) -> np.ndarray:
-    """Read an image as RGB, with its EXIF orientation applied.
+    """Read an image as RGB and apply its EXIF orientation.
 
     Grey, palette, CMYK, transparent and 16-bit images are converted.
 
     Parameters
     ----------
     file : str or Path
-        PNG, JPEG, TIFF, BMP, GIF, WebP or PPM, with any suffix, of one frame and at most
+        A PNG, JPEG, TIFF, BMP, GIF, WebP or PPM file with any suffix, one frame and at most
         ``MAX_PIXELS`` pixels.
 
     Returns
     -------
     ndarray
-        (H, W, 3) uint8.
+        The pixels (H, W, 3), uint8.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        The file is absent, damaged or of another kind; the message names it.
+        If the file is missing, damaged or of another kind. The message contains its name.
     """
     return transpose(*_stored_rgb(file))
 
 
 def _stored_rgb(file: str | Path) -> tuple[np.ndarray, Image.Transpose | None]:
-    """The pixels as stored, and the transposition that turns them upright."""
+    """Return the stored pixels and the transposition that turns them upright."""
     image, content = read_picture(file)
     pixels = decode_rgb(image, content)
     if pixels is None:
@@ -87,8 +100,9 @@ def read_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read an image and its label on the same pixel grid.
 
-    The label's size determines the grid, because label files carry no orientation: upright, as
-    viewers show the image, or as the image is stored. Upright is taken if both fit.
+    Label files have no orientation, so the size of the label determines the grid: either the
+    upright image, as viewers show it, or the image as it is stored. If both fit, the upright image
+    is used.
 
     Parameters
     ----------
@@ -100,14 +114,14 @@ def read_pair(
     Returns
     -------
     image : ndarray
-        (H, W, 3) uint8 RGB.
+        The pixels (H, W, 3), uint8 RGB.
     label : ndarray
-        (H, W) uint8 train ids.
+        Train ids (H, W), uint8.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        A file is absent or invalid, or the sizes differ; the message names the file.
+        If a file is missing or invalid, or the sizes differ. The message contains the file name.
     """
     image, ids, table = read_pair_ids(image_file, label_file, label_map)
     return image, cv2.LUT(ids, table)
@@ -118,16 +132,21 @@ def read_pair_ids(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read a pair as :func:`read_pair` does, without converting the label to train ids.
 
-    A training sample needs the train ids of its crop alone.
+    A training sample needs only the train ids of its crop.
+
+    Parameters
+    ----------
+    image_file, label_file, label_map
+        See :func:`read_pair`.
 
     Returns
     -------
     image : ndarray
-        (H, W, 3) uint8 RGB.
+        The pixels (H, W, 3), uint8 RGB.
     ids : ndarray
-        (H, W) uint8.
+        The ids (H, W), uint8.
     table : ndarray
-        (256,) uint8, the train id of each id.
+        The train id of each id, (256,) uint8.
     """
     ids = read_ids(label_file, label_map.channel)
     if ids.dtype == np.uint8:
@@ -146,7 +165,12 @@ def read_pair_ids(
 
 
 def pair_size(image_file: str | Path, label_file: str | Path) -> tuple[int, int]:
-    """Read the size that an image and its label share from the file headers.
+    """Read the common size of an image and its label from the file headers.
+
+    Parameters
+    ----------
+    image_file, label_file : str or Path
+        The files.
 
     Returns
     -------
@@ -156,9 +180,9 @@ def pair_size(image_file: str | Path, label_file: str | Path) -> tuple[int, int]
     Raises
     ------
     SizeMismatchError
-        The sizes differ.
+        If the sizes differ.
     FileNotFoundError, ValueError
-        A file is absent or its header invalid.
+        If a file is missing or its header is invalid.
     """
     return retry_transient(lambda: _pair_size(image_file, label_file), image_file)
 

@@ -1,7 +1,7 @@
-"""Shared memory (/dev/shm): how worker processes hand their batches over, and how much they need.
+"""Shared memory (/dev/shm): the transfer of batches from worker processes, and its size.
 
-A worker copies all tensors of a batch into one shared buffer. Where the buffer cannot be allocated,
-the worker waits for space, so that no batch is lost.
+A worker copies all tensors of a batch into one shared buffer. If the buffer cannot be allocated,
+the worker waits until there is space, so no batch is lost.
 """
 
 import multiprocessing
@@ -18,16 +18,22 @@ import torch
 from recyclelora.common.cores import available_cores
 
 SHARED_MEMORY = Path("/dev/shm")
-#: Batches that a worker prepares ahead of the consumer.
+#: The number of batches that a worker prepares in advance.
 PREFETCH = 2
-#: The default number of workers does not exceed it.
+#: The upper limit of the default number of workers.
 MOST_WORKERS = 8
-_ALIGNMENT = 64  # of each tensor in the buffer, in bytes
+_ALIGNMENT = 64  # alignment of each tensor in the buffer, in bytes
 _MIB = 2**20
 
 
 def free_shared_memory() -> int | None:
-    """Return the free bytes of /dev/shm; None where there is no such file system, or no limit."""
+    """Return the free bytes of /dev/shm; None if it does not exist or has no limit.
+
+    Returns
+    -------
+    int or None
+        The number of bytes.
+    """
     try:
         status = os.statvfs(SHARED_MEMORY)
     except OSError:
@@ -37,18 +43,18 @@ def free_shared_memory() -> int | None:
 
 @dataclass(frozen=True)
 class SharedMemoryDemand:
-    """What the workers of one loader need of /dev/shm.
+    """The shared memory that the workers of one loader need.
 
     Parameters
     ----------
     loader : str
-        Name of the loader in error messages.
+        The name of the loader in error messages.
     batch_bytes : int
-        Size of the largest batch; 0 if it is not known or has no tensors.
+        The size of the largest batch; 0 if it is unknown or the batches have no tensors.
     num_workers : int
-        Worker processes of one process of the run.
+        The number of worker processes of one process of the run.
     processes : int
-        Processes of the run on this machine, each of which has such a loader.
+        The number of processes of the run on this machine. Each has such a loader.
 
     Examples
     --------
@@ -62,30 +68,42 @@ class SharedMemoryDemand:
     processes: int = 1
 
     def bytes(self, num_workers: int) -> int:
-        """Return the need of ``num_workers``: what they prefetch, and the batch that is in use."""
+        """Return the bytes for ``num_workers``: their prefetched batches and the batch in use.
+
+        Parameters
+        ----------
+        num_workers : int
+            The number of worker processes.
+
+        Returns
+        -------
+        int
+            The number of bytes.
+        """
         if num_workers == 0:
             return 0
         return self.processes * (num_workers * PREFETCH + 1) * self.batch_bytes
 
     def check(self, beside: "SharedMemoryDemand | None" = None) -> None:
-        """Raise unless /dev/shm has enough space; to be called before the workers start.
+        """Raise an error if /dev/shm is too small; call this before the workers start.
 
         Parameters
         ----------
         beside : SharedMemoryDemand, optional
-            A loader that is in use at the same time, as that of a training that is evaluated.
+            The demand of a loader that is in use at the same time, such as the training loader
+            during an evaluation.
 
         Raises
         ------
         ValueError
-            The space is too small; the message names the largest ``num_workers`` that fits.
+            If the space is too small. The message contains the largest ``num_workers`` that fits.
         """
         free = free_shared_memory()
         others = beside.bytes(beside.num_workers) if beside is not None else 0
         if free is None or others + self.bytes(self.num_workers) <= free:
             return
         if self.bytes(self.num_workers) == 0:
-            return  # the check of ``beside`` reports it
+            return  # the check of ``beside`` reports the error
         fits = range(self.num_workers)
         most = max((n for n in fits if others + self.bytes(n) <= free), default=0)
         several = f" in each of {self.processes} processes" if self.processes > 1 else ""
@@ -99,7 +117,7 @@ class SharedMemoryDemand:
         )
 
     def _size_to_ask_for(self, others: int) -> int:
-        """A size of /dev/shm in MiB: what is used, what is needed and a quarter of it."""
+        """Return a size of /dev/shm in MiB: the used and the needed space, plus a quarter."""
         status = os.statvfs(SHARED_MEMORY)
         used = (status.f_blocks - status.f_bavail) * status.f_frsize
         need = used + (others + self.bytes(self.num_workers)) * 5 // 4
@@ -107,19 +125,24 @@ class SharedMemoryDemand:
 
 
 def default_workers(batch_bytes: int, processes: int = 1, batches: int | None = None) -> int:
-    """Return the number of worker processes of a loader whose number is not given.
+    """Return the default number of worker processes of a loader.
 
-    One for each core that is available to this process, at most 8, and at least 1.
+    The number is one per core that is available to this process, but at least 1 and at most 8.
 
     Parameters
     ----------
     batch_bytes : int
-        Size of the largest batch. Fewer workers are started if they would need more than half of
-        the free /dev/shm, which a training and its evaluation share.
+        The size of the largest batch. The number is reduced if the workers would need more than
+        half of the free /dev/shm, which a training and its evaluation share.
     processes : int
-        Processes of the run on this machine. They share the cores.
+        The number of processes of the run on this machine. They share the cores.
     batches : int, optional
-        The number of batches; more workers are of no use.
+        The number of batches, which the number of workers does not exceed.
+
+    Returns
+    -------
+    int
+        The number of workers.
     """
     most = max(1, min(MOST_WORKERS, available_cores() // processes, batches or MOST_WORKERS))
     free = free_shared_memory()
@@ -136,19 +159,19 @@ def _mib(size: int) -> str:
 class SharedBatch:
     """The items of a batch with their tensors in one shared buffer; a few kilobytes when pickled.
 
-    One buffer instead of one for each tensor, because each needs an open file in both processes.
-    The items are pickled here and not in the thread of the queue, which would lose the batch if
-    pickling failed.
+    All tensors share one buffer, because each buffer needs an open file in both processes. The
+    items are pickled here and not in the thread of the queue, because that thread would lose the
+    batch if pickling failed.
 
     Parameters
     ----------
     items : list
-        Items; tensors that are values of a dict are shared.
+        The items. Tensors that are values of a dict are shared.
 
     Raises
     ------
     RuntimeError, OSError
-        The buffer cannot be allocated or passed on.
+        If the buffer cannot be allocated or passed on.
     """
 
     def __init__(self, items: list) -> None:
@@ -161,11 +184,11 @@ class SharedBatch:
         self._message = bytes(ForkingPickler.dumps(items))
 
     def items(self) -> list:
-        """Return the items. It can be called once, while the worker lives."""
+        """Return the items. This can be called once, while the worker is alive."""
         return pickle.loads(self._message)
 
     def pin_memory(self) -> list:
-        """Return the items with their tensors in pinned memory; the DataLoader calls this."""
+        """Return the items with their tensors in pinned memory, as the DataLoader requests."""
         return [_replace_tensors(item, torch.Tensor.pin_memory) for item in self.items()]
 
 
@@ -184,22 +207,33 @@ def _copy(tensor: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
 
 
 def share_batch(items: list) -> SharedBatch:
-    """Share the items of a worker, as soon as /dev/shm has space for them."""
+    """Share the items of a worker as soon as /dev/shm has space for them.
+
+    Parameters
+    ----------
+    items : list
+        The items.
+
+    Returns
+    -------
+    SharedBatch
+        The batch.
+    """
     return _when_there_is_space(lambda: SharedBatch(items))
 
 
 def _failure(error: Exception) -> SharedBatch:
-    """A batch that carries the error to the main process."""
+    """Return a batch that passes the error to the main process."""
     return SharedBatch([OSError(f"a worker process cannot hand over its batch ({error})")])
 
 
 def _when_there_is_space(allocate: Callable[[], SharedBatch]) -> SharedBatch:
-    """Wait without end: the main process watches the time, and ends its workers."""
+    """Wait without limit, because the main process checks the time and stops its workers."""
     while True:
         try:
             return allocate()
         except RuntimeError as error:
-            # PyTorch reports no error number. Other reasons have other messages.
+            # PyTorch reports no error number, but other errors have other messages.
             if "unable to allocate shared memory" not in str(error):
                 return _failure(error)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Where a released dataset comes from, and archives that a user has not unpacked yet."""
+"""Download information of released datasets, and detection of archives that are not unpacked."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ _UNFINISHED = (".part", ".crdownload", ".aria2", ".download", ".incomplete", ".p
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """Download information of a released dataset, for error messages.
+    """Download information of a released dataset for error messages.
 
     Parameters
     ----------
     title : str
-        Name of the dataset in papers.
+        The name of the dataset in papers.
     page : str
-        Download page, with a note if it asks for registration.
+        The download page, with a note if it requires registration.
     archives : tuple of str
-        File name patterns of the archives to download.
+        Patterns of the file names of the archives to download.
     terms : str
-        Terms of use, in a few words.
+        The terms of use, in a few words.
     """
 
     title: str
@@ -32,36 +32,58 @@ class DatasetSource:
     terms: str
 
     def download_hint(self, images: str, labels: str) -> str:
-        """Return what to download and to which folders it unpacks, as the end of a sentence."""
+        """Return what to download and where to unpack it, as the end of a sentence.
+
+        Parameters
+        ----------
+        images, labels : str
+            The folders of images and labels.
+
+        Returns
+        -------
+        str
+            The text.
+        """
         return (
             f"download {' and '.join(self.archives)} of {self.title} ({self.terms}) from "
             f"{self.page} and unpack so that {images} and {labels} are there"
         )
 
     def pending_archives(self, root: Path, dataset_root: Path) -> list[str]:
-        """Find archives that are not unpacked and downloads that are not finished.
+        """Find archives that are not unpacked and downloads that are not complete.
 
         Parameters
         ----------
         root : Path
-            Folder that holds several datasets. Only archives of this dataset are searched here.
+            The folder of several datasets. Only archives of this dataset are searched in it.
         dataset_root : Path
-            Folder of this dataset. It and its direct subfolders are searched for any archive.
+            The folder of this dataset. It and its direct subfolders are searched for any archive.
 
         Returns
         -------
         list of str
-            For each file what it is and what to do, as the end of a sentence.
+            A description of each file with a remedy, as the end of a sentence.
         """
         return [hint for file in self._files(root, dataset_root) for hint in _hints(file)]
 
     def is_downloading(self, root: Path, dataset_root: Path) -> bool:
-        """Return whether a download of this dataset is not finished; see ``pending_archives``."""
+        """Return whether a download of this dataset is incomplete.
+
+        Parameters
+        ----------
+        root, dataset_root : Path
+            See :meth:`pending_archives`.
+
+        Returns
+        -------
+        bool
+            True if an incomplete download was found.
+        """
         files = self._files(root, dataset_root)
         return any(file.name.lower().endswith(_UNFINISHED) for file in files)
 
     def _files(self, root: Path, dataset_root: Path) -> list[Path]:
-        """The files that may be archives of this dataset."""
+        """Return the files that may be archives of this dataset."""
         folders = [dataset_root, *(entry for entry in _entries(dataset_root) if entry.is_dir())]
         files = [file for folder in folders for file in _entries(folder)]
         patterns = [pattern + end for pattern in self.archives for end in ("", ".*")]

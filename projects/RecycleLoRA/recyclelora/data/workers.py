@@ -1,4 +1,4 @@
-"""Read the items of a dataset in batches, in worker processes."""
+"""Batched reading of a dataset in worker processes."""
 
 import errno
 import multiprocessing
@@ -25,19 +25,19 @@ from .shared_memory import (
     share_batch,
 )
 
-#: Seconds after which a run ends that gets no batch (``dataloader.timeout``).
+#: Seconds without a batch after which a run ends (``dataloader.timeout``).
 TIMEOUT = 600
-_LOOK = 1  # seconds between two looks at what may end the waiting
-_FULL = 20.0  # seconds without a batch and with a full /dev/shm
-_LITTLE = 2**20  # free bytes of a /dev/shm that counts as full
+_LOOK = 1  # seconds between two checks while waiting for a batch
+_FULL = 20.0  # seconds without a batch and with a full /dev/shm, after which a run ends
+_LITTLE = 2**20  # free bytes below which /dev/shm counts as full
 
 
 class WaitInterrupted(Exception):
-    """A pass over a loader was asked to stop while it waited for a batch."""
+    """A pass over a loader was stopped while it waited for a batch."""
 
 
 class _ErrorsAsItems(Dataset):
-    """Return errors as items, because a DataLoader puts a worker's traceback into the message."""
+    """Dataset that returns errors as items; a DataLoader would add a worker's traceback."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -50,46 +50,47 @@ class _ErrorsAsItems(Dataset):
 
 
 class BatchLoader:
-    """Iterate over lists of items: a DataLoader whose errors and signals suit a command line.
+    """Iterable of lists of items: a DataLoader with clear errors and support for signals.
 
     Parameters
     ----------
     dataset : Dataset
         A map-style dataset.
     batches : iterable of list of int
-        The indices of each batch. It is iterated over anew in every pass.
+        The indices of each batch. Every pass iterates over it anew.
     num_workers : int or None
-        Number of worker processes; 0 reads in this process, None is the number of
+        The number of worker processes. 0 reads in this process, and None selects the number by
         :func:`~recyclelora.data.shared_memory.default_workers`.
     name : str
-        Name of the loader in error messages.
+        The name of the loader in error messages.
     batch_bytes : int
-        Size of the tensors of the largest batch, 0 if it is not known.
+        The size of the tensors in the largest batch, or 0 if it is unknown.
     processes : int
-        Processes of the run on this machine, each of which has such a loader.
+        The number of processes of the run on this machine. Each has such a loader.
 
     Attributes
     ----------
     demand : SharedMemoryDemand
-        What the workers need of /dev/shm.
+        The shared memory that the workers need.
     timeout : float
-        Seconds after which a pass that gets no batch ends.
+        The number of seconds without a batch after which a pass ends.
     should_stop : callable, optional
-        Called every second while a batch is awaited; if it returns True, the pass ends.
+        Function that is called every second during the wait for a batch. If it returns True, the
+        pass ends.
 
     Raises
     ------
     ValueError
-        ``num_workers`` is no number of processes, or /dev/shm is too small for so many.
+        If ``num_workers`` is not a valid number of processes, or /dev/shm is too small for them.
     OSError, ValueError
-        In a pass: the error of an item, when its batch is reached; no worker can be started; the
-        limit of open files is reached; /dev/shm was full for 20 seconds.
+        During a pass, if an item raises an error (when its batch is reached), if no worker can be
+        started, if the limit of open files is reached, or if /dev/shm was full for 20 seconds.
     TimeoutError
-        In a pass: no batch for ``timeout`` seconds.
+        During a pass, if there was no batch for ``timeout`` seconds.
     WaitInterrupted
-        In a pass: ``should_stop`` returned True.
+        During a pass, if ``should_stop`` returned True.
     ChildProcessError
-        In a pass: a worker process died.
+        During a pass, if a worker process died.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class BatchLoader:
                 if isinstance(item, Exception):
                     raise _item_error(item)
             yield batch
-            batch = item = None  # frees the shared memory while the next batch is awaited
+            batch = item = None  # free the shared memory before waiting for the next batch
 
     def _read_here(self) -> Iterator[list]:
         yield from self._loader
@@ -137,13 +138,13 @@ class BatchLoader:
         others = set(multiprocessing.active_children())
         batches = self._start_workers()
         workers = set(multiprocessing.active_children()) - others
-        # Both steps can block without end: the queue, and a worker that is asked for its buffer.
+        # Two operations can block without limit: the queue, and asking a worker for its buffer.
         fetcher = ThreadPoolExecutor(1, "batches")
         try:
             while (batch := self._await_batch(fetcher.submit(_fetch, batches))) is not None:
                 yield batch
                 batch = None
-        except GeneratorExit:  # the consumer has what it needs
+        except GeneratorExit:  # the consumer needs no more batches
             raise
         except BaseException:
             for worker in workers:
@@ -168,15 +169,15 @@ class BatchLoader:
                     f"{self.demand.loader}: cannot start {count} worker processes "
                     f"({error.strerror}): set num_workers to fewer, or raise the limit of processes"
                 ) from error
-            # Locks and queues between processes are files in /dev/shm, too.
+            # Locks and queues between processes are also files in /dev/shm.
             raise OSError(
                 f"{self.demand.loader}: {count} worker processes need /dev/shm, which cannot be "
                 f"used ({error.strerror}): make room there (docker: --shm-size), or set "
                 "num_workers=0"
             ) from error
         if main:
-            # The DataLoader's handler would raise at any place of the program. Without it the
-            # DataLoader notices a dead worker while it waits for a batch.
+            # The DataLoader's handler could raise an error at any place of the program. Without the
+            # handler, the DataLoader still detects a dead worker while it waits for a batch.
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
         return batches
 
@@ -210,22 +211,22 @@ class BatchLoader:
 
 
 def _fetch(batches: Iterator) -> list | None:
-    """The next batch, None at the end."""
+    """Return the next batch, or None at the end."""
     try:
         batch = next(batches, None)
         return batch.items() if isinstance(batch, SharedBatch) else batch
-    # OSError and EOFError: the worker died while it sent a batch.
+    # OSError and EOFError mean that the worker died while it sent a batch.
     except (RuntimeError, OSError, EOFError) as error:
         raise _worker_error(error) from error
 
 
 def _item_error(error: Exception) -> Exception:
-    """The error to raise for an item that is an error."""
+    """Return the error to raise for an item that is an error."""
     return OSError(open_files_message()) if is_out_of_files(error) else error
 
 
 def _worker_error(error: Exception) -> Exception:
-    """The error to raise for an error in the communication with the workers."""
+    """Return the error to raise after an error in the communication with the workers."""
     if is_out_of_files(error):
         return OSError(open_files_message())
     if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
@@ -238,8 +239,8 @@ def _worker_error(error: Exception) -> Exception:
 
 
 def _init_worker(_: int) -> None:
-    # No OpenCV threads beside the workers. 0, not 1: in a fork of a process whose threads have run,
-    # 1 would wait for threads that do not exist here.
+    # OpenCV must not start threads in the workers. The number is 0 because 1 would wait for threads
+    # that do not exist in a fork of a process whose threads have run.
     cv2.setNumThreads(0)
     # Signals to a process group are meant for the main process, which then stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Training and evaluation runs: parameter groups, schedules, checkpoints, the training loop."""
+"""Training and evaluation: parameter groups, schedules, checkpoints and the training loop."""
 
 from .checkpoint import Checkpoints, read_checkpoint, save_checkpoint
 from .param_groups import PUBLISHED_RULES, parameter_groups

@@ -1,4 +1,4 @@
-"""Batches on which a step is not finite: saved for inspection, skipped if allowed."""
+"""Handling of batches on which a step is not finite: they are saved and, if allowed, skipped."""
 
 import logging
 from pathlib import Path
@@ -12,20 +12,22 @@ logger = logging.getLogger(__name__)
 
 
 class BadBatches:
-    """Save the batches on which a step is not finite and count those that are skipped.
+    """Save the batches on which a step is not finite, and count the skipped ones.
 
     Parameters
     ----------
     folder : str or Path
-        Where ``bad_batch_ITERATION.pth`` is written: ``{"iteration": int, "problem": str,
-        "samples": [the global batch as the model received it]}``, tensors and plain types.
+        The folder for ``bad_batch_ITERATION.pth``. The file contains ``{"iteration": int,
+        "problem": str, "samples": [the global batch as the model received it]}`` with tensors and
+        plain types only.
     allowed : int
-        How many batches of a run are skipped before one ends it (``train.skip_bad_batches``).
+        The number of batches that a run may skip (``train.skip_bad_batches``). One more ends the
+        run.
 
     Attributes
     ----------
     skipped : list of int
-        The skipped iterations, including those before the run was resumed.
+        The skipped iterations, including those before a resume.
     """
 
     def __init__(self, folder: str | Path, *, allowed: int = 0):
@@ -34,12 +36,21 @@ class BadBatches:
         self.skipped: list[int] = []
 
     def put(self, share: list[dict], *, iteration: int, problem: FloatingPointError) -> None:
-        """Save a batch and skip it; every process calls this with its share of the batch.
+        """Save a batch and skip it. Every process must call this with its share of the batch.
+
+        Parameters
+        ----------
+        share : list of dict
+            The samples of this process.
+        iteration : int
+            The iteration of the batch.
+        problem : FloatingPointError
+            The error that the step raised.
 
         Raises
         ------
         FloatingPointError
-            If no more batches may be skipped; the message names the files of the batch.
+            If no more batches may be skipped. The message lists the files of the batch.
         """
         samples = [sample for part in comm.all_gather(share) for sample in part]
         problems = "; ".join(dict.fromkeys(comm.all_gather(str(problem))))

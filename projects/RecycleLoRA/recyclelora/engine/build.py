@@ -1,4 +1,4 @@
-"""Configs and models from command lines, configs and checkpoints."""
+"""Construction of configs and models from command lines, config files and checkpoints."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,20 @@ from .trained import TRAINED, load_trained
 
 
 def load_config(config_file: str, overrides: Sequence[str]) -> DictConfig:
-    """Return the config file with the overrides ``key=value`` applied, validated."""
+    """Read a config file, apply overrides and validate the result.
+
+    Parameters
+    ----------
+    config_file : str
+        The config file.
+    overrides : sequence of str
+        Overrides of the form ``key=value``.
+
+    Returns
+    -------
+    DictConfig
+        The complete config.
+    """
     cfg = apply_overrides(read_config(config_file), overrides)
     check_config(cfg)
     expand_paths(cfg)
@@ -39,20 +52,26 @@ def build_model(
     cfg : DictConfig
         The complete config; it is not changed.
     device : torch.device
+        The device of the model.
     state : Mapping[str, Tensor], optional
-        State dict of a checkpoint, which replaces all weights: the pretrained file is then not
-        needed and no weight is decomposed.
+        State dict of a checkpoint that replaces all weights. The pretrained file is then not needed
+        and no weight is decomposed.
     source : str
-        Where ``state`` comes from, for error messages.
+        The origin of ``state``, for error messages.
+
+    Returns
+    -------
+    nn.Module
+        The model.
 
     Raises
     ------
     ValueError
-        If ``state`` belongs to another model.
+        If ``state`` does not fit the model.
     """
     if state is None:
         return instantiate(cfg.model).to(device)
-    cfg = copy.deepcopy(cfg)  # completely, because the model may refer to other sections
+    cfg = copy.deepcopy(cfg)  # a full copy, because the model may refer to other sections
     with torch.device("meta"):  # shapes only
         cfg.model.backbone = instantiate(cfg.model.backbone)
     model = instantiate(cfg.model)
@@ -63,17 +82,24 @@ def build_model(
 def build_from_checkpoint(
     cfg: DictConfig, content: dict, *, source: str, device: torch.device
 ) -> nn.Module:
-    """Build the model of a checkpoint with the weights that are evaluated.
+    """Build the model of a checkpoint with the weights for evaluation.
 
     Parameters
     ----------
     cfg : DictConfig
+        The config of the run.
     content : dict
-        What :func:`read_checkpoint` returned for ``source``. A file of :func:`save_trained` needs
-        the pretrained base, too.
+        The result of :func:`read_checkpoint` for ``source``. For a file of :func:`save_trained`,
+        the pretrained base is needed as well.
     source : str
         The file, for error messages.
     device : torch.device
+        The device of the model.
+
+    Returns
+    -------
+    nn.Module
+        The model.
     """
     if content["format"] == TRAINED:
         model = build_model(cfg, device=device)
@@ -90,24 +116,25 @@ def build_run(
     Parameters
     ----------
     config_file, overrides : str, sequence of str
-        Of the run.
+        The config file and the overrides of the run.
     checkpoint : str
         A file of :func:`save_checkpoint` or :func:`save_trained`.
     device : torch.device
+        The device of the model.
 
     Returns
     -------
     model : nn.Module
-        With the weights that are evaluated.
+        The model with the weights for evaluation.
     cfg : DictConfig
         The config with the overrides applied.
     iteration : int
-        Number of finished iterations.
+        The number of finished iterations.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is absent or cannot be used, or they do not belong together.
+        If a file is missing or unusable, or if config and checkpoint do not match.
     """
     content = read_checkpoint(checkpoint)
     cfg = load_config(config_file, overrides)

@@ -1,4 +1,4 @@
-"""``--check``: validate a run without training or writing anything, and describe it."""
+"""The option ``--check``: validate and describe a run without training or writing anything."""
 
 import logging
 import os
@@ -33,23 +33,30 @@ _GIB = 2**30
 
 
 def check_run(cfg: DictConfig, *, resume: bool = False, eval_only: bool = False) -> str:
-    """Validate everything that a run needs; return what it would do, in a few lines.
+    """Validate everything that a run needs, and describe the run.
 
-    Datasets, weights and checkpoints are loaded as in the run, which also compares the demand of
-    the data workers with the free /dev/shm. The first batch is read, and so is the first image of
-    each target. One image of the batch goes forward and backward, and one batch of windows forward.
-    The memory of a whole step is estimated from that. No weight is changed, no file is written.
+    Datasets, weights and checkpoints are loaded as in the run. This includes the comparison of the
+    shared memory that the data workers need with the free space in /dev/shm. The function reads the
+    first batch and the first image of each target. It runs a forward and a backward pass on one
+    image of the batch, and a forward pass on one batch of windows. From these it estimates the
+    memory of a whole step. It changes no weight and writes no file.
 
     Parameters
     ----------
     cfg : DictConfig
+        The config of the run.
     resume, eval_only : bool
         The options of the run.
+
+    Returns
+    -------
+    str
+        A few lines that describe what the run would do.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        In one sentence, what is missing or does not fit.
+        If something is missing or invalid; the message describes it in one sentence.
     FloatingPointError
         If the losses or their gradients are not finite.
     """
@@ -79,12 +86,12 @@ def check_run(cfg: DictConfig, *, resume: bool = False, eval_only: bool = False)
 
 
 def _nearest_folder(folder: Path) -> Path:
-    """Return ``folder``, or the nearest of its parents that exists."""
+    """Return ``folder`` or its nearest parent that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def _check_writable(folder: Path) -> None:
-    """Raise unless ``folder`` can be written or created, without doing so."""
+    """Raise an error if ``folder`` cannot be written or created; nothing is written."""
     existing = _nearest_folder(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         problem = "cannot be written" if existing.is_dir() else "is no folder"
@@ -110,12 +117,12 @@ def _check_training(
     if start >= cfg.train.max_iter:
         return trainer, model, [f"all {start:,} iterations of {found[0]} are done"]
     loader = trainer.loader
-    if isinstance(loader, BatchLoader):  # one image, before a batch that may not fit
+    if isinstance(loader, BatchLoader):  # read one image first, because a batch may not fit
         sample, images = loader.dataset[0], f" of {len(loader.dataset.records):,}"
     else:
         sample, images = next(iter(loader))[0], ""
     memory = _check_step(cfg, trainer, sample, device)
-    next(iter(loader))  # a whole batch, by the workers
+    next(iter(loader))  # read a whole batch with the workers
     total, trained = (
         sum(p.numel() for p in model.parameters() if p.requires_grad or not only)
         for only in (False, True)
@@ -135,7 +142,7 @@ def _check_training(
 
 
 def _check_disk(cfg: DictConfig, trainer: Trainer, start: int) -> str:
-    """Compare the size of the checkpoints that will be kept, and one temporary, with free space."""
+    """Compare the free space with the size of the kept checkpoints and a temporary file."""
     checkpoints = Checkpoints(cfg.train.output_dir, keep=cfg.train.checkpoints_kept)
     trained = sum(p.nbytes for group in trainer.optimizer.param_groups for p in group["params"])
     copies = 2 if trainer.average is None else 3  # AdamW's two moments, and averaged weights
@@ -165,7 +172,7 @@ def _weights(cfg: DictConfig) -> str:
 
 
 def _check_step(cfg: DictConfig, trainer: Trainer, sample: dict, device: torch.device) -> str:
-    """Take one image forward and backward; compare the memory of a whole step with what is free."""
+    """Run a forward and a backward pass on one image; compare a step with the free memory."""
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     size = sum(p.numel() * p.element_size() for p in parameters)
     batch = cfg.dataloader.train.total_batch_size // comm.get_world_size()
@@ -179,7 +186,7 @@ def _check_step(cfg: DictConfig, trainer: Trainer, sample: dict, device: torch.d
             f"the losses of {sample['file_name']} are not finite in "
             f"{str(trainer.dtype).removeprefix('torch.')}: train in float32, or inspect the image"
         )
-    # The peak, which has the gradients in it, lacks what reuses freed memory of this process.
+    # The peak includes the gradients, but not memory that this process freed and used again.
     one = max(peak.beyond - size, kept.bytes)
     need, free = images * one + 3 * size, available_memory(device)  # AdamW has two moments
     if need > free:
@@ -196,7 +203,7 @@ def _check_step(cfg: DictConfig, trainer: Trainer, sample: dict, device: torch.d
 
 
 class _KeptTensors(saved_tensors_hooks):
-    """Context manager that counts the bytes that a forward pass keeps for its backward pass."""
+    """Context manager that counts the bytes that a forward pass saves for its backward pass."""
 
     def __init__(self, model: nn.Module):
         own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
@@ -218,7 +225,7 @@ class _KeptTensors(saved_tensors_hooks):
 def _check_evaluation(
     cfg: DictConfig, model: nn.Module, loaders: dict[str, TestLoader], dtype: torch.dtype
 ) -> list[str]:
-    """Segment the first image of each target with one real call of the model for each shape."""
+    """Segment the first image of each target; the model is called once per input shape."""
     protocol: Protocol = instantiate(cfg.evaluation.protocol)
     with predictor(model, dtype=dtype) as predict:
         once = _once_a_shape(predict)
@@ -230,7 +237,7 @@ def _check_evaluation(
 
 
 def _once_a_shape(predict: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return a function that predicts once for each shape of images, then repeats the result."""
+    """Return a function that predicts once per shape of images and then repeats the result."""
     known: dict[tuple[int, ...], Tensor] = {}
 
     def predict_once(images: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Checkpoints of a run: tensors and plain types, written atomically, read with ``weights_only``.
 
-:func:`read_checkpoint` reads the two formats that this package writes: checkpoints, and the files
-of :func:`recyclelora.engine.trained.save_trained`. Pretrained backbone weights in the formats of
-other projects are read by :mod:`recyclelora.backbone`.
+:func:`read_checkpoint` reads the two formats that this package writes: checkpoints and files of
+:func:`recyclelora.engine.trained.save_trained`. :mod:`recyclelora.backbone` reads pretrained
+backbone weights in the formats of other projects.
 """
 
 import re
@@ -31,18 +31,18 @@ def save_checkpoint(
     iteration: int,
     training: Mapping[str, object] | None = None,
 ) -> None:
-    """Write a checkpoint atomically and sync it.
+    """Write a checkpoint atomically and flush it to the disk.
 
     Parameters
     ----------
     path : str or Path
         The file; its folder is created.
     model : nn.Module
-        Its state dict is stored, with unmerged adapters.
+        The model. Its state dict is stored with unmerged adapters.
     iteration : int
-        Number of finished iterations, which is the next one to run.
+        The number of finished iterations, which is also the index of the next iteration.
     training : Mapping, optional
-        Further state for resuming, tensors and plain types by name (see
+        Further state for resuming: tensors and plain types by name (see
         :meth:`Trainer.state_dict`).
 
     Raises
@@ -57,7 +57,7 @@ def save_checkpoint(
         try:
             torch.save(content | dict(training or {}), file)
         except RuntimeError as error:
-            # torch's writer replaces the operating system's error with one of its own.
+            # torch's writer hides the operating system's error behind its own error.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
@@ -66,14 +66,24 @@ def save_checkpoint(
 def read_checkpoint(path: str | Path) -> dict:
     """Read a file of :func:`save_checkpoint` or :func:`save_trained` to the CPU.
 
-    Nothing in the file is executed.
+    Reading executes no code from the file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    dict
+        The content of the file.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file is damaged, has another format, or holds values that are not finite.
+        If the file is damaged, has another format, or contains values that are not finite.
     """
     path = expand_path(path)
     if not path.is_file():
@@ -97,30 +107,42 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def evaluated_weights(content: Mapping) -> dict[str, torch.Tensor]:
-    """Return the state dict of a checkpoint to evaluate, with averages (``train.ema``) if any."""
+    """Return the weights of a checkpoint that are evaluated.
+
+    Parameters
+    ----------
+    content : Mapping
+        The result of :func:`read_checkpoint`.
+
+    Returns
+    -------
+    dict
+        The state dict, with the averages (``train.ema``) in place of the weights if there are any.
+    """
     return content["model"] | content.get("ema", {})
 
 
 def load_model(
     model: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, assign: bool = False
 ) -> None:
-    """Load a model's complete state, or raise and leave the model unchanged.
+    """Load the complete state of a model. If it does not fit, the model stays unchanged.
 
     Parameters
     ----------
     model : nn.Module
+        The model.
     state : Mapping[str, Tensor]
-        Of :meth:`torch.nn.Module.state_dict`.
+        A result of :meth:`torch.nn.Module.state_dict`.
     source : str
-        Where the state comes from, for the error message.
+        The origin of the state, for the error message.
     assign : bool
-        Whether the model holds the tensors of ``state`` themselves, which a model on the meta
-        device needs.
+        Whether the model takes the tensors of ``state`` instead of copies. A model on the meta
+        device needs this.
 
     Raises
     ------
     ValueError
-        If names or shapes differ: the state belongs to another model.
+        If names or shapes differ because the state belongs to another model.
     """
     own = model.state_dict()
     if mismatch := describe_mismatch(own, state):
@@ -128,13 +150,21 @@ def load_model(
             f"{source} belongs to another model: {mismatch}. Use the config (sizes, ranks, "
             "classes) that it was trained with"
         )
-    # A file can have another precision; without assign they are copied, which converts them too.
+    # The file may have another precision. Copying (without assign) would convert the tensors too.
     state = {name: value.to(own[name].dtype) for name, value in state.items()}
     model.load_state_dict(state, assign=assign)
 
 
 class Checkpoints:
-    """The checkpoints of a run, ``folder/iter_XXXXXXX.pth``; only the newest ``keep`` are kept."""
+    """The checkpoints ``folder/iter_XXXXXXX.pth`` of a run, of which the newest are kept.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The output folder of the run.
+    keep : int
+        The number of checkpoints to keep.
+    """
 
     def __init__(self, folder: str | Path, *, keep: int = 2):
         if keep < 1:
@@ -144,11 +174,22 @@ class Checkpoints:
         self.saved: int | None = None  # the last saved iteration
 
     def path(self, iteration: int) -> Path:
-        """Return the path of the checkpoint after ``iteration`` finished iterations."""
+        """Return the path of a checkpoint.
+
+        Parameters
+        ----------
+        iteration : int
+            The number of finished iterations.
+
+        Returns
+        -------
+        Path
+            The path.
+        """
         return self.folder / f"iter_{iteration:07d}.pth"
 
     def paths(self) -> list[Path]:
-        """Return all checkpoints, oldest first."""
+        """Return the paths of all checkpoints, oldest first."""
         if not self.folder.is_dir():
             return []
         found = [p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)]
@@ -157,9 +198,18 @@ class Checkpoints:
     def save(
         self, *, model: nn.Module, iteration: int, training: Mapping[str, object] | None = None
     ) -> None:
-        """Write the checkpoint after ``iteration`` finished iterations and delete the oldest.
+        """Write a checkpoint and delete the oldest ones.
 
         A second call for the same iteration does nothing.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The model.
+        iteration : int
+            The number of finished iterations.
+        training : Mapping, optional
+            Further state for resuming (see :func:`save_checkpoint`).
         """
         if iteration == self.saved:
             return
@@ -170,14 +220,24 @@ class Checkpoints:
             old.unlink()
 
     def latest(self, log=print) -> tuple[Path, dict] | None:
-        """Return path and content of the newest readable checkpoint, or None if there is none.
+        """Read the newest readable checkpoint.
 
         Damaged checkpoints are logged and skipped.
+
+        Parameters
+        ----------
+        log : Callable
+            The function that logs a message.
+
+        Returns
+        -------
+        tuple of Path and dict, or None
+            Path and content of the checkpoint; None if there are no checkpoints.
 
         Raises
         ------
         ValueError
-            If there are checkpoints but none can be read.
+            If there are checkpoints but none of them can be read.
         """
         paths = self.paths()
         for path in reversed(paths):
@@ -195,7 +255,12 @@ class Checkpoints:
     def set_aside_after(self, path: Path) -> None:
         """Rename the checkpoints newer than ``path``, which are damaged, to ``NAME.damaged``.
 
-        They are then neither counted among the newest nor overwritten.
+        Renamed checkpoints do not count among the newest ones and are not overwritten.
+
+        Parameters
+        ----------
+        path : Path
+            The newest readable checkpoint.
         """
         for newer in self.paths()[self.paths().index(path) + 1 :]:
             newer.rename(newer.with_name(f"{newer.name}.damaged"))

@@ -1,4 +1,4 @@
-"""A warning when the training waits for its data."""
+"""A warning for trainings that spend too much time waiting for data."""
 
 import logging
 
@@ -11,20 +11,21 @@ from recyclelora.data.workers import BatchLoader
 
 _SHARE = 0.1
 _PERIOD = 50  # iterations
-_FIRST = 20  # iterations that are not counted: the workers start, kernels are chosen
+_FIRST = 20  # uncounted iterations, in which workers start and kernels are selected
 
 
 class WarnOfWaiting(HookBase):
     """Warn once if more than 10 % of the time of 50 iterations is spent waiting for batches.
 
-    It has to be registered after Detectron2's ``IterationTimer``, whose ``time`` it reads, and runs
-    in the main process. The wait is that of the slowest process.
+    The hook runs in the main process. It must be registered after Detectron2's ``IterationTimer``,
+    because it reads that hook's ``time``. The waiting time is that of the slowest process.
 
     Parameters
     ----------
     loader : object
-        The loader of the training.
+        The training loader.
     logger : logging.Logger
+        The logger for the warning.
     """
 
     def __init__(self, *, loader: object, logger: logging.Logger):
@@ -40,7 +41,7 @@ class WarnOfWaiting(HookBase):
             self.logger.info("Data workers: %d (%d CPU cores are available)", workers, cores)
 
     def after_step(self) -> None:
-        """Add the step's times; warn at the end of a period."""
+        """Add the times of the step; warn at the end of a period if necessary."""
         storage = get_event_storage()
         latest = storage.latest()
         if latest.get("data_time", (0, None))[1] != storage.iter:
@@ -57,13 +58,13 @@ class WarnOfWaiting(HookBase):
                     "Training waited for data %.0f %% of the last %d iterations: %s",
                     100 * share, _PERIOD, self._advice(),
                 )  # fmt: skip
-                self._steps = -(2**62)  # once is enough
+                self._steps = -(2**62)  # warn only once
             else:
                 self._steps = 0
             self._waited = self._total = 0.0
 
     def _advice(self) -> str:
-        """What the user can raise, as the end of a sentence."""
+        """Return the end of a sentence that names settings the user can increase."""
         fast = [] if fast_decoding.is_installed() else ["install recyclelora[fast]"]
         if not isinstance(self.loader, BatchLoader):
             return " and ".join(["let more processes read it", *fast])

@@ -1,4 +1,4 @@
-"""Exponential moving averages of the weights, which are evaluated instead of the weights."""
+"""Exponential moving averages of the weights, which replace the weights in evaluations."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -14,27 +14,28 @@ from recyclelora.common.validation import check_integer, check_number, short_rep
 class WeightAverage:
     """Exponential moving average of a model's trainable parameters.
 
-    After iteration t (from 0) every average becomes ``d average + (1 - d) parameter`` with
-    ``d = min(decay, (1 + t) / (10 + t))``, which reduces the weight of the initial values in short
-    runs. With a ``start``, the averages equal the parameters before that iteration, and
-    ``d = decay`` from then on.
+    After iteration t (counted from 0), every average becomes ``d average + (1 - d) parameter`` with
+    ``d = min(decay, (1 + t) / (10 + t))``. This reduces the influence of the initial values in
+    short runs. With ``start``, the averages equal the parameters before that iteration, and ``d``
+    equals ``decay`` from then on.
 
-    The update is torch's (:mod:`torch.optim.swa_utils`). Its ``AveragedModel`` is not used: it
-    copies frozen parameters as well, which are most of the model.
+    The update is that of :mod:`torch.optim.swa_utils`. Its ``AveragedModel`` is not used because it
+    also copies frozen parameters, which make up most of the model.
 
     Parameters
     ----------
     model : nn.Module
-        Not wrapped in DDP; its parameters are the first averages.
+        The model, not wrapped in DDP. The averages start with its parameters.
     decay : float
-        Between 0 and 1, for instance 0.999.
+        The decay, between 0 and 1; for instance 0.999.
     start : int, optional
-        First iteration that is averaged; None averages from the first one, as above.
+        The first iteration that is averaged. None averages from the first iteration, as described
+        above.
 
     Raises
     ------
     ValueError
-        If ``decay`` is not between 0 and 1, or ``start`` is no iteration.
+        If ``decay`` is not between 0 and 1, or ``start`` is not a valid iteration.
 
     Examples
     --------
@@ -61,7 +62,13 @@ class WeightAverage:
         self.averages = {n: p.detach().clone() for n, p in self.parameters.items()}
 
     def update(self, iteration: int) -> None:
-        """Update the averages with the parameters after ``iteration``."""
+        """Update the averages with the parameters after ``iteration``.
+
+        Parameters
+        ----------
+        iteration : int
+            The iteration, counted from 0.
+        """
         decay = self.decay
         if self.start is None:
             decay = min(decay, (1 + iteration) / (10 + iteration))
@@ -72,7 +79,13 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Give the model the averages inside the block, and its own weights back after it."""
+        """Replace the weights of the model by the averages inside the ``with`` block.
+
+        Yields
+        ------
+        None
+            The model has its own weights again after the block.
+        """
         own = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self._copy(self.averages, self.parameters)
         try:
@@ -81,16 +94,21 @@ class WeightAverage:
             self._copy(own, self.parameters)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averages by the names of their parameters."""
+        """Return the averages by parameter name."""
         return self.averages
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copy the averages of a checkpoint of the same model.
 
+        Parameters
+        ----------
+        state : Mapping[str, Tensor]
+            A result of :meth:`state_dict`.
+
         Raises
         ------
         ValueError
-            If they belong to other parameters.
+            If the averages belong to other parameters.
         """
         if mismatch := describe_mismatch(self.averages, state):
             raise ValueError(
@@ -107,12 +125,24 @@ class WeightAverage:
 
 
 def weight_average(model: nn.Module, ema: float | Mapping | None) -> WeightAverage | None:
-    """Create the average that ``train.ema`` describes: null, a decay, or a decay and a start.
+    """Create the average that the setting ``train.ema`` describes.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+    ema : float, Mapping or None
+        A decay, a mapping with decay and start, or None for no average.
+
+    Returns
+    -------
+    WeightAverage or None
+        The average.
 
     Raises
     ------
     ValueError
-        If ``ema`` is none of these.
+        If ``ema`` has another form.
     """
     if ema is None:
         return None

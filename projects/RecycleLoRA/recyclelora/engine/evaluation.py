@@ -24,22 +24,29 @@ from .trainer import amp_dtype
 
 
 def evaluate(cfg: DictConfig, *, resume: bool = False) -> dict:
-    """Evaluate a checkpoint on every target domain: a table, ``domains.json`` and pictures.
+    """Evaluate a checkpoint on every target domain.
 
-    The checkpoint is ``evaluation.checkpoint`` if set, else the newest of the output folder.
+    The function writes a table to the log, ``domains.json`` and pictures. The checkpoint is
+    ``evaluation.checkpoint`` or, if that is not set, the newest one in the output folder.
 
     Parameters
     ----------
     cfg : DictConfig
+        The config of the run.
     resume : bool
-        Whether to continue an evaluation of the same checkpoint that was interrupted.
+        Whether to continue an interrupted evaluation of the same checkpoint.
+
+    Returns
+    -------
+    dict
+        The content of ``domains.json``.
 
     Raises
     ------
     FileNotFoundError
         If there is no checkpoint.
     ValueError
-        Among others, if the checkpoint cannot be read, or the resumed evaluation is another one.
+        For instance if the checkpoint is unreadable or the interrupted evaluation is another one.
     """
     log = setup(cfg)
     device = pick_device(cfg.train.device)
@@ -58,13 +65,25 @@ def evaluate(cfg: DictConfig, *, resume: bool = False) -> dict:
         "Evaluating %s (iteration %d%s, sha256 %s)",
         source, content["iteration"], averaged, checkpoint["sha256"],
     )  # fmt: skip
-    del content  # its tensors take as much memory as the model
+    del content  # frees tensors of the size of the model
     with predictor(model, dtype=amp_dtype(cfg.train.amp.dtype, device)) as predict:
         return evaluate_targets(cfg, predict, loaders, checkpoint=checkpoint, resume=resume)
 
 
 def find_evaluated(cfg: DictConfig, log: logging.Logger) -> Path:
     """Return the checkpoint that ``--eval-only`` evaluates.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config of the run.
+    log : logging.Logger
+        The log.
+
+    Returns
+    -------
+    Path
+        The checkpoint.
 
     Raises
     ------
@@ -90,11 +109,17 @@ def find_evaluated(cfg: DictConfig, log: logging.Logger) -> Path:
 
 
 def check_training_keys(cfg: DictConfig) -> None:
-    """Raise if ``evaluation.checkpoint`` is set in a training.
+    """Raise an error if ``evaluation.checkpoint`` is set in a training.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config of the training.
 
     Raises
     ------
     ValueError
+        If the key is set.
     """
     if (named := cfg.evaluation.get("checkpoint")) is not None:
         raise ValueError(
@@ -104,17 +129,38 @@ def check_training_keys(cfg: DictConfig) -> None:
 
 
 def describe_weights(model: nn.Module) -> dict[str, str]:
-    """Return the entry of ``domains.json`` that identifies the weights of a model."""
+    """Return the entry of ``domains.json`` that identifies the weights of a model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+
+    Returns
+    -------
+    dict
+        The entry.
+    """
     return {"weights_sha256": state_digest(model.state_dict())}
 
 
 def target_loaders(cfg: DictConfig) -> dict[str, TestLoader]:
     """Return a loader for each target domain that is not null in ``dataloader.test``.
 
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config of the run.
+
+    Returns
+    -------
+    dict
+        The loaders by name.
+
     Raises
     ------
     ValueError
-        If the protocol does not define how to evaluate one of the domains.
+        If the protocol does not cover one of the domains.
     """
     tests = cfg.dataloader.test.items()
     loaders = {name: instantiate(loader) for name, loader in tests if loader is not None}
@@ -133,7 +179,26 @@ def evaluate_targets(
     checkpoint: Mapping,
     resume: bool = False,
 ) -> dict:
-    """Evaluate ``predict`` as the config describes; see :func:`evaluate_domains`."""
+    """Evaluate ``predict`` with the protocol and the outputs of the config.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config of the run.
+    predict : Callable
+        The function from images to logits.
+    loaders : dict
+        The loaders of :func:`target_loaders`.
+    checkpoint : Mapping
+        The entry ``checkpoint`` of ``domains.json``.
+    resume : bool
+        Whether to continue an interrupted evaluation.
+
+    Returns
+    -------
+    dict
+        The result of :func:`evaluate_domains`.
+    """
     device = pick_device(cfg.train.device)
     settings = {
         **evaluation_settings("model", cfg.model),

@@ -1,4 +1,4 @@
-"""Export of trained parameters: the work of ``tools/export_trained.py``."""
+"""Export of trained parameters, called by ``tools/export_trained.py``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +12,18 @@ from .trained import save_trained
 def export_trained(
     checkpoint: str, output: Path, *, config_file: str, overrides: Sequence[str], half: bool
 ) -> None:
-    """Write the trained parameters of a checkpoint, without the base, to a file.
+    """Write the trained parameters of a checkpoint to a file, without the base.
 
     Parameters
     ----------
     checkpoint : str
+        The checkpoint.
     output : Path
+        The file to write.
     config_file, overrides : str, sequence of str
-        Of the run that wrote the checkpoint.
+        The config file and the overrides of the run that wrote the checkpoint.
     half : bool
-        Whether to store float16.
+        Whether to store the tensors as float16.
     """
     cpu = torch.device("cpu")
     model, _, iteration = build_run(config_file, overrides, checkpoint, device=cpu)

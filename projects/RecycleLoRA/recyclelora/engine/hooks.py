@@ -10,17 +10,17 @@ from detectron2.utils import comm
 class PeriodicAction(HookBase):
     """Call ``action(finished_iterations)`` every ``period`` iterations.
 
-    Detectron2's ``EvalHook`` and ``PeriodicCheckpointer`` are not used: their last call comes after
-    the training loop, where a request to stop no longer reaches it.
+    Detectron2's ``EvalHook`` and ``PeriodicCheckpointer`` are not used because they make their last
+    call after the training loop, where a request to stop no longer has an effect.
 
     Parameters
     ----------
     action : Callable[[int], None]
-        Called on every rank.
+        The function to call. It is called on every rank.
     period : int
-        Iterations between two calls; 0 disables them.
+        The number of iterations between two calls; 0 disables them.
     last : bool
-        Whether to call it after the last iteration, too.
+        Whether to call it after the last iteration as well.
     """
 
     def __init__(self, *, action: Callable[[int], None], period: int, last: bool = False):
@@ -37,9 +37,9 @@ class PeriodicAction(HookBase):
 
 
 class WriteMetrics(PeriodicWriter):
-    """Detectron2's ``PeriodicWriter`` that does not write where a run is stopped.
+    """Variant of Detectron2's ``PeriodicWriter`` that writes nothing when a run is stopped.
 
-    The additional line would distinguish a resumed run from one that was never stopped.
+    The additional line would make a resumed run differ from one that was never stopped.
     """
 
     def after_train(self) -> None:

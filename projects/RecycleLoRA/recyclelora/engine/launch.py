@@ -1,4 +1,4 @@
-"""Launcher of a run: one process, one per GPU on one or more machines, or those of torchrun."""
+"""Launcher of the processes of a run: one process, one per GPU, or those of torchrun."""
 
 import contextlib
 import gc
@@ -22,7 +22,7 @@ from recyclelora.common.validation import check_integer
 
 from .stopping import SIGNALS
 
-# Keys of the processes' store: the first that failed, and how many have failed.
+# Keys of the processes' store: the first process that failed, and the number of failed processes.
 _FAILED, _ENDED = "recyclelora/failed", "recyclelora/ended"
 _STORE_WAIT = 3.0  # seconds
 
@@ -30,8 +30,16 @@ _STORE_WAIT = 3.0  # seconds
 def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None:
     """Call ``main(args)`` in every process.
 
-    Under ``torchrun`` (which sets RANK) the processes exist and join a group, with NCCL on GPUs
-    and gloo on CPUs. Otherwise Detectron2's launcher starts ``args.num_gpus`` processes.
+    Under ``torchrun`` (which sets RANK) the processes already exist. They join a group, with NCCL
+    on GPUs and gloo on CPUs. Otherwise Detectron2's launcher starts ``args.num_gpus`` processes on
+    each machine.
+
+    Parameters
+    ----------
+    main : Callable
+        The function of one process.
+    args : Namespace
+        The parsed command line.
 
     Raises
     ------
@@ -80,7 +88,7 @@ def _forward_signals() -> Iterator[None]:
         children = multiprocessing.active_children()
         for child in children:
             os.kill(child.pid, number)
-        if not children and number == signal.SIGINT:  # none has started
+        if not children and number == signal.SIGINT:  # no child process has started
             raise KeyboardInterrupt
         if not children:
             signal.signal(number, signal.SIG_DFL)
@@ -95,9 +103,19 @@ def _forward_signals() -> Iterator[None]:
 
 
 def claim_failure(error: Exception) -> bool:
-    """Return whether this process has to report ``error``: whether it is the first to fail.
+    """Return whether this process must report ``error`` because it is the first that failed.
 
-    The other processes fail with it, or after it in collectives that it does not complete.
+    The other processes fail later, or in collectives that the first one does not complete.
+
+    Parameters
+    ----------
+    error : Exception
+        The error of this process.
+
+    Returns
+    -------
+    bool
+        True in the process that must report its error.
     """
     try:
         if not dist.is_initialized() or dist.get_world_size() == 1:
@@ -106,14 +124,14 @@ def claim_failure(error: Exception) -> bool:
         first = store.compare_set(_FAILED, "", str(rank)).decode() == str(rank)
         store.add(_ENDED, 1)
         if rank == 0 and "TORCHELASTIC_RUN_ID" not in os.environ:
-            # The store ends with this process. The others need it to learn that they are not first.
+            # The store ends with this process, but the others still need it to ask who was first.
             end = time.monotonic() + _STORE_WAIT
             while store.add(_ENDED, 0) < dist.get_world_size() and time.monotonic() < end:
                 time.sleep(0.05)
         return first
-    except ValueError:  # there is no group
+    except ValueError:  # there is no process group
         return True
-    except RuntimeError:  # the process that held the store has ended, and broke this one's group
+    except RuntimeError:  # the process with the store has ended
         return not isinstance(error, RuntimeError)
 
 
@@ -130,9 +148,9 @@ def another_failed() -> bool:
 
 
 def resume_command() -> str:
-    """Return the shell command that resumes the run of this process.
+    """Return the shell command that resumes the current run.
 
-    Under ``torchrun`` on several machines, dots replace the rendezvous options.
+    Under ``torchrun`` on several machines, the command has dots in place of the rendezvous options.
     """
     script, *arguments = sys.argv
     as_module = Path(script) == Path(__file__).with_name("train.py")
@@ -170,30 +188,30 @@ def _join_torchrun(main: Callable[[Namespace], None], args: Namespace) -> None:
 
 
 def _run(main: Callable[[Namespace], None], args: Namespace) -> None:
-    """Call ``main`` in one process, then destroy its process group, if there is one.
+    """Call ``main`` in one process, then destroy its process group if there is one.
 
-    After a failure the group is not destroyed, because that could wait for collectives which the
-    other processes never complete. The end of the process closes it.
+    After a failure the group is not destroyed, because this could wait for collectives that the
+    other processes never complete. It closes when the process ends.
     """
     try:
         main(args)
     except BaseException as raised:
         error: BaseException | None = raised
-        while error is not None:  # its frames and those of its context hold the model
+        while error is not None:  # the frames of the error and its context refer to the model
             traceback.clear_frames(error.__traceback__)
             error = error.__context__
         raise
     finally:
-        # DistributedDataParallel is in a reference cycle and must be freed before the group. If its
-        # reducer were the last owner of the group, it would join gloo's threads while holding the
-        # GIL. One of those threads may wait for the GIL to free a tensor: a deadlock.
+        # DistributedDataParallel is part of a reference cycle and must be freed before the group.
+        # If its reducer were the last owner of the group, it would join gloo's threads while it
+        # holds the GIL. One of these threads may need the GIL to free a tensor: a deadlock.
         gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def _create_local_group() -> None:
-    """Create Detectron2's group of the ranks on this machine; v0.6 has no function for it."""
+    """Create Detectron2's group of the ranks on this machine; Detectron2 0.6 lacks a function."""
     workers = int(os.environ["LOCAL_WORLD_SIZE"])
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(workers)

@@ -1,4 +1,4 @@
-"""Settings that all loaders of a run share: the timeout, the stop request, space in /dev/shm."""
+"""Settings that all loaders of a run share: timeout, stop request, space in /dev/shm."""
 
 from collections.abc import Mapping
 
@@ -10,8 +10,8 @@ from recyclelora.data.workers import TIMEOUT, BatchLoader
 
 from .stopping import StopRequest
 
-# Seconds that a run of several processes has for the batch after a request to stop: one process
-# that leaves an iteration makes the others fail.
+# Seconds that a run of several processes waits for the next batch after a request to stop. If one
+# process left an iteration early, the others would fail.
 _PATIENCE = 10.0
 
 
@@ -22,24 +22,26 @@ def prepare_loaders(
     train: object = None,
     request: StopRequest | None = None,
 ) -> None:
-    """Set how long loaders wait, and check that /dev/shm has space for all that run at once.
+    """Set how long loaders wait for a batch, and check the space in /dev/shm.
+
+    The space must suffice for all loaders that run at the same time.
 
     Parameters
     ----------
     cfg : DictConfig
-        ``dataloader.timeout`` is the number of seconds after which a loader without a batch fails.
+        The config. A loader fails if it gets no batch for ``dataloader.timeout`` seconds.
     tests : Mapping[str, TestLoader]
-        The loaders of the target domains; one of them is in use at a time.
+        The loaders of the target domains, of which only one is in use at a time.
     train : object, optional
-        The loader of the training, whose workers keep their batches during an evaluation. One that
-        is no BatchLoader is left alone.
+        The training loader, whose workers keep their batches during an evaluation. It is left
+        unchanged if it is not a BatchLoader.
     request : StopRequest, optional
-        A request ends the waiting for a batch by :class:`WaitInterrupted`.
+        A request to stop interrupts the wait for a batch with :class:`WaitInterrupted`.
 
     Raises
     ------
     ValueError
-        /dev/shm is too small for the training and an evaluation.
+        If /dev/shm is too small for the training and an evaluation.
     """
     loaders = [loader.batches for loader in tests.values()]
     if isinstance(train, BatchLoader):

@@ -1,4 +1,4 @@
-"""Photographs and videos below paths that users name: files, folders and glob patterns."""
+"""Search for photographs and videos in files, folders and glob patterns."""
 
 import glob
 from collections.abc import Iterator, Sequence
@@ -12,44 +12,61 @@ VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wm
 
 
 class Media(NamedTuple):
-    """Files by name: the path below the given folder, without suffix."""
+    """Files by name. The name is the path below the given folder, without the suffix."""
 
     photographs: dict[Path, Path]
     videos: dict[Path, Path]
 
 
 def find_photographs(paths: Sequence[Path], *, output: Path | None = None) -> dict[Path, Path]:
-    """Return the photographs at the given paths by name; see :func:`find_media`."""
+    """Return the photographs at the given paths.
+
+    Parameters
+    ----------
+    paths, output
+        See :func:`find_media`.
+
+    Returns
+    -------
+    dict
+        The files by name.
+    """
     return _find(paths, output, PHOTOGRAPHS).photographs
 
 
 def find_media(paths: Sequence[Path], *, output: Path) -> Media:
-    """Return the given files, those below the given folders, and those that match a glob pattern.
+    """Find photographs and videos at the given paths.
 
-    Hidden and system files and folders (``._a.jpg``, ``.ipynb_checkpoints``) are left out of
-    folders and patterns. A path that exists is no pattern.
+    A path is a file, a folder or a glob pattern. Hidden and system files and folders (``._a.jpg``,
+    ``.ipynb_checkpoints``) are skipped in folders and patterns. A path that exists is not treated
+    as a pattern.
 
     Parameters
     ----------
     paths : sequence of Path
-        Files, folders, and patterns such as ``photos/**/*.jpg``. A file that a pattern finds is
-        named by its path below the part of the pattern without ``*``, ``?`` and ``[``.
+        Files, folders, and patterns such as ``photos/**/*.jpg``. The name of a file that a pattern
+        finds is its path below the part of the pattern without ``*``, ``?`` and ``[``.
     output : Path
-        The folder to write, which is not searched: an earlier run may have written to it.
+        The output folder. It is not searched, because an earlier run may have written to it.
+
+    Returns
+    -------
+    Media
+        The photographs and videos by name.
 
     Raises
     ------
     FileNotFoundError
-        If there is nothing at a path.
+        If a path does not exist or a pattern matches nothing.
     ValueError
-        If a path holds no photograph and no video or lies in ``output``, or two files of one kind
-        have the same name.
+        If a path contains no photograph or video or lies in ``output``, or if two files of the same
+        kind have the same name.
     """
     return _find(paths, output, PHOTOGRAPHS + VIDEOS)
 
 
 def _find(paths: Sequence[Path], output: Path | None, suffixes: Sequence[str]) -> Media:
-    """The files with one of the suffixes."""
+    """Return the files with one of the suffixes, by name."""
     found = Media({}, {})
     written = None if output is None else output.resolve()
     for path in paths:
@@ -76,7 +93,7 @@ def _find(paths: Sequence[Path], output: Path | None, suffixes: Sequence[str]) -
 
 
 def _named(path: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield (name, file) of all files at a path."""
+    """Yield (name, file) for all files at a path."""
     if path.exists():
         yield from _below(path, path if path.is_dir() else path.parent)
         return
@@ -92,7 +109,7 @@ def _named(path: Path) -> Iterator[tuple[Path, Path]]:
     seen = set()
     for match in shown:
         for pair in _below(match, base):
-            if pair not in seen:  # "**" finds a folder and the files in it
+            if pair not in seen:  # "**" matches a folder and also the files in it
                 seen.add(pair)
                 yield pair
 

@@ -1,4 +1,4 @@
-"""Memory that a computation may use and that it used, on the CPU or a GPU."""
+"""The memory that a computation may use and that it has used, on the CPU or a GPU."""
 
 import contextlib
 import ctypes
@@ -9,24 +9,34 @@ from pathlib import Path
 
 import torch
 
-_CGROUPS = (  # limit, use, statistics: version 2, then version 1
+_CGROUPS = (  # files of limit, usage and statistics, for cgroup versions 2 and 1
     ("/sys/fs/cgroup/memory.max", "memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
 
 
 def available_memory(device: torch.device) -> int:
-    """Return the bytes that this process can still allocate.
+    """Return the number of bytes that this process can still allocate.
 
-    On the CPU these are bounded by the machine, by the control group of a container and by the
+    On the CPU, the number is limited by the machine, by the control group of a container and by the
     limits of the process (``ulimit``).
+
+    Parameters
+    ----------
+    device : torch.device
+        The device.
+
+    Returns
+    -------
+    int
+        The number of bytes.
     """
     if device.type == "cuda":
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reusable
     found = [_kilobytes("/proc/meminfo", "MemAvailable")]
     for limit, use in _CGROUPS:
-        with contextlib.suppress(OSError, ValueError):  # "max": no limit
+        with contextlib.suppress(OSError, ValueError):  # "max" means no limit
             folder = Path(limit).parent
             used = int((folder / use).read_text(encoding="utf-8")) - _file_cache(
                 folder / "memory.stat"
@@ -41,10 +51,15 @@ def available_memory(device: torch.device) -> int:
 
 @contextlib.contextmanager
 def limited_memory(device: torch.device) -> Iterator[None]:
-    """Make allocations beyond the available memory fail inside the block.
+    """Make allocations beyond the available memory fail inside the ``with`` block.
 
-    Linux grants more memory than there is, and would kill the process as it uses it. A GPU has no
-    such habit, so nothing is changed for it.
+    Linux promises more memory than it has and kills a process that uses too much. A failed
+    allocation raises an error instead. GPUs raise this error anyway, so nothing changes for them.
+
+    Parameters
+    ----------
+    device : torch.device
+        The device.
     """
     if device.type == "cuda":
         yield
@@ -61,9 +76,14 @@ def limited_memory(device: torch.device) -> Iterator[None]:
 
 
 class PeakMemory:
-    """The peak memory of a block, in total (``peak``) and beyond what was in use before it.
+    """Peak memory of a block: in total (``peak``) and beyond the use before it (``beyond``).
 
-    On the CPU it counts the resident bytes of this process, on a GPU the bytes of tensors.
+    On the CPU the resident bytes of this process are measured, on a GPU the bytes of tensors.
+
+    Parameters
+    ----------
+    device : torch.device
+        The device.
 
     Examples
     --------
@@ -82,9 +102,9 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before = torch.cuda.memory_allocated(self.device)
         else:
-            with contextlib.suppress(AttributeError):  # not every C library has it
+            with contextlib.suppress(AttributeError):  # not every C library has malloc_trim
                 ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
-            with contextlib.suppress(OSError):  # then the peak of the whole process counts
+            with contextlib.suppress(OSError):  # else the whole process is measured
                 Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
             self._before = _kilobytes("/proc/self/status", "VmRSS")
         return self
@@ -98,13 +118,13 @@ class PeakMemory:
 
 
 def _kilobytes(file: str, key: str) -> int:
-    """Return the bytes of an entry that the kernel gives in kilobytes."""
+    """Return the value in bytes of an entry that the kernel reports in kilobytes."""
     found = re.search(rf"^{key}:\s+(\d+) kB", Path(file).read_text(encoding="utf-8"), re.MULTILINE)
     return int(found[1]) * 1024
 
 
 def _file_cache(statistics: Path) -> int:
-    """Return the bytes of a control group's cache of files that the kernel can take back."""
+    """Return the bytes of a control group's file cache that the kernel can reclaim."""
     found = re.search(
         r"^(?:total_)?inactive_file (\d+)", statistics.read_text(encoding="utf-8"), re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""``metrics.json``, the loss curve: one line per logged iteration, also after resuming."""
+"""The loss curve ``metrics.json``: one line per logged iteration, also after resuming."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,22 +8,24 @@ from detectron2.utils.events import EventStorage, JSONWriter, get_event_storage
 
 from recyclelora.common.atomic_write import atomic_write
 
-WINDOW = 20  # iterations whose median is logged
+WINDOW = 20  # number of iterations whose median is logged
 
 History = Mapping[str, list[list[float]]]
 
 
 class MetricsFile(JSONWriter):
-    """Append the medians of the last iterations' scalars to a file, one JSON object per line.
+    """Append the medians of recent scalars to a file, as one JSON object per line.
 
-    Detectron2's ``JSONWriter`` appends to whatever is in the file. Here the lines of iterations
-    from ``start`` on, which will be run again, and an incomplete last line are removed first.
+    Detectron2's ``JSONWriter`` appends to the existing content of the file. This class first
+    removes an incomplete last line and the lines of iterations from ``start`` on, which will run
+    again.
 
     Parameters
     ----------
     path : str or Path
+        The file.
     start : int
-        First iteration of the run.
+        The first iteration of the run.
     """
 
     def __init__(self, path: str | Path, *, start: int):
@@ -35,15 +37,26 @@ class MetricsFile(JSONWriter):
         super().__init__(str(path), window_size=WINDOW)
 
     def write(self) -> None:
-        """Write the line of the current iteration and sync it, unless the batch was skipped."""
+        """Write and flush the line of the current iteration, unless its batch was skipped."""
         storage = get_event_storage()
         if storage.latest().get("total_loss", (None, None))[1] == storage.iter:
-            self._last_write = storage.iter - 1  # restored scalars have no lines of their own
+            self._last_write = storage.iter - 1  # do not write a line for restored scalars
             super().write()
 
 
 def recent_history(storage: EventStorage) -> History:
-    """Return the last (value, iteration) pairs of every scalar whose median is logged."""
+    """Return the recent (value, iteration) pairs of every scalar whose median is logged.
+
+    Parameters
+    ----------
+    storage : EventStorage
+        Detectron2's storage of scalars.
+
+    Returns
+    -------
+    dict
+        The pairs by name.
+    """
     smoothed = storage.smoothing_hints()
     return {
         name: [list(pair) for pair in buffer.values()[-WINDOW:]]
@@ -53,7 +66,15 @@ def recent_history(storage: EventStorage) -> History:
 
 
 def restore_history(storage: EventStorage, history: History) -> None:
-    """Put the pairs of :func:`recent_history` into another storage."""
+    """Restore the pairs of :func:`recent_history` in another storage.
+
+    Parameters
+    ----------
+    storage : EventStorage
+        Detectron2's storage of scalars.
+    history : dict
+        The pairs by name.
+    """
     now = storage.iter
     for name, pairs in history.items():
         for value, iteration in pairs:
@@ -68,4 +89,4 @@ def _lines_before(path: Path, start: int) -> Iterator[str]:
             if json.loads(line)["iteration"] < start:
                 yield line
         except (ValueError, TypeError, KeyError):
-            continue  # incomplete: the process was killed while writing it
+            continue  # incomplete, because the process was killed while writing

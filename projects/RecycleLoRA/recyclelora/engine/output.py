@@ -3,30 +3,30 @@
 A run writes these files to ``train.output_dir``:
 
 ======================  ==========================================================================
-``training.lock``       locked while a training writes to the folder; names its process
+``training.lock``       locked while a training writes to the folder; contains its process
 ``config.yaml``         the config, with its overrides
-``log.txt``             the log; ``log.txt.rankN`` of the other processes
+``log.txt``             the log; the other processes write ``log.txt.rankN``
 ``metrics.json``        the loss curve, one JSON object per line; ``events.out.tfevents.*`` for
                         TensorBoard
-``iter_XXXXXXX.pth``    checkpoints after so many iterations, the newest ``train.checkpoints_kept``
+``iter_XXXXXXX.pth``    checkpoints by finished iterations, the newest ``train.checkpoints_kept``
 ``pictures/``           previews during the training, and images of each evaluated domain
 ``domains.json``        the scores of the evaluation, with ``one_class.json``, ``images.json``,
                         ``domains.png``, ``best_and_worst.png`` (see ``evaluate_domains``)
-``domains.partial.*``   the targets that have finished, until the evaluation has ended
+``domains.partial.*``   the finished targets of an evaluation that has not ended
 ``predictions/``        class maps, with ``evaluation.save_predictions``
 ``bad_batch_*.pth``     batches on which a step was not finite
 ``error.txt``           the traceback of the error that ended the last run
 ======================  ==========================================================================
 
-**What a killed run leaves.** Checkpoints, JSON files and pictures are written atomically, so each
-is complete or has its previous content. A killed process may leave a temporary file
+**State after a killed run.** Checkpoints, JSON files and pictures are written atomically, so each
+file is complete or has its previous content. A killed process may leave a temporary file
 ``.NAME.PROCESS.tmp`` and an incomplete last line in ``metrics.json``. The next run into the folder
-(``--resume``) removes both, renames checkpoints that cannot be read to ``NAME.damaged``, and
-continues from the newest readable checkpoint; the result has the bits of a run that was never
-killed. The operating system releases the lock.
+(``--resume``) removes both and renames checkpoints that cannot be read to ``NAME.damaged``. It
+continues from the newest readable checkpoint, and its result is bitwise equal to that of a run that
+was never killed. The operating system releases the lock.
 
-A training that is stopped by SIGTERM or Ctrl-C finishes its step and saves a checkpoint first.
-Ctrl-C before its first step, or in an evaluation of ``--eval-only``, ends the run at once.
+A training that receives SIGTERM or Ctrl-C finishes its step and saves a checkpoint before it stops.
+Ctrl-C ends the run immediately before the first step and in an evaluation with ``--eval-only``.
 """
 
 import contextlib
@@ -48,7 +48,17 @@ LOCK = "training.lock"
 
 
 def setup(cfg: DictConfig) -> logging.Logger:
-    """Create the output folder, start its log and seed the libraries' generators.
+    """Create the output folder, start its log and seed the random generators of the libraries.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config of the run.
+
+    Returns
+    -------
+    logging.Logger
+        The log.
 
     Raises
     ------
@@ -63,7 +73,7 @@ def setup(cfg: DictConfig) -> logging.Logger:
             logger.setLevel(logging.INFO)
             for handler in logger.handlers:
                 if str(getattr(handler.stream, "name", "")).startswith(str(output)):
-                    # Detectron2 opens the file in the encoding of the locale.
+                    # Detectron2 opens the file with the encoding of the locale.
                     handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         if comm.is_main_process():
             with atomic_write(output / "config.yaml") as temporary:
@@ -75,15 +85,20 @@ def setup(cfg: DictConfig) -> logging.Logger:
 
 @contextlib.contextmanager
 def lock_output(folder: str | Path) -> Iterator[None]:
-    """Lock ``folder`` against other trainings, on this machine and on those that share it.
+    """Lock ``folder`` against other trainings, also on other machines that share it.
 
-    The main process holds the lock. All processes of the run have to call this, and all raise if
-    the folder is locked.
+    The main process holds the lock. All processes of the run must call this function, and all of
+    them raise the error if the folder is locked.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The output folder.
 
     Raises
     ------
     ValueError
-        If another training writes to the folder, or it cannot be written.
+        If another training writes to the folder, or the folder cannot be written.
     """
     folder, problem = Path(folder), None
     with contextlib.ExitStack() as stack:

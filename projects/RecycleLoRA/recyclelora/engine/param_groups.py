@@ -1,8 +1,8 @@
-"""Parameter groups of the optimiser: learning rate and weight decay by rules on names.
+"""Parameter groups of the optimiser: learning rates and weight decays by parameter name.
 
-A rule is a substring of parameter names with two multipliers. As in the published configuration,
-the longest rule that matches a name is applied. Parameters of normalisation layers that no rule
-matches get ``norm_decay_mult``. Biases of other layers decay like weights.
+A rule consists of a substring of parameter names and two multipliers. As in the published
+configuration, the longest matching rule applies to a parameter. Parameters of normalisation layers
+without a matching rule get ``norm_decay_mult``. The biases of other layers decay like weights.
 """
 
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ PUBLISHED_RULES = {
     "lora_A_sub": {"lr_mult": 0.5, "decay_mult": 0.0},
     "lora_B_sub": {"lr_mult": 0.5, "decay_mult": 0.0},
     "backbone": {"lr_mult": 0.5, "decay_mult": 1.0},
-    # The published code names these query_embed and level_embed. It names the level encoding of its
-    # pixel decoder differently and decays it. Hence the longer names here.
+    # The published code calls these query_embed and level_embed. Its pixel decoder has a level
+    # encoding with another name, which decays. The longer names here match only the predictor.
     "predictor.query_embed": {"lr_mult": 1.0, "decay_mult": 0.0},
     "predictor.level_embed": {"lr_mult": 1.0, "decay_mult": 0.0},
     "norm": {"lr_mult": 1.0, "decay_mult": 0.0},
@@ -48,31 +48,35 @@ def parameter_groups(
 ) -> list[dict]:
     """Group the trainable parameters of ``model`` for ``torch.optim.AdamW``.
 
-    Parameters with the same family (main adapter, sub adapter, backbone, head), learning rate and
-    weight decay form one group. Its keys are ``name``, ``params``, ``lr``, ``weight_decay``, and
-    the values at iteration 0 that schedules scale: ``initial_lr``, ``initial_weight_decay``.
-    Frozen and empty parameters are excluded; a shared parameter counts once.
+    Parameters of the same family (main adapter, sub adapter, backbone, head) with the same learning
+    rate and weight decay form one group. The keys of a group are ``name``, ``params``, ``lr``,
+    ``weight_decay``, and the initial values that schedules scale: ``initial_lr`` and
+    ``initial_weight_decay``. Frozen and empty parameters are excluded. A shared parameter counts
+    once.
 
     Parameters
     ----------
     model : nn.Module
+        The model.
     lr, weight_decay : float
-        Of parameters that no rule matches.
+        The values for parameters that no rule matches.
     rules : Mapping
-        Substring of parameter names -> ``{"lr_mult": float, "decay_mult": float}``, both optional.
+        Dicts ``{"lr_mult": float, "decay_mult": float}``, whose keys are both optional, by
+        substring of parameter names.
     norm_decay_mult : float
-        Multiplier for the weight decay of normalisation layers that no rule matches.
+        The multiplier of the weight decay for normalisation layers that no rule matches.
 
     Returns
     -------
     list of dict
+        The groups.
 
     Raises
     ------
     TypeError
-        If ``model`` is no module.
+        If ``model`` is not a module.
     ValueError
-        If no parameter is trainable, or a rule or number is invalid.
+        If no parameter is trainable, or if a rule or number is invalid.
 
     Examples
     --------
@@ -115,7 +119,18 @@ def parameter_groups(
 
 
 def groups_table(optimizer: torch.optim.Optimizer) -> str:
-    """Return a table of the optimiser's groups and the number of parameters in each."""
+    """Return a table of the optimiser's groups with the number of parameters in each.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        The optimiser.
+
+    Returns
+    -------
+    str
+        The table.
+    """
     rows, tensors, total = [], 0, 0
     for group in optimizer.param_groups:
         count = sum(parameter.numel() for parameter in group["params"])
@@ -130,10 +145,10 @@ def groups_table(optimizer: torch.optim.Optimizer) -> str:
 
 
 def _owner(model: nn.Module, name: str) -> nn.Module:
-    """Return the module that has the parameter."""
+    """Return the module that owns the parameter."""
     return model.get_submodule(name.rpartition(".")[0])
 
 
 def _longest_match(name: str, rules: Mapping[str, Mapping[str, float]]) -> str | None:
-    # Of equally long rules the alphabetically first, as in the published constructor.
+    # Among rules of equal length the alphabetically first applies, as in the published code.
     return next((key for key in sorted(rules, key=lambda k: (-len(k), k)) if key in name), None)

@@ -1,4 +1,4 @@
-"""The function from images to logits that evaluation calls, with merged adapters."""
+"""The function from images to logits for evaluations, with merged adapters."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,22 +12,27 @@ from recyclelora.evaluation.sliding_window import Predict, check_logits
 
 @contextlib.contextmanager
 def predictor(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Iterator[Predict]:
-    """Yield ``predict(images (B, 3, H, W), RGB 0..255) -> logits (B, classes, H, W)`` in float32.
+    """Yield a function that predicts logits with a model whose adapters are merged.
 
-    Inside the block the model is in eval mode with merged adapters, and is as fast as the plain
-    ViT. After it, the model has its previous mode and the previous bits of every weight.
+    Inside the ``with`` block, the model is in eval mode with merged adapters and is as fast as the
+    plain ViT. After the block, its mode and every bit of its weights are as before.
 
     Parameters
     ----------
     model : nn.Module
         A segmentor with ``semantic_logits``, not wrapped in DDP.
     dtype : torch.dtype
-        Of autocast; float32 disables autocast.
+        The dtype of autocast; float32 disables autocast.
+
+    Yields
+    ------
+    Callable
+        Function from images (B, 3, H, W), RGB 0..255, to logits (B, classes, H, W) in float32.
 
     Raises
     ------
     ValueError
-        In ``predict``, if the logits are not finite.
+        If the logits are not finite. The yielded function raises this error.
     """
     device = next(model.parameters()).device
     training = model.training

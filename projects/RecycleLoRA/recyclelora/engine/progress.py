@@ -14,14 +14,15 @@ LAST_LAYER = {"class": "loss_ce", "mask": "loss_mask", "dice": "loss_dice"}
 class ProgressLine(EventWriter):
     """Log the progress of a training in one line.
 
-    Not Detectron2's ``CommonMetricPrinter``, which prints all of Mask2Former's thirty losses. This
-    line has their sum and the three losses of the last decoder layer.
+    Detectron2's ``CommonMetricPrinter`` is not used because it prints all thirty losses of
+    Mask2Former. This line has their sum and the three losses of the last decoder layer.
 
     Parameters
     ----------
     iterations : int
-        Number of iterations of the run, for the remaining time.
+        The number of iterations of the run, for the remaining time.
     logger : logging.Logger
+        The logger for the line.
     """
 
     def __init__(self, *, iterations: int, logger: logging.Logger):

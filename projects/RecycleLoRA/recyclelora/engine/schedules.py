@@ -1,4 +1,4 @@
-"""Learning rate and weight decay as pure functions of the iteration.
+"""Schedules of learning rate and weight decay as pure functions of the iteration.
 
 A schedule has no state, so a resumed run continues exactly.
 """
@@ -15,8 +15,24 @@ WARMUP_START = 0.01
 def poly(iteration: int, *, iterations: int, power: float = 0.9, warmup: int = 0) -> float:
     """Return the factor ``(1 - t / (T - 1)) ** power`` of the learning rate.
 
-    It is 0 at the last iteration. With ``warmup`` it increases linearly from 0.01 to 1 over so many
-    iterations, and decreases as above over the remaining ones.
+    The factor is 0 at the last iteration. During the first ``warmup`` iterations it increases
+    linearly from 0.01 to 1; it then decreases as above over the remaining iterations.
+
+    Parameters
+    ----------
+    iteration : int
+        The iteration t, counted from 0.
+    iterations : int
+        The number T of iterations of the run.
+    power : float
+        The exponent.
+    warmup : int
+        The number of iterations during which the factor increases.
+
+    Returns
+    -------
+    float
+        The factor.
 
     Examples
     --------
@@ -32,7 +48,20 @@ def poly(iteration: int, *, iterations: int, power: float = 0.9, warmup: int = 0
 
 
 def cosine(iteration: int, *, iterations: int) -> float:
-    """Return the factor ``(1 + cos(pi t / T)) / 2``, constant from iteration ``T - 1`` on."""
+    """Return the factor ``(1 + cos(pi t / T)) / 2``, constant from iteration ``T - 1`` on.
+
+    Parameters
+    ----------
+    iteration : int
+        The iteration t, counted from 0.
+    iterations : int
+        The number T of iterations of the run.
+
+    Returns
+    -------
+    float
+        The factor.
+    """
     return (1.0 + math.cos(math.pi * min(iteration, iterations - 1) / iterations)) / 2.0
 
 
@@ -42,11 +71,11 @@ class Poly:
     Parameters
     ----------
     iterations : int
-        T, the number of iterations of the run.
+        The number T of iterations of the run.
     power : float
-        Exponent of the poly schedule.
+        The exponent of the poly schedule.
     warmup : int
-        Number of iterations at the beginning over which the learning rate increases.
+        The number of initial iterations during which the learning rate increases.
     """
 
     def __init__(self, *, iterations: int, power: float = 0.9, warmup: int = 0):
@@ -58,28 +87,28 @@ class Poly:
         self.warmup = warmup
 
     def __call__(self, optimizer: torch.optim.Optimizer, iteration: int) -> None:
-        """Set the learning rate of every group for ``iteration`` (from 0)."""
+        """Set the learning rate of every group for ``iteration``, counted from 0."""
         factor = poly(iteration, iterations=self.iterations, power=self.power, warmup=self.warmup)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
 
 class PolyWithAnnealedDecay(Poly):
-    """The published schedule: poly learning rate, weight decay annealed by a cosine.
+    """The published schedule: a poly learning rate and a cosine for the weight decay.
 
     At iteration t of T, for every parameter group::
 
         lr    = initial_lr * poly(t)
         decay = decay_end + (initial_weight_decay - decay_end) * cosine(t)
 
-    As published, this applies to every group: those whose decay starts at 0 end at ``decay_end``.
+    As published, this applies to every group: a weight decay of 0 ends at ``decay_end``.
 
     Parameters
     ----------
     iterations, power, warmup
         See :class:`Poly`.
     decay_end : float
-        Weight decay that the cosine approaches.
+        The weight decay that the cosine approaches.
     """
 
     def __init__(
@@ -90,7 +119,7 @@ class PolyWithAnnealedDecay(Poly):
         self.decay_end = decay_end
 
     def __call__(self, optimizer: torch.optim.Optimizer, iteration: int) -> None:
-        """Set the learning rate and weight decay of every group for ``iteration`` (from 0)."""
+        """Set learning rate and weight decay of every group for ``iteration``, counted from 0."""
         super().__call__(optimizer, iteration)
         anneal = cosine(iteration, iterations=self.iterations)
         for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""Stopping a run: SIGTERM or Ctrl-C ends it between two steps, after saving its state."""
+"""Stopping of a run: after SIGTERM or Ctrl-C it saves its state and ends between two steps."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_DUPLICATE = 1.0  # seconds in which a launcher forwards a signal that also arrived directly
+_DUPLICATE = 1.0  # seconds within which a repeated signal is one that the launcher forwarded
 
 
 class Stopped(Exception):
@@ -19,14 +19,14 @@ class Stopped(Exception):
 class StopRequest:
     """Context manager that records the first SIGTERM or SIGINT; a second one kills the process.
 
-    The handlers never raise, so no operation is interrupted. Code that can be interrupted calls
-    :meth:`check`. Enter it in the main thread.
+    The handlers never raise an error, so no operation is interrupted. Code that can be interrupted
+    calls :meth:`check`. The ``with`` block must be entered in the main thread.
 
     Parameters
     ----------
     saves : bool
-        Whether the run can save its state. While it cannot, Ctrl-C raises KeyboardInterrupt as in
-        any program. The attribute of this name can be set at any time.
+        Whether the run can save its state. While it cannot, Ctrl-C raises KeyboardInterrupt as
+        usual. The attribute ``saves`` can be set at any time.
 
     Examples
     --------
@@ -50,16 +50,19 @@ class StopRequest:
             signal.signal(number, handler)
 
     def age(self) -> float:
-        """Return the seconds since the first signal; 0 if there was none."""
+        """Return the seconds since the first signal, or 0 if there was none."""
         return time.monotonic() - self._since if self.received else 0.0
 
     def check(self) -> None:
-        """Raise :class:`Stopped` if this process received a signal."""
+        """Raise :class:`Stopped` if this process has received a signal."""
         if self.received:
             raise Stopped
 
     def check_all(self) -> None:
-        """Raise :class:`Stopped` in all processes if any received a signal; all call this."""
+        """Raise :class:`Stopped` in all processes if any of them has received a signal.
+
+        All processes must call this method.
+        """
         if any(comm.all_gather(self.received)):
             self.received = True
             raise Stopped
@@ -70,7 +73,7 @@ class StopRequest:
         if not self.received:
             self.received, self._since = True, time.monotonic()
             name = signal.Signals(number).name
-            # Not print(), which the handler may interrupt.
+            # print() is not used because the handler may interrupt another print().
             os.write(2, f"\n{name}: stopping soon; once more to stop at once\n".encode())
         elif time.monotonic() - self._since > _DUPLICATE:
             signal.signal(number, signal.SIG_DFL)
@@ -78,13 +81,16 @@ class StopRequest:
 
 
 class StopBetweenSteps(HookBase):
-    """Save and stop all processes if any received a signal, before the first step and after each.
+    """Save and stop all processes after a signal to any of them, between two steps.
+
+    The hook checks for signals before the first step and after each step.
 
     Parameters
     ----------
     request : StopRequest
+        The request to stop.
     save : Callable[[int], None]
-        Called with the number of finished iterations before stopping.
+        Function that saves the state. It gets the number of finished iterations.
     """
 
     def __init__(self, *, request: StopRequest, save: Callable[[int], None]):

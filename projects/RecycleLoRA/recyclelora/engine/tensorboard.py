@@ -1,4 +1,4 @@
-"""TensorBoard events of a training: losses, domains, previews, and what the adapters learned."""
+"""TensorBoard events of a training: losses, scores of domains, previews, and adapters."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,35 +20,59 @@ from .metrics import WINDOW
 class TensorBoard(TensorboardXWriter):
     """Detectron2's writer of scalars, with panels for domains, previews and adapters.
 
-    The step of all that is measured after n iterations is n - 1, as Detectron2 counts.
+    A value that is measured after n iterations has the step n - 1, as in Detectron2.
 
     Parameters
     ----------
     folder : str or Path
+        The folder of the events.
     start : int
-        First iteration of the run. Events of an earlier attempt from there on are hidden.
+        The first iteration of the run. TensorBoard hides later events of an earlier attempt.
     """
 
     def __init__(self, folder: str | Path, *, start: int):
         super().__init__(str(folder), window_size=WINDOW, purge_step=start)
 
     def add_domains(self, result: Mapping, *, done: int) -> None:
-        """Add the mIoU of each domain in percent and their mean, of ``domains.json``."""
+        """Add the mIoU of each domain and the mean mIoU.
+
+        Parameters
+        ----------
+        result : Mapping
+            The content of ``domains.json``.
+        done : int
+            The number of finished iterations.
+        """
         scores = {name: domain["mIoU"] for name, domain in result["domains"].items()}
         for name, score in {**scores, "mean": result["mean_mIoU"]}.items():
             self._writer.add_scalar(f"mIoU/{name}", score, done - 1)
 
     def add_preview(self, picture: Path, *, done: int) -> None:
-        """Add a picture file."""
+        """Add a picture.
+
+        Parameters
+        ----------
+        picture : Path
+            The picture file.
+        done : int
+            The number of finished iterations.
+        """
         with Image.open(picture) as image:
             pixels = np.asarray(image.convert("RGB"))
         self._writer.add_image("preview", pixels, done - 1, dataformats="HWC")
 
     def add_adapters(self, model: nn.Module, *, done: int) -> None:
-        """Add means over the layers: effective rank of B A, and how far it moved, by ||W0||_F.
+        """Add the effective rank of B A and the relative movement, each as a mean over layers.
 
-        The distance is :func:`recyclelora.adapters.movement.relative_movement`. A model without
-        adapters adds nothing.
+        The movement is :func:`recyclelora.adapters.movement.relative_movement`, relative to
+        ||W0||_F. Nothing is added for a model without adapters.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The model.
+        done : int
+            The number of finished iterations.
         """
         values: dict[str, list[float]] = {}
         for name, layer in adapted_layers(model).items():

@@ -36,7 +36,13 @@ _KEPT = f"{INTERRUPTED}; --eval-only --resume goes on after the targets that hav
 
 
 def argument_parser() -> ArgumentParser:
-    """Detectron2's parser; the processes of one machine meet at a free port."""
+    """Return Detectron2's argument parser, in which processes of one machine use a free port.
+
+    Returns
+    -------
+    ArgumentParser
+        The parser.
+    """
     parser = default_argument_parser(epilog=__doc__)
     parser.set_defaults(dist_url="auto")
     parser.add_argument(
@@ -49,10 +55,15 @@ def argument_parser() -> ArgumentParser:
 
 
 def run(args: Namespace) -> None:
-    """Run one process; an error ends it with one sentence and exit code 1.
+    """Run one process of a run. After an error it prints one sentence and exits with code 1.
 
-    A run that was asked to stop prints the command that resumes it and ends with exit code 0. One
-    that Ctrl-C ends before it has saved anything, and an evaluation, end with exit code 130.
+    A run that was asked to stop prints the command that resumes it and exits with code 0. An
+    evaluation, or a run that Ctrl-C ends before it has saved anything, exits with code 130.
+
+    Parameters
+    ----------
+    args : Namespace
+        The parsed command line.
     """
     output, check = None, getattr(args, "check", False)
     try:
@@ -68,12 +79,12 @@ def run(args: Namespace) -> None:
         else:
             train(cfg, resume=args.resume)
     except Stopped:
-        if another_failed():  # and its launcher has stopped this process
+        if another_failed():  # its launcher has stopped this process
             sys.exit(1)
         if comm.is_main_process():
             print(f"stopped, nothing is lost; to go on: {resume_command()}", flush=True)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # launchers forward it once more
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # launchers forward the signal again
         if comm.is_main_process():
             kept = args.eval_only and not check
             print(_KEPT if kept else INTERRUPTED, file=sys.stderr, flush=True)
@@ -81,18 +92,24 @@ def run(args: Namespace) -> None:
     except Exception as error:
         if not claim_failure(error):
             sys.exit(1)
-        with contextlib.suppress(OSError):  # a full disk may be the error
+        with contextlib.suppress(OSError):  # the error may be a full disk
             if output is not None and output.is_dir():  # the traceback, for bug reports
                 report = traceback.format_exc().encode(errors="backslashreplace")
                 (output / ERROR).write_bytes(report)
         sys.exit(f"error: {format_error(error)}")
     if comm.is_main_process():
         with contextlib.suppress(OSError):
-            (output / ERROR).unlink()  # of an earlier run
+            (output / ERROR).unlink()  # the error of an earlier run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Start the processes of the run that the command line describes."""
+    """Start the processes of the run that a command line describes.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The arguments; those of this process by default.
+    """
     tolerate_any_text()
     args = argument_parser().parse_args(arguments)
     if problem := load_problem():
@@ -109,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _exit_as(error: torch.multiprocessing.ProcessExitedException) -> None:
-    """End as a process of the run did, which has printed its error unless a signal killed it."""
+    """Exit like the failed child process, which has printed its error unless a signal killed it."""
     if error.signal_name is not None:
         sys.exit(
             f"error: process {error.error_index} of the run was ended by {error.signal_name}, "

@@ -1,4 +1,4 @@
-"""Files of trained parameters without the pretrained base, which their users have already."""
+"""Files of trained parameters without the pretrained base, which users already have."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +18,10 @@ TRAINED = "recyclelora-trained-1"
 def save_trained(
     path: str | Path, *, model: nn.Module, iteration: int, dtype: torch.dtype | None = None
 ) -> None:
-    """Write the trainable parameters of ``model`` atomically: adapters and head.
+    """Write the trainable parameters of a model, adapters and head, to a file atomically.
 
-    The file holds tensors, plain types and the SHA-256 of the base's linear weights, with which
-    :func:`load_trained` recognises the base.
+    The file contains tensors, plain types and the SHA-256 of the base's linear weights. With the
+    SHA-256, :func:`load_trained` identifies the base.
 
     Parameters
     ----------
@@ -30,14 +30,15 @@ def save_trained(
     model : nn.Module
         A segmentor with a ``backbone``.
     iteration : int
-        Number of finished iterations.
+        The number of finished iterations.
     dtype : torch.dtype, optional
-        Of the stored tensors, ``torch.float16`` for half the size; None keeps theirs.
+        The dtype of the stored tensors, such as ``torch.float16`` for half the size. None keeps the
+        dtypes of the model.
 
     Raises
     ------
     ValueError
-        If a parameter is not finite, or not in ``dtype``; nothing is written.
+        If a parameter is not finite, or would not be finite in ``dtype``. Nothing is written.
     """
     path = Path(path)
     trained = {
@@ -64,16 +65,16 @@ def load_trained(model: nn.Module, content: dict, *, source: str) -> None:
     Parameters
     ----------
     model : nn.Module
-        Built by the config of the training, in its state before the training.
+        A model built with the config of the training, in its state before the training.
     content : dict
-        Content of the file.
+        The content of the file.
     source : str
-        Name of the file, for error messages.
+        The name of the file, for error messages.
 
     Raises
     ------
     ValueError
-        If names, shapes or the weights of the base differ; the model is then unchanged.
+        If names, shapes or the weights of the base differ. The model is then unchanged.
     """
     parameters, trained = _trainable(model), content["trained"]
     if mismatch := describe_mismatch(parameters, trained):
@@ -91,7 +92,18 @@ def load_trained(model: nn.Module, content: dict, *, source: str) -> None:
 
 
 def pretrained_weights(backbone: nn.Module) -> Iterator[Tensor]:
-    """Yield all frozen linear weights as pretrained, which resampling does not change."""
+    """Yield all frozen linear weights as pretrained; resampling does not change them.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        The backbone.
+
+    Yields
+    ------
+    Tensor
+        The weight of one layer.
+    """
     for module in backbone.modules():
         if isinstance(module, DualLoRALinear):
             yield module.pretrained_weight()

@@ -1,4 +1,4 @@
-"""The training loop: schedules, mixed precision, accumulation, checks for finite values."""
+"""The training loop: schedules, mixed precision, gradient accumulation, checks of finiteness."""
 
 import contextlib
 import math
@@ -21,14 +21,25 @@ AMP_DTYPES = ("bfloat16", "float16", "float32")
 
 
 def amp_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the autocast dtype for ``train.amp.dtype``; float32 disables autocast.
+    """Return the autocast dtype for the setting ``train.amp.dtype``; float32 disables autocast.
 
-    ``auto`` is bfloat16 if the device supports it natively, else float32.
+    Parameters
+    ----------
+    name : str
+        "auto", "float32", "bfloat16" or "float16". With "auto" the result is bfloat16 if the device
+        supports it natively, and float32 otherwise.
+    device : torch.device
+        The device.
+
+    Returns
+    -------
+    torch.dtype
+        The dtype.
 
     Raises
     ------
     ValueError
-        If ``name`` is not "auto", "float32", "bfloat16" or "float16".
+        If ``name`` has another value.
     """
     if name == "auto":
         if device.type == "cuda":
@@ -42,34 +53,34 @@ def amp_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 class Trainer(TrainerBase):
-    """Run the iterations of one training; hooks do everything but the step itself.
+    """Run the iterations of a training. Hooks do everything except the step itself.
 
-    A step is a pure function of the state (:meth:`state_dict`, the model) and the iteration, so
+    A step is a pure function of the state (:meth:`state_dict` and the model) and the iteration, so
     resuming a run does not change its result. If a loss or gradient is not finite in any process,
-    no process updates the weights. Detectron2's ``SimpleTrainer`` and ``AMPTrainer`` provide none
-    of this.
+    no process updates its weights. Detectron2's ``SimpleTrainer`` and ``AMPTrainer`` have neither
+    property.
 
     Parameters
     ----------
     model : nn.Module
-        Called with a list of samples, returns a dict of losses; may be wrapped in DDP.
+        Model that maps a list of samples to a dict of losses; may be wrapped in DDP.
     loader : Iterable[list[dict]]
-        Yields this process's share of every global batch.
+        Loader that yields this process's share of every global batch.
     optimizer : torch.optim.Optimizer
-        Its groups come from :func:`parameter_groups`.
+        Optimiser with the groups of :func:`parameter_groups`.
     schedule : Callable
-        Called with (optimizer, iteration) before every step.
+        Function that is called with (optimizer, iteration) before every step.
     bad_batches : BadBatches
-        Receives the batches on which a step is not finite.
+        Object that receives the batches on which a step is not finite.
     average : WeightAverage, optional
-        Updated after every step.
+        Average that is updated after every step.
     seed : int
-        Seed of the global generators (dropout), which are seeded with it, the iteration and the
-        rank before every step.
+        The seed of the global generators, for instance for dropout. Before every step they are
+        seeded with the seed, the iteration and the rank.
     dtype : torch.dtype
-        Of autocast; float32 disables autocast.
+        The dtype of autocast; float32 disables autocast.
     accumulate : int
-        Number of parts into which a batch is split; their gradients are averaged. Losses are
+        The number of parts into which a batch is split. Their gradients are averaged. Losses are
         normalised per part, as for a smaller batch.
     """
 
@@ -100,7 +111,7 @@ class Trainer(TrainerBase):
         self.dtype = dtype
         self.accumulate = accumulate
         self.device = next(model.parameters()).device
-        # float16 gradients underflow without scaling; the others need none.
+        # Gradients in float16 underflow without scaling. Other dtypes need no scaling.
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=dtype == torch.float16, init_scale=2.0**14
         )
@@ -110,8 +121,15 @@ class Trainer(TrainerBase):
     def train(self, start_iter: int, max_iter: int) -> None:
         """Run the iterations ``start_iter`` .. ``max_iter - 1`` with their hooks.
 
-        Detectron2's loop, without the traceback that it logs after an error: the command line
-        prints errors in one sentence.
+        The loop is that of Detectron2 without the traceback that Detectron2 logs after an error,
+        because the command line prints errors in one sentence.
+
+        Parameters
+        ----------
+        start_iter : int
+            The first iteration.
+        max_iter : int
+            The number of iterations of the whole run.
         """
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
@@ -129,7 +147,7 @@ class Trainer(TrainerBase):
                 self.after_train()
 
     def state_dict(self) -> dict:
-        """Return the state besides the model and the iteration: tensors and plain types."""
+        """Return the state without model and iteration, as tensors and plain types."""
         state = {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -141,12 +159,17 @@ class Trainer(TrainerBase):
         return state
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Load the result of :meth:`state_dict`; an average that it lacks starts here.
+        """Load the result of :meth:`state_dict`. A missing average is left unchanged.
+
+        Parameters
+        ----------
+        state : Mapping
+            The state.
 
         Raises
         ------
         ValueError
-            If it belongs to another model or optimiser.
+            If the state belongs to another model or optimiser.
         """
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -168,7 +191,7 @@ class Trainer(TrainerBase):
         try:
             losses = self._mean_losses(self._backward(batch))
             self._check_finite(losses)
-        except FloatingPointError as problem:  # raised in all processes
+        except FloatingPointError as problem:  # all processes raise this error
             self.bad_batches.put(batch, iteration=self.iter, problem=problem)
             return
         self.scaler.step(self.optimizer)
@@ -178,9 +201,19 @@ class Trainer(TrainerBase):
         self._log(losses, data_time)
 
     def probe(self, batch: list[dict]) -> dict[str, torch.Tensor]:
-        """Take a batch forward and backward without a step; return its losses.
+        """Run a forward and a backward pass on a batch without an optimiser step.
 
-        The gradients are added to those of the parameters. Every process has to call it.
+        The gradients are added to those of the parameters. Every process must call this method.
+
+        Parameters
+        ----------
+        batch : list of dict
+            The samples of this process.
+
+        Returns
+        -------
+        dict
+            The losses by name.
         """
         with (
             EventStorage(0),
@@ -223,9 +256,9 @@ class Trainer(TrainerBase):
         return dict(zip(losses, means, strict=True))
 
     def _check_finite(self, losses: dict[str, float]) -> None:
-        """Raise if the losses or gradients, which all processes share, are not finite.
+        """Raise an error if the losses or gradients are not finite; all processes agree.
 
-        With float16 the scaler checks the gradients, of which some are expected to overflow.
+        With float16, the scaler checks the gradients, because some of them overflow regularly.
         """
         total = sum(losses.values())
         problem = None if math.isfinite(total) else f"the loss is {total}"

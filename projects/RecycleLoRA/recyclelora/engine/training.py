@@ -1,4 +1,4 @@
-"""Training a model from a config, from the beginning or from the newest checkpoint."""
+"""Training of a model from a config, from the start or from the newest checkpoint."""
 
 import contextlib
 import errno
@@ -49,19 +49,21 @@ def train(cfg: DictConfig, *, resume: bool = False) -> None:
     Parameters
     ----------
     cfg : DictConfig
+        The config of the run.
     resume : bool
-        Whether to continue from the newest checkpoint of the output folder.
+        Whether to continue from the newest checkpoint in the output folder.
 
     Raises
     ------
     Stopped
-        If SIGTERM or SIGINT arrived; the state is saved.
+        If SIGTERM or SIGINT arrived. The state has been saved.
     KeyboardInterrupt
         If SIGINT arrived before there was a state to save.
     ValueError
-        Among others, if another training writes to the folder, or the resumed run is another one.
+        For instance if another training writes to the folder or the run to resume has another
+        config.
     OSError
-        Among others, if the disk is full; the earlier checkpoints are complete.
+        For instance if the disk is full. Earlier checkpoints remain complete.
     """
     check_training_keys(cfg)
     try:
@@ -94,7 +96,7 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
     prepare_loaders(cfg, loaders, train=trainer.loader, request=request)
     if found is not None:
         trainer.load_state_dict(found[1])
-        del found  # its tensors take as much memory as the model
+        del found  # frees tensors of the size of the model
 
     def save(done: int) -> None:
         if comm.is_main_process():
@@ -115,7 +117,7 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
     preview = partial(_preview, cfg, model, loaders, trainer, board)
 
     def save_and_evaluate(done: int) -> None:
-        save(done)  # the evaluated weights are then in a checkpoint, and no step can be lost
+        save(done)  # first, so that the evaluated weights are in a checkpoint
         _show_domains(board, evaluate(done), done)
 
     log.info("Optimiser groups:\n%s", groups_table(trainer.optimizer))
@@ -134,7 +136,7 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
     log.info("Training on %s in %s, iterations %d to %d", device, trainer.dtype, start, stop)
     try:
         trainer.train(start, stop)
-    except WaitInterrupted as error:  # before the batch of the next iteration
+    except WaitInterrupted as error:  # raised while waiting for the next batch
         save(trainer.iter)
         raise Stopped from error
     except FloatingPointError:  # raised before the weights are changed
@@ -146,7 +148,24 @@ def _train(cfg: DictConfig, resume: bool, request: StopRequest) -> None:
 def find_checkpoint(
     cfg: DictConfig, checkpoints: Checkpoints, resume: bool, log: logging.Logger
 ) -> tuple[Path, dict] | None:
-    """Return path and content of the checkpoint to resume, the same in all processes."""
+    """Return path and content of the checkpoint to resume; they are equal in all processes.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config of the run.
+    checkpoints : Checkpoints
+        The checkpoints of the output folder.
+    resume : bool
+        Whether the run is to be resumed.
+    log : logging.Logger
+        The log.
+
+    Returns
+    -------
+    tuple of Path and dict, or None
+        Path and content; None for a run that starts from the beginning.
+    """
     output = cfg.train.output_dir
     if not resume and checkpoints.paths():
         raise ValueError(
@@ -168,9 +187,9 @@ def find_checkpoint(
 def _clean_output(
     cfg: DictConfig, checkpoints: Checkpoints, found: tuple[Path, dict] | None
 ) -> None:
-    """Set damaged checkpoints aside and remove the temporary files of killed runs.
+    """Rename damaged checkpoints and remove the temporary files of killed runs.
 
-    All processes have read the checkpoints before: :func:`find_checkpoint` gathers what they saw.
+    All processes have already read the checkpoints, because :func:`find_checkpoint` is collective.
     """
     if comm.is_main_process():
         if found is not None:
@@ -182,7 +201,26 @@ def _clean_output(
 def build_model_to_train(
     cfg: DictConfig, found: tuple[Path, dict] | None, device: torch.device, log: logging.Logger
 ) -> tuple[int, nn.Module]:
-    """Return the first iteration and the model to train."""
+    """Build the model to train.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config of the run.
+    found : tuple of Path and dict, or None
+        The result of :func:`find_checkpoint`.
+    device : torch.device
+        The device of the model.
+    log : logging.Logger
+        The log.
+
+    Returns
+    -------
+    start : int
+        The first iteration.
+    model : nn.Module
+        The model.
+    """
     if found is not None:
         path, content = found
         if "optimizer" not in content:
@@ -206,7 +244,24 @@ def build_model_to_train(
 
 
 def build_trainer(cfg: DictConfig, model: nn.Module, start: int, device: torch.device) -> Trainer:
-    """Return the trainer of a model that begins at iteration ``start``."""
+    """Return a trainer that begins at iteration ``start``.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The config of the run.
+    model : nn.Module
+        The model.
+    start : int
+        The first iteration.
+    device : torch.device
+        The device of the model.
+
+    Returns
+    -------
+    Trainer
+        The trainer.
+    """
     device_ids = [device.index] if device.type == "cuda" else None
     ddp = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
     cfg.optimizer.params.model = model
@@ -227,11 +282,11 @@ def build_trainer(cfg: DictConfig, model: nn.Module, start: int, device: torch.d
 
 
 def _open_tensorboard(cfg: DictConfig, start: int) -> TensorBoard | None:
-    """Return the writer of the main process; None where its folder's name cannot be encoded."""
+    """Return the writer of the main process, or None if its folder's name cannot be encoded."""
     if not comm.is_main_process():
         return None
     output = cfg.train.output_dir
-    # TensorBoard encodes file names in UTF-8, whatever the locale.
+    # TensorBoard encodes file names in UTF-8, independently of the locale.
     if os.fsencode(output) == output.encode(errors="surrogatepass"):
         return TensorBoard(output, start=start)
     log = logging.getLogger(LOGGER)
@@ -265,7 +320,7 @@ def _evaluate(
     checkpoint: dict,
     resume: bool,
 ) -> dict:
-    """Evaluate the current weights, or their averages, unless the run is asked to stop."""
+    """Evaluate the current weights or their averages; a request to stop interrupts it."""
     log = logging.getLogger(LOGGER)
     if trainer.average is not None:
         log.info("Evaluating the averaged weights (train.ema=%g)", trainer.average.decay)
@@ -287,26 +342,26 @@ def _evaluate(
         try:
             try:
                 return evaluate(resume=resume)
-            except OtherEvaluationError as error:  # raised in all processes
+            except OtherEvaluationError as error:  # all processes raise this error
                 log.warning("%s; it begins anew", error)
                 return evaluate()
         except WaitInterrupted as error:
             raise Stopped from error
         except RuntimeError as error:
-            # Another process has stopped already, and this one waited for its results.
+            # Another process has already stopped, and this one waited for its results.
             if request.received and comm.get_world_size() > 1:
                 raise Stopped from error
             raise
 
 
 def _show_domains(board: TensorBoard | None, result: Mapping, done: int) -> None:
-    """Show the scores of an evaluation after ``done`` iterations."""
+    """Write the scores of an evaluation after ``done`` iterations to TensorBoard."""
     if board is not None:
         board.add_domains(result, done=done)
 
 
 def _measure(board: TensorBoard | None, model: nn.Module, done: int) -> None:
-    """Show what the adapters learned in ``done`` iterations."""
+    """Write measurements of the adapters after ``done`` iterations to TensorBoard."""
     if board is not None:
         board.add_adapters(model, done=done)
 
@@ -319,7 +374,7 @@ def _preview(
     board: TensorBoard | None,
     done: int,
 ) -> None:
-    """Draw the first image of each target after ``done`` iterations, in the main process."""
+    """Draw the first image of each target in the main process, after ``done`` iterations."""
     if not comm.is_main_process():
         return
     path = Path(cfg.train.output_dir, "pictures", f"iter_{done:07d}.png")
@@ -327,7 +382,7 @@ def _preview(
     with _averaged(trainer), predictor(model, dtype=trainer.dtype) as predict:
         try:
             preview_domains(predict, loaders, protocol=protocol, path=path)
-        except NonFiniteLogitsError as error:  # a picture is no reason to end a training
+        except NonFiniteLogitsError as error:  # a failed preview must not end the training
             log = logging.getLogger(LOGGER)
             log.warning("no preview at iteration %d: %s", done, error)
             return

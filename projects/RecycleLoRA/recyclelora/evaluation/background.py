@@ -1,4 +1,4 @@
-"""Work that runs beside the model: one call in a thread, while the next image is segmented."""
+"""A background thread that runs one call while the model segments the next image."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -6,10 +6,10 @@ from types import TracebackType
 
 
 class Background:
-    """Run calls in one thread, in their order; the caller is at most one call ahead.
+    """Run calls in one background thread, in the order in which they are submitted.
 
-    At the end of the block all calls have ended. An error of a call is raised by the next
-    :meth:`submit`, or at the end of the block.
+    At most one call runs while the caller continues. All calls have finished when the ``with``
+    block ends. The next :meth:`submit`, or the end of the block, raises the error of a failed call.
 
     Examples
     --------
@@ -26,7 +26,20 @@ class Background:
         self._last: Future | None = None
 
     def submit(self, function: Callable, *arguments: object) -> None:
-        """Wait for the last call, and start ``function(*arguments)``."""
+        """Wait for the previous call, then start ``function(*arguments)`` in the thread.
+
+        Parameters
+        ----------
+        function : Callable
+            The function to call.
+        *arguments : object
+            Its positional arguments.
+
+        Raises
+        ------
+        Exception
+            The error of the previous call, if it failed.
+        """
         self._finish()
         self._last = self._thread.submit(function, *arguments)
 

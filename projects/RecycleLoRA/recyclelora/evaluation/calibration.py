@@ -1,13 +1,13 @@
-"""Calibration: whether confidences are the share of right pixels, and a temperature that helps.
+"""Calibration of the confidences: calibration error, AUROC of errors and temperature scaling.
 
 The expected calibration error over B bins of equal width is
 
     ECE = sum_b n_b / n |right_b / n_b - mean confidence_b|
 
 (Guo et al. 2017, eq. 5). The AUROC of errors is the probability that a wrong pixel has a lower
-confidence than a right one, equal confidences counting one half: 0.5 for a confidence without
-information, 1 for one that separates errors perfectly. Only labelled pixels count. A pixel is right
-if its class, folded onto the labels of the set, is its label.
+confidence than a right one, where equal confidences count one half. It is 0.5 if the confidence
+carries no information and 1 if it separates the errors perfectly. Only labelled pixels are counted.
+A pixel is right if its predicted class, folded onto the labels of the dataset, equals its label.
 """
 
 import math
@@ -26,22 +26,22 @@ from .protocol import Protocol, nearest
 from .scored_map import Wanted, uncertainty_of
 from .sliding_window import Predict
 
-BINS = 15  # as Guo et al.
+BINS = 15  # as in Guo et al.
 _FINE = BINS * 4096
-_LEAST_SHARE = 1e-12  # a class without any score then costs 28 nats
+_LEAST_SHARE = 1e-12  # limits the cost of a class with score 0 to 28 nats
 _TEMPERATURES = (0.05, 20.0)
 
 
 class ConfidenceHistogram:
     """Counts of right and wrong pixels by confidence, in 61,440 bins.
 
-    The ECE is exact. The AUROC takes confidences of one bin as equal, which changes it by less
-    than the share of pairs of pixels within 1.6e-5 of each other.
+    The ECE is exact. The AUROC treats the confidences in one bin as equal. The resulting error is
+    at most the share of pairs of pixels whose confidences differ by less than 1.6e-5.
 
     Parameters
     ----------
     temperature : float
-        At which :meth:`segment` computes confidences.
+        The temperature at which :meth:`segment` computes confidences.
 
     Examples
     --------
@@ -57,7 +57,15 @@ class ConfidenceHistogram:
         self.sums = np.zeros(_FINE)  # of the confidences
 
     def update(self, confidence: np.ndarray, right: np.ndarray) -> None:
-        """Count pixels: confidences from 0 to 1, and whether their class is right."""
+        """Count pixels.
+
+        Parameters
+        ----------
+        confidence : ndarray
+            The confidences, from 0 to 1.
+        right : ndarray
+            Boolean array of the same shape: whether the predicted class of each pixel is right.
+        """
         confidence = np.asarray(confidence, np.float64).ravel()
         bins = np.minimum((confidence * _FINE).astype(np.int64), _FINE - 1)
         right = np.asarray(right, bool).ravel()
@@ -73,7 +81,26 @@ class ConfidenceHistogram:
         benchmark: str,
         folding: Folding | None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return what :meth:`Protocol.segment` returns, and count the labelled pixels."""
+        """Segment a sample as :meth:`Protocol.segment` does, and count its labelled pixels.
+
+        Parameters
+        ----------
+        protocol : Protocol
+            The evaluation protocol.
+        predict : Callable
+            The function from images to logits.
+        sample : Mapping
+            A sample of a test loader.
+        benchmark : str
+            The benchmark of the dataset.
+        folding : Folding or None
+            The folding of the classes onto the labels of the dataset, if it has fewer classes.
+
+        Returns
+        -------
+        prediction, truth, image : ndarray
+            The result of :meth:`Protocol.segment`.
+        """
         found = segment_with_confidence(
             protocol, predict, sample, benchmark, temperature=self.temperature
         )
@@ -82,14 +109,20 @@ class ConfidenceHistogram:
         return found.prediction, found.truth, found.image
 
     def merge(self) -> "ConfidenceHistogram":
-        """Sum the counts of all processes, in every process; returns self."""
+        """Sum the counts over all processes; every process gets the sums.
+
+        Returns
+        -------
+        ConfidenceHistogram
+            This histogram.
+        """
         gathered = comm.all_gather((self.counts, self.sums))
         self.counts = sum(counts for counts, _ in gathered)
         self.sums = sum(sums for _, sums in gathered)
         return self
 
     def expected_calibration_error(self) -> float:
-        """Return the ECE over 15 bins, from 0 to 1; NaN without pixels."""
+        """Return the ECE over 15 bins, from 0 to 1, or NaN if no pixel was counted."""
         right = self.counts[1].reshape(BINS, -1).sum(1)
         total = int(self.counts.sum())
         if not total:
@@ -97,28 +130,28 @@ class ConfidenceHistogram:
         return float(np.abs(right - self.sums.reshape(BINS, -1).sum(1)).sum() / total)
 
     def auroc_of_errors(self) -> float:
-        """Return the AUROC; NaN if no pixel, or every pixel, is wrong."""
+        """Return the AUROC of errors, or NaN if all pixels or no pixels are wrong."""
         wrong, right = self.counts.astype(np.float64)
         pairs = wrong.sum() * right.sum()
         if not pairs:
             return math.nan
-        above = right.sum() - np.cumsum(right)  # right pixels of higher confidence
+        above = right.sum() - np.cumsum(right)  # number of right pixels with a higher confidence
         return float((wrong * (above + right / 2)).sum() / pairs)
 
     def scores(self) -> dict[str, float | None]:
-        """Return ``ECE`` and ``AUROC`` for ``domains.json``, in percent; null for NaN."""
+        """Return ``ECE`` and ``AUROC`` in percent for ``domains.json``; None stands for NaN."""
         values = {"ECE": self.expected_calibration_error(), "AUROC": self.auroc_of_errors()}
         return {name: None if math.isnan(x) else 100 * x for name, x in values.items()}
 
 
 class Segmented(NamedTuple):
-    """What :func:`segment_with_confidence` returns; arrays (H, W) of the truth's size."""
+    """The result of :func:`segment_with_confidence`; arrays have the size (H, W) of the truth."""
 
     prediction: np.ndarray
     truth: np.ndarray
     image: np.ndarray
     confidence: np.ndarray
-    probabilities: Tensor | None  # (C, h, w) on the device, if they were requested
+    probabilities: Tensor | None  # (C, h, w) on the device, or None unless requested
 
 
 def segment_with_confidence(
@@ -130,12 +163,32 @@ def segment_with_confidence(
     temperature: float = 1.0,
     probabilities: bool = False,
 ) -> Segmented:
-    """Segment one sample of a test loader as :meth:`Protocol.segment` does, with confidences.
+    """Segment a sample of a test loader as :meth:`Protocol.segment` does, with confidences.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        The evaluation protocol.
+    predict : Callable
+        The function from images to logits.
+    sample : Mapping
+        A sample of a test loader.
+    benchmark : str
+        The benchmark of the dataset.
+    temperature : float
+        The temperature of the confidences.
+    probabilities : bool
+        Whether to return the probabilities of all classes.
+
+    Returns
+    -------
+    Segmented
+        The class map, its confidences and, if requested, the probabilities.
 
     Raises
     ------
     ValueError
-        If the logits are not finite, or the image is too large; the message names its file.
+        If the logits are not finite or the image is too large. The message names the image file.
     """
     image, truth = protocol.prepare(sample["image"], sample["sem_seg"], benchmark)
     wanted = Wanted(probabilities=probabilities, temperature=temperature)
@@ -154,27 +207,27 @@ def segment_with_confidence(
 
 
 def labels_of(folding: Folding | None) -> np.ndarray:
-    """Return the label of each predicted class; one that no label has where there is none."""
+    """Return the label of each predicted class; a class without a label gets an unused value."""
     return np.arange(len(CLASSES)) if folding is None else folding.table
 
 
 def right_pixels(
     prediction: np.ndarray, truth: np.ndarray, folding: Folding | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return which pixels are labelled, and of these which are right."""
+    """Return which pixels are labelled, and which of the labelled pixels are right."""
     labelled = truth != IGNORE_LABEL
     return labelled, labels_of(folding)[prediction[labelled]] == truth[labelled]
 
 
 class Sample(NamedTuple):
-    """Pixels to fit a temperature to.
+    """Pixels to which a temperature is fitted.
 
     Parameters
     ----------
     shares : Tensor
-        (N, C) probabilities at T = 1.
+        The probabilities (N, C) at T = 1.
     allowed : Tensor
-        (N, C) bool, the classes that are right.
+        Boolean tensor (N, C) that marks the classes that count as right.
     """
 
     shares: Tensor
@@ -184,14 +237,31 @@ class Sample(NamedTuple):
 def sample_pixels(
     segmented: Segmented, folding: Folding | None, *, count: int, seed: tuple[int, ...]
 ) -> Sample:
-    """Draw up to ``count`` labelled pixels of an image with probabilities, by a seed."""
+    """Draw up to ``count`` random labelled pixels of an image.
+
+    Parameters
+    ----------
+    segmented : Segmented
+        The segmented image, with probabilities.
+    folding : Folding or None
+        The folding of the classes onto the labels of the dataset.
+    count : int
+        The largest number of pixels.
+    seed : tuple of int
+        The seed of the random choice.
+
+    Returns
+    -------
+    Sample
+        The pixels.
+    """
     places = np.flatnonzero(segmented.truth.ravel() != IGNORE_LABEL)
     generator = np.random.default_rng(seed)
     places = np.sort(generator.permutation(places)[:count])
     height, width = segmented.truth.shape
     rows, columns = places // width, places % width
     planes = segmented.probabilities
-    # The probabilities may have another size than the truth (argmax at the input's size).
+    # The probabilities differ in size from the truth if the argmax is taken at the input's size.
     at = (rows * planes.shape[1] // height, columns * planes.shape[2] // width)
     shares = planes[:, torch.from_numpy(at[0]), torch.from_numpy(at[1])].T.cpu()
     truth = torch.from_numpy(segmented.truth[rows, columns].astype(np.int64))
@@ -199,14 +269,37 @@ def sample_pixels(
 
 
 def negative_log_likelihood(sample: Sample, temperature: float) -> float:
-    """Return the mean of ``-log sum_(c is right) p_c`` at a temperature, in nats, in float64."""
+    """Return the mean of ``-log sum_(c is right) p_c`` at a temperature, in nats.
+
+    Parameters
+    ----------
+    sample : Sample
+        The pixels.
+    temperature : float
+        The temperature.
+
+    Returns
+    -------
+    float
+        The mean over the pixels, computed in float64.
+    """
     logs = sample.shares.double().clamp_min(_LEAST_SHARE).log() / temperature
     right = logs.masked_fill(~sample.allowed, -torch.inf)
     return float((logs.logsumexp(1) - right.logsumexp(1)).mean())
 
 
 def fit_temperature(samples: Iterable[Sample]) -> float:
-    """Return the temperature of the lowest negative log-likelihood, from 0.05 to 20.
+    """Return the temperature between 0.05 and 20 with the lowest negative log-likelihood.
+
+    Parameters
+    ----------
+    samples : Iterable[Sample]
+        Pixels of :func:`sample_pixels`.
+
+    Returns
+    -------
+    float
+        The temperature.
 
     Raises
     ------
@@ -228,7 +321,20 @@ def fit_temperature(samples: Iterable[Sample]) -> float:
 
 
 def confidence_at(segmented: Segmented, temperature: float) -> np.ndarray:
-    """Return the confidence (H, W) of the predicted classes at another temperature."""
+    """Return the confidence (H, W) of the predicted classes at another temperature.
+
+    Parameters
+    ----------
+    segmented : Segmented
+        The segmented image, with probabilities.
+    temperature : float
+        The temperature.
+
+    Returns
+    -------
+    ndarray
+        The confidences, float32.
+    """
     planes = segmented.probabilities
     size = tuple(planes.shape[1:])
     classes = torch.from_numpy(nearest(segmented.prediction, size)).to(planes.device)

@@ -1,4 +1,4 @@
-"""Class maps from logits, at the size that is scored, with little memory."""
+"""Computation of class maps from logits, at the size of the label and with little memory."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -8,20 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Number of logits that are resized at a time: 64 MB in float32.
+# The number of logits that are resized at a time: 64 MB in float32.
 _AT_ONCE = 2**24
 
 
 class View(NamedTuple):
-    """The logits of one view of an image (a scale, possibly mirrored), in bands of rows.
+    """The logits of one view of an image, in bands of rows.
+
+    A view is the image at one scale, possibly mirrored.
 
     Parameters
     ----------
     size : tuple of int
-        (h, w) of all rows together.
+        The height and width (h, w) of all bands together.
     rows : Iterable[Tensor]
-        Logits (C, n, w) from top to bottom, h rows in all. Logits of a mirrored image are mirrored
-        back.
+        Logits (C, n, w) from top to bottom, h rows in total. The logits of a mirrored image are
+        mirrored back.
     """
 
     size: tuple[int, int]
@@ -29,14 +31,29 @@ class View(NamedTuple):
 
 
 def class_map(views: Iterable[View], count: int, size: tuple[int, int]) -> Tensor:
-    """Return the class map (H, W) uint8 of an image with ``count`` views.
+    """Return the class map of an image from the logits of its views.
 
-    The logits of each view are resized bilinearly to ``size`` (H, W). For several views the softmax
-    over classes is averaged, as in mmsegmentation's ``SegTTAModel``. It applies the softmax to any
-    output of a head, also to Mask2Former's sums of probabilities. Of equal classes the lowest is
-    returned.
+    The logits of each view are resized bilinearly to ``size``. For several views, the softmax over
+    the classes is averaged, as in mmsegmentation's ``SegTTAModel``. That class applies the softmax
+    to the output of any head, including Mask2Former's sums of probabilities.
 
-    A single view is never in memory completely. Several are summed in one float32 map (C, H, W).
+    A single view is never completely in memory. Several views are summed in one float32 map
+    (C, H, W).
+
+    Parameters
+    ----------
+    views : Iterable[View]
+        The views of the image.
+    count : int
+        The number of views.
+    size : tuple of int
+        The height and width (H, W) of the class map.
+
+    Returns
+    -------
+    Tensor
+        The class map (H, W), uint8. If several classes have the largest value, the lowest class is
+        chosen.
     """
     total, prediction = None, None
     for view in views:
@@ -54,10 +71,23 @@ def class_map(views: Iterable[View], count: int, size: tuple[int, int]) -> Tenso
 
 
 def best_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize logits (C, h, w) bilinearly to ``size`` (H, W) and return their argmax, uint8.
+    """Resize logits bilinearly and return their argmax.
 
-    Classes are resized one at a time: all of them would take 1.5 GB at 20 megapixels. Of equal
-    classes the lowest is returned.
+    The classes are resized one at a time, because all resized classes together would take 1.5 GB
+    for an image of 20 megapixels.
+
+    Parameters
+    ----------
+    logits : Tensor
+        The logits (C, h, w).
+    size : tuple of int
+        The height and width (H, W) of the class map.
+
+    Returns
+    -------
+    Tensor
+        The class map (H, W), uint8. If several classes have the largest logit, the lowest class is
+        chosen.
     """
     return _first_best(
         F.interpolate(plane, size=size, mode="bilinear", align_corners=False)[0, 0]
@@ -68,23 +98,23 @@ def best_class(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def resized_rows(
     rows: Iterable[Tensor], size: tuple[int, int], wanted: tuple[int, int]
 ) -> Iterator[tuple[int, Tensor]]:
-    """Resize logits bilinearly (corners not aligned) that arrive in bands of rows.
+    """Resize logits that arrive in bands of rows, bilinearly and without aligned corners.
 
     Parameters
     ----------
     rows : Iterable[Tensor]
-        (C, n, w) from top to bottom, h rows in all.
+        Logits (C, n, w) from top to bottom, h rows in total.
     size, wanted : tuple of int
-        (h, w) and (H, W).
+        The height and width of the input (h, w) and of the output (H, W).
 
     Yields
     ------
     tuple of int and Tensor
-        Index of the first row and logits (C, n, W), H rows in all.
+        The index of the first row of a band and its logits (C, n, W), H rows in total.
     """
     height, width = wanted
     if size == wanted:
-        # Interpolation would return the same values, in half of the time outside the model.
+        # Interpolation would return the same values but double the time spent outside the model.
         top = 0
         for part in itertools.chain.from_iterable(map(in_parts, rows)):
             yield top, part
@@ -96,7 +126,7 @@ def resized_rows(
     above = places.long().clamp(max=size[0] - 1)
     below = (above + 1).clamp(max=size[0] - 1)
     weights = (places - above)[:, None]
-    done = top = 0  # rows yielded; first input row in memory
+    done = top = 0  # number of yielded rows; first input row in memory
     kept = None
     for part in rows:
         wide = F.interpolate(
@@ -109,17 +139,28 @@ def resized_rows(
             last = min(first + step, ready)
             pair = [kept[:, (i[first:last] - top).to(kept.device)] for i in (above, below)]
             yield first, torch.lerp(*pair, weights[first:last].to(kept))
-        # The next output row needs at most the last input row.
+        # The next output row needs no input row before the last one.
         done, top, kept = ready, top + kept.shape[1] - 1, kept[:, -1:].clone()
 
 
 def in_parts(logits: Tensor) -> Iterator[Tensor]:
-    """Split logits (C, h, w) into bands of rows that can be resized with little memory."""
+    """Split logits (C, h, w) into bands of rows that can be resized with little memory.
+
+    Parameters
+    ----------
+    logits : Tensor
+        The logits.
+
+    Yields
+    ------
+    Tensor
+        Logits (C, n, w), from top to bottom.
+    """
     yield from logits.split(max(1, _AT_ONCE // (len(logits) * logits.shape[2])), 1)
 
 
 def _first_best(planes: Iterable[Tensor]) -> Tensor:
-    """Return the index of the largest of the planes (H, W), the first of equal ones, uint8."""
+    """Return the index of the largest plane (H, W) at each pixel, uint8; ties go to the first."""
     best, prediction = None, None
     for index, plane in enumerate(planes):
         if best is None:

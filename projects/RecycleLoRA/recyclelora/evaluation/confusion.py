@@ -1,4 +1,4 @@
-"""Intersection over union from a confusion matrix, with foldings for sets of fewer classes."""
+"""Intersection over union from a confusion matrix, also for datasets with fewer classes."""
 
 import numpy as np
 from detectron2.utils import comm
@@ -7,27 +7,27 @@ from recyclelora.data import IGNORE_LABEL, Folding
 
 
 class ConfusionMatrix:
-    """Counts of (truth, prediction) pairs.
+    """Confusion matrix of truth and prediction.
 
-    A class absent from both truth and prediction is excluded from the mean; one that is predicted
-    but absent from the truth counts as 0. With a folding, each predicted class is replaced by the
-    label of the set that contains it. Predictions without such a label count as wrong, and classes
-    that the set does not label have no IoU.
+    A class absent from both truth and prediction is excluded from the mean. A class that is
+    predicted but absent from the truth has an IoU of 0. With a folding, each predicted class is
+    replaced by the label of the dataset that contains it. Predictions without such a label count as
+    wrong, and classes that the dataset does not label have no IoU.
 
     Parameters
     ----------
     num_classes : int
-        Of truth and prediction.
+        The number of classes of truth and prediction.
     ignore_label : int
-        Pixels with this truth are not counted.
+        The truth value of pixels that are not counted.
     folding : Folding, optional
-        Of the 19 classes onto the set's labels.
+        The folding of the 19 classes onto the labels of the dataset.
 
     Attributes
     ----------
     counts : ndarray
-        (num_classes, num_classes + 1) int64, rows truth, columns prediction; the last column holds
-        predictions without a label.
+        Counts (num_classes, num_classes + 1), int64. Rows are the truth and columns the
+        prediction. The last column counts predictions without a label.
 
     Examples
     --------
@@ -58,7 +58,13 @@ class ConfusionMatrix:
         self.counts = np.zeros((num_classes, num_classes + 1), np.int64)
 
     def update(self, prediction: np.ndarray, truth: np.ndarray) -> None:
-        """Count one image; both arrays are (H, W) ids of the unfolded classes."""
+        """Count the pixels of one image.
+
+        Parameters
+        ----------
+        prediction, truth : ndarray
+            Class ids (H, W) before folding.
+        """
         prediction, truth = np.asarray(prediction), np.asarray(truth)
         if prediction.shape != truth.shape:
             raise ValueError(
@@ -87,43 +93,61 @@ class ConfusionMatrix:
             self.counts[:, label] += pairs[:, predicted]
 
     def merge(self) -> "ConfusionMatrix":
-        """Sum the counts of all processes, in every process; returns self."""
+        """Sum the counts over all processes; every process gets the sums.
+
+        Returns
+        -------
+        ConfusionMatrix
+            This matrix.
+        """
         self.counts = sum(comm.all_gather(self.counts))
         return self
 
     def iou(self) -> np.ndarray:
-        """Return (num_classes,) float64; NaN where a class is not labelled or does not occur."""
+        """Return the IoU of each class as float64.
+
+        Returns
+        -------
+        ndarray
+            The IoU (num_classes,); NaN for a class that is not labelled or does not occur.
+        """
         hits, predicted, truth = self._sums()
         union = predicted + truth - hits
         known = self.labelled & (union > 0)
         return np.where(known, hits / np.maximum(union, 1), np.nan)
 
     def mean_iou(self) -> float:
-        """Return the mean of ``iou`` over the classes that have one; NaN if none has."""
+        """Return the mean of :meth:`iou` over the classes that have one, or NaN if none has."""
         iou = self.iou()
-        iou = iou[~np.isnan(iou)]  # not nanmean, which sums in another order
+        iou = iou[~np.isnan(iou)]  # nanmean would sum in another order
         return float(iou.mean()) if iou.size else float("nan")
 
     def class_accuracy(self) -> np.ndarray:
-        """Return (num_classes,) float64: recall of every class; NaN for a class without pixels."""
+        """Return the recall of each class as float64.
+
+        Returns
+        -------
+        ndarray
+            The recall (num_classes,); NaN for a class without pixels.
+        """
         hits, _, truth = self._sums()
         return np.where(truth > 0, hits / np.maximum(truth, 1), np.nan)
 
     def pixel_accuracy(self) -> float:
-        """Return the share of counted pixels that are right; NaN if there are none."""
+        """Return the share of counted pixels that are right, or NaN if no pixel was counted."""
         total = int(self.counts.sum())
         return float(self._sums()[0].sum() / total) if total else float("nan")
 
     def constant_class_miou(self) -> float:
-        """Return the highest mean IoU of predicting one class everywhere.
+        """Return the highest mean IoU that a prediction of one class everywhere can reach.
 
-        It depends on the histogram of the truth only, not on the counted predictions.
+        It depends only on the histogram of the truth, not on the counted predictions.
         """
         truth = self._sums()[2]
         present = np.count_nonzero(truth)
         return float(truth.max() / truth.sum() / present) if present else float("nan")
 
     def _sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return per class the right pixels, predicted pixels and pixels of the truth."""
+        """Return the number of right, predicted and true pixels of each class."""
         square = self.counts[:, : self.num_classes]
         return np.diag(square), square.sum(0), self.counts.sum(1)

@@ -1,4 +1,4 @@
-"""A baseline without training: the most frequent class of the source everywhere."""
+"""A baseline without training: it predicts the most frequent class of the source everywhere."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,12 +13,17 @@ from .sliding_window import Predict
 
 
 def majority_class(records: Iterable[Mapping]) -> int:
-    """Return the train id with the most pixels in the labels; of equal ones the lowest.
+    """Return the train id with the most pixels in the labels.
 
     Parameters
     ----------
     records : Iterable[Mapping]
-        Of a training set, with ``sem_seg_file_name`` and ``label_map``.
+        Records of a training set, with ``sem_seg_file_name`` and ``label_map``.
+
+    Returns
+    -------
+    int
+        The train id; the lowest one if several are equally frequent.
 
     Raises
     ------
@@ -37,8 +42,20 @@ def majority_class(records: Iterable[Mapping]) -> int:
 
 
 def constant_prediction(label: int) -> Predict:
-    """Return a ``predict`` for :func:`evaluate_domains` that predicts ``label`` everywhere.
+    """Return a function that predicts ``label`` everywhere, for :func:`evaluate_domains`.
 
+    Parameters
+    ----------
+    label : int
+        The train id.
+
+    Returns
+    -------
+    Callable
+        The function from images to logits.
+
+    Examples
+    --------
     >>> import torch
     >>> constant_prediction(2)(torch.zeros(1, 3, 4, 4)).argmax(1).unique()
     tensor([2])

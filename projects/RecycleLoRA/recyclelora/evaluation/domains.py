@@ -35,12 +35,12 @@ from .protocol import Protocol
 from .sliding_window import Predict
 
 logger = logging.getLogger(__name__)
-_CELL_WIDTH = 448  # of a picture, in pixels
-_COLUMNS = 5  # domains per table of class IoUs, which then fits a terminal
+_CELL_WIDTH = 448  # width of a column of a picture, in pixels
+_COLUMNS = 5  # domains per table of class IoUs, so that the table fits a terminal
 
 
 class _Image(NamedTuple):
-    """One evaluated image: its mIoU (percent), its number in the dataset, its row of a picture."""
+    """One evaluated image: mIoU in percent, number in the dataset, and row of a picture."""
 
     score: float
     number: int
@@ -61,57 +61,62 @@ def evaluate_domains(
     resume: bool = False,
     temperature: float | None = None,
 ) -> dict:
-    """Evaluate ``predict`` on every domain, each process on its share of the images.
+    """Evaluate ``predict`` on every domain; each process evaluates its share of the images.
 
-    Writes these files atomically below ``output_dir``: ``domains.json``, ``one_class.json`` (per
-    domain, the mIoU of the best constant prediction), ``images.json`` (per domain and image, its
-    mIoU or null), ``domains.png`` (a row per domain), ``best_and_worst.png`` (two rows per domain)
-    and ``pictures/DOMAIN.png``. Logs the table. With ``save_predictions``, each process also writes
-    the class maps of its images, ``predictions/DOMAIN/FOLDERS/IMAGE.png``, and those of an earlier
-    evaluation are removed.
+    The function logs a table of the scores and writes these files atomically below ``output_dir``:
+    ``domains.json``, ``one_class.json`` (the mIoU of the best constant prediction for each domain),
+    ``images.json`` (the mIoU or null for each image of each domain), ``domains.png`` (one row per
+    domain), ``best_and_worst.png`` (two rows per domain) and ``pictures/DOMAIN.png``. With
+    ``save_predictions``, each process also writes the class maps of its images as
+    ``predictions/DOMAIN/FOLDERS/IMAGE.png``. Class maps of an earlier evaluation are removed.
 
-    The scores of each domain that has finished are kept in ``domains.partial.json`` (with
-    ``domains.partial.npz``) until all have finished.
+    The scores of each finished domain are kept in ``domains.partial.json`` and
+    ``domains.partial.npz`` until all domains have finished.
 
     Parameters
     ----------
     predict : Callable
-        (B, 3, H, W) float RGB 0..255 -> (B, C, H, W) logits, on any device.
+        Function from float RGB images (B, 3, H, W) with values 0..255 to logits (B, C, H, W), on
+        any device.
     domains : Mapping[str, TestLoader]
-        Name in the table -> loader of ``build_test_loader``.
+        The loaders of :func:`build_test_loader`, by the names used in the table.
     protocol : Protocol
+        The evaluation protocol.
     output_dir : str or Path
+        The folder for the results.
     pictures : int
-        Number of randomly chosen images per domain to draw; 0 draws none.
+        The number of randomly chosen images to draw per domain; 0 draws none.
     save_predictions : str, optional
         "train_ids", "label_ids" (Cityscapes' own) or "color"; see
         :mod:`recyclelora.evaluation.predictions`.
     checkpoint : Mapping, optional
-        Which model ``predict`` is; plain values, the entry ``checkpoint`` of ``domains.json``.
+        Plain values that identify the model, written as the entry ``checkpoint`` of
+        ``domains.json``.
     settings, domain_settings : Mapping, optional
-        Plain values that also determine the scores: those of all domains, and by name those of
-        each. An evaluation with other values is not resumed.
+        Further plain values that determine the scores: those common to all domains, and those of
+        each domain by name. An evaluation is resumed only if they are equal.
     resume : bool
-        Whether to continue from ``domains.partial.json``, if it is there: the domains in it are
-        not evaluated again.
+        Whether to continue from ``domains.partial.json`` if it exists. The domains in it are not
+        evaluated again.
     temperature : float, optional
         If given, each domain also gets "ECE" and "AUROC" (percent) of the confidences at this
-        temperature, see :mod:`recyclelora.evaluation.calibration`; 1 for uncalibrated ones.
+        temperature; see :mod:`recyclelora.evaluation.calibration`. Use 1 for uncalibrated
+        confidences.
 
     Returns
     -------
     dict
-        In every process, the content of ``domains.json``: ``{"protocol": {...}, "domains": {name:
-        {"mIoU": float, "IoU": {class: float or null}, "images": int}}, "mean_mIoU": float}``, in
-        percent; null for a class that the set does not label or that does not occur. With
-        ``checkpoint`` it has that entry, too.
+        The content of ``domains.json``, in every process: ``{"protocol": {...}, "domains": {name:
+        {"mIoU": float, "IoU": {class: float or null}, "images": int}}, "mean_mIoU": float}``.
+        Scores are in percent. The IoU is null for a class that the dataset does not label or that
+        does not occur. With ``checkpoint``, the content includes that entry.
 
     Raises
     ------
     ValueError
-        If there is no domain, a domain has no labelled pixel, or logits are not finite.
+        If there is no domain, if a domain has no labelled pixel, or if logits are not finite.
     OtherEvaluationError
-        If the evaluation to resume is another one.
+        If the interrupted evaluation had other settings, images or domains.
     """
     if not domains:
         raise ValueError("expected at least one domain to evaluate, got none; name some")
@@ -131,7 +136,7 @@ def evaluate_domains(
         finished = _resumed(output_dir, domains, settings, domain_settings)
     if save_predictions:
         if comm.is_main_process():
-            for name in domains.keys() - finished.keys():  # they may be of another model
+            for name in domains.keys() - finished.keys():  # these may come from another model
                 remove_maps(output_dir / "predictions" / name)
         comm.synchronize()
     for name, loader in domains.items():
@@ -154,7 +159,7 @@ def evaluate_domains(
 def _resumed(
     output_dir: Path, domains: Mapping[str, TestLoader], settings: Mapping, of_domains: Mapping
 ) -> dict[str, Target]:
-    """Return the finished domains as the main process reads them; pictures are in it alone."""
+    """Return the domains that the main process finished before; only it gets the pictures."""
     finished, problem = {}, None
     if comm.is_main_process():
         images = {
@@ -247,7 +252,18 @@ def preview_domains(
 ) -> Path:
     """Draw the first chosen image of every domain into one picture file.
 
-    It needs no other process, so the main process may call it alone.
+    The function needs no other process, so the main process may call it alone.
+
+    Parameters
+    ----------
+    predict : Callable
+        The function from images to logits.
+    domains : Mapping[str, TestLoader]
+        The loaders by name.
+    protocol : Protocol
+        The evaluation protocol.
+    path : str or Path
+        The picture file, which is returned.
     """
     rows = []
     for name, loader in domains.items():
@@ -259,14 +275,14 @@ def preview_domains(
 
 
 def domain_table(result: Mapping, constant: Mapping[str, float] | None = None) -> str:
-    """Format the protocol, a line per domain, and the IoU of every class, a column per domain.
+    """Format the scores: a line per domain, then the IoU of each class, a column per domain.
 
     Parameters
     ----------
     result : Mapping
-        Of :func:`evaluate_domains`.
+        The result of :func:`evaluate_domains`.
     constant : Mapping[str, float], optional
-        Per domain, the mIoU (percent) of the best constant prediction, for comparison.
+        The mIoU (percent) of the best constant prediction for each domain, for comparison.
     """
     domains = result["domains"]
     summary = [
@@ -294,7 +310,7 @@ def _evaluate(
     save: Callable[[Mapping, np.ndarray], None] | None,
     histogram: ConfidenceHistogram | None,
 ) -> tuple[ConfusionMatrix, list[Row], dict[str, float | None], list[_Image]]:
-    """Return confusion, chosen rows, each image's mIoU, best and worst image of all processes."""
+    """Return the confusion matrix, chosen rows, mIoU per image, and best and worst images."""
     folding = loader.metadata.get("folding")
     confusion = ConfusionMatrix(len(CLASSES), folding=folding)
     rows: dict[int, Row] = {}
@@ -321,7 +337,7 @@ def _evaluate(
         row, score = _row(name, sample, prediction, truth, image), 100 * alone.mean_iou()
         if number in chosen:
             rows[number] = row
-        if math.isnan(score):  # no labelled pixel
+        if math.isnan(score):  # the image has no labelled pixel
             scores[number] = sample["image_id"], None
             return
         scores[number] = sample["image_id"], score
@@ -337,12 +353,12 @@ def _evaluate(
 
 
 def _gathered(parts: dict) -> dict:
-    """Return the entries of all processes by number in the main process."""
+    """Return the entries of all processes, sorted by number, in the main process."""
     return dict(sorted(entry for part in comm.gather(parts) for entry in part.items()))
 
 
 def _best_and_worst(images: Sequence[_Image]) -> list[_Image]:
-    """Return the first image of the highest mIoU and, if another, the first of the lowest."""
+    """Return the first image with the highest mIoU and, if different, the first with the lowest."""
     if not images:
         return []
     best = max(images, key=lambda image: (image.score, -image.number))
@@ -374,6 +390,6 @@ def _scores(name: str, confusion: ConfusionMatrix, images: int) -> dict:
 
 
 def _chosen(total: int, count: int) -> set[int]:
-    """Return the numbers of the images to draw, equal in all processes."""
+    """Return the numbers of the images to draw; they are equal in all processes."""
     order = np.random.default_rng(0).permutation(total)
     return {int(index) for index in order[: max(count, 0)]}

@@ -1,4 +1,4 @@
-"""The finished targets of an evaluation that has not ended, so that it can be resumed."""
+"""Storage of the finished targets of an evaluation, so that it can be resumed."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ _ABSENT = "nothing"
 
 
 class OtherEvaluationError(ValueError):
-    """The finished targets in a folder cannot be continued by this evaluation."""
+    """The finished targets in a folder belong to another evaluation and cannot be resumed."""
 
 
 class Target(NamedTuple):
@@ -27,13 +27,13 @@ class Target(NamedTuple):
     Attributes
     ----------
     scores : dict
-        Its entry in ``domains.json``.
+        The entry of the domain in ``domains.json``.
     one_class : float
-        Its entry in ``one_class.json``.
+        The entry of the domain in ``one_class.json``.
     images : dict
-        Its entry in ``images.json``.
+        The entry of the domain in ``images.json``.
     rows : list of Row
-        Of the main process: the row of ``domains.png``, if any, then those of
+        In the main process, the row of ``domains.png``, if there is one, followed by the rows of
         ``best_and_worst.png``.
     """
 
@@ -46,7 +46,7 @@ class Target(NamedTuple):
 def save_partial(
     folder: Path, targets: Mapping[str, Target], settings: Mapping, of_targets: Mapping
 ) -> Path:
-    """Write the finished targets, each file atomically; return the JSON file.
+    """Write the finished targets, each file atomically.
 
     Parameters
     ----------
@@ -55,7 +55,13 @@ def save_partial(
     targets : Mapping[str, Target]
         The finished targets by name.
     settings, of_targets : Mapping
-        Plain values that determine the scores: those of all targets, and by name those of each.
+        Plain values that determine the scores: those common to all targets, and those of each
+        target by name.
+
+    Returns
+    -------
+    Path
+        The JSON file.
     """
     content = {
         "settings": settings,
@@ -80,16 +86,21 @@ def save_partial(
 def load_partial(
     folder: Path, images: Mapping[str, Sequence[str]], settings: Mapping, of_targets: Mapping
 ) -> dict[str, Target]:
-    """Return the finished targets of an interrupted evaluation; empty if there is none.
+    """Read the finished targets of an interrupted evaluation.
 
     Parameters
     ----------
     folder : Path
         The output folder.
     images : Mapping[str, Sequence[str]]
-        The ids of all images of each target to evaluate; other targets are left out.
+        The ids of all images of each target to evaluate. Other targets are left out.
     settings, of_targets : Mapping
-        As in :func:`save_partial`, of the evaluation that resumes.
+        The values of :func:`save_partial`, for the evaluation that resumes.
+
+    Returns
+    -------
+    dict
+        The finished targets by name; empty if there are none.
 
     Raises
     ------
@@ -109,7 +120,7 @@ def load_partial(
             for number, (name, scores) in enumerate(found["domains"].items())
         }
         before = {"": found["settings"], **found["of_targets"]}
-    except Exception as error:  # NumPy, zipfile and damaged content raise many types
+    except Exception as error:  # NumPy, zipfile and damaged content raise errors of many types
         raise OtherEvaluationError(
             f"{file} cannot be read ({type(error).__name__}): remove it, or evaluate without "
             "--resume"
@@ -134,7 +145,13 @@ def load_partial(
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove the files of :func:`save_partial`, if there are any."""
+    """Remove the files of :func:`save_partial` if they exist.
+
+    Parameters
+    ----------
+    folder : Path
+        The output folder.
+    """
     for name in (RESULTS, ROWS):
         (folder / name).unlink(missing_ok=True)
 
@@ -144,7 +161,7 @@ def _values(row: Row) -> Iterator[np.ndarray]:
 
 
 def _read_rows(file: Path) -> dict[int, list[Row]]:
-    """Return the rows by number of target; npz files with Python objects are refused by NumPy."""
+    """Return the rows by number of target; NumPy refuses npz files with Python objects."""
     rows: dict[int, dict[int, dict[str, Any]]] = {}
     with np.load(file, allow_pickle=False) as arrays:
         for key in arrays.files:
@@ -156,7 +173,7 @@ def _read_rows(file: Path) -> dict[int, list[Row]]:
 
 
 def _difference(before: Mapping, now: Mapping) -> str | None:
-    """Return the first setting that differs, with both values."""
+    """Return a description of the first setting that differs, with both values, or None."""
     old, new = dict(_leaves(before)), dict(_leaves(now))
     for key in sorted({*old, *new}, key=lambda key: (key.count("."), key)):
         values = [short_repr(side[key]) if key in side else _ABSENT for side in (new, old)]

@@ -1,4 +1,4 @@
-"""Pictures with a row per image: input, prediction, truth, and a legend of the classes."""
+"""Pictures with one row per image: input, prediction, truth, and a legend of the classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,18 +19,19 @@ _GAP = 8
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the picture.
+    """One row of a picture.
 
     Parameters
     ----------
     title : str
-        The domain.
+        The name of the domain.
     image : ndarray
-        (h, w, 3) uint8 RGB.
+        The input image (h, w, 3), uint8 RGB.
     prediction, truth : ndarray
-        (H, W) uint8 train ids, 255 = ignore; any size with the image's aspect ratio.
+        Train ids (H, W), uint8, with 255 for ignored pixels. Any size with the aspect ratio of the
+        image is accepted.
     note : str
-        Small text at the right.
+        Small text on the right.
     """
 
     title: str
@@ -40,9 +41,17 @@ class Row:
     note: str = ""
 
     def shrunk(self, width: int) -> "Row":
-        """Return the row at the size at which it is drawn, which takes less memory.
+        """Return the row at the size at which it is drawn, which saves memory.
 
-        The height is limited to four times the width.
+        Parameters
+        ----------
+        width : int
+            The width of one column in pixels. The height is limited to four times the width.
+
+        Returns
+        -------
+        Row
+            The smaller row.
         """
         height = max(1, round(self.image.shape[0] * width / self.image.shape[1]))
         height = min(height, 4 * width)
@@ -57,14 +66,25 @@ class Row:
 
 
 def colorize(ids: np.ndarray) -> np.ndarray:
-    """Convert train ids (H, W) to class colours (H, W, 3) uint8; other ids are black."""
+    """Convert train ids to class colours.
+
+    Parameters
+    ----------
+    ids : ndarray
+        Train ids (H, W).
+
+    Returns
+    -------
+    ndarray
+        Colours (H, W, 3), uint8. Other ids are black.
+    """
     table = np.full((256, 3), _IGNORED, np.uint8)
     table[: len(COLORS)] = COLORS
     return table[ids]
 
 
 class GridRow(NamedTuple):
-    """One row of a grid: a title, an image, class maps of its size, and small text at the right."""
+    """One row of a grid: a title, an image, class maps of the same size, and a small note."""
 
     title: str
     image: np.ndarray
@@ -73,13 +93,19 @@ class GridRow(NamedTuple):
 
 
 def draw_rows(rows: Sequence[Row], width: int = 448) -> Image.Image:
-    """Draw rows under the headings input, prediction, truth, with the legend below.
+    """Draw rows under the headings "input", "prediction" and "truth", with the legend below.
 
     Parameters
     ----------
     rows : Sequence[Row]
+        The rows from top to bottom.
     width : int
-        Of one column in pixels.
+        The width of one column in pixels.
+
+    Returns
+    -------
+    Image
+        The picture.
     """
     shrunk = [row.shrunk(width) for row in rows]
     grid = [GridRow(row.title, row.image, (row.prediction, row.truth), row.note) for row in shrunk]
@@ -87,14 +113,20 @@ def draw_rows(rows: Sequence[Row], width: int = 448) -> Image.Image:
 
 
 def draw_grid(headings: Sequence[str], rows: Sequence[GridRow]) -> Image.Image:
-    """Draw an image and its class maps per row under the headings, with the legend below.
+    """Draw an image and its class maps per row, under the headings and with the legend below.
 
     Parameters
     ----------
     headings : Sequence[str]
-        Of the image and of each map.
+        The headings of the image and of each map.
     rows : Sequence[GridRow]
-        Images (h, w, 3) uint8 of one width, and maps (h, w) uint8 of train ids, 255 = ignore.
+        Images (h, w, 3) uint8 of the same width, and maps (h, w) uint8 of train ids, with 255 for
+        ignored pixels.
+
+    Returns
+    -------
+    Image
+        The picture.
     """
     if not rows:
         raise ValueError("expected at least one row to draw, got none; choose some images")
@@ -155,7 +187,22 @@ class _Legend:
 
 
 def save_rows(file: str | Path, rows: Sequence[Row], width: int = 448) -> Path:
-    """Draw ``rows`` and write them as PNG atomically; returns the file."""
+    """Draw rows and write the picture as PNG atomically.
+
+    Parameters
+    ----------
+    file : str or Path
+        The file.
+    rows : Sequence[Row]
+        The rows from top to bottom.
+    width : int
+        The width of one column in pixels.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:

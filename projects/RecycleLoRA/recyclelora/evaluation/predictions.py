@@ -1,4 +1,4 @@
-"""Class maps as files: one PNG per image, in the formats of benchmarks' test servers."""
+"""Files of class maps: one PNG per image, in the formats of the benchmarks' test servers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +27,22 @@ FORMATS = tuple(_ENCODERS)
 
 
 def check_format(name: str, value: object) -> None:
-    """Raise unless ``value`` is None or one of ``FORMATS``; the message starts with ``name``.
+    """Raise an error unless ``value`` is None or one of ``FORMATS``.
 
+    Parameters
+    ----------
+    name : str
+        The name of the setting, with which the error message starts.
+    value : object
+        The value to check.
+
+    Raises
+    ------
+    ValueError
+        If the value is not a format.
+
+    Examples
+    --------
     >>> check_format("save_predictions", "labels")
     Traceback (most recent call last):
     ValueError: save_predictions must be null, train_ids, label_ids or color, got 'labels'
@@ -41,13 +55,20 @@ def check_format(name: str, value: object) -> None:
 
 
 def encode(prediction: np.ndarray, form: str) -> np.ndarray:
-    """Convert a class map (H, W) of train ids 0..18 to one of ``FORMATS``.
+    """Convert a class map of train ids to one of ``FORMATS``.
+
+    Parameters
+    ----------
+    prediction : ndarray
+        Train ids 0..18 (H, W).
+    form : str
+        The format.
 
     Returns
     -------
     ndarray
-        (H, W) uint8, the train ids or Cityscapes' label ids (7 is road), or (H, W, 3) uint8,
-        Cityscapes' colours in RGB.
+        Train ids or Cityscapes label ids (H, W) uint8 (road is 7), or Cityscapes colours
+        (H, W, 3) uint8 RGB.
 
     Examples
     --------
@@ -58,14 +79,30 @@ def encode(prediction: np.ndarray, form: str) -> np.ndarray:
 
 
 def save_map(file: Path, prediction: np.ndarray, form: str) -> None:
-    """Write a class map of train ids as PNG atomically; creates its folder."""
+    """Write a class map as PNG atomically; its folder is created.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    prediction : ndarray
+        Train ids (H, W).
+    form : str
+        One of ``FORMATS``.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:
         Image.fromarray(encode(prediction, form)).save(temporary, "PNG")
 
 
 def remove_maps(folder: Path) -> None:
-    """Remove the class maps of an earlier evaluation below ``folder``."""
+    """Remove the class maps of an earlier evaluation below ``folder``.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the class maps.
+    """
     for file in folder.rglob("*.png"):
         file.unlink()
 
@@ -73,9 +110,20 @@ def remove_maps(folder: Path) -> None:
 def save_prediction(folder: Path, form: str, sample: Mapping, prediction: np.ndarray) -> None:
     """Write the class map of one sample of a test loader below ``folder``.
 
-    The file has the image's name and folders in the dataset, and the suffix ``.png``. It has the
-    image's size: class maps that are scored at half the size (Mapillary) are enlarged by nearest
-    neighbour.
+    The file gets the name of the image, its folders in the dataset and the suffix ``.png``. The map
+    has the size of the image: class maps that are scored at half the size (Mapillary) are enlarged
+    by nearest neighbour.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the class maps.
+    form : str
+        One of ``FORMATS``.
+    sample : Mapping
+        The sample.
+    prediction : ndarray
+        Its train ids (H, W).
     """
     name = Path(sample["image_id"]).parent / f"{Path(sample['file_name']).stem}.png"
     save_map(folder / name, nearest(prediction, tuple(sample["image"].shape[1:])), form)

@@ -1,4 +1,4 @@
-"""Evaluation protocols: the size and the windows at which images are segmented and scored."""
+"""Evaluation protocols: the sizes and windows with which images are segmented and scored."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,47 +15,49 @@ from .class_map import View, best_class, class_map, in_parts
 from .scored_map import ScoredMap, Wanted, scored_views, scored_whole
 from .sliding_window import NonFiniteLogitsError, Predict, check_logits, finished_rows
 
-_WHOLE_PIXELS = 2**23  # without windows: the masks of 100 queries then take 7 GB
-_LONGEST = 16_384  # side in pixels
+_WHOLE_PIXELS = 2**23  # limit without windows, at which the masks of 100 queries take 7 GB
+_LONGEST = 16_384  # longest side in pixels
 _CLASSES = Wanted()
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Plain values that define how every image of a domain is evaluated.
+    """Settings that define how every image of a domain is evaluated.
 
-    An image and its label are halved if their set is in ``halve``. The image is then resized to
-    its set's (W, H) of ``sizes``, keeping its aspect ratio. Its logits are computed from the whole
-    image or in windows and resized bilinearly to the label's size, where the argmax is taken. With
-    several ``scales`` or ``flip`` the softmax over classes is averaged before the argmax.
+    An image and its label are halved if their benchmark is in ``halve``. The image is then resized
+    to the (W, H) of its benchmark in ``sizes`` and keeps its aspect ratio. The logits are computed
+    from the whole image or in windows and resized bilinearly to the size of the label, where the
+    argmax is taken. With several ``scales`` or ``flip``, the softmax over the classes is averaged
+    before the argmax.
 
     Parameters
     ----------
     name : str
-        As in ``domains.json``.
+        The name in ``domains.json``.
     sizes : Mapping
-        Benchmark -> (W, H): the image is scaled by min(max(W, H) / long side, min(W, H) / short
-        side), so the order of W and H does not matter.
+        (W, H) for each benchmark. The image is scaled by min(max(W, H) / long side, min(W, H) /
+        short side), so the order of W and H does not matter.
     halve : tuple of str
-        Benchmarks whose images and labels are halved first.
+        The benchmarks whose images and labels are halved first.
     long_side : int, optional
-        For sets without an entry in ``sizes``: images are resized to this long side. None keeps
-        their own size.
+        The long side to which images of benchmarks without an entry in ``sizes`` are resized. With
+        None they keep their size.
     only_listed : bool
-        Whether sets without an entry in ``sizes`` are an error.
+        Whether a benchmark without an entry in ``sizes`` is an error.
     mode : str
         "slide" (windows) or "whole".
     crop, stride : int
-        Of the windows, in pixels.
+        Size and stride of the windows in pixels.
     scales : tuple of float
         The image is segmented at each of these multiples of the size above.
     flip : bool
-        Whether it is also segmented mirrored, at each scale.
+        Whether the image is also segmented mirrored, at each scale.
     argmax : str
-        Where the argmax is taken: "label" (at the label's size, as in every published protocol we
-        know) or "input" (at scale 1; the class map is then resized to the label, nearest).
+        The size at which the argmax is taken: "label" (the size of the label, as in every published
+        protocol we know) or "input" (the size of the input at scale 1; the class map is then
+        resized to the label by nearest neighbour).
     batch : int
-        Windows in one call of the model.
+        The number of windows in one call of the model.
     """
 
     name: str
@@ -114,15 +116,23 @@ class Protocol:
         return tuple(map(float, scales))
 
     def as_dict(self) -> dict:
-        """Return plain values for ``domains.json``; ``Protocol(**values)`` equals this protocol."""
+        """Return plain values for ``domains.json``.
+
+        Returns
+        -------
+        dict
+            The values; ``Protocol(**values)`` equals this protocol.
+        """
         values = asdict(self)
         values["sizes"] = {key: list(size) for key, size in self.sizes.items()}
         values["halve"], values["scales"] = list(self.halve), list(self.scales)
         return values
 
     def __str__(self) -> str:
-        """Return one line for the log and the table.
+        """Return the protocol in one line, for the log and the table.
 
+        Examples
+        --------
         >>> print(Protocol("mine", sizes={"acdc": (960, 540)}, scales=(1, 1.5), only_listed=True))
         mine: acdc at 960x540; windows of 512 every 341; scales 1, 1.5; argmax at the label's size
         """
@@ -146,9 +156,21 @@ class Protocol:
     def input_size(
         self, width: int, height: int, benchmark: str, scale: float = 1.0
     ) -> tuple[int, int]:
-        """Return (width, height) of the model's input for an image of this size, after halving.
+        """Return the size of the model's input for an image, after halving.
 
-        ``scale`` is one of ``scales``.
+        Parameters
+        ----------
+        width, height : int
+            The size of the image in pixels.
+        benchmark : str
+            The benchmark of the dataset.
+        scale : float
+            One of ``scales``.
+
+        Returns
+        -------
+        tuple of int
+            Width and height.
         """
         long, short = max(width, height), min(width, height)
         if benchmark in self.sizes:
@@ -166,7 +188,24 @@ class Protocol:
     def prepare(
         self, image: Tensor, truth: Tensor, benchmark: str, scale: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Return the model's input (3, h, w) and the truth (H', W') for the score, both uint8."""
+        """Return the input of the model and the truth for the score.
+
+        Parameters
+        ----------
+        image : Tensor
+            The image (3, H, W), uint8 RGB.
+        truth : Tensor
+            The label (H, W), uint8.
+        benchmark : str
+            The benchmark of the dataset.
+        scale : float
+            One of ``scales``.
+
+        Returns
+        -------
+        image, truth : Tensor
+            The input (3, h, w) and the truth (H', W'), both uint8.
+        """
         pixels, labels = image.permute(1, 2, 0).numpy(), truth.numpy()
         if benchmark in self.halve:
             pixels, labels = halved(pixels, labels)
@@ -180,17 +219,26 @@ class Protocol:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Segment one sample of a test loader.
 
+        Parameters
+        ----------
+        predict : Callable
+            The function from images to logits.
+        sample : Mapping
+            The sample.
+        benchmark : str
+            The benchmark of the dataset.
+
         Returns
         -------
         prediction, truth : ndarray
-            (H, W) uint8 train ids.
+            Train ids (H, W), uint8.
         image : ndarray
-            (h, w, 3) uint8, the model's input at scale 1.
+            The input of the model at scale 1, (h, w, 3) uint8.
 
         Raises
         ------
         ValueError
-            If the logits are not finite, or the image is too large; the message names its file.
+            If the logits are not finite or the image is too large. The message names the file.
         """
 
         def resized(scale: float) -> Tensor:
@@ -218,24 +266,28 @@ class Protocol:
     ) -> list[ScoredMap]:
         """Segment images of one size as :meth:`segment` does, with a confidence for each pixel.
 
-        Without windows, scales and flip the images are one batch of the model.
+        Without windows, scales and flip, all images are passed to the model as one batch.
 
         Parameters
         ----------
+        predict : Callable
+            The function from images to logits.
         images : Tensor
-            (B, 3, H, W) uint8 RGB.
+            Images (B, 3, H, W), uint8 RGB.
+        benchmark : str
+            The benchmark whose sizes are applied.
         wanted : Wanted
-            What the maps hold besides classes and confidence.
+            The contents of the maps in addition to classes and confidence.
 
         Returns
         -------
         list of ScoredMap
-            Of the size where the argmax is taken.
+            One map per image, at the size where the argmax is taken.
 
         Raises
         ------
         ValueError
-            If the logits are not finite, or the images are too large.
+            If the logits are not finite or the images are too large.
         """
         label = torch.zeros(images.shape[-2:], dtype=torch.uint8)
 
@@ -273,7 +325,7 @@ class Protocol:
             yield from in_parts(self._whole(predict, image[None])[0])
             return
 
-        def predict_windows(windows: Tensor) -> Tensor:  # the image stays in bytes
+        def predict_windows(windows: Tensor) -> Tensor:  # the whole image stays uint8
             return predict(windows.float())
 
         found = finished_rows(predict_windows, image[None], self.crop, self.stride, self.batch)
@@ -281,7 +333,7 @@ class Protocol:
             yield from in_parts(rows)
 
     def _whole(self, predict: Predict, images: Tensor) -> Tensor:
-        """Return logits (B, C, h, w) of images (B, 3, h, w) without windows."""
+        """Return logits (B, C, h, w) for images (B, 3, h, w), computed without windows."""
         height, width = images.shape[-2:]
         if height * width > _WHOLE_PIXELS:
             raise ValueError(
@@ -294,9 +346,22 @@ class Protocol:
 
 
 def halved(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Halve width and height (rounded down), image bicubic and label nearest, with Pillow.
+    """Halve width and height, rounded down.
 
-    Deviation: the published tool stores the halved image as a JPEG; this function does not.
+    The image is resized bicubically and the label by nearest neighbour, with Pillow. The published
+    tool stores the halved image as a JPEG, which this function does not do.
+
+    Parameters
+    ----------
+    image : ndarray
+        The image (H, W, 3), uint8.
+    label : ndarray
+        The label (H, W).
+
+    Returns
+    -------
+    image, label : ndarray
+        The halved arrays.
     """
     height, width = label.shape
     size = max(width // 2, 1), max(height // 2, 1)
@@ -305,7 +370,20 @@ def halved(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def nearest(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a map of ids (h, w) to ``size`` (H, W) by nearest neighbour."""
+    """Resize a map of ids by nearest neighbour.
+
+    Parameters
+    ----------
+    ids : ndarray
+        The map (h, w).
+    size : tuple of int
+        The new height and width (H, W).
+
+    Returns
+    -------
+    ndarray
+        The map (H, W).
+    """
     if ids.shape == tuple(size):
         return ids
     return np.array(Image.fromarray(ids).resize(size[::-1], Image.Resampling.NEAREST))

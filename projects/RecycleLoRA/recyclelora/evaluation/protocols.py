@@ -1,4 +1,4 @@
-"""Named protocols: those of the published tables, and ``native`` for other sets."""
+"""The protocols of the published tables, and ``native`` for other datasets."""
 
 from .protocol import Protocol
 
@@ -9,10 +9,23 @@ _FROM_075 = (0.75, 1.0, 1.25, 1.5, 1.75)
 def paper(
     crop: int = 512, scales: tuple[float, ...] = _ONE, flip: bool = False, batch: int = 4
 ) -> Protocol:
-    """Return the protocol of RecycleLoRA and SoMA, for crops of 512 and, by SoMA's configs, 1024.
+    """Return the protocol of RecycleLoRA and SoMA.
 
-    For crops of 1024 BDD100K is enlarged to 2048x1024, and the stride is 683. ACDC has its own size
-    for both crops. Rein's config for crops of 1024 tests Cityscapes and ACDC in the same way.
+    Crops of 512 are those of both papers. Crops of 1024 follow the configs of SoMA: BDD100K is
+    enlarged to 2048x1024 and the stride is 683. Images of ACDC keep their size for both crops.
+    Rein's config for crops of 1024 tests Cityscapes and ACDC in the same way.
+
+    Parameters
+    ----------
+    crop : int
+        The size of the windows, 512 or 1024.
+    scales, flip, batch
+        See :class:`Protocol`.
+
+    Returns
+    -------
+    Protocol
+        The protocol.
     """
     if crop not in (512, 1024):
         raise ValueError(
@@ -39,7 +52,18 @@ def paper(
 
 
 def rein(scales: tuple[float, ...] = _ONE, flip: bool = False, batch: int = 4) -> Protocol:
-    """Return the protocol of Rein for crops of 512."""
+    """Return Rein's protocol for crops of 512.
+
+    Parameters
+    ----------
+    scales, flip, batch
+        See :class:`Protocol`.
+
+    Returns
+    -------
+    Protocol
+        The protocol.
+    """
     return Protocol(
         name="rein",
         sizes={
@@ -59,10 +83,22 @@ def rein(scales: tuple[float, ...] = _ONE, flip: bool = False, batch: int = 4) -
 def multi_scale(
     crop: int = 512, scales: tuple[float, ...] = _FROM_075, flip: bool = True, batch: int = 4
 ) -> Protocol:
-    """Return SoMA's augmented test: every image at 0.75 to 1.75 of its size, also mirrored.
+    """Return SoMA's augmented test: every image at 0.75 to 1.75 times its size, also mirrored.
 
-    Mapillary is halved first, as in ``paper``, but not resized to one size. The scales are those of
-    SoMA's config for EVA-02; for DINOv2 they start at 0.5: ``scales=[0.5,0.75,...]``.
+    Mapillary is halved first, as in :func:`paper`, but not resized to one size. The default scales
+    are those of SoMA's config for EVA-02. For DINOv2 they start at 0.5: ``scales=[0.5,0.75,...]``.
+
+    Parameters
+    ----------
+    crop : int
+        The size of the windows.
+    scales, flip, batch
+        See :class:`Protocol`.
+
+    Returns
+    -------
+    Protocol
+        The protocol.
     """
     return Protocol(
         name="multi_scale",
@@ -85,9 +121,21 @@ def native(
     argmax: str = "label",
     batch: int = 4,
 ) -> Protocol:
-    """Return a protocol for small sets: images at their own size, or at ``long_side``.
+    """Return a protocol for other datasets: images keep their size or get a common long side.
 
-    ``stride`` is two thirds of the crop by default.
+    Parameters
+    ----------
+    long_side, mode, crop
+        See :class:`Protocol`.
+    stride : int, optional
+        The stride of the windows; two thirds of the crop by default.
+    scales, flip, argmax, batch
+        See :class:`Protocol`.
+
+    Returns
+    -------
+    Protocol
+        The protocol.
     """
     return Protocol(
         name="native",
@@ -103,5 +151,5 @@ def native(
 
 
 def _stride(crop: int) -> int:
-    """Return two thirds of the crop: 341 and 683, as published for crops of 512 and 1024."""
-    return round(crop * 2 / 3) if isinstance(crop, int) else 1  # Protocol raises
+    """Return two thirds of the crop: the published 341 for crops of 512 and 683 for 1024."""
+    return round(crop * 2 / 3) if isinstance(crop, int) else 1  # Protocol raises the error

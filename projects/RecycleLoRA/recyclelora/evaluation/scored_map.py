@@ -1,16 +1,16 @@
 """Class maps with the uncertainty of each pixel.
 
-Mask2Former classifies masks. Query q of Q has class probabilities p_q(c), softmax with a no-object
-class that is left out, and a mask probability m_q(x) at pixel x. The score of class c is
+Mask2Former classifies masks. Query q of Q predicts class probabilities p_q(c), a softmax whose
+no-object class is left out, and a mask probability m_q(x) at pixel x. The score of class c is
 
-    s_c(x) = sum_q p_q(c) m_q(x) >= 0,
+    s_c(x) = sum_q p_q(c) m_q(x) >= 0.
 
-and the probability of the class, with a temperature T (1 if nothing was calibrated), is
+With a temperature T (1 without calibration), the probability of the class is
 
     p_c(x) = s_c(x)^(1/T) / sum_k s_k(x)^(1/T) = softmax_c(log s_c(x) / T).
 
-Over several views (scales, mirrored) the probabilities at T = 1 are averaged and take the place of
-s. A T > 1 lowers every confidence, and no T changes the class.
+For several views (scales, mirrored), the probabilities at T = 1 are averaged and replace s. A
+temperature above 1 lowers every confidence. No temperature changes the predicted class.
 """
 
 import math
@@ -23,23 +23,23 @@ from torch import Tensor
 
 from .class_map import View, resized_rows
 
-Planes = Callable[[], Iterable[Tensor]]  # the scores of each class, (H, W) each
+Planes = Callable[[], Iterable[Tensor]]  # the scores (H, W) of each class
 
 
 class Uncertainty(NamedTuple):
-    """How certain each class of a class map is, (H, W) float32 each.
+    """Measures of how certain each pixel's class is; all have the shape (H, W) and are float32.
 
-    With k the class of the pixel and p as above:
+    Below, k is the class of the pixel and p its class probabilities (see the module).
 
     Parameters
     ----------
     confidence : Tensor
-        Maximum probability, p_k, from 0 to 1.
+        The maximum probability p_k, from 0 to 1.
     entropy : Tensor
         ``-sum_c p_c log p_c`` in nats, from 0 to log C.
     margin : Tensor
         ``p_k - max_{c != k} p_c``. It is negative only where the averaged softmax of several views
-        selects another class than the averaged probability.
+        selects a different class than the averaged probability.
     """
 
     confidence: Tensor
@@ -48,21 +48,22 @@ class Uncertainty(NamedTuple):
 
 
 class ScoredMap(NamedTuple):
-    """The class map of an image, and how certain its classes are.
+    """The class map of an image, with the confidence of each pixel.
 
-    Where every score is 0 the confidence and the margin are 0, and the entropy is log C.
+    Where every score is 0, the confidence and the margin are 0 and the entropy is log C.
 
     Parameters
     ----------
     classes : Tensor
-        (H, W) uint8, the class of the largest logit.
+        The class with the largest logit, (H, W) uint8.
     confidence : Tensor
-        (H, W) float32, see :class:`Uncertainty`.
+        The confidence (H, W), float32; see :class:`Uncertainty`.
     logits : Tensor or None
-        (C, H, W) float32 scores, for several views their averaged softmax.
+        The scores (C, H, W), float32; for several views, their averaged softmax.
     probabilities : Tensor or None
-        (C, H, W) float32 at T = 1.
+        The probabilities (C, H, W) at T = 1, float32.
     uncertainty : Uncertainty or None
+        The measures of uncertainty.
     """
 
     classes: Tensor
@@ -73,13 +74,14 @@ class ScoredMap(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What a :class:`ScoredMap` holds besides classes and confidence.
+    """The contents of a :class:`ScoredMap` in addition to classes and confidence.
 
     Parameters
     ----------
     logits, probabilities, uncertainty : bool
+        Whether the map contains each of these.
     temperature : float
-        Of confidence and uncertainty.
+        The temperature of the confidence and the uncertainty.
     """
 
     logits: bool = False
@@ -89,7 +91,24 @@ class Wanted(NamedTuple):
 
 
 def scored_whole(logits: Tensor, size: tuple[int, int], wanted: Wanted) -> ScoredMap:
-    """Resize logits (C, h, w) bilinearly to ``size`` (H, W), one class at a time."""
+    """Return the scored map of an image from the logits of a single complete view.
+
+    The logits are resized bilinearly, one class at a time.
+
+    Parameters
+    ----------
+    logits : Tensor
+        The logits (C, h, w).
+    size : tuple of int
+        The height and width (H, W) of the map.
+    wanted : Wanted
+        The contents of the map.
+
+    Returns
+    -------
+    ScoredMap
+        The map.
+    """
 
     def planes() -> Iterable[Tensor]:
         for plane in logits[:, None, None]:
@@ -104,7 +123,24 @@ def scored_whole(logits: Tensor, size: tuple[int, int], wanted: Wanted) -> Score
 def scored_views(
     views: Iterable[View], count: int, size: tuple[int, int], wanted: Wanted
 ) -> ScoredMap:
-    """Return the scored map of an image with ``count`` views, as :func:`class_map` does."""
+    """Return the scored map of an image from its views, as :func:`class_map` does.
+
+    Parameters
+    ----------
+    views : Iterable[View]
+        The views of the image.
+    count : int
+        The number of views.
+    size : tuple of int
+        The height and width (H, W) of the map.
+    wanted : Wanted
+        The contents of the map.
+
+    Returns
+    -------
+    ScoredMap
+        The map.
+    """
     if count == 1:
         return _scored_rows(next(iter(views)), size, wanted)
     softmax = shares = None
@@ -128,12 +164,27 @@ def scored_views(
 
 
 def uncertainty_of(probabilities: Tensor, classes: Tensor, temperature: float) -> Uncertainty:
-    """Return the uncertainty of ``classes`` (H, W) for probabilities (C, H, W) at T = 1."""
+    """Return the uncertainty of a class map.
+
+    Parameters
+    ----------
+    probabilities : Tensor
+        The probabilities (C, H, W) at T = 1.
+    classes : Tensor
+        The class map (H, W).
+    temperature : float
+        The temperature.
+
+    Returns
+    -------
+    Uncertainty
+        The measures of uncertainty.
+    """
     return _uncertainty(lambda: probabilities, classes, temperature)
 
 
 def _scored_rows(view: View, size: tuple[int, int], wanted: Wanted) -> ScoredMap:
-    """The scored map of one view, whose rows arrive in bands."""
+    """Return the scored map of one view whose rows arrive in bands."""
     found: list[ScoredMap] = []
     for _, rows in resized_rows(view.rows, view.size, size):
         rows = rows.float()
@@ -150,7 +201,7 @@ def _scored_rows(view: View, size: tuple[int, int], wanted: Wanted) -> ScoredMap
 
 
 def _scored(planes: Planes, wanted: Wanted, scores: Tensor | None) -> ScoredMap:
-    """The scored map of one view from its scores, which are kept where they are wanted."""
+    """Return the scored map of one view from its scores, which are stored if requested."""
     classes, confidence = _reduced(planes())
     uncertainty = None
     if wanted.uncertainty or wanted.temperature != 1:
@@ -170,7 +221,7 @@ def _shares(scores: Tensor) -> Tensor:
 
 
 def _reduced(planes: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """The class (the first of equal ones) and the confidence at T = 1 of score planes (H, W)."""
+    """Return the class and the confidence at T = 1 from score planes; ties go to the first."""
     best = total = classes = None
     for index, plane in enumerate(planes):
         if best is None:
@@ -185,10 +236,10 @@ def _reduced(planes: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _uncertainty(planes: Planes, classes: Tensor, temperature: float) -> Uncertainty:
-    """The uncertainty of a class map, from scores relative to their largest one.
+    """Return the uncertainty of a class map from scores relative to the largest score.
 
     With r_c = (s_c / max s)^(1/T), Z = sum r and p_c = r_c / Z, the entropy is
-    log Z - sum(r_c log r_c) / Z. No power of r overflows.
+    log Z - sum(r_c log r_c) / Z. Because r_c <= 1, no power overflows.
     """
     peak = None
     for plane in planes():
@@ -207,7 +258,7 @@ def _uncertainty(planes: Planes, classes: Tensor, temperature: float) -> Uncerta
         chosen = torch.where(selected, ratio, chosen)
         other = torch.where(selected, other, torch.maximum(other, ratio))
         count += 1
-    total = total.clamp_min(1)  # where nothing is scored; elsewhere the largest ratio is 1
+    total = total.clamp_min(1)  # pixels without scores; elsewhere the largest ratio is 1
     entropy = total.log() - weighted / total
     nothing = torch.full_like(entropy, math.log(count))
     return Uncertainty(

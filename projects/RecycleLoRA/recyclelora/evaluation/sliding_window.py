@@ -1,4 +1,4 @@
-"""Sliding-window inference: overlapping windows in batches, logits averaged."""
+"""Sliding-window inference: overlapping windows in batches, with averaged logits."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,21 +11,23 @@ Predict = Callable[[Tensor], Tensor]
 
 
 class NonFiniteLogitsError(ValueError):
-    """Logits hold NaN or infinity."""
+    """The logits contain NaN or infinity."""
 
 
 def check_logits(logits: Tensor, dtype: torch.dtype | None = None) -> None:
-    """Raise if logits hold NaN or infinity, which an argmax would count as some class.
+    """Raise an error if logits contain NaN or infinity, which an argmax would hide.
 
     Parameters
     ----------
     logits : Tensor
+        The logits.
     dtype : torch.dtype, optional
-        In which they were computed, for the message; that of ``logits`` by default.
+        The dtype in which they were computed, for the message; by default that of ``logits``.
 
     Raises
     ------
     NonFiniteLogitsError
+        If a value is not finite.
     """
     if is_finite(logits):
         return
@@ -51,31 +53,32 @@ def sliding_window_logits(
 ) -> Tensor:
     """Return logits of images from overlapping windows, as mmsegmentation's ``slide_inference``.
 
-    Windows start every ``stride`` pixels; the last of a row or column is shifted back inside the
-    image. Where windows overlap, logits are averaged with equal weights. Images smaller than the
-    crop are one window of their own size, without padding.
+    A window starts every ``stride`` pixels. The last window of a row or column is shifted back so
+    that it lies inside the image. Where windows overlap, logits are averaged with equal weights. An
+    image smaller than the crop is a single window of its own size, without padding.
 
     Parameters
     ----------
     predict : Callable
-        (N, 3, h, w) -> (N, C, h, w).
+        Function from images (N, 3, h, w) to logits (N, C, h, w).
     images : Tensor
-        (B, 3, H, W).
+        Images (B, 3, H, W).
     crop, stride : int or tuple of int
-        Pixels, one number or (height, width).
+        Size and stride of the windows in pixels: one number or (height, width).
     batch : int
-        Number of windows per call of ``predict``. It changes the result only by the rounding of
-        ``predict``.
+        The number of windows per call of ``predict``. It changes the result only by the rounding
+        inside ``predict``.
 
     Returns
     -------
     Tensor
-        (B, C, H, W) float32 (float64 if ``predict`` returns float64) on the device of its outputs.
+        Logits (B, C, H, W), float32 (float64 if ``predict`` returns float64), on the device of the
+        outputs of ``predict``.
 
     Raises
     ------
     ValueError
-        If ``predict`` returns logits of another shape, or logits that are not finite.
+        If ``predict`` returns logits of another shape or logits that are not finite.
 
     Examples
     --------
@@ -100,15 +103,20 @@ def finished_rows(
     stride: int | tuple[int, int],
     batch: int = 1,
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield the logits of :func:`sliding_window_logits` in bands of rows that are complete.
+    """Yield the logits of :func:`sliding_window_logits` in bands of complete rows.
 
-    Only a band of the height of a window is in memory, for images of any size.
+    Memory holds only one band of the height of a window, whatever the size of the image.
+
+    Parameters
+    ----------
+    predict, images, crop, stride, batch
+        See :func:`sliding_window_logits`.
 
     Yields
     ------
     tuple of int, int and Tensor
-        Image, index of its first row in the band, logits (C, rows, W); image after image, from top
-        to bottom.
+        The index of the image, the index of the band's first row, and logits (C, rows, W). The
+        bands of each image come from top to bottom, one image after another.
     """
     crop, stride = _pair(crop), _pair(stride)
     if batch < 1 or min(crop) < 1 or not all(0 < s <= c for s, c in zip(stride, crop, strict=True)):
@@ -120,10 +128,10 @@ def finished_rows(
     size = min(crop[0], height), min(crop[1], width)
     tops = _starts(height, crop[0], stride[0])
     lefts = _starts(width, crop[1], stride[1])
-    # All windows of one image in reading order, so that sums have the published order.
+    # All windows in reading order, so that the sums are computed in the published order.
     windows = [(i, y, x) for i in range(len(images)) for y in tops for x in lefts]
     coverage = _coverage(tops, size[0], height)[:, None] * _coverage(lefts, size[1], width)
-    band, place = None, (0, 0)  # the sums of the rows under the windows of this image and top
+    band, place = None, (0, 0)  # sums of the rows that the current windows cover
     for first in range(0, len(windows), batch):
         group = windows[first : first + batch]
         for (i, y, x), window in zip(group, _predicted(predict, images, group, size), strict=True):
@@ -144,7 +152,7 @@ def finished_rows(
 
 
 def _predicted(predict: Predict, images: Tensor, group: list, size: tuple[int, int]) -> Tensor:
-    """Return the logits of a group of windows."""
+    """Return the logits of a group of windows after checking them."""
     crops = [images[i, :, y : y + size[0], x : x + size[1]] for i, y, x in group]
     output = predict(torch.stack(crops))
     if output.ndim != 4 or (len(output), *output.shape[2:]) != (len(group), *size):
@@ -161,7 +169,7 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _starts(length: int, crop: int, stride: int) -> list[int]:
-    """Return the first pixel of every window along one side."""
+    """Return the first pixel of each window along one side."""
     count = max(length - crop + stride - 1, 0) // stride + 1
     return [max(min(i * stride, length - crop), 0) for i in range(count)]
 

@@ -1,4 +1,4 @@
-"""Models for use elsewhere: `Segmentor`, peft's LoRA folders, the backbone of each ViT library.
+"""Export of models: `Segmentor`, LoRA folders of peft, and backbones for other ViT libraries.
 
 The function that merges adapters into a plain model is :func:`recyclelora.adapters.export`.
 """
@@ -11,7 +11,7 @@ from .peft_init import init_peft
 
 __all__ = ["Segmentation", "Segmentor", "export_backbone", "init_peft", "save_peft"]
 
-# They import detectron2, which peft's functions do not need.
+# These names import detectron2, which the functions for peft do not need.
 _NEED_DETECTRON2 = {
     "Segmentation": ".segmentation",
     "Segmentor": ".segmentor",

@@ -1,4 +1,4 @@
-"""The merged DINOv2 backbone as a folder of the official code, timm or transformers."""
+"""Export of the merged DINOv2 backbone as a folder of the official code, timm or transformers."""
 
 import importlib.util
 import io
@@ -23,17 +23,17 @@ from . import outside_backbones as outside
 
 logger = logging.getLogger(__name__)
 
-# Above this relative difference a folder is not that model; rounding gives about 1e-6.
+# A larger relative difference means a different model. Rounding gives about 1e-6.
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 HALF_TOLERANCE = 0.1
 
 
 class Layout(NamedTuple):
-    """How a library keeps a DINOv2.
+    """The format in which a library stores a DINOv2.
 
-    ``config(settings)`` gives the files' texts by name, ``rename`` its keys, ``weights`` the name
-    of the file of tensors, and ``load(folder)`` a function from images to the normalised tokens
-    (B, 1 + patches, dim), cls first, of the library ``library``.
+    ``config(settings)`` returns the texts of the files by name. ``rename`` changes the keys.
+    ``weights`` is the name of the file of tensors. ``load(folder)`` returns a function from images
+    to the normalised tokens (B, 1 + patches, dim) of the library ``library``, class token first.
     """
 
     library: str
@@ -57,10 +57,10 @@ LAYOUTS = {
 
 
 class Difference(NamedTuple):
-    """How far the outside library's output is from the exported backbone's.
+    """The difference between the outputs of the outside library and of the exported backbone.
 
-    ``largest`` is the largest absolute difference of the normalised tokens of the last block, and
-    ``relative`` that number relative to their largest value.
+    ``largest`` is the largest absolute difference of the normalised tokens of the last block.
+    ``relative`` is ``largest`` divided by the largest absolute value of these tokens.
     """
 
     image_size: tuple[int, int]
@@ -72,7 +72,7 @@ class Difference(NamedTuple):
 def export_backbone(
     backbone: nn.Module, folder: str | Path, *, layout: str
 ) -> list[Difference] | None:
-    """Write a DINOv2 backbone, its adapters merged, as a folder that another library loads.
+    """Write a DINOv2 backbone with merged adapters as a folder that another library loads.
 
     ============== ============================================================================
     layout         loaded by
@@ -83,30 +83,31 @@ def export_backbone(
     "hugging_face" ``transformers.AutoModel.from_pretrained("FOLDER")``
     ============== ============================================================================
 
-    Before the folder takes its place, the library loads it, if it is installed, and its output is
-    compared with that of ``backbone`` for random images, of the size of its position embedding and
-    of one and a half times that width. Each library resamples the positions in its own way, so that
-    the second difference is larger. The write is atomic, as that of
+    If the library is installed, it loads the new folder before the folder replaces an earlier one.
+    Its output is compared with that of ``backbone`` on random images of two sizes: the size of the
+    position embedding, and one and a half times that width. The second difference is larger because
+    each library resamples the positions in its own way. The write is atomic, as in
     :func:`~recyclelora.export.save_peft`.
 
     Parameters
     ----------
     backbone : DinoVisionTransformer
-        Plain or adapted, merged or not.
+        The backbone: plain or adapted, merged or unmerged.
     folder : str or Path
-        Created where it does not exist; other files in it are kept.
+        The folder. It is created if it does not exist. Other files in it are kept.
     layout : {"dinov2", "timm", "hugging_face"}
+        The library's format, see above.
 
     Returns
     -------
     list of Difference, or None
-        One for each image size; None where the library is not installed.
+        One difference for each image size; None if the library is not installed.
 
     Raises
     ------
     TypeError, ValueError
-        If ``backbone`` is no DINOv2, even with its adapters merged, the layout cannot hold its
-        sizes, or the library computes something else. Nothing is written.
+        If ``backbone`` is not a DINOv2 even after merging, if the layout does not support its
+        sizes, or if the library computes a different output. Nothing is written.
 
     Examples
     --------
@@ -147,7 +148,7 @@ def export_backbone(
             return None
         try:
             tokens_of = kind.load(temporary, settings)
-        except Exception as error:  # of another library and its version
+        except Exception as error:  # other libraries raise errors of many types
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
                 f"{kind.library} cannot load what was written for it ({reason}): install a newer "
@@ -157,14 +158,25 @@ def export_backbone(
 
 
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict, on the CPU, of ``model`` with plain linear layers: their merged weights."""
+    """Return the state dict of a model with merged weights in plain linear layers, on the CPU.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+
+    Returns
+    -------
+    dict
+        The tensors by name.
+    """
     plain, state = plain_names(model), {}
     layers = [n for n, m in model.named_modules() if isinstance(m, MergeableLinear)]
     for name, module in model.named_modules():
         prefix = f"{plain[name]}." if plain[name] else ""
         if isinstance(module, MergeableLinear):
             tensors = {"weight": module.effective_weight(), "bias": module.bias}
-        elif any(name.startswith(f"{layer}.") for layer in layers):  # inactive pairs
+        elif any(name.startswith(f"{layer}.") for layer in layers):  # parameters of inactive pairs
             continue
         else:
             tensors = module._parameters | {

@@ -1,4 +1,4 @@
-"""A temperature fitted on a validation set: the work of ``tools/calibrate.py``."""
+"""Calibration of the temperature on a validation set, called by ``tools/calibrate.py``."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,21 +34,23 @@ def calibrate(
     fit: Sequence[str],
     pixels: int = 2000,
 ) -> dict:
-    """Fit the temperature to validation domains, and write the scores of all domains.
+    """Fit the temperature on validation domains, and write the scores of all domains.
 
     Parameters
     ----------
     load : Callable
-        Returns what segments images. It is called once the domains are known to exist.
+        Function that returns the model for inference. It is called only after the names of the
+        domains are validated.
     output : Path
-        The JSON file to write, atomically: ``{"temperature": float, "fitted_on": [...], "pixels":
+        The JSON file, written atomically: ``{"temperature": float, "fitted_on": [...], "pixels":
         int, "NLL": {"before": float, "after": float}, "domains": {name: {"before": {"ECE": float,
         "AUROC": float}, "after": {...}}}}``. ECE and AUROC are in percent, NLL in nats.
     config_file, overrides : str, sequence of str
-        The domains are those of ``dataloader.test``.
+        The config, whose ``dataloader.test`` defines the domains.
     fit : sequence of str
-        Names of domains. They should not be those that are tested.
+        The names of the domains for the fit. They should not be domains of the test.
     pixels : int
+        The number of labelled pixels to draw from each of their images.
         Labelled pixels that are drawn from each of their images.
 
     Returns
@@ -59,7 +61,7 @@ def calibrate(
     Raises
     ------
     ValueError
-        If there is no such domain, or no labelled pixel.
+        If a domain does not exist or no pixel is labelled.
     """
     check_integer("pixels", pixels, least=1, most=10**6)
     loaders = target_loaders(load_config(config_file, overrides))
@@ -94,7 +96,7 @@ def calibrate(
 def _samples(
     inference: Inference, predict: Predict, name: str, loader: TestLoader, pixels: int
 ) -> list[Sample]:
-    """The drawn pixels of each image of a domain."""
+    """Return the pixels that are drawn from each image of a domain."""
     folding, found = loader.metadata.get("folding"), []
     progress = tqdm(loader, f"fitting to {name}", unit="image")
     for number, sample in zip(loader.indices, progress, strict=True):
@@ -108,7 +110,7 @@ def _samples(
 def _scores(
     inference: Inference, predict: Predict, name: str, loader: TestLoader, temperature: float
 ) -> dict[str, Mapping[str, float | None]]:
-    """ECE and AUROC of a domain at T = 1 and at the fitted temperature."""
+    """Return ECE and AUROC of a domain at T = 1 and at the fitted temperature."""
     folding = loader.metadata.get("folding")
     before, after = ConfidenceHistogram(), ConfidenceHistogram(temperature)
     for sample in tqdm(loader, name, unit="image"):
@@ -123,7 +125,7 @@ def _scores(
 
 
 def _mean_loss(samples: Sequence[Sample], temperature: float) -> float:
-    """The mean negative log-likelihood of the pixels that have a right class."""
+    """Return the mean negative log-likelihood of the pixels that have a right class."""
     known = [Sample(s.shares[s.allowed.any(1)], s.allowed[s.allowed.any(1)]) for s in samples]
     counts = [len(sample.shares) for sample in known]
     losses = [

@@ -17,24 +17,60 @@ ImageLike = str | os.PathLike | np.ndarray | Image.Image | Tensor
 
 
 def is_list(images: object) -> bool:
-    """Whether several images were given."""
+    """Return whether the argument is a list or tuple of images.
+
+    Parameters
+    ----------
+    images : object
+        The argument of :meth:`Segmentor.predict`.
+
+    Returns
+    -------
+    bool
+        True for several images.
+    """
     return isinstance(images, Sequence) and not isinstance(images, str)
 
 
 def image_name(image: object, index: int | None) -> str:
-    """How error messages name an image."""
+    """Return the name of an image for error messages.
+
+    Parameters
+    ----------
+    image : object
+        The image.
+    index : int or None
+        Its index in a list of images.
+
+    Returns
+    -------
+    str
+        The name.
+    """
     if isinstance(image, str | os.PathLike):
         return os.fspath(image)
     return "the image" if index is None else f"image {index} of the list"
 
 
 def image_pixels(image: ImageLike, name: str) -> np.ndarray:
-    """Return an image as (H, W, 3) uint8 RGB.
+    """Return the pixels of an image.
+
+    Parameters
+    ----------
+    image : path, ndarray, PIL image or Tensor
+        The image.
+    name : str
+        Its name for error messages.
+
+    Returns
+    -------
+    ndarray
+        The pixels (H, W, 3), uint8 RGB.
 
     Raises
     ------
     FileNotFoundError, TypeError, ValueError
-        If it cannot be read, or is of another kind; the message starts with ``name``.
+        If the image cannot be read or has another type. The message starts with ``name``.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(expand_path(image))

@@ -1,4 +1,4 @@
-"""What segments images: a model, its protocol, and the names and colours of its classes."""
+"""A model for inference together with its protocol and the names and colours of its classes."""
 
 import contextlib
 import dataclasses
@@ -16,23 +16,25 @@ from recyclelora.evaluation.sliding_window import Predict
 
 from .segmentation import Segmentation
 
-UNLISTED = "photographs"  # a set of no benchmark
+UNLISTED = "photographs"  # images of no benchmark
 
 
 @dataclasses.dataclass(frozen=True)
 class Inference:
-    """A model and everything that determines the result for an image.
+    """A model with all settings that determine the result for an image.
 
     Parameters
     ----------
     model : nn.Module
-        A segmentor with ``semantic_logits``; its adapters need not be merged.
+        A segmentor with ``semantic_logits``. Its adapters need not be merged.
     protocol : Protocol
+        The sizes and windows at which images are segmented.
     class_names, colors : tuple
+        The names and RGB colours of the classes.
     dtype : torch.dtype
-        Of autocast.
+        The dtype of autocast.
     temperature : float
-        Of the confidences.
+        The temperature of the confidences.
     """
 
     model: nn.Module
@@ -57,13 +59,29 @@ class Inference:
         logits: bool = False,
         uncertainty: bool = False,
     ) -> list[Segmentation]:
-        """Segment images (H, W, 3) uint8 RGB of one size.
+        """Segment a batch of images of one size.
+
+        Parameters
+        ----------
+        predict : Callable
+            The function that :meth:`started` yields.
+        batch : sequence of ndarray
+            Images (H, W, 3), uint8 RGB.
+        benchmark : str
+            The benchmark whose image size the protocol applies.
+        logits, uncertainty : bool
+            Whether the results contain logits, or entropy and margin.
+
+        Returns
+        -------
+        list of Segmentation
+            One result per image, at the size of the image.
 
         Raises
         ------
         ValueError
-            If the logits are not finite, the images are too large, or the protocol does not list
-            the benchmark.
+            If the logits are not finite, if the images are too large, or if the protocol does not
+            list the benchmark.
         """
         protocol = self.protocol
         if protocol.only_listed and benchmark == UNLISTED:

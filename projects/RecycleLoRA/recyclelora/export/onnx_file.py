@@ -1,4 +1,4 @@
-"""A segmentor as an ONNX file, and its comparison with the model in onnxruntime."""
+"""Export of a segmentor as an ONNX file, and its comparison with the model in onnxruntime."""
 
 import json
 import warnings
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 
 INPUT, SCORES, CLASSES = "images", "scores", "classes"
 DTYPES = ("float32", "float16")
-#: Smallest and largest side of an image.
+#: The smallest and the largest side of an image.
 SIDES = (33, 8192)
-#: Share of pixels that must have the same class in float32.
+#: The share of pixels that must have the same class in float32.
 LEAST_EQUAL = 0.999
-_MOST = 10  # photographs of a folder to compare
+_MOST = 10  # photographs of each path that are compared
 _MOST_BATCH = 1024
-_MOST_BYTES = 2**31 - 2**20  # of a Protocol Buffers message
-_EXAMPLE = (2, 3, 96, 160)  # no equal sides, which an exporter could take for one size
+_MOST_BYTES = 2**31 - 2**20  # limit of a Protocol Buffers message
+_EXAMPLE = (2, 3, 96, 160)  # different sides, so that exporters treat them as separate sizes
 
 
 class Agreement(NamedTuple):
-    """How an ONNX file compares with the model on one image.
+    """The agreement between an ONNX file and the model on one image.
 
     Parameters
     ----------
     size : tuple of int
-        (H, W).
+        The height and width (H, W) of the image.
     equal : float
-        Share of pixels with the same class.
+        The share of pixels with the same class.
     difference : float
-        Largest difference of a score.
+        The largest difference of a score.
     """
 
     size: tuple[int, int]
@@ -52,7 +52,13 @@ class Agreement(NamedTuple):
 
 
 def dynamic_shapes() -> tuple[dict[int, torch.export.Dim]]:
-    """Return the dimensions of the images that vary, for :func:`torch.export.export`."""
+    """Return the variable dimensions of the images, for :func:`torch.export.export`.
+
+    Returns
+    -------
+    tuple of dict
+        The dimensions of the only argument.
+    """
     least, most = SIDES
     return (
         {
@@ -66,9 +72,19 @@ def dynamic_shapes() -> tuple[dict[int, torch.export.Dim]]:
 def export_program(segmentor: Segmentor) -> torch.export.ExportedProgram:
     """Return the segmentor as a program of :func:`torch.export.export`.
 
-    Its module maps images (B, 3, H, W) float32, RGB 0..255, to scores (B, C, H, W) and classes
-    (B, H, W) uint8, for any batch and sides from 33 to 8192 pixels. Images are segmented at their
-    own size: the segmentor's protocol is not part of the program.
+    The module of the program maps images (B, 3, H, W) float32, RGB 0..255, to scores (B, C, H, W)
+    and classes (B, H, W) uint8. It accepts any batch size and sides from 33 to 8192 pixels. Images
+    are segmented at their own size, because the program does not contain the segmentor's protocol.
+
+    Parameters
+    ----------
+    segmentor : Segmentor
+        The segmentor.
+
+    Returns
+    -------
+    torch.export.ExportedProgram
+        The program.
     """
     return _program(TraceableSegmentor(segmentor.model), segmentor.device)
 
@@ -80,22 +96,28 @@ def _program(model: TraceableSegmentor, device: torch.device) -> torch.export.Ex
 
 
 def save_onnx(segmentor: Segmentor, path: str | Path, *, dtype: str = "float32") -> Path:
-    """Write the segmentor as one ONNX file, atomically.
+    """Write a segmentor as one ONNX file, atomically.
 
-    The input ``images`` is (batch, 3, height, width) float32, RGB 0..255, of any batch and sides
-    from 33 to 8192 pixels; it is normalised and padded in the graph. The outputs are ``scores``
+    The input ``images`` is (batch, 3, height, width) float32, RGB 0..255, with any batch size and
+    sides from 33 to 8192 pixels. The graph normalises and pads it. The outputs are ``scores``
     (batch, classes, height, width) float32 and ``classes`` (batch, height, width) uint8. The
-    metadata has ``classes``, ``colors``, ``pixel_mean``, ``pixel_std``, ``protocol``,
-    ``temperature`` and ``provenance`` as JSON; normalisation is applied already.
+    metadata contains ``classes``, ``colors``, ``pixel_mean``, ``pixel_std``, ``protocol``,
+    ``temperature`` and ``provenance`` as JSON. Callers must not normalise the images again.
 
     Parameters
     ----------
     segmentor : Segmentor
+        The segmentor.
     path : str or Path
-        With the suffix ``.onnx``.
+        The file, with the suffix ``.onnx``.
     dtype : {"float32", "float16"}
-        Of the weights and the computation. With float16 the pixel decoder and the probabilities
-        stay in float32.
+        The dtype of weights and computation. With float16, the pixel decoder and the probabilities
+        remain in float32.
+
+    Returns
+    -------
+    Path
+        The file.
 
     Raises
     ------
@@ -132,7 +154,7 @@ def _onnx_model(model: TraceableSegmentor) -> "onnx.ModelProto":
             "the ONNX export needs onnxscript: pip install 'recyclelora[onnx]'"
         ) from error
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+        warnings.simplefilter("ignore")  # warnings that concern only the exporter
         program = torch.onnx.export(
             _program(model, torch.device("cpu")),
             dynamo=True,
@@ -164,9 +186,16 @@ def compare_onnx(
     Parameters
     ----------
     segmentor : Segmentor
+        The segmentor.
     path : str or Path
+        The ONNX file.
     images : sequence of ndarray
-        (H, W, 3) uint8 RGB. They are segmented at their own size.
+        Images (H, W, 3), uint8 RGB, which are segmented at their own size.
+
+    Returns
+    -------
+    list of Agreement
+        The agreement on each image.
 
     Raises
     ------
@@ -198,21 +227,28 @@ def compare_onnx(
 def check_onnx(
     segmentor: Segmentor, path: str | Path, photographs: Sequence[Path], *, exact: bool
 ) -> Iterator[str]:
-    """Yield a line for each photograph that was compared by :func:`compare_onnx`.
+    """Compare a file with the segmentor on photographs by :func:`compare_onnx`.
 
     Parameters
     ----------
     segmentor : Segmentor
+        The segmentor.
     path : str or Path
+        The ONNX file.
     photographs : sequence of Path
-        Files, folders and patterns; the first ten of each are compared.
+        Files, folders and patterns. The first ten photographs of each path are compared.
     exact : bool
         Whether at least 99.9 % of the pixels of each image must have the same class.
+
+    Yields
+    ------
+    str
+        One line per photograph.
 
     Raises
     ------
     ValueError
-        If they have not.
+        If ``exact`` is set and fewer pixels of an image have the same class.
     """
     files = [file for one in photographs for file in list(find_photographs([one]).values())[:_MOST]]
     for file in files:

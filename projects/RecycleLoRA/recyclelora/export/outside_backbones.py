@@ -1,4 +1,4 @@
-"""DINOv2 in the terms of other libraries: their configurations, and how they load a folder."""
+"""Configurations of DINOv2 in other libraries, and functions that load a folder with them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +13,20 @@ IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 def settings_of(backbone: DinoVisionTransformer, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The arguments with which :class:`DinoVisionTransformer` has the merged ``state``."""
+    """Return the arguments of :class:`DinoVisionTransformer` that fit the merged ``state``.
+
+    Parameters
+    ----------
+    backbone : DinoVisionTransformer
+        The backbone.
+    state : Mapping[str, Tensor]
+        Its merged state dict.
+
+    Returns
+    -------
+    dict
+        The arguments.
+    """
     grid, patch = backbone.patch_embed.grid, backbone.patch_size
     swiglu = "blocks.0.mlp.w3.weight" in state
     second = state.get(f"blocks.0.mlp.{'w3' if swiglu else 'fc2'}.weight")
@@ -39,7 +52,7 @@ def settings_of(backbone: DinoVisionTransformer, state: Mapping[str, Tensor]) ->
 
 
 def _mlp_ratio(hidden: int, dim: int, swiglu: bool) -> float:
-    """A ratio that gives this hidden width, a whole number if one does."""
+    """Return a ratio that gives this hidden width, if possible a whole number."""
     for ratio in range(1, 33):
         if hidden == (_swiglu_width(dim * ratio) if swiglu else dim * ratio):
             return ratio
@@ -47,7 +60,7 @@ def _mlp_ratio(hidden: int, dim: int, swiglu: bool) -> float:
 
 
 def _swiglu_width(nominal: int) -> int:
-    """The width of DINOv2's SwiGLU: two thirds of the nominal one, rounded up to a multiple of 8.
+    """Return two thirds of the nominal SwiGLU width, rounded up to a multiple of 8 as in DINOv2.
 
     >>> _swiglu_width(6144)
     4096
@@ -56,14 +69,29 @@ def _swiglu_width(nominal: int) -> int:
 
 
 def exact_ratio(hidden: int, dim: int) -> float:
-    """A number r with int(dim * r) == hidden."""
+    """Return a number r with ``int(dim * r) == hidden``."""
     return (hidden + 0.5) / dim
 
 
 def with_defaults(
     state: dict[str, Tensor], settings: Mapping[str, Any], layout: str
 ) -> dict[str, Tensor]:
-    """``state`` with what the layout's model always has and this one lacks: factors 1, biases 0."""
+    """Add the tensors that the layout requires and this model lacks: factors 1, biases 0.
+
+    Parameters
+    ----------
+    state : dict
+        The merged state dict.
+    settings : Mapping
+        The result of :func:`settings_of`.
+    layout : str
+        The layout of the folder.
+
+    Returns
+    -------
+    dict
+        The complete state dict.
+    """
     if layout == "dinov2":
         return state
     state, first = dict(state), "w12" if settings["ffn_layer"] == "swiglu" else "fc1"
@@ -80,19 +108,19 @@ def with_defaults(
 
 
 def dinov2_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the official class; its epsilon is fixed."""
+    """Return the arguments of the official class, whose epsilon is fixed."""
     _check_epsilon(settings, "the official DINOv2")
     args = {key: value for key, value in settings.items() if key != "layer_norm_eps"}
     return {"model": "DinoVisionTransformer", "args": args | {"block_chunks": 0}}
 
 
 def timm_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``config.json`` of timm."""
+    """Return the content of timm's ``config.json``."""
     _check_epsilon(settings, "timm")
     swiglu, dim = settings["ffn_layer"] == "swiglu", settings["embed_dim"]
     hidden = int(dim * settings["mlp_ratio"])
     if swiglu:
-        hidden = 2 * _swiglu_width(hidden)  # timm counts both halves
+        hidden = 2 * _swiglu_width(hidden)  # timm's number includes both halves
     registers = settings["num_register_tokens"]
     args = {key: settings[key] for key in ("img_size", "patch_size", "embed_dim", "depth")}
     args |= {"num_heads": settings["num_heads"], "mlp_ratio": exact_ratio(hidden, dim)}
@@ -112,7 +140,7 @@ def timm_config(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hugging_face_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``config.json`` of Dinov2Model or Dinov2WithRegistersModel."""
+    """Return the ``config.json`` of Dinov2Model or Dinov2WithRegistersModel."""
     height, width = settings["img_size"]
     if height != width:
         raise ValueError(
@@ -147,7 +175,7 @@ def hugging_face_config(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_dinov2(folder: Path, settings: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Read the official layout by this package, since the official code is on no package index."""
+    """Load the official layout with this package; no package index has the official code."""
     model = load_weights(DinoVisionTransformer(**settings), folder / "backbone.pth").eval()
 
     def tokens(images: Tensor) -> Tensor:
@@ -160,7 +188,7 @@ def load_dinov2(folder: Path, settings: Mapping[str, Any]) -> Callable[[Tensor],
 
 
 def load_timm(folder: Path, settings: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Let timm load the folder."""
+    """Load the folder with timm, and return its function from images to tokens."""
     import timm
 
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -170,7 +198,7 @@ def load_timm(folder: Path, settings: Mapping[str, Any]) -> Callable[[Tensor], T
 
 
 def load_hugging_face(folder: Path, settings: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Let transformers load the folder."""
+    """Load the folder with transformers, and return its function from images to tokens."""
     from transformers import AutoModel
 
     model, told = AutoModel.from_pretrained(str(folder), output_loading_info=True)

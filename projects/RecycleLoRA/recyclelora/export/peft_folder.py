@@ -1,4 +1,4 @@
-"""Adapters as a LoRA folder of Hugging Face peft, for the original base weights."""
+"""Export of adapters as a LoRA folder of Hugging Face peft, for the original base weights."""
 
 import json
 import re
@@ -21,13 +21,13 @@ from recyclelora.common.validation import check_integer
 
 from .weight_readers import layers_read_by_parents
 
-PREFIX = "base_model.model."  # of every key in a file of peft
-# Singular values below this part of the largest are rounding errors of float64.
+PREFIX = "base_model.model."  # prefix of every key in a file of peft
+# Singular values below this fraction of the largest one are rounding errors of float64.
 NEGLIGIBLE = 1e-12
 
 
 class LowRank(NamedTuple):
-    """A change of a weight, ``B A``: B (out, rank), A (rank, in), and its squared norms."""
+    """A low-rank change ``B A`` of a weight: B (out, rank), A (rank, in) and squared norms."""
 
     B: Tensor
     A: Tensor
@@ -41,53 +41,53 @@ def save_peft(
 ) -> float:
     r"""Write the active adapters as a LoRA folder of peft, for the **original** base weights.
 
-    ``peft.PeftModel.from_pretrained(base, folder)`` then computes what ``model`` computes, where
-    ``base`` is the model before :func:`recyclelora.adapt`. The initial factors, which
-    :func:`~recyclelora.adapt` took out of the base, are part of the change of each weight:
+    ``peft.PeftModel.from_pretrained(base, folder)`` returns a model that computes the same function
+    as ``model``. Here ``base`` is the model before :func:`recyclelora.adapt`, which subtracts the
+    initial factors from the base. They are therefore part of the change of each weight:
 
     .. math:: \Delta W = s\,(B A - B_{init} A_{init})
 
-    Its rank is up to 2 (r_main + r_sub). It is factorised by an SVD in float64, ``lora_B`` and
-    ``lora_A`` with equal norms, and scaled by 1 in peft (lora_alpha = r). Layers of other ranks
-    than most are in ``rank_pattern`` and ``alpha_pattern``. Modules that train besides the
-    adapters, such as a head, become ``modules_to_save``. Which adapters act follows
-    :func:`~recyclelora.adapters.active`. Factors are float32, or float64 for a base in float64.
+    The rank of the change is at most 2 (r_main + r_sub). An SVD in float64 factorises it into
+    ``lora_B`` and ``lora_A`` with equal norms, and the scaling in peft is 1 (lora_alpha = r).
+    Layers whose rank differs from the most frequent one are listed in ``rank_pattern`` and
+    ``alpha_pattern``. Other modules that were trained, such as a head, become ``modules_to_save``.
+    :func:`~recyclelora.adapters.active` determines which adapters are exported. Factors are
+    float32, or float64 for a base in float64.
 
-    peft adapts what a layer computes when it is called. Code that reads ``layer.weight`` instead
-    (some attention of timm and torchvision) sees the base weight there, unlike in a model adapted
-    by this package. A warning names layers that are read so.
+    peft changes the output of a layer when the layer is called. Code that reads ``layer.weight``
+    instead, such as some attention layers of timm and torchvision, gets the base weight. In a model
+    adapted by this package it gets the adapted weight. A warning lists such layers.
 
-    The folder holds ``adapter_config.json`` and ``adapter_model.safetensors``; other files in it
-    are kept. Both are replaced together, or not at all (see
-    :func:`~recyclelora.common.atomic_folder.atomic_folder_write`). peft itself is not needed.
+    The folder contains ``adapter_config.json`` and ``adapter_model.safetensors``. Both are replaced
+    together or not at all (see :func:`~recyclelora.common.atomic_folder.atomic_folder_write`).
+    Other files in the folder are kept. peft need not be installed.
 
     Parameters
     ----------
     model : nn.Module
-        An adapted model, merged or not, also inside DDP or torch.compile.
+        An adapted model, merged or unmerged, possibly inside DDP or torch.compile.
     folder : str or Path
-        Created where it does not exist.
+        The folder. It is created if it does not exist.
     rank : int, optional
-        The largest rank in the folder: of larger changes only the largest singular values are
-        kept. None keeps all of them.
+        The largest rank in the folder. For changes of a larger rank, only the largest singular
+        values are kept. None keeps all of them.
     layout : {"timm", "hugging_face"}, optional
-        Only for a :class:`~recyclelora.backbone.DinoVisionTransformer`: the names of this library's
-        DINOv2, the base that the folder is for. In transformers (5 or later) queries, keys and
-        values are layers of their own. None keeps the names of ``model``.
+        For a :class:`~recyclelora.backbone.DinoVisionTransformer` only: the library whose DINOv2 is
+        the base of the folder and whose names are written. In transformers (5 or later), queries,
+        keys and values are separate layers. None keeps the names of ``model``.
 
     Returns
     -------
     float
-        The relative error of the changes because of ``rank``, in the Frobenius norm over all
-        layers; about 0 without ``rank``.
+        The relative error of the changes that ``rank`` causes, in the Frobenius norm over all
+        layers. It is about 0 without ``rank``.
 
     Raises
     ------
     TypeError, ValueError
-        If the model has no adapters, their values are not finite or not available (meta device,
-        sharded), peft could not adapt the same layers, something trains that peft cannot save, or
-        the names are not those of a DINOv2 with ``layout``.
-        Nothing is written.
+        If the model has no adapters, if their values are not finite or not available (meta device,
+        sharded), if peft cannot adapt the same layers or save everything that was trained, or if
+        the names are not those of a DINOv2 although ``layout`` is given. Nothing is written.
 
     Examples
     --------
@@ -137,8 +137,8 @@ def save_peft(
 
 
 def _layers_by_name(model: nn.Module) -> dict[str, DualLoRALinear]:
-    """The adapted layers by their name in the base; raises where peft could not adapt them."""
-    adapted = adapted_layers(model)  # raises for what is no module
+    """Return the adapted layers by name in the base; raise if peft could not adapt them."""
+    adapted = adapted_layers(model)  # raises an error unless model is a module
     plain = plain_names(model)
     layers = {plain[name]: layer for name, layer in adapted.items()}
     if not layers:
@@ -188,7 +188,7 @@ def _warn_of_read_weights(model: nn.Module, layers: Mapping[str, DualLoRALinear]
 
 
 def _parts(name: str, layer: DualLoRALinear, layout: str | None) -> dict[str, Tensor]:
-    """The names of a layer in the base, and the outputs that each of them has of the layer."""
+    """Return the names of a layer in the base with the output rows that belong to each name."""
     rows = torch.arange(layer.out_features)
     if layout is None:
         return {name: rows}
@@ -199,7 +199,7 @@ def _parts(name: str, layer: DualLoRALinear, layout: str | None) -> dict[str, Te
             f"layout={layout!r} renames the layers of a DinoVisionTransformer, got the layer "
             f"{name!r}: give the backbone itself, or leave layout out"
         )
-    # Imports detectron2, as the backbone itself does.
+    # This imports detectron2, as the backbone itself does.
     from recyclelora.backbone.rename_keys import to_hugging_face, to_timm
 
     key = f"{name}.weight"
@@ -210,7 +210,7 @@ def _parts(name: str, layer: DualLoRALinear, layout: str | None) -> dict[str, Te
 
 
 def _change(layer: DualLoRALinear, rows: Tensor, limit: int | None) -> LowRank:
-    """Rows of s (B A - B_init A_init) in factors of equal norm, of at most the rank ``limit``."""
+    """Return rows of s (B A - B_init A_init) as factors of equal norm, of rank <= ``limit``."""
     A_main, B_main, A_sub, B_sub = (
         factor.detach().cpu().double() for factor in layer.factors(*layer.switches())
     )
@@ -218,7 +218,7 @@ def _change(layer: DualLoRALinear, rows: Tensor, limit: int | None) -> LowRank:
     initial_A, initial_B = (
         factor.detach().cpu().double() for factor in (layer.initial_rows(), layer.initial_B)
     )
-    # Differences first: B and B_init alone are large against the change.
+    # Differences are computed first, because B and B_init are large compared with the change.
     left = layer.scaling * torch.cat([B - initial_B, initial_B], dim=1)[rows]
     right = torch.cat([A, A - initial_A])
     q_left, r_left = torch.linalg.qr(left)
@@ -229,7 +229,7 @@ def _change(layer: DualLoRALinear, rows: Tensor, limit: int | None) -> LowRank:
     root = s[:kept].sqrt()
     B = (q_left @ u[:, :kept]) * root
     A = root[:, None] * (q_right @ vt[:kept].T).T
-    if layer.settings.sparse_a:  # A is over the pivot columns
+    if layer.settings.sparse_a:  # A covers only the pivot columns
         A = A.new_zeros(kept, layer.in_features).index_copy(1, layer.columns.cpu(), A)
     dtype = layer.initial_B.dtype
     squares = s.square()
@@ -239,7 +239,7 @@ def _change(layer: DualLoRALinear, rows: Tensor, limit: int | None) -> LowRank:
 def _trained_modules(
     model: nn.Module, layers: Mapping[str, DualLoRALinear]
 ) -> dict[str, nn.Module]:
-    """What peft's ``modules_to_save`` has to hold: modules with parameters that train, by name."""
+    """Return the modules for peft's ``modules_to_save``: those with trainable parameters."""
     plain = plain_names(model)
     named = {plain[name]: module for name, module in model.named_modules()}
     trained = {}
@@ -257,7 +257,7 @@ def _trained_modules(
             "set requires_grad=False on what has its pretrained value, or export() the model"
         )
     outer = [name for name in trained if not _is_inside(name, trained)]
-    # peft saves every module whose name ends so.
+    # peft saves every module whose name ends in this way.
     matched = {name: named[name] for name in named if name.endswith(tuple(outer))}
     for name in matched:
         if _holds(name, layers) or _is_inside(name, matched):
@@ -279,9 +279,9 @@ def _holds(name: str, layers: Collection[str]) -> bool:
 def _config(
     ranks: Mapping[str, int], modules: Collection[str], all_modules: Iterable[str]
 ) -> dict[str, Any]:
-    """What ``adapter_config.json`` holds, but for the base."""
+    """Return the content of ``adapter_config.json`` without the base."""
     ((usual, _),) = Counter(ranks.values()).most_common(1)
-    # A pattern is a regular expression that peft searches at the end of names.
+    # A pattern is a regular expression that peft matches against the end of names.
     other = {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != usual}
     return {
         "peft_type": "LORA",
@@ -298,7 +298,7 @@ def _config(
 
 
 def _targets(layers: Collection[str], modules: Iterable[str]) -> list[str] | str:
-    """Names of the layers; one regular expression where peft would match further modules."""
+    """Return the layers' names, or a regular expression if peft would match further modules."""
     endings = tuple(f".{name}" for name in layers)
     if any(name not in layers and name.endswith(endings) for name in modules):
         return "|".join(map(re.escape, layers))

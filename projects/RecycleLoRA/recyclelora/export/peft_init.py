@@ -1,4 +1,4 @@
-"""Initialise a LoRA of Hugging Face peft with the minor and major directions of its base."""
+"""Initialisation of a Hugging Face peft LoRA with minor and major directions of its base."""
 
 import dataclasses
 import warnings
@@ -19,7 +19,7 @@ from recyclelora.common.validation import check_integer
 
 NOT_LINEAR = (nn.Embedding, _ConvNd)
 DIRECTIONS = ("both", "minor", "major")
-MAJOR_PART = 9  # of "both": one major direction in 9, the paper's 32 + 4
+MAJOR_PART = 9  # for "both": one direction in 9 is major, as in the paper's 32 + 4
 
 
 @torch.no_grad()
@@ -32,34 +32,34 @@ def init_peft(
 ) -> nn.Module:
     r"""Fill a fresh LoRA of peft with directions of its base weights, and subtract them there.
 
-    As PiSSA does with singular vectors, every LoRA layer gets factors B A that are a part of its
-    pretrained weight, and the base becomes the residual
+    As in PiSSA, which uses singular vectors, every LoRA layer gets factors B A that are a part of
+    its pretrained weight, and the base weight becomes the residual
 
     .. math:: W_{res} = W_0 - s\,B A
 
     with peft's own scaling s (``lora_alpha / r``, or ``lora_alpha / sqrt(r)`` with
-    ``use_rslora``), so that the model computes the same as before. The decomposition is that of
-    :func:`recyclelora.adapt`: minor directions are those of the main adapter, major ones those of
-    the sub adapter. The optimiser, dropout, ``modules_to_save``, ``rank_pattern`` and
-    ``alpha_pattern`` are peft's matter and work as before. With ``lora_dropout`` above 0 the
-    output in training mode is that of before only on average.
+    ``use_rslora``). The output of the model is the same as before. The decomposition is that of
+    :func:`recyclelora.adapt`: minor directions are those of the main adapter, and major directions
+    those of the sub adapter. The optimiser, dropout, ``modules_to_save``, ``rank_pattern`` and
+    ``alpha_pattern`` are left to peft and work as before. With ``lora_dropout`` above 0, the output
+    in training mode equals that of before only on average.
 
-    A model with its adapter disabled computes with W_res. Files of the adapter belong to W_res
-    too, so peft saves adapters for the original base in two steps, as after PiSSA: call
-    ``save_pretrained("init/before")`` now, and after the training
+    A model whose adapter is disabled computes with W_res. Adapter files also refer to W_res.
+    Therefore peft saves adapters for the original base in two steps, as for PiSSA: call
+    ``save_pretrained("init/before")`` after this function, and after the training call
     ``save_pretrained("lora", path_initial_model_for_weight_conversion="init/before")``.
 
     Parameters
     ----------
     peft_model : nn.Module
-        What ``peft.get_peft_model`` returned, with one plain LoRA on linear layers.
+        A result of ``peft.get_peft_model`` with one plain LoRA on linear layers.
     init : {"rrqr", "svd"}
-        Pivoted QR, or singular value decomposition.
+        The decomposition: pivoted QR or singular value decomposition.
     directions : {"both", "minor", "major"}
-        "both" takes minor directions for main and major ones for sub.
+        The directions that the factors contain.
     r_sub : int, optional
-        Major directions among the rank r of each layer, only with "both". The default is r / 9,
-        rounded, at least 1: for r = 36 the paper's 32 + 4.
+        The number of major directions among the rank r of each layer, only with "both". The default
+        is r / 9, rounded and at least 1: the paper's 32 + 4 for r = 36.
 
     Returns
     -------
@@ -69,9 +69,9 @@ def init_peft(
     Raises
     ------
     TypeError, ValueError
-        One sentence if the LoRA is not fresh (trained, merged, initialised by PiSSA), is not the
-        only adapter or not a plain one, or if a base weight is quantised, shared, not finite or
-        too small for the rank. Nothing is changed then.
+        If the LoRA is not fresh (trained, merged, or initialised by PiSSA), not the only adapter or
+        not a plain one, or if a base weight is quantised, shared, not finite or too small for the
+        rank. Nothing is changed.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def init_peft(
 
 
 def _fresh_layers(model: nn.Module) -> dict[str, Any]:
-    """The LoRA layers by name; raises unless all are plain, fresh and of one adapter."""
+    """Return the LoRA layers by name; raise unless all are plain, fresh and of one adapter."""
     try:
         from peft.tuners.lora import Linear, LoraLayer
     except ImportError as error:
@@ -139,7 +139,7 @@ def _fresh_layers(model: nn.Module) -> dict[str, Any]:
 
 
 def _check_layer(layer: Any, name: str, *, is_plain: bool) -> None:
-    """Raise unless a linear layer of peft has one fresh and active adapter."""
+    """Raise an error unless a linear layer of peft has one fresh and active adapter."""
     adapters = list(layer.lora_A)
     weight = getattr(layer.get_base_layer(), "weight", None)
     if len(adapters) != 1:
@@ -184,13 +184,13 @@ def _settings(
             )
     try:
         settings = AdapterSettings(rank - major, major, 1.0, init)
-        return dataclasses.replace(settings, alpha=scaling * rank)  # so that its scaling is peft's
+        return dataclasses.replace(settings, alpha=scaling * rank)  # gives peft's scaling
     except ValueError as error:
         raise ValueError(f"layer {name!r}: {error}; its lora_alpha must be above 0") from error
 
 
 def _weight(layer: Any) -> Tensor:
-    """The base weight (out, in)."""
+    """Return the base weight as (out, in)."""
     weight = layer.get_base_layer().weight.detach()
     return weight.T if layer.fan_in_fan_out else weight
 
@@ -203,7 +203,7 @@ def _take_out(layer: Any, adapter: str, factors: Factors) -> None:
         rows = A.new_zeros(A.shape).scatter(1, factors.columns[:, None].to(A.device), 1.0)
     A.copy_(rows)
     B.copy_(factors.B)
-    # The values as stored: of factors in half precision the base takes out the rounded product.
+    # The product is that of the stored values: in half precision, of the rounded factors.
     product = layer.scaling[adapter] * (B.double() @ A.double())
     weight = _weight(layer)
     weight.copy_(weight.double() - product)

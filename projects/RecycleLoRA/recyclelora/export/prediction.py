@@ -1,4 +1,4 @@
-"""Prediction for files: the work of ``tools/predict.py``."""
+"""Prediction for files, called by ``tools/predict.py``."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +20,12 @@ from .prediction_job import Job
 from .segmentation import Segmentation, check_label_ids
 from .video_prediction import predict_video
 
-# Of the photographs of one batch, so that large ones need no more memory than one of them.
+# The limit for one batch of photographs, so that a batch needs no more memory than a large one.
 _MOST_PIXELS = 2**23
 
 
 class Predicted(NamedTuple):
-    """The counts of :func:`predict_files`, and a message for each file that failed."""
+    """The counts of :func:`predict_files` and a message for each file that failed."""
 
     files: int
     photographs: int
@@ -44,31 +44,38 @@ def predict_files(
     batch_size: int = 1,
     long_side: int | None = None,
 ) -> Predicted:
-    """Segment photographs and videos; continue after those that cannot be read.
+    """Segment photographs and videos. Files that cannot be read are reported and skipped.
 
-    A run that was stopped continues: files that are complete are not computed again.
+    After an interruption, a second call continues: complete files are not computed again.
 
     Parameters
     ----------
     load : Callable
-        Returns what segments the images. It is called once there is something to segment.
+        Function that returns the model for inference. It is called only if there is something to
+        segment.
     paths : sequence of Path
-        Files, folders and patterns, see :func:`find_media`.
+        Files, folders and patterns; see :func:`find_media`.
     output : Path
-        The folder to write, see :class:`PredictionFolder`.
+        The output folder; see :class:`PredictionFolder`.
     kinds : sequence of str
-        Of :data:`recyclelora.export.prediction_folder.KINDS`.
+        The kinds of results, from :data:`recyclelora.export.prediction_folder.KINDS`.
     benchmark : str
-        The set whose image size the protocol applies.
+        The benchmark whose image size the protocol applies.
     batch_size : int
-        Number of consecutive images of one size in one call of the model.
+        The number of consecutive images of one size in one call of the model.
     long_side : int, optional
-        In place of the protocol's, for sets without an entry in its ``sizes``.
+        Replacement for the ``long_side`` of the protocol, for benchmarks without an entry in its
+        ``sizes``.
+
+    Returns
+    -------
+    Predicted
+        The counts and the messages.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is nothing to segment, or ``kinds`` or ``batch_size`` is not valid.
+        If there is nothing to segment, or if ``kinds`` or ``batch_size`` is invalid.
     OSError
         If the output cannot be written.
     """
@@ -103,7 +110,7 @@ def predict_files(
 
 
 def _predict_photographs(job: Job, files: Mapping[Path, Path]) -> None:
-    """Segment photographs in batches of one size."""
+    """Segment photographs in batches of equal size."""
     targets: dict[str, dict[str, Path]] = {}
     batch: dict[str, np.ndarray] = {}
 

@@ -1,4 +1,4 @@
-"""The folder that ``tools/predict.py`` writes: names of its files, and which are complete."""
+"""The output folder of ``tools/predict.py``: the names of its files and which are complete."""
 
 import contextlib
 import json
@@ -13,12 +13,12 @@ RECORD = ".predict.json"
 
 
 class Kind(NamedTuple):
-    """One kind of result: that of :meth:`Segmentation.save`, and the end of its file name."""
+    """One kind of result, as in :meth:`Segmentation.save`, and the end of its file names."""
 
     saved_as: str
     ending: str
     suffix: str = ".png"
-    is_video: bool = False  # of a video: one video, else a folder of numbered pictures
+    is_video: bool = False  # for videos: write a video, not a folder of numbered pictures
 
 
 KINDS = {
@@ -35,20 +35,20 @@ UNCERTAINTY = {"entropy", "margin"}
 
 
 class PredictionFolder:
-    """Where the results of one model are, so that a stopped run can continue.
+    """The folder for the results of one model, in which a stopped run can continue.
 
-    ``.predict.json`` in the folder describes the model and the settings. A file is complete if it
-    was written after that record and after the last change of its source. All files are written
-    atomically, so a file that exists is whole. If the record of an earlier run differs, it is
-    replaced, and no older file is complete.
+    The file ``.predict.json`` in the folder describes the model and the settings. A result file is
+    complete if it is newer than this record and newer than its source. All files are written
+    atomically, so no file is half-written. If the record of an earlier run differs, it is replaced,
+    and older files count as incomplete.
 
     Parameters
     ----------
     folder : Path
-        Created if it does not exist.
+        The folder. It is created if it does not exist.
     kinds : sequence of str
-        Of :data:`KINDS`. A single kind of a photograph is the file ``NAME.png`` (``NAME.jpg`` for
-        "overlay"), several are ``NAME_KIND``.
+        The kinds of results, from :data:`KINDS`. With a single kind, the file of a photograph is
+        ``NAME.png`` (``NAME.jpg`` for "overlay"). With several kinds, the files are ``NAME_KIND``.
     settings : Mapping
         Plain values that determine the results.
     """
@@ -66,7 +66,18 @@ class PredictionFolder:
         self._started = time.time_ns()
 
     def photograph(self, name: Path) -> dict[str, Path]:
-        """Return the file of each kind."""
+        """Return the file of each kind for a photograph.
+
+        Parameters
+        ----------
+        name : Path
+            The name of the photograph.
+
+        Returns
+        -------
+        dict
+            The files by kind.
+        """
         stem = self.folder / name
         if len(self.kinds) == 1:
             kind = KINDS[self.kinds[0]]
@@ -77,24 +88,61 @@ class PredictionFolder:
         }
 
     def video(self, name: Path, kind: str) -> Path:
-        """Return the video of a kind, or the folder of its numbered pictures."""
+        """Return the video of a kind, or the folder of its numbered pictures.
+
+        Parameters
+        ----------
+        name : Path
+            The name of the video.
+        kind : str
+            The kind of result.
+
+        Returns
+        -------
+        Path
+            The file or folder.
+        """
         stem = self.folder / name
         suffix = ".mp4" if KINDS[kind].is_video else ""
         return stem.with_name(f"{stem.name}{KINDS[kind].ending}{suffix}")
 
     def unfinished_video(self, name: Path) -> Path:
-        """Return the hidden folder of the class maps of a video that is not finished."""
+        """Return the hidden folder for the class maps of an unfinished video.
+
+        Parameters
+        ----------
+        name : Path
+            The name of the video.
+
+        Returns
+        -------
+        Path
+            The folder.
+        """
         stem = self.folder / name
         return stem.with_name(f".{stem.name}.frames")
 
     def is_complete(self, files: Iterable[Path], source: Path) -> bool:
-        """Whether all files were written by this model after the last change of their source."""
+        """Return whether this model wrote all files after the last change of their source.
+
+        Parameters
+        ----------
+        files : Iterable[Path]
+            The result files.
+        source : Path
+            The photograph or video.
+
+        Returns
+        -------
+        bool
+            True if the files are complete.
+        """
         try:
             written = min(file.stat().st_mtime_ns for file in files)
             changed = source.stat().st_mtime_ns
         except OSError:
             return False
-        # The clock of a camera may be in the future.
+        # A camera with a wrong clock writes files with a date in the future.
         return written >= self._since and (written >= changed or changed > self._started)
 
 

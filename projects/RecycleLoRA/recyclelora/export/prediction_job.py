@@ -1,4 +1,4 @@
-"""The state of one run of ``tools/predict.py``: what is done, what failed, the time left."""
+"""The state of one run of ``tools/predict.py``: progress, failures and the remaining time."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -32,12 +32,26 @@ class Job:
     complete: int = 0
 
     def fail(self, name: str | Path, error: BaseException | str) -> None:
-        """Keep the message of a file that failed."""
+        """Record the message of a file that failed.
+
+        Parameters
+        ----------
+        name : str or Path
+            The file.
+        error : BaseException or str
+            The error or its message.
+        """
         message = error if isinstance(error, str) else format_error(error)
         self.failures.append(message if str(name) in message else f"{name}: {message}")
 
     def skip(self, count: int = 1) -> None:
-        """Leave out images that are complete; the time left does not count them."""
+        """Skip images that are complete; the remaining time does not include them.
+
+        Parameters
+        ----------
+        count : int
+            The number of images.
+        """
         self.complete += count
         self.progress.total = max(self.progress.total - count, self.progress.n)
         self.progress.refresh()
@@ -45,7 +59,17 @@ class Job:
     def segment(
         self, images: Mapping[str, np.ndarray], save: Callable[[str, Segmentation], None]
     ) -> None:
-        """Segment images of one size, one by one if all together fail, and save the results."""
+        """Segment images of one size and save the results.
+
+        If the images fail together, they are segmented one by one.
+
+        Parameters
+        ----------
+        images : Mapping[str, ndarray]
+            The images by name.
+        save : Callable
+            Function that saves the result of an image, by name.
+        """
         try:
             found = self.inference.segment(
                 self.predict,
@@ -64,6 +88,6 @@ class Job:
         for name, result in zip(images, found, strict=True):
             try:
                 save(name, result)
-            except ValueError as error:  # such as a picture too large for its format
+            except ValueError as error:  # for instance, a picture is too large for its format
                 self.fail(name, error)
             self.progress.update()

@@ -1,4 +1,4 @@
-"""What a segmentor found in one image."""
+"""The result of a segmentor for one image."""
 
 import math
 from collections.abc import Sequence
@@ -15,33 +15,34 @@ from recyclelora.data import CLASSES
 from recyclelora.evaluation.predictions import encode
 
 KINDS = ("overlay", "color", "classes", "label_ids", "confidence", "entropy", "margin")
-# JPEG changes values, so class maps and confidences are lossless.
+# JPEG changes values, so class maps and confidences require a lossless format.
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-_LONGEST_JPEG = 65_500  # of libjpeg
+_LONGEST_JPEG = 65_500  # limit of libjpeg
 
 
 @dataclass(frozen=True, repr=False)
 class Segmentation:
-    """The classes of one image.
+    """The segmentation of one image.
 
     Attributes
     ----------
     image : ndarray
-        (H, W, 3) uint8 RGB, upright.
+        The image (H, W, 3), uint8 RGB, upright.
     classes : ndarray
-        (H, W) uint8, indices of ``class_names``.
+        The class map (H, W), uint8 indices of ``class_names``.
     confidence : ndarray
-        (H, W) float32 from 0 to 1: the probability of the class, at the segmentor's temperature.
-        :mod:`recyclelora.evaluation.scored_map` has the equations.
+        The probability (H, W) of the class at the segmentor's temperature, float32 from 0 to 1. See
+        :mod:`recyclelora.evaluation.scored_map` for the equations.
     logits : ndarray or None
-        (C, H, W) float32 class scores, if they were requested. With a protocol of several views
-        they are the averaged softmax over classes.
+        The class scores (C, H, W), float32, if they were requested. For a protocol with several
+        views they are the averaged softmax over the classes.
     entropy, margin : ndarray or None
-        (H, W) float32, if they were requested: the entropy of the probabilities in nats, and the
-        probability of the class minus the largest one of another class.
+        Arrays (H, W), float32, if they were requested. The entropy of the probabilities is in nats.
+        The margin is the probability of the class minus the largest probability of another class.
     class_names : tuple of str
+        The names of the classes.
     colors : tuple of (int, int, int)
-        RGB of each class.
+        The RGB colour of each class.
     """
 
     image: np.ndarray
@@ -58,16 +59,27 @@ class Segmentation:
         return f"Segmentation({width}x{height}, {len(self.class_names)} classes)"
 
     def color_map(self) -> Image.Image:
-        """Return the class map in the colours of the classes."""
+        """Return the class map in the colours of the classes.
+
+        Returns
+        -------
+        Image
+            The picture.
+        """
         return Image.fromarray(colored(self.classes, self.colors))
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """Return the image with the class colours over it.
+        """Return the image blended with the class colours.
 
         Parameters
         ----------
         opacity : float
-            Of the colours, from 0 to 1.
+            The opacity of the colours, from 0 to 1.
+
+        Returns
+        -------
+        Image
+            The picture.
         """
         check_number("opacity", opacity, most=1)
         return Image.fromarray(blended(self.image, self.classes, self.colors, opacity))
@@ -78,22 +90,23 @@ class Segmentation:
         Parameters
         ----------
         path : str or Path
-            ``.png``, or ``.jpg`` for an overlay or a colour map.
+            The file, with the suffix ``.png``, or ``.jpg`` for an overlay or a colour map.
         kind : str
             "overlay" and "color" are pictures in the colours of the classes. The others are grey:
-            "classes" has the class indices, "label_ids" the ids of the Cityscapes files (7 is
-            road). "confidence" and "margin" are white (255) at 1, and "entropy" at log C.
+            "classes" contains class indices, and "label_ids" the label ids of Cityscapes (road is
+            7). In "confidence" and "margin", white (255) stands for 1; in "entropy", for log C.
 
         Returns
         -------
         Path
-            ``path``.
+            The file.
 
         Raises
         ------
         ValueError
-            For another kind or suffix, label ids of other classes than those of Cityscapes, or an
-            entropy or margin that was not requested. Nothing is written.
+            If the kind or the suffix is not supported, if label ids are requested for classes other
+            than those of Cityscapes, or if entropy or margin was not requested from the segmentor.
+            Nothing is written.
         OSError
             If the file cannot be written.
         """
@@ -134,7 +147,18 @@ class Segmentation:
 
 
 def check_label_ids(class_names: Sequence[str]) -> None:
-    """Raise unless the classes are those of Cityscapes, which alone have label ids."""
+    """Raise an error unless the classes are those of Cityscapes, which have label ids.
+
+    Parameters
+    ----------
+    class_names : sequence of str
+        The names of the classes.
+
+    Raises
+    ------
+    ValueError
+        If they are other classes.
+    """
     if tuple(class_names) != tuple(CLASSES):
         raise ValueError(
             "label ids exist for the 19 classes of Cityscapes alone: use the indices of the "
@@ -143,13 +167,43 @@ def check_label_ids(class_names: Sequence[str]) -> None:
 
 
 def colored(classes: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
-    """Convert class indices (H, W) to the colours of the classes, (H, W, 3) uint8."""
+    """Convert class indices to colours.
+
+    Parameters
+    ----------
+    classes : ndarray
+        Class indices (H, W).
+    colors : sequence
+        The RGB colour of each class.
+
+    Returns
+    -------
+    ndarray
+        Colours (H, W, 3), uint8.
+    """
     return np.array(colors, np.uint8)[classes]
 
 
 def blended(
     image: np.ndarray, classes: np.ndarray, colors: Sequence[Sequence[int]], opacity: float = 0.5
 ) -> np.ndarray:
-    """Blend an image (H, W, 3) with the colours of its classes (H, W)."""
+    """Blend an image with the colours of its classes.
+
+    Parameters
+    ----------
+    image : ndarray
+        The image (H, W, 3), uint8 RGB.
+    classes : ndarray
+        Class indices (H, W).
+    colors : sequence
+        The RGB colour of each class.
+    opacity : float
+        The opacity of the colours, from 0 to 1.
+
+    Returns
+    -------
+    ndarray
+        The blended image (H, W, 3), uint8.
+    """
     over = Image.fromarray(colored(classes, colors))
     return np.asarray(Image.blend(Image.fromarray(image), over, opacity))

@@ -1,4 +1,4 @@
-"""A trained segmentor as one object: images in, classes and confidences out."""
+"""A trained segmentor as one object that maps images to classes and confidences."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,32 +25,33 @@ from .segmentor_settings import MOST_CLASSES, build_empty, describe, segmentor_s
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FILE_DTYPES = {**DTYPES, "float16": torch.float16}
-# Above this relative difference the rebuilt model is not the given one; rounding gives about 1e-6.
+# A larger relative difference means that the rebuilt model is wrong. Rounding gives about 1e-6.
 TOLERANCE = 1e-3
 
 
 class Segmentor:
     """Segment images with a trained model, without its config and its adapters.
 
-    :meth:`from_pretrained` reads a folder, and :meth:`from_model` takes a model in memory.
-    Detectron2 has to be installed.
+    :meth:`from_pretrained` reads a folder and :meth:`from_model` copies a model in memory. The
+    class requires Detectron2.
 
     Attributes
     ----------
     model : MaskFormer
-        With merged weights, in eval mode.
+        The model with merged weights, in eval mode.
     protocol : Protocol
-        The sizes and windows at which images are segmented: those of the run's evaluation. Another
-        :class:`~recyclelora.evaluation.Protocol` can be assigned.
+        The sizes and windows at which images are segmented, initially those of the run's
+        evaluation. Another :class:`~recyclelora.evaluation.Protocol` can be assigned.
     class_names : tuple of str
+        The names of the classes.
     colors : tuple of (int, int, int)
-        RGB of each class.
+        The RGB colour of each class.
     provenance : dict
         The origin of the weights.
     dtype : torch.dtype
-        Of the computation; the weights are float32.
+        The dtype of the computation. The weights are float32.
     temperature : float
-        Of the confidences, 1 unless ``tools/calibrate.py`` has fitted another one.
+        The temperature of the confidences: 1, or the one that ``tools/calibrate.py`` has fitted.
 
     Examples
     --------
@@ -77,7 +78,7 @@ class Segmentor:
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
+        """Return the device of the weights."""
         return next(self.model.parameters()).device
 
     @classmethod
@@ -89,25 +90,30 @@ class Segmentor:
         dtype: str | torch.dtype = "float32",
         base: str | None = None,
     ) -> "Segmentor":
-        """Read a folder of :meth:`save_pretrained`; nothing in it is executed.
+        """Read a folder of :meth:`save_pretrained` without executing code from it.
 
         Parameters
         ----------
         path : str or Path
             A folder with ``config.json`` and ``model.safetensors``.
         device : str or torch.device
-            "auto" is the GPU if there is one, else the CPU.
+            The device. "auto" selects the GPU if there is one, and the CPU otherwise.
         dtype : {"float32", "bfloat16"} or torch.dtype
-            bfloat16 is computed by autocast.
+            The dtype of the computation; bfloat16 uses autocast.
         base : str, optional
-            For a folder of adapters and head: a name in ``recyclelora.backbone.WEIGHTS``, or a
-            file, in place of the base that the folder names. A named base is downloaded on first
-            use.
+            For a folder of adapters and head: the base weights to use instead of those that the
+            folder refers to. It is a name in ``recyclelora.backbone.WEIGHTS`` or a file. A named
+            base is downloaded on first use.
+
+        Returns
+        -------
+        Segmentor
+            The segmentor.
 
         Raises
         ------
         FileNotFoundError, ValueError
-            One sentence if the folder is incomplete or damaged, or there is no such device.
+            If the folder is incomplete or damaged, or the device does not exist.
         """
         place, precision = pick_device(str(device), option="device"), _dtype(dtype)
         return cls(read_segmentor(expand_path(path), base=base), device=place, dtype=precision)
@@ -124,28 +130,34 @@ class Segmentor:
         provenance: Mapping[str, Any] | None = None,
         dtype: str | torch.dtype = "float32",
     ) -> "Segmentor":
-        """Copy a model, its adapters merged; ``model`` is not changed.
+        """Copy a model with merged adapters; ``model`` itself is not changed.
 
-        The output of the copy is compared with that of ``model`` for a random image.
+        The output of the copy is compared with that of ``model`` on a random image.
 
         Parameters
         ----------
         model : MaskFormer
-            Of :func:`recyclelora.mask2former.build_segmentor` in float32, on a
+            A model of :func:`recyclelora.mask2former.build_segmentor` in float32 with a
             ``DinoVisionTransformer`` or an ``Eva02VisionTransformer``.
         protocol : Protocol
-            Of :mod:`recyclelora.evaluation`.
+            A protocol of :mod:`recyclelora.evaluation`.
         classes, colors : sequence
-            Names and RGB colours, as many as the model's classes.
+            The names and RGB colours of all classes of the model.
         provenance : Mapping, optional
             Plain data that is stored with the weights.
         dtype : {"float32", "bfloat16"} or torch.dtype
+            The dtype of the computation; bfloat16 uses autocast.
+
+        Returns
+        -------
+        Segmentor
+            The segmentor.
 
         Raises
         ------
         TypeError, ValueError
-            One sentence if the model is another one or has adapters that cannot be merged, or the
-            classes do not fit.
+            If the model is of another kind, if its adapters cannot be merged, or if the number of
+            classes does not fit.
         """
         precision = _dtype(dtype)
         check_classes(classes, colors)
@@ -185,28 +197,30 @@ class Segmentor:
     ) -> None:
         """Write ``config.json`` (plain data) and ``model.safetensors``.
 
-        Both files are replaced together. A write that fails or is killed leaves the previous
-        folder. Other files in it are kept.
+        Both files are replaced together. If writing fails or is killed, the folder has its previous
+        content. Other files in the folder are kept.
 
         Parameters
         ----------
         folder : str or Path
+            The folder. It is created if it does not exist.
         dtype : {"float32", "bfloat16", "float16"} or torch.dtype
-            Of the weights in the file. They are converted to float32 when they are read.
+            The dtype of the weights in the file. They are converted to float32 when they are read.
         adapted : MaskFormer, optional
-            The model that :meth:`from_model` copied. The file then holds its adapters and its head
-            in place of the merged weights, and refers to the weights it was adapted from.
-            Reading it computes the initial factors again and compares their SHA-256. The folder
-            is read again before it replaces another one.
+            The model that :meth:`from_model` copied. If given, the file contains its adapters and
+            head instead of the merged weights, and refers to the base weights. Reading the file
+            recomputes the initial factors and compares their SHA-256. The new folder is read once
+            before it replaces an earlier one.
         base : str, optional
-            Required with ``adapted``: a name in ``recyclelora.backbone.WEIGHTS``, or a file. Of a
-            file only its name is stored, and ``from_pretrained`` needs it again.
+            The base weights; required with ``adapted``. It is a name in
+            ``recyclelora.backbone.WEIGHTS`` or a file. For a file, only its name is stored, and
+            :meth:`from_pretrained` needs the file again.
 
         Raises
         ------
         ValueError
-            If a weight is not finite in ``dtype``, or adapters and base do not give the weights of
-            this segmentor.
+            If a weight is not finite in ``dtype``, or if adapters and base do not reproduce the
+            weights of this segmentor.
         OSError
             If the folder cannot be written.
         """
@@ -233,33 +247,34 @@ class Segmentor:
         batch_size: int = 1,
         benchmark: str = UNLISTED,
     ) -> Segmentation | list[Segmentation]:
-        """Segment one image, or a list of images, of any size.
+        """Segment one image or a list of images, of any size.
 
         Parameters
         ----------
         images : path, ndarray, PIL image or Tensor, or a list or tuple of these
-            Arrays are (H, W, 3) and tensors (3, H, W), both uint8 RGB. Files and PIL images of
+            Arrays are (H, W, 3) and tensors (3, H, W), both uint8 RGB. Files and PIL images in
             other modes are converted, and their EXIF orientation is applied.
         logits : bool
-            Whether the results have ``logits``, which take 4 bytes for each class and pixel.
+            Whether the results contain ``logits``, which need 4 bytes per class and pixel.
         uncertainty : bool
-            Whether the results have ``entropy`` and ``margin``.
+            Whether the results contain ``entropy`` and ``margin``.
         batch_size : int
-            Number of consecutive images of one size in one call of the model, where the protocol
-            has no windows. More than 1 is faster on a GPU. Windows have ``protocol.batch``.
+            The number of consecutive images of one size in one call of the model, for protocols
+            without windows. Values above 1 are faster on a GPU. For windows, ``protocol.batch`` is
+            used.
         benchmark : str
-            The set whose image size the protocol applies. Images of a set that it does not list are
-            segmented at their own size, or at ``long_side``.
+            The benchmark whose image size the protocol applies. Images of benchmarks that it does
+            not list are segmented at their own size or at ``long_side``.
 
         Returns
         -------
         Segmentation or list of Segmentation
-            A list for a list. Every map has the size of its image.
+            The result, or a list of results for a list. Every map has the size of its image.
 
         Raises
         ------
         FileNotFoundError, TypeError, ValueError
-            One sentence with the name of the image that cannot be read or segmented.
+            If an image cannot be read or segmented. The message contains its name.
         """
         check_integer("batch_size", batch_size, least=1, most=10_000)
         several = is_list(images)
@@ -282,7 +297,7 @@ class Segmentor:
         return found if several else found[0]
 
     def inference(self) -> Inference:
-        """Return the model with its present protocol, precision and temperature."""
+        """Return the model with its current protocol, precision and temperature."""
         return Inference(
             model=self.model,
             protocol=self.protocol,
@@ -296,7 +311,7 @@ class Segmentor:
 def _batches(
     named: Iterator[tuple[str, ImageLike]], batch_size: int
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Read images, and yield consecutive ones of equal size together."""
+    """Read images, and yield consecutive images of equal size together."""
     names: list[str] = []
     batch: list[np.ndarray] = []
     for name, image in named:
@@ -318,7 +333,7 @@ def _dtype(dtype: str | torch.dtype, names: Mapping[str, torch.dtype] = DTYPES) 
 
 
 def _check_state(state: Mapping[str, Tensor], num_classes: int, named: int) -> None:
-    """Raise unless a merged state is finite, in float32 and of as many classes as are named."""
+    """Raise an error unless a merged state is finite, in float32 and has ``named`` classes."""
     if num_classes != named or num_classes > MOST_CLASSES:
         raise ValueError(
             f"the model has {num_classes} classes, but {named} were named: give classes and colors"
@@ -333,7 +348,7 @@ def _check_state(state: Mapping[str, Tensor], num_classes: int, named: int) -> N
 
 
 def _compare(model: nn.Module, copy: nn.Module) -> None:
-    """Raise unless both models give the same logits."""
+    """Raise an error unless both models compute the same logits."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (1, 3, 64, 96), generator=generator).float()
     with predictor(model) as original, predictor(copy) as copied:

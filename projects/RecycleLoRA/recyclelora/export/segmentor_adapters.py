@@ -1,9 +1,9 @@
-"""The small form of a segmentor's weights: adapters and head, with a reference to the base.
+"""Compact files of a segmentor: adapters and head, with a reference to the base weights.
 
-The file is one of :func:`recyclelora.adapters.save_adapters` without initial factors. It holds the
-factors of the adapted layers and every other tensor of the model; only the pretrained weights W0 of
-the adapted layers come from the base. Reading it compares the SHA-256 of each W0, computes the
-initial factors from it, and compares their SHA-256.
+The format is that of :func:`recyclelora.adapters.save_adapters` without initial factors. A file
+contains the factors of the adapted layers and every other tensor of the model. Only the pretrained
+weights W0 of the adapted layers are taken from the base. When a file is read, the SHA-256 of each
+W0 is compared, the initial factors are computed from W0, and their SHA-256 is compared.
 """
 
 from collections.abc import Mapping
@@ -25,25 +25,45 @@ from recyclelora.mask2former import MaskFormer
 
 from .segmentor_settings import segmentor_state
 
-# What save_adapters stores of the base; everything else was trained or is small.
+# Tensors of save_adapters that the base determines. All other tensors were trained or are small.
 _INITIAL = ("initial_A", "initial_B", "columns")
 
 
 def describe_base(base: str) -> dict[str, Any]:
-    """Return the entry of ``config.json`` for a base: a known name, or the name of a file."""
+    """Return the entry of ``config.json`` for a base.
+
+    Parameters
+    ----------
+    base : str
+        A known name or a file, of which only the name is stored.
+
+    Returns
+    -------
+    dict
+        The entry.
+    """
     if base in WEIGHTS:
         return {"weights": base}
     return {"file": Path(base).name}
 
 
 def write_adapter_weights(path: Path, model: MaskFormer, dtype: torch.dtype) -> None:
-    """Write the adapters of ``model`` and its other tensors, floating-point ones in ``dtype``.
+    """Write the adapters of a model and its other tensors.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    model : MaskFormer
+        The adapted model.
+    dtype : torch.dtype
+        The dtype of floating-point tensors in the file.
 
     Raises
     ------
     ValueError
-        If the model has no adapters, other ones than those of :func:`recyclelora.adapt`, initial
-        factors that cannot be computed again, or values that are not finite in ``dtype``.
+        If the model has no adapters, if they were not created by :func:`recyclelora.adapt`, if the
+        initial factors cannot be recomputed, or if values are not finite in ``dtype``.
     """
     layers = adapted_layers(model)
     other = [
@@ -80,22 +100,28 @@ def write_adapter_weights(path: Path, model: MaskFormer, dtype: torch.dtype) -> 
 def read_adapter_weights(
     path: Path, model: MaskFormer, record: object, base: str | None
 ) -> dict[str, Tensor]:
-    """Return the merged weights of a file of :func:`write_adapter_weights`.
+    """Read a file of :func:`write_adapter_weights` and merge the adapters.
 
     Parameters
     ----------
     path : Path
+        The file.
     model : MaskFormer
-        Of :func:`build_empty`. It gets the base and the adapters.
+        A model of :func:`build_empty`. It receives the base and the adapters.
     record : object
         The entry of :func:`describe_base` in the config.
     base : str, optional
-        The base's weights in place of those of the record.
+        The base weights to use instead of those of the record.
+
+    Returns
+    -------
+    dict
+        The merged weights.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        One sentence if the base is absent or another one, or the file does not belong to it.
+        If the base is missing or different, or the file does not belong to it.
     """
     source = _base(record, base, path)
     names = set(model.state_dict())

@@ -1,4 +1,4 @@
-"""The folder of a segmentor: ``config.json`` and ``model.safetensors``, plain data alone."""
+"""The folder of a segmentor: ``config.json`` and ``model.safetensors``, both plain data."""
 
 import dataclasses
 import json
@@ -24,27 +24,28 @@ from .segmentor_settings import MOST_CLASSES, build_empty
 
 FORMAT, VERSION = "recyclelora-segmentor", 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_MOST_BYTES = 10**6  # of config.json
+_MOST_BYTES = 10**6  # limit of config.json
 _KEYS = ("backbone", "head", "normalisation", "inference", "classes", "colors", "protocol")
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentorContent:
-    """A segmentor and what is stored with it.
+    """A segmentor with the data that is stored with it.
 
     Parameters
     ----------
     model : MaskFormer
-        Plain, in eval mode.
+        The plain model, in eval mode.
     settings : Mapping
-        Of :func:`recyclelora.export.segmentor_settings.describe`.
+        The result of :func:`recyclelora.export.segmentor_settings.describe`.
     classes, colors : tuple
-        Names and RGB colours.
+        The names and RGB colours of the classes.
     protocol : Protocol
+        The protocol of the run's evaluation.
     provenance : Mapping
         Plain data about the origin of the weights.
     temperature : float
-        Of the confidences, from 0.01 to 100.
+        The temperature of the confidences, from 0.01 to 100.
     """
 
     model: MaskFormer
@@ -60,7 +61,20 @@ class SegmentorContent:
 
 
 def check_classes(classes: object, colors: object) -> None:
-    """Raise unless these are names of classes and as many RGB colours."""
+    """Raise an error unless the arguments are names of classes and a colour for each class.
+
+    Parameters
+    ----------
+    classes : object
+        The names.
+    colors : object
+        The RGB colours.
+
+    Raises
+    ------
+    ValueError
+        If they are invalid.
+    """
     if (
         not isinstance(classes, list | tuple)
         or not 1 <= len(classes) <= MOST_CLASSES
@@ -84,25 +98,27 @@ def write_segmentor(
     adapted: MaskFormer | None = None,
     base: str | None = None,
 ) -> None:
-    """Write the folder atomically; other files in it are kept.
+    """Write the folder of a segmentor atomically; other files in it are kept.
 
     Parameters
     ----------
     folder : str or Path
+        The folder.
     content : SegmentorContent
+        The segmentor.
     dtype : torch.dtype
-        Of the floating-point tensors in the file.
+        The dtype of floating-point tensors in the file.
     adapted : MaskFormer, optional
-        The model whose merged weights are ``content.model``: its adapters and head are written in
-        place of the merged weights.
+        The model whose merged weights are ``content.model``. If given, its adapters and head are
+        written instead of the merged weights.
     base : str, optional
-        The name or the file of the weights that ``adapted`` was adapted from.
+        The name or the file of the base weights of ``adapted``.
 
     Raises
     ------
     TypeError, ValueError
-        If the provenance is no plain data, a weight is not finite in ``dtype``, or the adapters do
-        not belong to the base. Nothing is written.
+        If the provenance is not plain data, if a weight is not finite in ``dtype``, or if the
+        adapters do not belong to the base. Nothing is written.
     OSError
         If the folder cannot be written.
     """
@@ -138,7 +154,7 @@ def write_segmentor(
 def _compare(
     found: Mapping[str, Tensor], expected: Mapping[str, Tensor], dtype: torch.dtype
 ) -> None:
-    """Raise unless the weights that were read are those that were written."""
+    """Raise an error unless the weights that were read equal those that were written."""
     kind = torch.finfo(dtype)
     most = max(1e-5, 2 * kind.eps)
     for name, tensor in expected.items():
@@ -152,20 +168,26 @@ def _compare(
 
 
 def read_segmentor(folder: Path, *, base: str | None = None) -> SegmentorContent:
-    """Read a folder of :func:`write_segmentor`; nothing in it is executed.
+    """Read a folder of :func:`write_segmentor` without executing code from it.
 
     Parameters
     ----------
     folder : Path
+        The folder.
     base : str, optional
-        The name or the file of the base's weights, for a folder of adapters.
+        The name or the file of the base weights, for a folder of adapters.
+
+    Returns
+    -------
+    SegmentorContent
+        The segmentor.
 
     Raises
     ------
     FileNotFoundError
-        If the folder or one of its files is absent.
+        If the folder or one of its files does not exist.
     ValueError
-        If a file is damaged, of another format, or does not belong to the other one.
+        If a file is damaged, has another format, or does not match the other file.
     """
     config = _read_config(folder)
     file = folder / CONFIG
@@ -200,10 +222,17 @@ def read_segmentor(folder: Path, *, base: str | None = None) -> SegmentorContent
 def set_temperature(folder: Path, temperature: float) -> None:
     """Replace the temperature in the config of a folder, atomically.
 
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    temperature : float
+        The temperature.
+
     Raises
     ------
     FileNotFoundError, ValueError
-        As of :func:`read_segmentor`, or if the temperature is not from 0.01 to 100.
+        As in :func:`read_segmentor`, or if the temperature is not between 0.01 and 100.
     """
     config = _read_config(folder)
     check_number("temperature", temperature, least=0.01, most=100)
@@ -245,7 +274,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _check_digest(path: Path, digest: object) -> None:
-    with open_safetensors(path):  # a file that is no safetensors file has a message of its own
+    with open_safetensors(path):  # raises its own error if this is not a safetensors file
         pass
     if file_digest(path) != digest:
         raise ValueError(
@@ -255,7 +284,7 @@ def _check_digest(path: Path, digest: object) -> None:
 
 
 def _read_weights(path: Path, expected: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
-    """Return merged weights, converted from the dtype of the file to those expected."""
+    """Return merged weights, converted from the dtype of the file to the expected dtype."""
     with open_safetensors(path) as file:
         names = list(file.keys())
         shapes = {name: _Header(file.get_slice(name)) for name in names}
@@ -270,7 +299,7 @@ def _read_weights(path: Path, expected: Mapping[str, Tensor], dtype: str) -> dic
 
 
 class _Header:
-    """The shape of a tensor in a file that has not been read."""
+    """The shape of a tensor in a file whose content has not been read."""
 
     def __init__(self, part: Any):
         self.shape = tuple(part.get_shape())

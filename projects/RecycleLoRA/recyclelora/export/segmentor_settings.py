@@ -1,4 +1,4 @@
-"""The sizes of a segmentor as plain data, and a segmentor of these sizes without weights."""
+"""The sizes of a segmentor as plain data, and construction of such a segmentor without weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ from .backbone import merged_state
 from .outside_backbones import exact_ratio, settings_of
 
 BACKBONES = {cls.__name__: cls for cls in (DinoVisionTransformer, Eva02VisionTransformer)}
-# Arguments of build_segmentor, and their largest value in a file.
+# Arguments of build_segmentor, with the largest value that a file may contain.
 HEAD = {
     "hidden_dim": 8192,
     "nheads": 1024,
@@ -34,10 +34,21 @@ MOST_CLASSES = 255  # class maps are uint8, and 255 stands for no class
 
 
 def segmentor_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy on the CPU of the merged weights that inference needs."""
+    """Return a copy of the merged weights that inference needs, on the CPU.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+
+    Returns
+    -------
+    dict
+        The tensors by name.
+    """
     state = {k: v.clone() for k, v in merged_state(model).items() if k.split(".")[0] != "criterion"}
     for name, module in model.named_modules():
-        if isinstance(module, SplitProjection):  # SoMA's, of q, k and v
+        if isinstance(module, SplitProjection):  # SoMA's separate layers for q, k and v
             for kind in ("weight", "bias"):
                 parts = [state.pop(f"{name}.{part}.{kind}", None) for part in "qkv"]
                 if parts[0] is not None:
@@ -46,12 +57,24 @@ def segmentor_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def describe(model: MaskFormer, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the sizes and the normalisation of a segmentor with the merged ``state``.
+    """Return the sizes and the normalisation of a segmentor.
+
+    Parameters
+    ----------
+    model : MaskFormer
+        The segmentor.
+    state : Mapping[str, Tensor]
+        Its merged weights.
+
+    Returns
+    -------
+    dict
+        The settings.
 
     Raises
     ------
     TypeError
-        If the backbone or the head is of another class.
+        If the backbone or the head has another class.
     """
     if not isinstance(model, MaskFormer):
         raise TypeError(f"expected a MaskFormer, got {type(model).__name__}: unwrap the model")
@@ -80,14 +103,26 @@ def describe(model: MaskFormer, state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def build_empty(settings: Mapping[str, Any], num_classes: int) -> MaskFormer:
-    """Return the segmentor that :func:`describe` described, on "meta" and without a criterion.
+    """Build the segmentor of a description, on the meta device and without a criterion.
 
     Only its pixel mean and standard deviation have values.
+
+    Parameters
+    ----------
+    settings : Mapping
+        The result of :func:`describe`.
+    num_classes : int
+        The number of classes.
+
+    Returns
+    -------
+    MaskFormer
+        The segmentor.
 
     Raises
     ------
     ValueError
-        If the settings are not valid.
+        If the settings are invalid.
     """
     head = _section(settings, "head", HEAD)
     for name, most in HEAD.items():
@@ -106,7 +141,7 @@ def build_empty(settings: Mapping[str, Any], num_classes: int) -> MaskFormer:
     with torch.device("meta"):
         backbone = _empty_backbone(settings["backbone"])
         model = build_segmentor(backbone, num_classes, **head, **inference)
-    model.criterion = None  # of the training
+    model.criterion = None  # needed only in a training
     for name, values in norm.items():
         setattr(model, name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1))
     return model.eval()

@@ -1,9 +1,10 @@
-"""A segmentor in operators that every exporter supports, for any batch and image size.
+"""A segmentor in operators that every exporter supports, for any batch size and image size.
 
-Two parts differ from the model in their operators, not in their values. Deformable attention reads
-rows of the memory by index (ONNX's Gather) where the model calls ``grid_sample``: TensorRT has been
-reported to compute GridSample wrongly without a message. The position embedding is resampled by two
-small matrices of the grid's size, because an exporter would store the size of its example image.
+Two parts use other operators than the model but compute the same values. Deformable attention reads
+rows of the memory by index (ONNX's Gather), while the model calls ``grid_sample``. Users reported
+that TensorRT computes GridSample wrongly without a message. The position embedding is resampled by
+two small matrices of the grid's size, because an exporter would store the size of its example
+image.
 """
 
 import copy
@@ -22,18 +23,19 @@ _CUBIC = -0.75  # the coefficient of PyTorch's bicubic interpolation
 
 
 class TraceableSegmentor(nn.Module):
-    """Images (B, 3, H, W), RGB 0..255 -> class scores (B, C, H, W) and classes (B, H, W) uint8.
+    """Model from images to class scores and classes, for export.
 
-    The scores equal those of :meth:`MaskFormer.semantic_logits` up to rounding.
+    The input is (B, 3, H, W), RGB 0..255. The outputs are scores (B, C, H, W) and classes
+    (B, H, W) uint8. The scores equal those of :meth:`MaskFormer.semantic_logits` up to rounding.
 
     Parameters
     ----------
     model : MaskFormer
-        With merged weights; it is copied.
+        A model with merged weights, which is copied.
     half : bool
-        Whether backbone and transformer decoder compute in float16. The pixel decoder, whose
-        sampling positions need the precision, the mask and class probabilities, images and scores
-        stay in float32.
+        Whether backbone and transformer decoder compute in float16. The following remain in
+        float32: the pixel decoder, whose sampling positions need the precision, the mask and class
+        probabilities, the images and the scores.
     """
 
     def __init__(self, model: MaskFormer, *, half: bool = False):
@@ -75,23 +77,23 @@ class TraceableSegmentor(nn.Module):
         )
         classes = found["pred_logits"].float().softmax(dim=-1)[..., :-1]
         scores = torch.einsum("bqc,bqhw->bchw", classes, masks.sigmoid())
-        # Not a slice, whose limits an exporter cannot prove for symbolic sizes.
+        # An exporter cannot prove the limits of a slice for symbolic sizes.
         scores = scores.index_select(2, torch.arange(height, device=scores.device))
         scores = scores.index_select(3, torch.arange(width, device=scores.device))
         return scores, scores.argmax(dim=1).to(torch.uint8)
 
 
 def _converted(level: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convert a map (N, C, H, W) of the encoder as tokens, which are contiguous in memory.
+    """Convert a map (N, C, H, W) of the encoder to tokens that are contiguous in memory.
 
-    An exporter cannot prove how the map's own strides of a symbolic size would be preserved.
+    An exporter cannot prove how the strides of a map of symbolic size would be preserved.
     """
     tokens = level.flatten(2).transpose(1, 2).to(dtype)
     return tokens.transpose(1, 2).unflatten(2, level.shape[-2:])
 
 
 class _Half(nn.Module):
-    """A module whose output is converted to float16."""
+    """Wrapper that converts the output of a module to float16."""
 
     def __init__(self, module: nn.Module):
         super().__init__()
@@ -108,6 +110,16 @@ def gathered_deform_attn(
     attention_weights: Tensor,
 ) -> Tensor:
     """Compute :func:`recyclelora.mask2former.ms_deform_attn.ms_deform_attn` by row indices.
+
+    Parameters
+    ----------
+    value, spatial_shapes, sampling_locations, attention_weights
+        The arguments of that function.
+
+    Returns
+    -------
+    Tensor
+        The output of that function.
 
     Examples
     --------
@@ -144,7 +156,7 @@ def gathered_deform_attn(
 def _pyramid_of_even_maps(backbone: VisionTransformer) -> Callable[[Tensor], dict[str, Tensor]]:
     """Return the backbone's ``forward`` for maps of even sides, which are halved exactly.
 
-    The pyramid then has sizes that are computed from the image's without rounding.
+    The sizes of the pyramid are then computed from the size of the image without rounding.
     """
 
     def forward(images: Tensor) -> dict[str, Tensor]:
@@ -195,12 +207,12 @@ def _as_tensor(size: int, device: torch.device) -> Tensor:
 
 
 def _count(size: int, device: torch.device) -> Tensor:
-    """1 .. size; its last value is a tensor also where the size is symbolic."""
+    """Return 1 .. size, whose last value is a tensor even if the size is symbolic."""
     return torch.arange(1, size + 1, dtype=torch.float32, device=device)
 
 
 def _cubic_matrix(size: int, count: Tensor, old: int, same: Tensor, offset: float) -> Tensor:
-    """The matrix (size, old) of PyTorch's bicubic interpolation along one axis."""
+    """Return the matrix (size, old) of PyTorch's bicubic interpolation along one axis."""
     step = torch.where(same, torch.ones_like(count[-1]), old / (count[-1] + offset))
     centre = (count - 0.5) * step - 0.5
     first = centre.floor()
@@ -209,14 +221,14 @@ def _cubic_matrix(size: int, count: Tensor, old: int, same: Tensor, offset: floa
     matrix = None
     for shift in (-1, 0, 1, 2):
         weight = _cubic((fraction - shift).abs())
-        place = (first + shift).clamp(0, old - 1)  # the border is repeated
+        place = (first + shift).clamp(0, old - 1)  # repeat the border
         part = (columns == place[:, None]) * weight[:, None]
         matrix = part if matrix is None else matrix + part
     return matrix
 
 
 def _cubic(x: Tensor) -> Tensor:
-    """Keys' convolution kernel at distances x from 0 to 2."""
+    """Return Keys' convolution kernel at distances x from 0 to 2."""
     near = ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
     far = ((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC
     return torch.where(x <= 1, near, far)

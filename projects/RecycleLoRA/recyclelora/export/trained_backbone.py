@@ -1,4 +1,4 @@
-"""Export of a run's backbone: the work of ``tools/export_backbone.py``."""
+"""Export of a run's backbone, called by ``tools/export_backbone.py``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,15 +20,16 @@ def export_trained_backbone(
     checkpoint : str
         A checkpoint of a run, or a file of ``tools/export_trained.py``.
     folder : Path
+        The folder to write.
     config_file, overrides : str, sequence of str
-        Of the run.
+        The config file and the overrides of the run.
     layout : str
-        See :func:`export_backbone`.
+        The library's format; see :func:`export_backbone`.
 
     Returns
     -------
     list of Difference, or None
-        As of :func:`export_backbone`.
+        The result of :func:`export_backbone`.
     """
     cpu = torch.device("cpu")
     model, _, _ = build_run(config_file, overrides, checkpoint, device=cpu)

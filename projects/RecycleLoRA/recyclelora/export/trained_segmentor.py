@@ -1,4 +1,4 @@
-"""Export of a run's segmentor: the work of ``tools/export_segmentor.py``."""
+"""Export of a run's segmentor, called by ``tools/export_segmentor.py``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,15 +37,21 @@ def export_trained_segmentor(
     checkpoint : str
         A checkpoint of a run, or a file of ``tools/export_trained.py``.
     folder : Path
-        Of :meth:`Segmentor.save_pretrained`.
+        The folder to write; see :meth:`Segmentor.save_pretrained`.
     config_file, overrides : str, sequence of str
-        Of the run.
+        The config file and the overrides of the run.
     form : {"merged", "adapters"}
-        "adapters" writes adapters and head, and refers to the base weights.
+        The content of the folder. "adapters" writes adapters and head with a reference to the base
+        weights.
     dtype : str
-        Of the weights in the file, see :meth:`Segmentor.save_pretrained`.
+        The dtype of the weights in the file; see :meth:`Segmentor.save_pretrained`.
     base : str, optional
-        The base weights, by default ``model.backbone.module.weights`` of the config.
+        The base weights; by default ``model.backbone.module.weights`` of the config.
+
+    Returns
+    -------
+    Segmentor
+        The segmentor.
     """
     cpu = torch.device("cpu")
     model, cfg, iteration = build_run(config_file, overrides, checkpoint, device=cpu)
@@ -80,14 +86,19 @@ def load_run(
     device: str | None = None,
     dtype: str | None = None,
 ) -> Inference:
-    """Return what segments images with the model of a run, whose adapters need not be mergeable.
+    """Return the model of a run for inference; its adapters need not be mergeable.
 
     Parameters
     ----------
     checkpoint, config_file, overrides
-        As in :func:`export_trained_segmentor`.
+        See :func:`export_trained_segmentor`.
     device, dtype : str, optional
-        In place of ``train.device`` and ``train.amp.dtype``.
+        Replacements for ``train.device`` and ``train.amp.dtype``.
+
+    Returns
+    -------
+    Inference
+        The model with the protocol, precision and temperature of the config.
     """
     cfg = load_config(config_file, overrides)
     place = (
@@ -106,6 +117,6 @@ def load_run(
 
 
 def _temperature(cfg: DictConfig) -> float:
-    """The temperature at which the config evaluates confidences; 1 if it names none."""
+    """Return the temperature of the config's confidences, or 1 if the config sets none."""
     named = cfg.evaluation.get("temperature")
     return 1.0 if named is None else float(named)

@@ -1,7 +1,7 @@
 """Prediction for videos: class maps frame by frame, then videos of overlays and colours.
 
-Numbered pictures are lossless and let a stopped run continue at its frame. Videos are encoded last,
-from the pictures of the classes.
+Numbered pictures are lossless and allow a stopped run to continue at its frame. Videos are encoded
+last, from the pictures of the classes.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from .prediction_job import Job
 from .segmentation import Segmentation, blended, colored
 
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-# A playlist in a video file may name addresses; only files are opened.
+# A playlist in a video file may refer to network addresses. Only files may be opened.
 _FILES_ONLY = "protocol_whitelist;file"
 _CODEC = "mp4v"
-_USUAL_RATE = 25.0  # frames a second, for a file without a rate
-# Containers round their number of frames; more missing frames mean a damaged file.
+_USUAL_RATE = 25.0  # frames per second for a file without a rate
+# Containers round the number of frames. If more frames are missing, the file is damaged.
 _TOLERANCE = 0.02
 
 
@@ -39,7 +39,17 @@ class _Frames(NamedTuple):
 
 
 def predict_video(job: Job, name: Path, file: Path) -> None:
-    """Segment one video; a video that cannot be read is kept as a failure."""
+    """Segment one video; a video that cannot be read is recorded as a failure.
+
+    Parameters
+    ----------
+    job : Job
+        The state of the run.
+    name : Path
+        The name of the video.
+    file : Path
+        The video.
+    """
     folder = job.folder
     kinds = [kind for kind in folder.kinds if not KINDS[kind].is_video]
     videos = {kind: folder.video(name, kind) for kind in folder.kinds if KINDS[kind].is_video}
@@ -47,7 +57,7 @@ def predict_video(job: Job, name: Path, file: Path) -> None:
     if not due and not kinds:
         job.complete += 1
         return
-    # The pictures of each frame: those that were requested, and the classes for the videos.
+    # The pictures of each frame: the requested kinds, and the classes for the videos.
     pictures = {kind: folder.video(name, kind) for kind in kinds}
     if due:
         pictures.setdefault("train_ids", folder.unfinished_video(name))
@@ -68,7 +78,7 @@ def predict_video(job: Job, name: Path, file: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[cv2.VideoCapture]:
-    """Open a video with FFmpeg; OpenCV applies its rotation."""
+    """Open a video with FFmpeg; OpenCV applies the rotation of the video."""
     before = os.environ.get(_OPTIONS)
     os.environ[_OPTIONS] = _FILES_ONLY
     try:
@@ -92,7 +102,7 @@ def _opened(file: Path) -> Iterator[cv2.VideoCapture]:
 def _predict_frames(
     job: Job, file: Path, capture: cv2.VideoCapture, pictures: dict[str, Path]
 ) -> _Frames:
-    """Write the pictures of all frames that lack one; stop at a frame that fails."""
+    """Write the missing pictures of all frames; stop at a frame that fails."""
     expected = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
     rate = capture.get(cv2.CAP_PROP_FPS)
     job.progress.total += expected
@@ -141,7 +151,7 @@ def _encode(job: Job, path: Path, kind: str, file: Path, classes: Path, rate: fl
     colors = job.inference.colors
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
-        part = temporary.with_suffix(".mp4")  # by which OpenCV chooses the container
+        part = temporary.with_suffix(".mp4")  # OpenCV chooses the container by the suffix
         try:
             with _opened(file) as capture:
                 _write_frames(part, capture, kind, classes, colors, rate)
@@ -178,7 +188,7 @@ def _write_frames(
     finally:
         if writer is not None:
             writer.release()
-    with _opened(part) as written:  # a full disk is no error of OpenCV
+    with _opened(part) as written:  # OpenCV reports no error on a full disk
         found = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
     if found != count:
         raise OSError(f"wrote {found} of {count} frames to {part.parent}: is the disk full?")

@@ -1,4 +1,4 @@
-"""Which layers a model does not call but reads the weight of, as found in its compiled code."""
+"""Detection of layers whose weight a model reads without calling them, from compiled code."""
 
 import dis
 import functools
@@ -12,10 +12,22 @@ NO_VALUES = {"data_ptr", "device", "dtype", "is_cuda", "ndim", "requires_grad", 
 
 
 def layers_read_by_parents(model: nn.Module, layers: Collection[nn.Module]) -> set[nn.Module]:
-    """The layers whose parent's methods contain ``self.NAME.weight``.
+    """Return the layers whose parent's methods contain ``self.NAME.weight``.
 
     Such a method may read the weight instead of calling the layer (timm's EVA and BEiT,
-    torchvision's Swin, fast paths of PyTorch), or read it in some cases only.
+    torchvision's Swin, fast paths of PyTorch). It may also do so only in some cases.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+    layers : Collection[nn.Module]
+        The layers to check.
+
+    Returns
+    -------
+    set of nn.Module
+        The layers.
     """
     found = set()
     for parent in model.modules():
@@ -28,13 +40,13 @@ def layers_read_by_parents(model: nn.Module, layers: Collection[nn.Module]) -> s
 
 @functools.cache
 def _read_weights(kind: type[nn.Module]) -> frozenset[str]:
-    """Names of attributes whose ``weight`` a method of the class uses by its values."""
+    """Return names of attributes whose ``weight`` is read by value in a method of the class."""
     names = set()
     for cls in kind.__mro__:
         if cls in (nn.Module, object):
             continue
         for method, member in vars(cls).items():
-            if "init" in method or "reset" in method:  # they draw weights
+            if "init" in method or "reset" in method:  # these methods initialise weights
                 continue
             code = getattr(inspect.unwrap(member), "__code__", None) if callable(member) else None
             if code is None:
