@@ -91,7 +91,16 @@ def test_pictures_have_one_row_per_domain(tiny_set, tmp_path):
 def test_zero_pictures_writes_json_only(tiny_set, tmp_path):
     evaluate_domains(predict, loaders(tiny_set, day={}), native(), tmp_path / "o", pictures=0)
     files = sorted(file.name for file in (tmp_path / "o").iterdir())
-    assert files == ["domains.json", "images.json", "one_class.json"]
+    assert files == ["confusion.json", "domains.json", "images.json", "one_class.json"]
+
+
+def test_confusion_file_gives_the_scores_of_each_class(tiny_set, tmp_path):
+    result = evaluate_domains(predict, loaders(tiny_set, day={}), native(), tmp_path, pictures=0)
+    counts = np.array(json.loads((tmp_path / "confusion.json").read_text())["day"])
+    square, hits = counts[:, :19], np.diag(counts)
+    union = square.sum(axis=0) + counts.sum(axis=1) - hits
+    for i, iou in enumerate(result["domains"]["day"]["IoU"].values()):
+        assert iou == pytest.approx(100 * hits[i] / union[i]) if union[i] else iou is None
 
 
 def test_best_and_worst_match_image_scores(tiny_set, tmp_path, monkeypatch):

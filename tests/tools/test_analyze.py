@@ -34,6 +34,9 @@ def write_checkpoint(folder, *overrides):
     (folder / "domains.json").write_text(json.dumps(domains))
     images = {name: {"a": 50.0, "b": 40.0} for name in names}
     (folder / "images.json").write_text(json.dumps(images))
+    counts = np.zeros((19, 20), int)
+    counts[0, [0, 13]] = 5, 4
+    (folder / "confusion.json").write_text(json.dumps(dict.fromkeys(names, counts.tolist())))
     return str(folder / "iter_0000009.pth")
 
 
@@ -53,6 +56,7 @@ def test_two_runs_are_compared_in_json_figures_and_report(tmp_path):
     assert found["scores"]["kaiming/iter_0000009"]["day"]["difference"] == 0
     figures = {file.name for file in (tmp_path / "out" / "figures").iterdir()}
     assert {"features.png", "features.svg", "subspaces.svg", "classes_day.png"} <= figures
+    assert "confusion_day.png" in figures
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("data:image/png") == len(figures) // 2
     assert 'src="http' not in page and "href" not in page

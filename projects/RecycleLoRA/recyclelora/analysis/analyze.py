@@ -1,6 +1,5 @@
 """Analyze one or several runs, and write JSON, figures and a report (``tools/analyze.py``)."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from . import figures
 from .features import block_path, change_colors
 from .measures import analyze_adapters
 from .report import Report, overall_tables
-from .scores import paired_difference
+from .scores import Scores, paired_difference, read_scores
 
 logger = logging.getLogger(__name__)
 MOST_IMAGES = 8  # rows in the figure of feature changes
@@ -110,7 +109,8 @@ def analyze_runs(
 
     The function writes ``analysis.json``, ``figures/NAME.png`` and ``.svg``, and ``report.html`` to
     ``output``, each atomically. If the folders of all runs contain ``domains.json`` and
-    ``images.json``, the scores are compared too.
+    ``images.json``, the scores are compared too. With ``confusion.json``, confusion matrices are
+    drawn.
 
     Parameters
     ----------
@@ -175,24 +175,25 @@ def _feature_rows(
     return rows
 
 
-def _scores(runs: Mapping[str, Run]) -> dict[str, tuple[dict, dict]]:
-    """Return domains.json and images.json of each run, or nothing if a run lacks them."""
+def _scores(runs: Mapping[str, Run]) -> dict[str, Scores]:
+    """Return the scores of each run, or nothing if a run lacks them."""
     found = {}
     for name, run in runs.items():
-        files = [Path(run.weights).with_name(file) for file in ("domains.json", "images.json")]
-        if not all(file.is_file() for file in files):
-            logger.info("scores are not compared: %s has no evaluation", Path(run.weights).parent)
+        folder = Path(run.weights).parent
+        scores = read_scores(folder)
+        if scores is None:
+            logger.info("scores are not compared: %s has no evaluation", folder)
             return {}
-        found[name] = tuple(json.loads(file.read_text(encoding="utf-8")) for file in files)
+        found[name] = scores
     return found
 
 
-def _comparison(scores: Mapping[str, tuple[dict, dict]]) -> dict:
+def _comparison(scores: Mapping[str, Scores]) -> dict:
     """Return the paired differences to the first run, for each other run and each common domain."""
     names = list(scores)
     result: dict = {}
     for other in names[1:]:
-        first, second = scores[names[0]][1], scores[other][1]
+        first, second = scores[names[0]].images, scores[other].images
         result[other] = {
             domain: paired_difference(first[domain], second[domain])
             for domain in first
@@ -205,7 +206,7 @@ def _figures(
     results: Mapping[str, dict],
     shown: Mapping[str, TrainedPair],
     pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    scores: Mapping[str, tuple[dict, dict]],
+    scores: Mapping[str, Scores],
 ) -> dict[str, Figure]:
     layers = {run: found["layers"] for run, found in results.items()}
     first = next(iter(results))
@@ -218,12 +219,13 @@ def _figures(
     drawn["spectra"] = figures.spectra(layers[first])
     if pictures:
         drawn["features"] = figures.feature_grid(pictures)
-    domains = {run: own[0] for run, own in scores.items()}
-    if domains:
-        common = set.intersection(*(set(own["domains"]) for own in domains.values()))
-        for domain in domains[first]["domains"]:
-            if domain in common:
-                drawn[f"classes {domain}"] = figures.class_bars(domains, domain)
+    domains = {run: own.domains for run, own in scores.items()}
+    for domain in domains[first]["domains"] if domains else ():
+        if all(domain in own["domains"] for own in domains.values()):
+            drawn[f"classes {domain}"] = figures.class_bars(domains, domain)
+        if all(domain in own.confusion for own in scores.values()):
+            counts = {run: own.confusion[domain] for run, own in scores.items()}
+            drawn[f"confusion {domain}"] = figures.confusion_maps(counts, domain)
     return drawn
 
 
@@ -237,12 +239,22 @@ CAPTIONS = {
 }
 
 
+def _caption(figure: str) -> str:
+    """Return the caption of a figure; one of a domain is called "classes" or "confusion"."""
+    kind, _, domain = figure.partition(" ")
+    if kind == "classes":
+        return f"IoU of each class, {domain}."
+    if kind == "confusion":
+        return f"Confusion matrix, {domain}: predictions for the pixels of each true class."
+    return CAPTIONS[figure]
+
+
 def _report(results: Mapping[str, dict], drawn: Mapping[str, Figure], comparison: dict) -> str:
     report = Report("What the adapters learned")
     overall_tables(report, results)
     report.section("Figures")
     for name, figure in drawn.items():
-        report.figure(figure, CAPTIONS.get(name, f"IoU of each class, {name[8:]}."))
+        report.figure(figure, _caption(name))
     for run, domains in comparison.items():
         report.section(
             f"{run} against {next(iter(results))}",

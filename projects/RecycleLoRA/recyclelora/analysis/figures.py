@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from recyclelora.adapters.trained_pair import TrainedPair
+from recyclelora.data import CLASSES
 
 from .measures import by_block
 from .similarity import row_cosines
@@ -179,6 +180,44 @@ def feature_grid(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> F
             ax.set_axis_off()
     for ax, title in zip(axes[0], titles):
         ax.set_title(title)
+    return figure
+
+
+def confusion_maps(runs: Mapping[str, Sequence[Sequence[int]]], domain: str) -> Figure:
+    """Draw the confusion matrix of each run in one domain, in percent of each true class.
+
+    Classes that occur neither in the truth nor in a prediction are left out. The last column
+    contains predictions of classes that the domain does not label, if there are any.
+
+    Parameters
+    ----------
+    runs : Mapping[str, Sequence[Sequence[int]]]
+        The entry of the domain in ``confusion.json``, by the name of the run.
+    domain : str
+        The domain.
+
+    Returns
+    -------
+    Figure
+        The figure.
+    """
+    matrices = {run: np.array(counts) for run, counts in runs.items()}
+    total = sum(matrices.values())
+    truth, predicted = total.sum(axis=1) > 0, total.sum(axis=0) > 0
+    predicted[:-1] |= truth
+    columns = [name for name, occurs in zip((*CLASSES, "no label"), predicted) if occurs]
+    rows = [name for name, occurs in zip(CLASSES, truth) if occurs]
+    figure, axes = _figure(1.5 + 6.0 * len(runs), 5.4, columns=len(runs))
+    for (run, counts), ax in zip(matrices.items(), axes[0]):
+        shown = counts[truth][:, predicted]
+        shares = 100 * shown / np.maximum(shown.sum(axis=1, keepdims=True), 1)
+        drawn = ax.imshow(shares, cmap="cividis", vmin=0, vmax=100, interpolation="nearest")
+        ax.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
+        ax.set_yticks(range(len(rows)), rows, fontsize=8)
+        ax.set_xlabel("predicted class")
+        ax.set_ylabel("true class")
+        ax.set_title(f"{run}: {domain}")
+        figure.colorbar(drawn, ax=ax, label="share of the true class (%)", shrink=0.8)
     return figure
 
 

@@ -1,8 +1,49 @@
 """Compare two evaluated runs, with intervals from a paired bootstrap over images."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Scores(NamedTuple):
+    """The evaluation of a run.
+
+    Attributes
+    ----------
+    domains, images, confusion : dict
+        The content of ``domains.json``, ``images.json`` and ``confusion.json``. The last one is
+        empty if an earlier version evaluated the run.
+    """
+
+    domains: dict
+    images: dict
+    confusion: dict
+
+
+def read_scores(folder: Path) -> Scores | None:
+    """Return the scores in the output folder of a run.
+
+    Parameters
+    ----------
+    folder : Path
+        The output folder.
+
+    Returns
+    -------
+    Scores or None
+        None if the run has not been evaluated.
+    """
+    found = [
+        json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        for file in (folder / f"{name}.json" for name in Scores._fields)
+    ]
+    domains, images, confusion = found
+    if domains is None or images is None:
+        return None
+    return Scores(domains, images, confusion or {})
 
 
 def paired_difference(

@@ -11,7 +11,8 @@ A run writes these files to ``train.output_dir``:
 ``iter_XXXXXXX.pth``    checkpoints by finished iterations, the newest ``train.checkpoints_kept``
 ``pictures/``           previews during the training, and images of each evaluated domain
 ``domains.json``        the scores of the evaluation, with ``one_class.json``, ``images.json``,
-                        ``domains.png``, ``best_and_worst.png`` (see ``evaluate_domains``)
+                        ``confusion.json``, ``domains.png``, ``best_and_worst.png`` (see
+                        ``evaluate_domains``)
 ``domains.partial.*``   the finished targets of an evaluation that has not ended
 ``predictions/``        class maps, with ``evaluation.save_predictions``
 ``bad_batch_*.pth``     batches on which a step was not finite

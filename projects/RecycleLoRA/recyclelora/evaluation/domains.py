@@ -65,8 +65,9 @@ def evaluate_domains(
 
     The function logs a table of the scores and writes these files atomically below ``output_dir``:
     ``domains.json``, ``one_class.json`` (the mIoU of the best constant prediction for each domain),
-    ``images.json`` (the mIoU or null for each image of each domain), ``domains.png`` (one row per
-    domain), ``best_and_worst.png`` (two rows per domain) and ``pictures/DOMAIN.png``. With
+    ``images.json`` (the mIoU or null for each image of each domain), ``confusion.json`` (the counts
+    of :class:`ConfusionMatrix` for each domain), ``domains.png`` (one row per domain),
+    ``best_and_worst.png`` (two rows per domain) and ``pictures/DOMAIN.png``. With
     ``save_predictions``, each process also writes the class maps of its images as
     ``predictions/DOMAIN/FOLDERS/IMAGE.png``. Class maps of an earlier evaluation are removed.
 
@@ -211,7 +212,8 @@ def _evaluate_domain(
             replace(image.row, note=f"{what}: mIoU {image.score:.1f} %, {image.row.note}")
             for what, image in zip(("best", "worst"), ends, strict=False)
         ]
-    return Target(scores, 100 * confusion.constant_class_miou(), images, drawn)
+    one_class = 100 * confusion.constant_class_miou()
+    return Target(scores, one_class, images, confusion.counts.tolist(), drawn)
 
 
 def _write_results(
@@ -238,6 +240,8 @@ def _write_results(
         write_json(output_dir / "one_class.json", constant)
         images = {name: target.images for name, target in finished.items()}
         write_json(output_dir / "images.json", images)
+        confusion = {name: target.confusion for name, target in finished.items()}
+        write_json(output_dir / "confusion.json", confusion)
         write_json(output_dir / "domains.json", result)
         remove_partial(output_dir)
         logger.info("\n%s", domain_table(result, constant))

@@ -32,6 +32,8 @@ class Target(NamedTuple):
         The entry of the domain in ``one_class.json``.
     images : dict
         The entry of the domain in ``images.json``.
+    confusion : list of list of int
+        The entry of the domain in ``confusion.json``.
     rows : list of Row
         In the main process, the row of ``domains.png``, if there is one, followed by the rows of
         ``best_and_worst.png``.
@@ -40,6 +42,7 @@ class Target(NamedTuple):
     scores: dict[str, Any]
     one_class: float
     images: dict[str, float | None]
+    confusion: list[list[int]]
     rows: list[Row]
 
 
@@ -69,6 +72,7 @@ def save_partial(
         "domains": {name: target.scores for name, target in targets.items()},
         "one_class": {name: target.one_class for name, target in targets.items()},
         "images": {name: target.images for name, target in targets.items()},
+        "confusion": {name: target.confusion for name, target in targets.items()},
     }
     arrays = {
         f"{number}.{index}.{field}": value
@@ -115,7 +119,11 @@ def load_partial(
         rows = _read_rows(folder / ROWS)
         results = {
             name: Target(
-                scores, found["one_class"][name], found["images"][name], rows.get(number, [])
+                scores,
+                found["one_class"][name],
+                found["images"][name],
+                found["confusion"][name],
+                rows.get(number, []),
             )
             for number, (name, scores) in enumerate(found["domains"].items())
         }
