@@ -1,10 +1,13 @@
 """Worker processes: /dev/shm that is small or full, waiting for a batch, open files."""
 
 import errno
+import itertools
 import multiprocessing
 import os
 import time
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -208,6 +211,23 @@ def test_no_batch_within_the_timeout_ends_the_pass(quick_looks):
     with pytest.raises(TimeoutError, match=r"no batch within 0\.2 s.*dataloader\.timeout"):
         list(loader)
     assert_no_workers_remain()
+
+
+def test_time_in_which_the_process_was_suspended_does_not_count(monkeypatch, quick_looks):
+    clock = itertools.count(step=1000.0)  # between two looks, after Ctrl-Z and fg
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    fetched, looks = Future(), []
+    loader = slow_loader()
+    loader.timeout = 2.0  # four looks of at most 0.5 s
+
+    def answer_at_third_look():
+        looks.append(1)
+        if len(looks) == 3:
+            fetched.set_result(["batch"])
+        return False
+
+    loader.should_stop = answer_at_third_look
+    assert loader._await_batch(fetched) == ["batch"]
 
 
 def test_stop_request_interrupts_waiting(quick_looks):

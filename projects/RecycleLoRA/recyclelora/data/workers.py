@@ -182,24 +182,23 @@ class BatchLoader:
         return batches
 
     def _await_batch(self, fetched: Future) -> list | None:
-        start = time.monotonic()
-        full_since = None
+        last, waited, full = time.monotonic(), 0.0, 0.0
         while not wait([fetched], _LOOK).done:
             if self.should_stop is not None and self.should_stop():
                 raise WaitInterrupted("asked to stop while a batch was awaited")
             now = time.monotonic()
-            if not self._is_memory_full():
-                full_since = None
-            elif full_since is None:
-                full_since = now - _LOOK
-            if full_since is not None and now - max(full_since, start) >= _FULL:
+            # A longer time passes while the process is suspended, and does not count.
+            passed, last = min(now - last, 10 * _LOOK), now
+            waited += passed
+            full = full + passed if self._is_memory_full() else 0.0
+            if full >= _FULL:
                 raise OSError(
                     f"{self.demand.loader}: /dev/shm was full for {_FULL:g} s while a batch was "
                     "awaited: start the container with a larger --shm-size, remove the files of "
                     f"other programs there, or set num_workers to fewer than "
                     f"{self.demand.num_workers}"
                 )
-            if now - start >= self.timeout:
+            if waited >= self.timeout:
                 raise TimeoutError(
                     f"{self.demand.loader}: no batch within {self.timeout:g} s: check the disk or "
                     "the file server, or allow more time by dataloader.timeout"
