@@ -80,7 +80,7 @@ def _all(
     calls: int = 1,
     one_a_thread: bool = False,
 ) -> Tensor:
-    """Return the pivots of every matrix; with ``one_a_thread``, each thread takes whole ones."""
+    """Return the pivots of every matrix; with ``one_a_thread``, threads share them."""
     matrices = [weight.astype(dtype, copy=False) for weight in weights.cpu().numpy()]
     threads = torch.get_num_threads() if one_a_thread else 1
 
