@@ -148,7 +148,7 @@ class BatchLoader:
             raise
         except BaseException:
             for worker in workers:
-                worker.kill()  # the DataLoader would wait seconds for each
+                worker.kill()  # the DataLoader would wait several seconds for each worker
             for worker in workers:
                 worker.join(1)
             raise
