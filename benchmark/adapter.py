@@ -30,11 +30,11 @@ from benchmark.worker import Worker, alternate, source_tree, workers
 from recyclelora.reproduce.environment import environment
 
 OURS = ("ours, dense", "ours, sparse")
-HOST_WIDTH, HOST_CALLS = 16, 10  # of the layers of time_host, and calls timed together
+HOST_WIDTH, HOST_CALLS = 16, 10  # width of the layers, and calls timed together
 
 
 def check(found: dict[str, dict[str, float]], dtype: torch.dtype, what: str) -> None:
-    """No system may be off by more than twice what the published layer is in the same dtype."""
+    """Raise an error if a system's error is over twice the published layer's in the same dtype."""
     for system, by_name in found.items():
         for name, error in by_name.items():
             limit = 2 * found["published"][name] + torch.finfo(dtype).eps
@@ -52,7 +52,7 @@ def time_layer(
     rows: int,
     precision: str,
 ) -> dict:
-    """One layer at one precision: checked, counted, timed."""
+    """Check and time one layer at one precision, and count its saved bytes."""
     shape, what = args.layers[name], f"{name} {precision} {rows} rows"
     arguments = (shape, rows, precision, str(args.device))
     found = {
@@ -66,15 +66,15 @@ def time_layer(
 
 
 def repeat(call: Callable[[], Any], times: int) -> None:
-    """Call ``times`` times."""
+    """Call a function ``times`` times."""
     for _ in range(times):
         call()
 
 
 def time_host(args: argparse.Namespace) -> Iterator[dict]:
-    """Seconds a call of a layer so small that its time is that of the host: Python and dispatch.
+    """Yield the seconds per call of layers so small that only the host's work counts.
 
-    All systems alternate in this process, on one thread.
+    The host's work is Python and dispatch. All systems alternate in this process, on one thread.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -97,7 +97,7 @@ def time_host(args: argparse.Namespace) -> Iterator[dict]:
 
 
 def sum_block(layers: list[dict], blocks: int) -> dict[str, dict]:
-    """The four layers together, round by round, and the ratios to the frozen ones."""
+    """Sum the times of the four layers by round, and compute the ratios to the frozen ones."""
     block = {}
     for name in layers[0]["systems"]:
         parts = [layer["systems"][name] for layer in layers]
@@ -113,7 +113,7 @@ def sum_block(layers: list[dict], blocks: int) -> dict[str, dict]:
 
 
 def time_blocks(args: argparse.Namespace, processes: Mapping[str, Worker]) -> Iterator[dict]:
-    """Every number of rows at every precision."""
+    """Yield the times of a block for every number of rows and every precision."""
     for rows in args.rows:
         for precision in args.precisions:
             layers = [time_layer(args, processes, name, rows, precision) for name in args.layers]
@@ -149,7 +149,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Time all of it, write the JSON and the plot."""
+    """Run the benchmark, and write the JSON and the plot."""
     args = parse(arguments)
     settings = measure.finish_options(args, "adapter")
     args.layers = measure.block_shapes(args.width)

@@ -1,4 +1,4 @@
-"""What ``benchmark.adapter`` times: one linear layer, frozen or adapted by several libraries."""
+"""The systems of ``benchmark.adapter``: a linear layer, frozen or adapted by several libraries."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ except ModuleNotFoundError:
     peft = None
 
 R_MAIN, R_SUB = 32, 4  # the ranks of the paper
-# Dtype of weights and inputs, and of autocast if any.
+# The dtype of weights and inputs, and the dtype of autocast, if any.
 PRECISIONS = {
     "float32": (torch.float32, None),
     "bfloat16": (torch.bfloat16, None),
@@ -27,7 +27,7 @@ FACTORS = ("A_main", "B_main", "A_sub", "B_sub")
 
 
 class PublishedLayer(nn.Module):
-    """What the published layer computes while it trains: each adapter is a branch of its own."""
+    """The published layer during training, in which each adapter is a separate branch."""
 
     def __init__(self, layer: DualLoRALinear):
         super().__init__()
@@ -43,7 +43,7 @@ class PublishedLayer(nn.Module):
 
 
 def peft_layer(layer: DualLoRALinear) -> nn.Module:
-    """The same function by peft: two LoRA adapters on one linear, both active."""
+    """Return the same function built with peft: one linear layer with two active LoRA adapters."""
     out_features, in_features = layer.residual.shape
     base = nn.Linear(in_features, out_features, bias=layer.bias is not None)
     base.weight, base.bias = layer.residual, layer.bias
@@ -66,7 +66,7 @@ def peft_layer(layer: DualLoRALinear) -> nn.Module:
 
 
 def build(linear: nn.Linear, r_main: int = R_MAIN, r_sub: int = R_SUB) -> dict[str, nn.Module]:
-    """Every system for one pretrained linear, its factors a little away from the initial ones."""
+    """Return every system for one pretrained linear; its factors differ from the initial ones."""
     layers = {}
     for name, sparse_a in (("dense", False), ("sparse", True)):
         layer = DualLoRALinear.from_linear(linear, r_main, r_sub, sparse_a=sparse_a)
@@ -82,7 +82,7 @@ def build(linear: nn.Linear, r_main: int = R_MAIN, r_sub: int = R_SUB) -> dict[s
 
 
 def factors(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The adapters' parameters under our names, whoever's module it is; none if frozen."""
+    """Return the adapters' parameters of any system by our names; empty for the frozen layer."""
     if isinstance(module, DualLoRALinear):
         return {name: getattr(module, f"lora_{name}") for name in FACTORS}
     if isinstance(module, PublishedLayer):
@@ -94,13 +94,13 @@ def factors(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """The context in which a forward pass of that precision runs."""
+    """Return the context in which a forward pass of that precision runs."""
     dtype = PRECISIONS[precision][1]
     return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
 
 
 def run(module: nn.Module, x: Tensor, grad: Tensor, precision: str) -> tuple[Tensor, list[Tensor]]:
-    """Forward, and backward to x and to the factors."""
+    """Run a forward pass and a backward pass to x and the factors."""
     with autocast(x.device, precision):
         out = module(x)
     return out, torch.autograd.grad(out, [x, *factors(module).values()], grad.to(out.dtype))
@@ -108,7 +108,7 @@ def run(module: nn.Module, x: Tensor, grad: Tensor, precision: str) -> tuple[Ten
 
 @torch.no_grad()
 def exact(module: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
-    """The output and the gradients of x and the factors, by their formulas in float64."""
+    """Return the output and the gradients of x and the factors, by formulas in float64."""
     x, grad = x.double(), grad.double()
     base = module.base_layer if hasattr(module, "base_layer") else module
     bias = None if base.bias is None else base.bias.double()
@@ -131,7 +131,7 @@ def exact(module: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
 
 
 def errors(module: nn.Module, x: Tensor, grad: Tensor, precision: str) -> dict[str, float]:
-    """Largest error of the output and of each gradient, relative to its largest entry."""
+    """Return the largest errors of output and gradients, relative to their largest entries."""
     out, grads = run(module, x, grad, precision)
     names = ["output", "x", *factors(module)]
     return {
@@ -141,7 +141,7 @@ def errors(module: nn.Module, x: Tensor, grad: Tensor, precision: str) -> dict[s
 
 
 def saved_bytes(module: nn.Module, x: Tensor, precision: str) -> int:
-    """Bytes that the forward pass keeps for the backward pass, parameters and buffers apart."""
+    """Return the bytes saved for the backward pass, without parameters and buffers."""
     own = [*module.parameters(), *module.buffers()]
     known = {tensor.untyped_storage().data_ptr() for tensor in own}
     saved: dict[int, int] = {}
@@ -154,7 +154,7 @@ def saved_bytes(module: nn.Module, x: Tensor, precision: str) -> int:
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with hooks, autocast(x.device, precision):
-        out = module(x)  # alive while its storages are counted
+        out = module(x)  # must stay alive while its storages are counted
     del out
     return sum(saved.values())
 
@@ -163,7 +163,7 @@ def saved_bytes(module: nn.Module, x: Tensor, precision: str) -> int:
 def case(
     name: str, shape: tuple[int, int], rows: int, precision: str, device: str
 ) -> tuple[nn.Module, Tensor, Tensor]:
-    """One system, its input and the gradient of its output; every process draws the same."""
+    """Return a system, its input and the gradient of its output, equal in every process."""
     dtype, _ = PRECISIONS[precision]
     torch.manual_seed(0)
     linear = nn.Linear(shape[1], shape[0]).to(device, dtype).requires_grad_(False)
@@ -174,7 +174,7 @@ def case(
 
 
 def describe(name: str, *arguments: Any) -> dict[str, Any]:
-    """The errors of one system and the bytes that it saves; arguments are those of :func:`case`."""
+    """Return the errors and the saved bytes of one system; see :func:`case` for the arguments."""
     module, x, grad = case(name, *arguments)
     precision = arguments[2]
     return {
@@ -184,7 +184,7 @@ def describe(name: str, *arguments: Any) -> dict[str, Any]:
 
 
 def time_one(name: str, *arguments: Any) -> Timed:
-    """Time one system, forward and backward; arguments are those of :func:`case`."""
+    """Time a forward and a backward pass of one system; see :func:`case` for the arguments."""
     module, x, grad = case(name, *arguments)
     found = timed(functools.partial(run, module, x, grad, arguments[2]), x.device)
     return found._replace(value=None)

@@ -1,4 +1,4 @@
-"""What ``benchmark.rrqr`` times: decompositions of a stack of weights by several libraries."""
+"""The candidates of ``benchmark.rrqr``: decompositions of weights by several libraries."""
 
 import contextlib
 import ctypes
@@ -18,28 +18,28 @@ import recyclelora
 from benchmark.worker import Timed, timed
 
 R_MAIN, R_SUB = 32, 4  # the ranks of the paper
-COLUMN_MAJOR = 102  # of LAPACKE
+COLUMN_MAJOR = 102  # constant of LAPACKE
 
-# A stack of weights (n, d, k) -> their pivots (n, k), or None where it does not pivot.
+# Function from a stack of weights (n, d, k) to their pivots (n, k), or None if it does not pivot.
 Decomposition = Callable[[Tensor], Tensor | None]
 
 
 def gaussian(count: int, shape: tuple[int, int], seed: int) -> Tensor:
-    """Weights (count, d, k) with entries of variance 1 / k."""
+    """Return weights (count, d, k) with Gaussian entries of variance 1 / k."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, *shape, generator=generator) / shape[1] ** 0.5
 
 
 def time_one(name: str, count: int, shape: tuple[int, int], seed: int, device: str) -> Timed:
-    """Time one candidate on a stack of Gaussian weights; its value is the pivots."""
+    """Time one candidate on a stack of Gaussian weights. The value is the pivots."""
     place = torch.device(device)
-    controller()  # before the time is taken
+    controller()  # before the timing starts
     weights = gaussian(count, shape, seed)
     return timed(functools.partial(systems(place)[name], weights), place)
 
 
 def systems(device: torch.device) -> dict[str, Decomposition]:
-    """Every candidate by name. On a GPU the copies there and back belong to the time."""
+    """Return every candidate by name. On a GPU, the time includes copies to it and back."""
 
     def ours(weights: Tensor) -> Tensor:
         m = min(weights.shape[-2:])
@@ -80,7 +80,7 @@ def _all(
     calls: int = 1,
     one_a_thread: bool = False,
 ) -> Tensor:
-    """The pivots of every matrix; with ``one_a_thread`` each thread decomposes its own matrices."""
+    """Return the pivots of every matrix; with ``one_a_thread``, threads share them."""
     matrices = [weight.astype(dtype, copy=False) for weight in weights.cpu().numpy()]
     threads = torch.get_num_threads() if one_a_thread else 1
 
@@ -96,26 +96,26 @@ def _all(
 
 @functools.cache
 def controller() -> ThreadpoolController:
-    """The threads of every BLAS; to find the libraries takes milliseconds."""
+    """Return the controller of all BLAS threads; finding the libraries takes milliseconds."""
     mkl_library()
     return ThreadpoolController()
 
 
 def scipy_pivots(matrix: np.ndarray) -> np.ndarray:
-    """``scipy.linalg.qr``, as the published code calls it."""
+    """Return the pivots of ``scipy.linalg.qr``, called as in the published code."""
     return scipy.linalg.qr(matrix, mode="economic", pivoting=True)[2]
 
 
 @functools.cache
 def mkl_library() -> ctypes.CDLL | None:
-    """Intel MKL of the package ``mkl``; None if it is not installed."""
+    """Return Intel MKL of the package ``mkl``, or None if it is not installed."""
     for path in sorted(Path(sys.prefix, "lib").glob("libmkl_rt.so*")):
         return ctypes.CDLL(str(path))
     return None
 
 
 def mkl_pivots(matrix: np.ndarray) -> np.ndarray:
-    """The pivots by ``geqp3``, and by ``ormqr`` the columns of Q that the adapters start from."""
+    """Compute the pivots by ``geqp3``, and the columns of Q for the adapters by ``ormqr``."""
     library, letter = mkl_library(), "s" if matrix.dtype == np.float32 else "d"
     d, k = matrix.shape
     m = min(d, k)

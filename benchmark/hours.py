@@ -22,18 +22,18 @@ from benchmark import measure, segmentor
 from benchmark.segmentor import BACKBONES, VARIANTS, build, streets
 from recyclelora.reproduce.environment import environment
 
-# The data sheets' dense 10^12 operations a second: float32 without tensor cores, TF32, bfloat16.
+# Dense 10^12 operations per second by data sheet: float32 without tensor cores, TF32, bfloat16.
 GPUS = {
     "RTX A6000": {"float32": 38.7, "TF32": 77.4, "bfloat16": 154.8},
     "A100 SXM": {"float32": 19.5, "TF32": 156.0, "bfloat16": 312.0},
     "H100 SXM": {"float32": 66.9, "TF32": 494.7, "bfloat16": 989.4},
 }
-# Assumed, the least and the most: the share of these that products reach, the seconds of a call.
+# Assumed ranges of the share of the peak rate that products reach, and of the seconds per call.
 SHARES = {"float32": (0.3, 0.6), "TF32": (0.15, 0.4), "bfloat16": (0.1, 0.35)}
 CALL = (5e-6, 15e-6)
 ITERATIONS, BATCH = 40_000, 4
-# Windows of 512 pixels, 341 apart, in the validation images as the protocol `paper` resizes them:
-# Cityscapes 2048 x 1024, BDD100K 1280 x 720, and Mapillary, of many sizes, as 4:3.
+# Windows of 512 pixels with stride 341 in the validation images, as the protocol `paper` resizes
+# them: Cityscapes 2048 x 1024, BDD100K 1280 x 720, and Mapillary, whose sizes vary, as 4:3.
 TESTS = {
     "cityscapes": (500, (1024, 2048)),
     "bdd100k": (1000, (720, 1280)),
@@ -43,19 +43,19 @@ Shape = Sequence[int]
 
 
 def attention(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
-    """Two products, of queries with keys and of scores with values."""
+    """Return the operations of two products: queries with keys, and scores with values."""
     *batch, rows, width = query
     return 2 * math.prod(batch) * rows * key[-2] * (width + value[-1])
 
 
 def attention_backward(_: Shape, query: Shape, key: Shape, value: Shape, *__, **___) -> int:
-    """The scores again, and two products for each of the two."""
+    """Return the operations of recomputing the scores and of two products for each product."""
     *batch, rows, width = query
     return 2 * math.prod(batch) * rows * key[-2] * (3 * width + 2 * value[-1])
 
 
 def dual_lora(x: Shape, weight: Shape, bias: Shape, *factors: Shape, **_: object) -> int:
-    """The frozen product, and x through A and B."""
+    """Return the operations of the frozen product and of x through A and B."""
     rank = factors[0][0] + factors[2][0]
     return 2 * math.prod(x[:-1]) * (math.prod(weight) + rank * sum(weight))
 
@@ -63,7 +63,7 @@ def dual_lora(x: Shape, weight: Shape, bias: Shape, *factors: Shape, **_: object
 def dual_lora_backward(
     grad: Shape, x: Shape, kept: Shape, weight: Shape, A: Shape, *_, **__
 ) -> int:
-    """The gradients of x, of A and of B; the weight's is not wanted."""
+    """Return the operations of the gradients of x, A and B; the weight needs no gradient."""
     return 2 * math.prod(grad[:-1]) * (math.prod(weight) + 2 * A[0] * sum(weight))
 
 
@@ -76,12 +76,12 @@ FORMULAS = {
 
 
 def counter() -> FlopCounterMode:
-    """Counts what runs inside its block, our operators and the CPU's attention included."""
+    """Return a counter of operations that includes our operators and the CPU's attention."""
     return FlopCounterMode(display=False, custom_mapping=FORMULAS)
 
 
 class Calls(TorchDispatchMode):
-    """Counts the operators that are called inside its block."""
+    """Context manager that counts the operators called inside its block."""
 
     number = 0
 
@@ -91,31 +91,31 @@ class Calls(TorchDispatchMode):
 
 
 def count(args: argparse.Namespace) -> dict[str, dict[str, int]]:
-    """Operations for an image and calls for a batch: of training of each kind, and prediction."""
+    """Return operations per image and calls per batch, for training and prediction."""
     small = argparse.Namespace(**{**vars(args), "crop": 128, "batch": BATCH})
     found = {}
     for name in ("dense", "dense, checkpointing"):
         model = build(args.backbone, args, **VARIANTS[name])
         with counter() as counted:
             model(*streets(args)).backward()
-        with Calls() as calls:  # as many for small images; AdamW's are a few where it is fused
+        with Calls() as calls:  # small images need as many calls; a fused AdamW needs few
             model(*streets(small)).backward()
         found[name] = {"operations": counted.get_total_flops(), "calls": calls.number}
-    model.eval().requires_grad_(False)  # torch's counter fails where only some gradients are off
+    model.eval().requires_grad_(False)  # torch's counter fails if only some gradients are off
     with counter() as counted:
         model.model.semantic_logits(streets(args)[0])
     return {**found, "prediction": {"operations": counted.get_total_flops()}}
 
 
 def windows(height: int, width: int, *, crop: int = 512, stride: int = 341) -> int:
-    """How many windows a sliding-window prediction of an image has."""
+    """Return the number of windows in a sliding-window prediction of an image."""
     return math.prod(1 + math.ceil(max(side - crop, 0) / stride) for side in (height, width))
 
 
 def hours(operations: int, calls: int) -> dict[str, dict[str, list[float]]]:
-    """The least and the most hours of the training, by GPU and precision.
+    """Return the minimum and maximum hours of the training, by GPU and precision.
 
-    At least as long as the longer of the two, if the CPU is ahead all the time; at most both.
+    The minimum is the longer of the two times (CPU always ahead). The maximum is their sum.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for gpu, speeds in GPUS.items():
@@ -128,14 +128,14 @@ def hours(operations: int, calls: int) -> dict[str, dict[str, list[float]]]:
 
 
 def evaluation_share(counted: dict[str, dict[str, int]]) -> float:
-    """The operations of one evaluation of the three test sets over those of the training."""
+    """Return the operations of one evaluation of the three test sets relative to the training."""
     tested = sum(number * windows(*size) for number, size in TESTS.values())
     trained = ITERATIONS * BATCH * counted["dense"]["operations"]
     return tested * counted["prediction"]["operations"] / trained
 
 
 def plot(result: dict) -> Figure:
-    """The ranges of the training without checkpointing."""
+    """Draw the ranges for the training without checkpointing."""
     figure = Figure(figsize=(8, 2.6), layout="constrained")
     axes, place, labels = figure.subplots(), 0, []
     for gpu, kinds in result["hours"]["dense"].items():
@@ -159,7 +159,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Count, estimate, write the JSON and the plot."""
+    """Count and estimate, and write the JSON and the plot."""
     args = parse(arguments)
     settings = measure.finish_options(args, "hours")
     counted = count(args)

@@ -1,7 +1,7 @@
-"""The segmentor that one would build without this project, of the same sizes as ours.
+"""The baseline without this project: a segmentor from Hugging Face of the same size as ours.
 
-Hugging Face's Mask2Former on its Dinov2, with two LoRA adapters by peft. Needs both packages:
-``pip install peft transformers``.
+It is Hugging Face's Mask2Former on its Dinov2, with two LoRA adapters by peft. Both packages are
+required: ``pip install peft transformers``.
 """
 
 import re
@@ -17,10 +17,10 @@ from transformers.utils import logging
 
 from recyclelora.backbone import DinoVisionTransformer, feature_pyramid
 
-logging.set_verbosity_error()  # it would say that Dinov2 is not among the backbones it tested
+logging.set_verbosity_error()  # suppresses the message that Dinov2 is an untested backbone
 
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-# Our names of one block's parameters -> theirs; qkv is split into three.
+# The names of one block's parameters, from ours to theirs. qkv is split into three.
 NAMES = {
     "cls_token": "embeddings.cls_token",
     "pos_embed": "embeddings.position_embeddings",
@@ -34,7 +34,7 @@ NAMES = {
 
 
 class PyramidOfDinov2(nn.Module):
-    """Their backbone with our pyramid behind it: Mask2Former expects strides 4, 8, 16 and 32."""
+    """Their backbone followed by our pyramid, because Mask2Former expects strides 4, 8, 16, 32."""
 
     def __init__(self, backbone: nn.Module, channels: list[int]):
         super().__init__()
@@ -46,13 +46,18 @@ class PyramidOfDinov2(nn.Module):
 
 
 class HuggingFaceSegmentor(nn.Module):
-    """From images (B, 3, H, W), RGB 0..255, and label maps (B, H, W) to the loss.
+    """Model from images (B, 3, H, W), RGB 0..255, and label maps (B, H, W) to the loss.
 
-    Args:
-        backbone: ours, not adapted; theirs gets the same weights.
-        head: keywords of ``recyclelora.mask2former.build_segmentor``.
-        num_classes: without "no object"; labels above are ignored.
-        r_main, r_sub: ranks of the two adapters.
+    Parameters
+    ----------
+    backbone : DinoVisionTransformer
+        Our backbone without adapters. Theirs gets the same weights.
+    head : dict
+        Keyword arguments of ``recyclelora.mask2former.build_segmentor``.
+    num_classes : int
+        The number of classes without "no object". Larger labels are ignored.
+    r_main, r_sub : int
+        The ranks of the two adapters.
     """
 
     def __init__(
@@ -77,7 +82,7 @@ class HuggingFaceSegmentor(nn.Module):
         self.register_buffer("std", torch.tensor(PIXEL_STD).view(3, 1, 1))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The weighted sum of all losses."""
+        """Return the weighted sum of all losses."""
         classes = [label.unique() for label in labels]
         classes = [present[present < self.num_classes] for present in classes]
         masks = [
@@ -87,7 +92,7 @@ class HuggingFaceSegmentor(nn.Module):
         return self.model(normalised, mask_labels=masks, class_labels=classes).loss.sum()
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The four maps that the head sees."""
+        """Return the four feature maps that the head receives."""
         return self.backbone((images - self.mean) / self.std).feature_maps
 
 
@@ -111,7 +116,7 @@ def _config(backbone: DinoVisionTransformer, head: dict, num_classes: int) -> Ma
         num_attention_heads=head["nheads"],
         encoder_layers=head["enc_layers"],
         encoder_feedforward_dim=head["enc_dim_feedforward"],
-        decoder_layers=head["dec_layers"] + 1,  # they count the prediction before the first layer
+        decoder_layers=head["dec_layers"] + 1,  # includes the prediction before the first layer
         dim_feedforward=head["dec_dim_feedforward"],
         num_queries=head["num_queries"],
         train_num_points=head["num_points"],
@@ -132,7 +137,7 @@ def _their_weights(backbone: DinoVisionTransformer) -> dict[str, Tensor]:
 
 
 def _with_adapters(backbone: Dinov2Backbone, r_main: int, r_sub: int) -> nn.Module:
-    """Two adapters on every linear layer, both active, all else frozen; scaled as ours."""
+    """Add two active adapters to every linear layer, freeze the rest and scale as in our layer."""
     linears = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     ranks = {"main": r_main, "sub": r_sub}
     configs = {

@@ -40,7 +40,7 @@ NOW, PILLOW = "this code", "without fast decoders"
 
 @dataclass(frozen=True)
 class Kind:
-    """The pairs of a dataset: width and height, kilobytes of an image, and formats."""
+    """The pairs of a dataset: width and height, kilobytes per image, and formats."""
 
     size: tuple[int, int]
     kilobytes: int
@@ -48,7 +48,7 @@ class Kind:
     palette: bool
 
 
-# The mean sizes of the released archives.
+# Mean sizes in the released archives.
 KINDS = {
     "GTAV": Kind((1914, 1052), 2300, "PNG", palette=True),
     "Cityscapes": Kind((2048, 1024), 2300, "PNG", palette=False),
@@ -58,7 +58,7 @@ KINDS = {
 
 
 def make_pairs(kind: Kind, photos: Path, folder: Path, count: int) -> list[tuple[str, str]]:
-    """Write pairs of a kind; returns the names of image and label."""
+    """Write pairs of one kind, and return the names of images and labels."""
     found = sorted(path for path in photos.glob("**/images/*") if path.is_file())
     if len(found) < count:
         raise ValueError(
@@ -86,7 +86,7 @@ def make_pairs(kind: Kind, photos: Path, folder: Path, count: int) -> list[tuple
 
 
 def _of_size(image: np.ndarray, kind: Kind, rng: np.random.Generator) -> bytes:
-    """Encode an image with the noise that makes the file as large as a real one."""
+    """Encode an image with as much noise as makes the file as large as a real one."""
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     least, most = 0.0, 32.0
     for _ in range(9):
@@ -100,7 +100,7 @@ def _of_size(image: np.ndarray, kind: Kind, rng: np.random.Generator) -> bytes:
 
 
 def _irregular(label: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Enlarge a label; its borders become irregular, as those of a real one."""
+    """Enlarge a label and make its borders irregular, like those of real labels."""
     width, height = size
     jitter = [cv2.resize(rng.normal(0, 1.5, (height // 4, width // 4)), size) for _ in range(2)]
     rows = (np.arange(height)[:, None] + jitter[0]) * (label.shape[0] / height)
@@ -118,13 +118,13 @@ class Candidate:
     Parameters
     ----------
     name : str
-        Its name in the result.
+        The name in the result.
     root : Path
         A checkout of this project.
     core : int
-        The core that it runs on.
+        The core on which the process runs.
     pillow : bool
-        Whether it decodes without the fast decoders.
+        Whether the process decodes without the fast decoders.
     """
 
     def __init__(self, name: str, root: Path, core: int, pillow: bool = False) -> None:
@@ -142,7 +142,7 @@ class Candidate:
         )
 
     def read(self, pairs: Sequence[tuple[str, str]], samples: int, digest: bool) -> dict[str, Any]:
-        """Read samples; returns ``seconds`` and ``peak_bytes``, or their ``digest``."""
+        """Read samples; return ``seconds`` and ``peak_bytes``, or their ``digest``."""
         task = {"pairs": pairs, "samples": samples, "digest": digest}
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps(task), file=self._process.stdin, flush=True)
@@ -162,7 +162,7 @@ class Candidate:
 
 @contextlib.contextmanager
 def checkout(revision: str) -> Iterator[Path]:
-    """A folder with the files of a commit."""
+    """Yield a temporary folder with the files of a commit."""
     with tempfile.TemporaryDirectory() as folder:
         git = ["git", "-C", str(measure.ROOT)]
         archive = subprocess.run(
@@ -180,7 +180,7 @@ def checkout(revision: str) -> Iterator[Path]:
 def measured(
     kind: Kind, candidates: Sequence[Candidate], args: argparse.Namespace, advance: Callable
 ) -> dict[str, Any]:
-    """Return the seconds of every round of every candidate, for the pairs of one kind."""
+    """Return the seconds of every round of every candidate, for pairs of one kind."""
     with tempfile.TemporaryDirectory() as folder:
         pairs = make_pairs(kind, args.photos, Path(folder), args.images)
         kilobytes = [[Path(file).stat().st_size / 1e3 for file in pair] for pair in pairs]
@@ -201,7 +201,7 @@ def measured(
 
 
 def report(result: dict[str, Any]) -> None:
-    """Print the samples a second of all candidates, and their ratios to this code."""
+    """Print the samples per second of all candidates, and their ratios to this code."""
     for name, run in result["kinds"].items():
         now = run["candidates"][NOW]["samples_per_second"]
         for candidate, found in run["candidates"].items():
@@ -211,7 +211,7 @@ def report(result: dict[str, Any]) -> None:
 
 
 def plot(result: dict[str, Any]) -> Figure:
-    """Draw the samples a second of every kind and candidate."""
+    """Draw the samples per second of every kind and candidate."""
     title = f"training samples of {result['settings']['crop']} pixels; one thread"
     return measure.plot_bars(
         [run["candidates"] for run in result["kinds"].values()],
@@ -240,10 +240,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure and write the results."""
+    """Run the benchmark and write the results."""
     args = parse(arguments)
     settings = measure.finish_options(args, "input") | {"crop": 512}
-    del settings["photos"]  # a path of this machine
+    del settings["photos"]  # a path on this machine
     core = min(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         candidates = [Candidate(NOW, measure.ROOT, core)]

@@ -1,6 +1,6 @@
-"""The process of one candidate of ``benchmark.input``: reads samples on one core, as it is told.
+"""The process of one candidate of ``benchmark.input``, which reads samples on one core.
 
-It runs with the code of another commit, too, so it imports nothing but the mapper and a label map.
+The process also runs with the code of other commits, so it imports only the mapper and a label map.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from pathlib import Path
 
 os.sched_setaffinity(0, {int(sys.argv[1])})
 if sys.argv[2:] == ["pillow"]:
-    sys.modules["kornia_rs"] = sys.modules["simplejpeg"] = None  # their import then fails
+    sys.modules["kornia_rs"] = sys.modules["simplejpeg"] = None  # makes their import fail
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
@@ -32,13 +32,13 @@ def read(task: dict) -> dict:
         for image, label in task["pairs"]
     ]
     digest = hashlib.sha256()
-    ctypes.CDLL(None).malloc_trim(0)  # returns what an earlier task freed
+    ctypes.CDLL(None).malloc_trim(0)  # returns memory that an earlier task freed
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
     start = time.process_time()
     for number in range(task["samples"]):
         sample = mapper(records[number % len(records)], np.random.default_rng([number, 1]))
         if task["digest"]:
-            for key in ("image", "sem_seg"):  # labels were int64 once
+            for key in ("image", "sem_seg"):  # labels were int64 in earlier commits
                 digest.update(sample[key].numpy().astype(np.uint8).tobytes())
             digest.update(str(sample["seed"]).encode())
     seconds = time.process_time() - start

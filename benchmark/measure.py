@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternating timings, peak memory, options, results and figures."""
+"""Functions that all benchmarks share: alternating timings, peak memory, options and results."""
 
 import argparse
 import json
@@ -33,7 +33,7 @@ class WrongResult(RuntimeError):
 
 
 def require(correct: bool, sentence: str) -> None:
-    """Raise :class:`WrongResult` with ``sentence`` unless ``correct``."""
+    """Raise :class:`WrongResult` with a message unless a condition holds."""
     if not correct:
         raise WrongResult(sentence)
 
@@ -45,7 +45,7 @@ def require_finite(losses: Sequence[float], name: str) -> None:
 
 
 def exit_with_sentence(main: Callable[[], None]) -> None:
-    """Run ``main``; a wrong result, invalid input (exit code 1) and Ctrl-C (130) print one line."""
+    """Run ``main``; print one line after a wrong result, invalid input or Ctrl-C (code 130)."""
     tolerate_any_text()
     try:
         main()
@@ -59,14 +59,14 @@ def exit_with_sentence(main: Callable[[], None]) -> None:
 
 
 def count(text: str) -> int:
-    """Parse a whole number of at least 1; the ``type`` of an option."""
+    """Parse an integer of at least 1; used as ``type`` of an option."""
     if not text.isdecimal() or not 1 <= int(text) <= 10**6:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1,000,000, got {text}")
     return int(text)
 
 
 def device(text: str) -> torch.device:
-    """Parse ``cpu``, ``cuda``, ``cuda:N`` or ``auto``; the ``type`` of an option."""
+    """Parse ``cpu``, ``cuda``, ``cuda:N`` or ``auto``; used as ``type`` of an option."""
     try:
         return pick_device(text, option="--device")
     except ValueError as error:
@@ -81,20 +81,20 @@ def alternate(
     what: str,
     warmup: int = 1,
 ) -> dict[str, list[float]]:
-    """Time A B C A B C ..., so that other load on the machine affects all of them alike.
+    """Time calls in the order A B C A B C ..., so that other load affects all of them equally.
 
     Parameters
     ----------
     calls : Mapping[str, Callable]
-        What to time, by name.
+        The calls to time, by name.
     rounds : int
-        How often each call is timed.
+        The number of times that each call is timed.
     device : torch.device
-        On a GPU the time includes the kernels that a call launches.
+        The device. On a GPU, the time includes the kernels that a call launches.
     what : str
         The label of the progress bar.
     warmup : int
-        How many rounds run first without being timed.
+        The number of rounds that run first without being timed.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def alternate(
 
 
 def spread(seconds: Sequence[float]) -> dict[str, Any]:
-    """Return all runs, their median and their quartiles, in seconds."""
+    """Return all times with their median and quartiles, in seconds."""
     low, _, high = (
         statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
     )
@@ -125,13 +125,13 @@ def spread(seconds: Sequence[float]) -> dict[str, Any]:
 
 
 def summary(runs: Sequence[Timed], parts: int = 1) -> dict[str, Any]:
-    """Return the seconds of runs, or of one of so many equal parts, and their peak memory."""
+    """Return the seconds of runs, divided by the number of equal parts, and their peak memory."""
     seconds = spread([run.seconds / parts for run in runs])
     return {**seconds, "peak_bytes": max(run.peak_bytes for run in runs)}
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call ``function`` in a new process with the same number of threads; return its value."""
+    """Call ``function`` in a new process with the same number of threads, and return its value."""
     with ProcessPoolExecutor(
         1,
         mp_context=multiprocessing.get_context("spawn"),
@@ -166,12 +166,14 @@ def plot_bars(
     labels : sequence of str
         The label of each run.
     panels : sequence of (key, unit, label)
-        The value that a panel shows, what it is divided by, and the label of its axis.
+        For each panel, the key of its value, the divisor of the value, and the label of its axis.
     title : str
+        The title of the figure.
 
     Returns
     -------
     Figure
+        The figure.
     """
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     names = list(runs[0])
@@ -207,9 +209,14 @@ def parser_of(description: str, name: str, rounds: int) -> argparse.ArgumentPars
     description : str
         The docstring of the module.
     name : str
-        The name of the files that it writes by default.
+        The default name of the output files.
     rounds : int
-        How often each call is timed by default.
+        The default number of times that each call is timed.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        The parser.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -234,7 +241,7 @@ def add_count(
     meaning: str,
     **keywords: Any,
 ) -> None:
-    """Add an option that takes a whole number of at least 1, or several."""
+    """Add an option that takes one or several integers of at least 1."""
     values = default if isinstance(default, int) else " ".join(map(str, default))
     meaning = f"{meaning} (default: {values})"
     parser.add_argument(option, type=count, default=default, help=meaning, **keywords)
@@ -246,11 +253,11 @@ def add_against(parser: argparse.ArgumentParser) -> None:
 
 
 def finish_options(args: argparse.Namespace, name: str) -> dict[str, Any]:
-    """Set the default names of the files; return the settings that the result records."""
+    """Set the default names of the files, and return the settings to record in the result."""
     suffix = "_cuda" if args.device.type == "cuda" else ""
     args.output = args.output or RESULTS / f"{name}{suffix}.json"
     args.plot = args.plot or DOCS / f"benchmark_{name}{suffix}.png"
-    for file in (args.output, args.plot):  # fail now, not after an hour
+    for file in (args.output, args.plot):  # fail before the measurement, not after it
         file.parent.mkdir(parents=True, exist_ok=True)
         if file.is_dir():
             raise ValueError(f"expected a file to write, got the folder {file}: name a file in it")

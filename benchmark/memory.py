@@ -38,7 +38,7 @@ def held_bytes(model: nn.Module) -> int:
 
 
 def measured(backbone: str, variant: dict[str, bool], args: argparse.Namespace) -> dict[str, Any]:
-    """Return the bytes at the peak of some steps, in total and beyond the model."""
+    """Return the peak bytes of some steps, in total and beyond the model."""
     model, batch = build(backbone, args, **variant), streets(args)
     optimizer, losses, seconds = optimizer_of(model), [], []
     run = functools.partial(step, model, optimizer, precision=args.precision, losses=losses)
@@ -65,7 +65,7 @@ def expected_bytes(smaller: dict[int, int], batch: int) -> int | None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return how much memory a new process can use."""
+    """Return the number of bytes that a new process can use."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
@@ -96,7 +96,7 @@ def in_own_process(
 
 
 def check(backbone: str, variants: dict[str, dict]) -> None:
-    """Raise unless all variants compute the same first loss."""
+    """Raise an error unless all variants compute the same first loss."""
     losses = {name: found["losses"] for name, found in variants.items() if "losses" in found}
     first = next(iter(losses.values()), [0.0])[0]
     for name, values in losses.items():
@@ -134,7 +134,7 @@ def plot(result: dict) -> Figure:
 
 
 def run_of(text: str) -> tuple[str, int]:
-    """Parse a backbone and a batch, such as ``dinov2_l:4``; the ``type`` of an option."""
+    """Parse a backbone and a batch, such as ``dinov2_l:4``; used as ``type`` of an option."""
     backbone, colon, batch = text.partition(":")
     if backbone not in BACKBONES or not colon:
         raise argparse.ArgumentTypeError(
@@ -161,7 +161,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def kept(args: argparse.Namespace) -> list[dict]:
-    """Return the runs of the output file that are kept."""
+    """Return the runs in the output file that are kept."""
     if not args.keep or not args.output.is_file():
         return []
     wanted = [list(run) for run in args.runs]
@@ -170,7 +170,7 @@ def kept(args: argparse.Namespace) -> list[dict]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure every run, write the JSON and the plot."""
+    """Measure every run, and write the JSON and the plot."""
     args = parse(arguments)
     settings = measure.finish_options(args, "memory")
     del settings["keep"]

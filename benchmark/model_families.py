@@ -1,4 +1,4 @@
-"""Small models of many families, with random weights: what :mod:`benchmark.models` adapts."""
+"""Small models of many families with random weights, which :mod:`benchmark.models` adapts."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 PIXELS, CLASSES = 64, 40
-NARROW = {"embed_dim": 192, "num_heads": 3, "depth": 3}  # for models of timm
+NARROW = {"embed_dim": 192, "num_heads": 3, "depth": 3}  # settings for models of timm
 SIZES = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 SMALL = {**SIZES, "intermediate_size": 256}
 VISION = {**SMALL, "image_size": PIXELS, "patch_size": 16}
 VOCABULARY = {"vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 TEXT = {**SMALL, **VOCABULARY}
 DECODER = {**TEXT, "num_key_value_heads": 2}
-# Encoders with a decoder, in the words of BART and of the models that followed it.
+# Settings of encoders with a decoder, with the names of BART and of later models like it.
 BOTH = {
     "d_model": 128,
     **{f"{side}_layers": 2 for side in ("encoder", "decoder")},
@@ -29,14 +29,14 @@ Inputs = Callable[[], dict[str, Tensor]]
 
 
 class Family(NamedTuple):
-    """One family: its library, and a function that builds a model and the inputs of its call."""
+    """A family: its library, and a function that builds a model and the inputs of its call."""
 
     library: str
     build: Callable[[], tuple[nn.Module, dict[str, Tensor]]]
 
 
 def of_timm(name: str, pixels: int = PIXELS, **settings: Any) -> Family:
-    """A model of timm, by its name."""
+    """Return the family of a timm model, given its name."""
 
     def build() -> tuple[nn.Module, dict[str, Tensor]]:
         timm = importlib.import_module("timm")
@@ -47,7 +47,7 @@ def of_timm(name: str, pixels: int = PIXELS, **settings: Any) -> Family:
 
 
 def of_torchvision(name: str, pixels: int = PIXELS, **settings: Any) -> Family:
-    """A model of torchvision, by its name."""
+    """Return the family of a torchvision model, given its name."""
 
     def build() -> tuple[nn.Module, dict[str, Tensor]]:
         models = importlib.import_module("torchvision.models")
@@ -58,7 +58,7 @@ def of_torchvision(name: str, pixels: int = PIXELS, **settings: Any) -> Family:
 
 
 def of_transformers(kind: str, inputs: Inputs, task: str = "Model", **settings: Any) -> Family:
-    """A model of transformers, by its model type and the task that its Auto class names."""
+    """Return the family of a transformers model, given its model type and its Auto class."""
 
     def build() -> tuple[nn.Module, dict[str, Tensor]]:
         transformers = importlib.import_module("transformers")
@@ -69,55 +69,55 @@ def of_transformers(kind: str, inputs: Inputs, task: str = "Model", **settings: 
 
 
 def torchvision_vit() -> tuple[nn.Module, dict[str, Tensor]]:
-    """torchvision's ViT, which has no small variant with a name."""
+    """Build torchvision's ViT, which has no small variant with a name."""
     models = importlib.import_module("torchvision.models")
     model = models.VisionTransformer(PIXELS, 16, 2, 4, 128, 256, num_classes=CLASSES)
     return model, {"x": torch.randn(2, 3, PIXELS, PIXELS)}
 
 
 def transformer() -> tuple[nn.Module, dict[str, Tensor]]:
-    """PyTorch's own encoder and decoder."""
+    """Build PyTorch's own encoder and decoder."""
     model = nn.Transformer(128, 4, 2, 2, 256, batch_first=True)
     return model, {"src": torch.randn(2, 7, 128), "tgt": torch.randn(2, 5, 128)}
 
 
 def words(length: int = 12) -> Tensor:
-    """Ids of tokens that are no special ones."""
+    """Return token ids without special tokens."""
     return torch.randint(10, 90, (2, length))
 
 
 def text() -> dict[str, Tensor]:
-    """Inputs of an encoder or of a decoder of text."""
+    """Return inputs of a text encoder or decoder."""
     return {"input_ids": words()}
 
 
 def text_to_text() -> dict[str, Tensor]:
-    """Inputs of an encoder with a decoder."""
+    """Return inputs of an encoder with a decoder."""
     return {"input_ids": words(), "decoder_input_ids": words(8)}
 
 
 def image() -> dict[str, Tensor]:
-    """Inputs of a model of images."""
+    """Return inputs of an image model."""
     return {"pixel_values": torch.randn(2, 3, PIXELS, PIXELS)}
 
 
 def text_and_image() -> dict[str, Tensor]:
-    """Inputs of a model that compares texts with images."""
+    """Return inputs of a model that compares texts with images."""
     return {**text(), **image()}
 
 
 def sound() -> dict[str, Tensor]:
-    """Inputs of an encoder of waveforms."""
+    """Return inputs of an encoder of waveforms."""
     return {"input_values": torch.randn(2, 4000)}
 
 
 def spectrogram() -> dict[str, Tensor]:
-    """Inputs of Whisper."""
+    """Return inputs of Whisper."""
     return {"input_features": torch.randn(2, 80, 100), "decoder_input_ids": words(8)}
 
 
 def image_and_points() -> dict[str, Tensor]:
-    """Inputs of Segment Anything."""
+    """Return inputs of Segment Anything."""
     return {**image(), "input_points": PIXELS * torch.rand(2, 1, 1, 2)}
 
 

@@ -31,12 +31,12 @@ from recyclelora.adapters import adapted_layers, unreached_linears
 from recyclelora.common.atomic_write import atomic_write
 from recyclelora.reproduce.environment import environment
 
-# The rounding of W_res is relative to s B A, which is above a head that its library scales down.
+# Rounding of W_res is relative to s B A, which is larger than a head that its library scales down.
 LARGEST_CHANGE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
 def fill_zeros(model: nn.Module) -> None:
-    """Give matrices that start at zero (heads) random values, so that every layer matters."""
+    """Replace matrices that start at zero (heads) by random values, so that every layer matters."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() >= 2 and not parameter.any():
@@ -44,7 +44,7 @@ def fill_zeros(model: nn.Module) -> None:
 
 
 def tensors_of(result: Any) -> Iterator[Tensor]:
-    """The floating-point tensors of a model's result, nested in mappings and sequences."""
+    """Yield the floating-point tensors in a result of nested mappings and sequences."""
     if isinstance(result, Tensor):
         if result.is_floating_point():
             yield result
@@ -57,24 +57,24 @@ def tensors_of(result: Any) -> Iterator[Tensor]:
 
 
 def outputs(model: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
-    """The tensors that the model computes; random numbers of the call are the same each time."""
+    """Return the tensors that the model computes, with the same random numbers in every call."""
     torch.manual_seed(1)
     return list(tensors_of(model(**inputs)))
 
 
 def largest_change(before: list[Tensor], after: list[Tensor]) -> float:
-    """The largest difference of two results, each tensor relative to its largest entry."""
+    """Return the largest difference of two results, relative to each tensor's largest entry."""
     return max(float((b - a).abs().max() / b.abs().max()) for b, a in zip(before, after))
 
 
 def too_small(model: nn.Module) -> list[str]:
-    """Names of the linear layers that are smaller than the ranks."""
+    """Return the names of the linear layers that are smaller than the ranks."""
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     return [name for name, m in linears.items() if min(m.weight.shape) < R_MAIN + R_SUB]
 
 
 def change_by_adapting(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[float, int]:
-    """Adapt ``model`` in place; return the change of its outputs and the weights warned about."""
+    """Adapt ``model`` in place; return the change of its outputs and the number of warnings."""
     with torch.no_grad():
         before = outputs(model, inputs)
         with warnings.catch_warnings(record=True) as caught:
@@ -86,7 +86,7 @@ def change_by_adapting(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[flo
 
 
 def layers_without_gradient(model: nn.Module, inputs: dict[str, Tensor]) -> list[str]:
-    """Names of the adapted layers of which a factor gets no gradient."""
+    """Return the names of the adapted layers with a factor that gets no gradient."""
     results = [out for out in outputs(model, inputs) if out.requires_grad]
     torch.autograd.backward(results, [torch.randn_like(out) for out in results])
     factors = {
@@ -109,7 +109,7 @@ def measure_family(name: str, family: Family) -> dict[str, Any]:
         key = str(dtype).removeprefix("torch.")
         try:
             changes[key], warned = change_by_adapting(adapted, arguments)
-        except RuntimeError as error:  # products of experts have no float64 kernel
+        except RuntimeError as error:  # grouped products of experts have no float64 kernel
             require("mat_a to be" in str(error) and dtype == torch.float64, f"{name}: {error}")
             changes[key] = None
             continue
@@ -131,7 +131,7 @@ def measure_family(name: str, family: Family) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Adapt all families and write the JSON."""
+    """Adapt all families, and write the JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
         runs.append(measure_family(name, family))
         print(f"{family.library} {name}: {runs[-1]['change']}")
     ran_on = environment(torch.device("cpu"))
-    used = (libraries - set(missing)) & {"timm", "torchvision"}  # what environment() leaves out
+    used = (libraries - set(missing)) & {"timm", "torchvision"}  # environment() does not list these
     ran_on["versions"] |= {name: importlib.metadata.version(name) for name in sorted(used)}
     result = {
         "environment": ran_on,

@@ -1,4 +1,4 @@
-"""How fast one thread multiplies and reads, and what a decomposition needs at these rates."""
+"""The peak rates of one thread, and the time that a decomposition needs at these rates."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,12 @@ import torch
 from benchmark.measure import R_MAIN, R_SUB
 from benchmark.worker import seconds_of
 
-SIZE = 1024  # of the products; larger ones are not faster
-BYTES = 1 << 28  # read and written for the bandwidth: more than any cache
+SIZE = 1024  # size of the products; larger ones are not faster
+BYTES = 1 << 28  # bytes read and written for the bandwidth, more than any cache holds
 
 
 def rates(system: str, rounds: int) -> dict[str, float]:
-    """The best rates of this process: operations and bytes a second. ``system`` is not used."""
+    """Return the best operations and bytes per second of this process. ``system`` is not used."""
     cpu = torch.device("cpu")
 
     def best(call: Callable[[], object]) -> float:
@@ -30,11 +30,11 @@ def rates(system: str, rounds: int) -> dict[str, float]:
 
 
 def needs(shape: tuple[int, int]) -> dict[str, float]:
-    """The operations and bytes of the algorithm in ``csrc/README.md`` for a weight (d, k).
+    """Return the operations and bytes of the algorithm in ``csrc/README.md`` for a weight (d, k).
 
-    A tall matrix takes the Cholesky factorisation of its Gram matrix in float64, the coefficients
-    of the certificate in float32, and two passes of the wanted columns of Q. A wide one takes the
-    reflections of its d pivots in float64 and of all columns in float32.
+    A tall matrix needs the Cholesky factorisation of its Gram matrix in float64, the coefficients
+    of the certificate in float32, and two passes over the requested columns of Q. A wide matrix
+    needs the reflections of its d pivots in float64 and of all columns in float32.
     """
     d, k = shape
     m, columns = min(d, k), R_MAIN + R_SUB
@@ -48,5 +48,5 @@ def needs(shape: tuple[int, int]) -> dict[str, float]:
 
 
 def limit(shape: tuple[int, int], found: dict[str, float]) -> float:
-    """The seconds that these operations and bytes take at these rates, one after the other."""
+    """Return the seconds that these operations and bytes take in sequence at these rates."""
     return sum(amount / found[name] for name, amount in needs(shape).items())

@@ -30,10 +30,10 @@ from benchmark.worker import Timed, Worker, alternate, source_tree, workers
 from recyclelora.backbone import dinov2_vit, load_weights, presets
 from recyclelora.reproduce.environment import environment
 
-# Those that do not pivot have no pivots to compare, and "rrqr, REV" is only timed.
+# Candidates that do not pivot have no pivots to compare, and "rrqr, REV" is only timed.
 NOT_PIVOTING = ("torch.linalg.qr", "torch.linalg.svd")
 COMPARED = ("published", "SciPy float64", "rrqr")
-# Width and blocks of the models whose shapes are timed.
+# The width and the number of blocks of the models whose shapes are timed.
 MODELS = {
     name: (size["embed_dim"], size["depth"])
     for name, size in (("DINOv2-L", presets.VIT_L), ("DINOv2-S", presets.VIT_S))
@@ -41,7 +41,7 @@ MODELS = {
 
 
 def decaying(count: int, shape: tuple[int, int], seed: int) -> Tensor:
-    """Weights (count, d, k) whose singular values fall evenly, in logarithms, from 1 to 1e-6."""
+    """Return weights (count, d, k) with singular values from 1 to 1e-6, evenly in logarithms."""
     d, k = shape
     m = min(d, k)
     left = torch.linalg.qr(gaussian(count, (d, m), seed).double()).Q
@@ -50,7 +50,7 @@ def decaying(count: int, shape: tuple[int, int], seed: int) -> Tensor:
 
 
 def check(weights: Tensor, device: torch.device) -> dict[str, float]:
-    """All of Q of one matrix a shape: orthonormal, W P = Q R, R upper triangular, R's diagonal."""
+    """Check the full Q of one matrix per shape: orthonormal, W P = Q R, R triangular, diagonal."""
     worst = {"orthonormality": 0.0, "reconstruction": 0.0}
     for weight in weights:
         m = min(weight.shape)
@@ -76,7 +76,7 @@ def check(weights: Tensor, device: torch.device) -> dict[str, float]:
 
 
 def time_shapes(args: argparse.Namespace, processes: Mapping[str, Worker]) -> Iterator[dict]:
-    """Seconds a matrix for every layer of every model, in a stack of ``args.matrices``."""
+    """Yield the seconds per matrix for every layer of every model, in stacks of ``matrices``."""
     for name, (width, _) in args.models.items():
         for layer, shape in block_shapes(width).items():
             checked = check(gaussian(1, shape, seed=0), args.device)
@@ -95,12 +95,12 @@ def time_shapes(args: argparse.Namespace, processes: Mapping[str, Worker]) -> It
 
 
 def pivoting(processes: Mapping[str, Worker]) -> dict[str, Worker]:
-    """The candidates that pivot."""
+    """Return the candidates that pivot."""
     return {name: process for name, process in processes.items() if name not in NOT_PIVOTING}
 
 
 def sum_stacks(parts: Sequence[Mapping[str, list[Timed]]]) -> dict[str, dict]:
-    """The seconds of all stacks together, round by round, and the largest peak memory."""
+    """Sum the seconds of all stacks by round, and find the largest peak memory."""
     times = {}
     for name in parts[0]:
         rounds = zip(*(part[name] for part in parts), strict=True)
@@ -112,7 +112,7 @@ def sum_stacks(parts: Sequence[Mapping[str, list[Timed]]]) -> dict[str, dict]:
 
 
 def time_model(args: argparse.Namespace, processes: Mapping[str, Worker]) -> tuple[dict, dict]:
-    """Every matrix of the first model by every system that pivots; and how well pivots agree."""
+    """Time every matrix of the first model by every pivoting system, and compare the pivots."""
     name, (width, blocks) = next(iter(args.models.items()))
     shapes = list(block_shapes(width).values())
     parts = [
@@ -130,7 +130,7 @@ def time_model(args: argparse.Namespace, processes: Mapping[str, Worker]) -> tup
 
 
 def add_speedups(times: dict[str, dict]) -> None:
-    """How many times faster than the published path each system is."""
+    """Add the speedup of each system relative to the published code."""
     for timed in times.values():
         timed["speedup"] = times["published"]["median"] / timed["median"]
 
@@ -138,9 +138,9 @@ def add_speedups(times: dict[str, dict]) -> None:
 def compare_pivots(
     weights: str, pivots: Mapping[str, list[Tensor]], shapes: Sequence[tuple[int, int, int]]
 ) -> dict:
-    """The share of pivots equal to SciPy's in float64: of all, and of those main starts from.
+    """Return the share of pivots equal to SciPy's in float64: all, and those of the main adapter.
 
-    ``last`` are the positions main takes; ``last as a set`` forgets their order.
+    ``last`` are the positions of the main adapter. ``last as a set`` ignores their order.
     """
     limits = [(min(d, k), count) for count, d, k in shapes]
     exact = pivots["SciPy float64"]
@@ -168,7 +168,7 @@ def compare_pivots(
 
 
 def compare_other_weights(args: argparse.Namespace) -> Iterator[dict]:
-    """As above for decaying spectra and for the pretrained weights in ``args.weights``."""
+    """Compare pivots for decaying spectra and for the pretrained weights in ``args.weights``."""
     name, (width, _) = next(iter(args.models.items()))
     cases = {
         f"singular values 1 to 1e-6, {name}": [
@@ -188,7 +188,7 @@ def compare_other_weights(args: argparse.Namespace) -> Iterator[dict]:
 
 
 def time_sizes(args: argparse.Namespace, processes: Mapping[str, Worker]) -> Iterator[dict]:
-    """Seconds a matrix for square matrices of growing size, two at a time."""
+    """Yield the seconds per matrix for pairs of square matrices of increasing size."""
     for n in args.sizes:
         stack = (2, (n, n), 3, str(args.device))
         runs = alternate(processes, time_one, *stack, rounds=args.rounds, what=f"size {n}")
@@ -198,7 +198,7 @@ def time_sizes(args: argparse.Namespace, processes: Mapping[str, Worker]) -> Ite
 def time_threads(
     args: argparse.Namespace, earlier: Mapping[str, tuple[str, Path]]
 ) -> Iterator[dict]:
-    """One block of the first model, two matrices a shape, with so many threads."""
+    """Yield the times of one block of the first model, two matrices per shape, by threads."""
     _, (width, _) = next(iter(args.models.items()))
     shapes = list(block_shapes(width).values())
     names = [name for name in args.systems if name not in NOT_PIVOTING]
@@ -215,7 +215,7 @@ def time_threads(
 
 
 def roofline(args: argparse.Namespace) -> dict:
-    """How far one thread is from the limit of its rates, for one matrix of each layer."""
+    """Compare the time of one thread with the limit of its rates, for one matrix of each layer."""
     _, (width, _) = next(iter(args.models.items()))
     layers = []
     with workers(["published", "rrqr"], 1, {}) as processes:
@@ -241,7 +241,7 @@ def roofline(args: argparse.Namespace) -> dict:
 
 
 def plot(result: dict) -> Figure:
-    """Whole model, scaling in size, scaling in threads."""
+    """Draw the times of the whole model, by size and by threads."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     names = list(result["shapes"][0]["systems"])
@@ -271,7 +271,7 @@ def plot(result: dict) -> Figure:
 
 
 def model_size(text: str) -> tuple[str, tuple[int, int]]:
-    """``NAME`` of MODELS, or ``NAME:WIDTHxBLOCKS``."""
+    """Parse ``NAME`` in MODELS, or ``NAME:WIDTHxBLOCKS``."""
     name, _, size = text.partition(":")
     if not size and name not in MODELS:
         raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(MODELS)}")
@@ -297,7 +297,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run all parts, write the JSON and the plot."""
+    """Run all parts, and write the JSON and the plot."""
     args = parse(arguments)
     args.models = dict(args.models)
     known = list(systems(args.device))
@@ -313,7 +313,7 @@ def main(arguments: list[str] | None = None) -> None:
             tree = stack.enter_context(source_tree(args.against, cuda=args.device.type == "cuda"))
             earlier = {f"rrqr, {args.against}": ("rrqr", tree)}
         processes = stack.enter_context(workers(args.systems, torch.get_num_threads(), earlier))
-        # Libraries are loaded and kernels compiled.
+        # This first call loads libraries and compiles kernels.
         stack_of_two = (2, (96, 64), 0, str(args.device))
         alternate(processes, time_one, *stack_of_two, rounds=1, what="warm-up")
         by_shape = list(time_shapes(args, processes))

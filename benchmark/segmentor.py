@@ -1,4 +1,4 @@
-"""The segmentor that the benchmarks train: its sizes, a batch of drawn streets and one step."""
+"""The segmentor that the benchmarks train: its sizes, a batch of drawn streets, and one step."""
 
 import argparse
 from typing import Any
@@ -36,7 +36,7 @@ NUM_CLASSES = 19
 
 
 def head_sizes(name: str) -> dict[str, int]:
-    """Return the sizes of a head as keywords of `build_segmentor`, from a shipped config."""
+    """Return the sizes of a head in a shipped config, as keywords of `build_segmentor`."""
     if name == "tiny":
         return TINY_HEAD
     model = get_config(HEAD_CONFIGS[name]).model
@@ -90,7 +90,7 @@ def streets(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
-    """Return AdamW over what trains. The rate is high, so that the loss falls in a few steps."""
+    """Return AdamW over the trained parameters, with a high rate so that the loss falls quickly."""
     return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-4)
 
 
@@ -112,7 +112,7 @@ def step(
 
 
 def add_segmentor_options(parser: argparse.ArgumentParser, *, head: str, crop: int) -> None:
-    """Add ``--head`` and ``--crop``."""
+    """Add the options ``--head`` and ``--crop``."""
     meaning = "demo: of configs/demo.py, full: the published one (default: %(default)s)"
     parser.add_argument("--head", choices=HEADS, default=head, help=meaning)
     add_count(parser, "--crop", crop, "pixels, a multiple of 16")

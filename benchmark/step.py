@@ -41,7 +41,7 @@ def build(system: str, args: argparse.Namespace) -> nn.Module:
     nn.init.normal_(backbone.pos_embed, std=0.02)
     head = segmentor.head_sizes(args.head)
     if system == BASELINE:
-        # Imported here, so that a process that measures the memory of ours does not load it.
+        # The import is here so that a process that measures the memory of ours does not run it.
         from benchmark.hugging_face import HuggingFaceSegmentor
 
         classes = segmentor.NUM_CLASSES
@@ -54,17 +54,17 @@ def build(system: str, args: argparse.Namespace) -> nn.Module:
 
 
 def parameters(model: nn.Module) -> dict[str, int]:
-    """Return how many parameters train, in the adapters and in the head."""
+    """Return the numbers of trained parameters, in the adapters and in the head."""
     adapters = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {"adapters": adapters, "head": trained - adapters}
 
 
 def expected_adapters(model: nn.Module) -> int:
-    """Return the count that follows from the ranks and the shapes of the adapted layers."""
+    """Return the number that follows from the ranks and the shapes of the adapted layers."""
     rank, total = R_MAIN + R_SUB, 0
     for module in model.backbone.modules():
-        if hasattr(module, "base_layer"):  # peft
+        if hasattr(module, "base_layer"):  # a layer of peft
             total += rank * sum(module.base_layer.weight.shape)
         elif hasattr(module, "lora_A_main"):
             out_features, in_features = module.residual.shape
@@ -73,7 +73,7 @@ def expected_adapters(model: nn.Module) -> int:
 
 
 def check(models: dict[str, nn.Module], images: Tensor) -> dict[str, dict[str, int]]:
-    """Compare features, sizes of heads and numbers of adapter parameters; return the counts."""
+    """Compare features, head sizes and numbers of adapter parameters, and return the numbers."""
     counts = {name: parameters(model) for name, model in models.items()}
     with torch.no_grad():
         reference = models[BASELINE].features(images)
@@ -95,7 +95,7 @@ def check(models: dict[str, nn.Module], images: Tensor) -> dict[str, dict[str, i
 
 
 def check_losses(losses: dict[str, list[float]], precision: str) -> None:
-    """Raise unless every loss is finite and the last ones are lower than the first."""
+    """Raise an error unless all losses are finite and the last ones are lower than the first."""
     for name, values in losses.items():
         measure.require_finite(values, f"{name} in {precision}")
         require(
@@ -106,7 +106,7 @@ def check_losses(losses: dict[str, list[float]], precision: str) -> None:
 
 
 def memory(system: str, args: argparse.Namespace, precision: str) -> dict[str, int]:
-    """Return the bytes at the peak of some steps, in total and beyond the model."""
+    """Return the peak bytes of some steps, in total and beyond the model."""
     model, batch = build(system, args), streets(args)
     optimizer, losses = optimizer_of(model), []
     with PeakMemory(args.device) as peak:
@@ -145,7 +145,7 @@ def time_precision(args: argparse.Namespace, precision: str) -> dict:
 
 
 def plot(result: dict) -> Figure:
-    """Draw time and memory of a step."""
+    """Draw the time and the memory of a step."""
     settings, runs = result["settings"], result["runs"]
     title = (
         f"{settings['backbone']}, head {settings['head']}, {settings['batch']} x "
@@ -168,7 +168,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Time every precision, write the JSON and the plot."""
+    """Time every precision, and write the JSON and the plot."""
     args = parse(arguments)
     settings = measure.finish_options(args, "step")
     for package in ("peft", "transformers"):

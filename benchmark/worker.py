@@ -1,8 +1,8 @@
-"""Processes in which a benchmark runs its candidates, each in one of its own.
+"""Worker processes of a benchmark, one for each candidate.
 
 Every process has the same number of threads and is pinned to as many cores, so that a library that
-waits for its own threads is not slowed down by the others. ``python -m benchmark.worker`` is such a
-process; it computes what a :class:`Worker` asks for.
+waits for its own threads does not slow down the others. ``python -m benchmark.worker`` starts such
+a process. It computes the calls of a :class:`Worker`.
 """
 
 import os
@@ -29,7 +29,7 @@ PACKAGE = Path("projects", "RecycleLoRA")
 
 
 class Timed(NamedTuple):
-    """What a call took, its peak memory beyond what was in use before, and its value."""
+    """The time of a call, its peak memory beyond the use before it, and its value."""
 
     seconds: float
     peak_bytes: int
@@ -42,11 +42,11 @@ class Worker:
     Parameters
     ----------
     system : str
-        The candidate.
+        The name of the candidate.
     threads : int
-        Of OpenMP and every BLAS; the process may use as many cores.
+        The number of threads of OpenMP and every BLAS, and of cores that the process may use.
     tree : Path, optional
-        A source tree whose ``recyclelora`` the process imports; this one by default.
+        The source tree whose ``recyclelora`` the process imports; by default this one.
     """
 
     def __init__(self, system: str, threads: int, tree: Path = ROOT):
@@ -63,12 +63,24 @@ class Worker:
         os.sched_setaffinity(self._process.pid, cores)
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return ``function(*arguments)``; its module is imported in the process.
+        """Call ``function(*arguments)`` in the process, which imports the function's module.
+
+        Parameters
+        ----------
+        function : Callable
+            A function at the top level of a module.
+        *arguments : object
+            Its arguments, which must be picklable.
+
+        Returns
+        -------
+        object
+            The value of the function.
 
         Raises
         ------
         RuntimeError
-            If the function raises or the process ends.
+            If the function raises an error or the process ends.
         """
         try:
             pickle.dump((function, arguments), self._process.stdin)
@@ -94,15 +106,21 @@ class Worker:
 def workers(
     systems: Iterable[str], threads: int, earlier: Mapping[str, tuple[str, Path]]
 ) -> Iterator[dict[str, Worker]]:
-    """Context manager: a worker for each system, and for those of earlier commits.
+    """Yield a worker for each system and for each system of earlier commits.
 
     Parameters
     ----------
     systems : iterable of str
+        The systems.
     threads : int
-        The same for every worker.
+        The number of threads of each worker.
     earlier : mapping
-        System and source tree by the name that the results have.
+        System and source tree, by name in the results.
+
+    Yields
+    ------
+    dict
+        The workers by name.
     """
     every = {**{system: (system, ROOT) for system in systems}, **earlier}
     with ExitStack() as stack:
@@ -127,7 +145,7 @@ def alternate(
 ) -> dict[str, list[Timed]]:
     """Call ``function(system, *arguments)`` in all processes in turn: A B C A B C ...
 
-    Other load on the machine then affects all of them alike.
+    Other load on the machine then affects all of them equally.
     """
     runs: dict[str, list[Timed]] = {name: [] for name in processes}
     with tqdm(total=rounds * len(processes), desc=what, unit="call", delay=1) as bar:
@@ -140,12 +158,24 @@ def alternate(
 
 @contextmanager
 def source_tree(revision: str, *, cuda: bool) -> Iterator[Path]:
-    """Context manager: a temporary tree of an earlier commit, with its extension built.
+    """Yield a temporary source tree of an earlier commit, with its extension built.
+
+    Parameters
+    ----------
+    revision : str
+        The commit.
+    cuda : bool
+        Whether to build the CUDA part.
+
+    Yields
+    ------
+    Path
+        The folder.
 
     Raises
     ------
     ValueError
-        If git does not know ``revision``, or if the extension cannot be built.
+        If git does not find ``revision``, or if the extension cannot be built.
     """
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder, "tree.tar")
@@ -168,7 +198,7 @@ def source_tree(revision: str, *, cuda: bool) -> Iterator[Path]:
 
 
 def seconds_of(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    """Return how long ``call`` takes, including the kernels that it launches, and its value."""
+    """Return the seconds of ``call``, including the kernels that it launches, and its value."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
@@ -183,17 +213,17 @@ def seconds_of(call: Callable[[], Any], device: torch.device) -> tuple[float, An
 
 
 def timed(call: Callable[[], Any], device: torch.device) -> Timed:
-    """Call in this process, and measure its time and its peak memory."""
+    """Run a call in this process, and measure its time and its peak memory."""
     with PeakMemory(device) as peak:
         seconds, value = seconds_of(call, device)
     return Timed(seconds, peak.beyond, value)
 
 
 def main(threads: int) -> None:
-    """Answer the calls of a :class:`Worker` until it closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    """Serve the calls of a :class:`Worker` until it closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent ends this process
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # libraries that print do not disturb the answers
+    os.dup2(2, 1)  # keeps the prints of libraries out of the answers
     torch.set_num_threads(threads)
     while True:
         error = value = None

@@ -28,30 +28,30 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     .. math:: y = x (W_{res} + s\,B_{main} A_{main} + s\,B_{sub} A_{sub})^T + b, \quad
               s = \alpha / (r_{main} + r_{sub})
 
-    With the initial factors the weight is the pretrained weight W0. The residual W_res is frozen,
-    and the factors train. ``train()`` and ``eval()`` do not change weights. Use :meth:`from_linear`
-    to create a layer.
+    With the initial factors, the effective weight equals the pretrained weight W0. The residual
+    W_res is frozen and the factors are trained. ``train()`` and ``eval()`` do not change weights.
+    Use :meth:`from_linear` to create a layer.
 
-    The layer has one active pair of adapters, whose factors are parameters of the layer. Further
+    The layer has one active pair of adapters, whose factors are parameters of the layer. Other
     pairs are frozen and stored in ``pairs``. The state dict of a merged layer equals that of the
     unmerged layer.
 
     Attributes
     ----------
     residual : Parameter, (out, in)
-        The frozen residual W_res of the active pair, also while merged.
+        The frozen residual W_res of the active pair, also available while merged.
     weight : Tensor, (out, in)
-        The effective weight, a differentiable property; (in, out) for a ``Conv1D``.
+        The effective weight, a differentiable property. Its shape is (in, out) for a ``Conv1D``.
     bias : Parameter, (out,), or None
     lora_A_main, lora_B_main, lora_A_sub, lora_B_sub, columns, initial_A, initial_B, scaling
-        The active pair, see :class:`AdapterPair`.
+        The active pair; see :class:`AdapterPair`.
     pretrained : Tensor, or None
         The part of W0 that restores it from W_res: None if B_init A_init = 0, the pivot columns
-        (out, r_main + r_sub) if A_init is one-hot ("rrqr"), else all of W0.
+        (out, r_main + r_sub) if A_init is one-hot ("rrqr"), and all of W0 otherwise.
     merged_weight : Tensor, (out, in), or None
-        The weight in use while merged; not in the state dict.
+        The weight in use while merged. It is not part of the state dict.
     pair_name, pairs : str, ModuleDict
-        The active pair's name, "default" at first, and the other pairs by name.
+        The name of the active pair, initially "default", and the other pairs by name.
     mixture : Mixture, or None
         The pairs whose weighted sum replaces the active pair.
 
@@ -77,7 +77,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     ) -> None:
         super().__init__(factors, weight.shape[1], settings)
         self.out_features = weight.shape[0]
-        self.source_type = source_type  # a Conv1D, whose weight is (in, out)
+        self.source_type = source_type  # for a Conv1D, weight is (in, out)
         self._source: Callable[[], Tensor | None] | None = None
         weight = weight.detach()
         self.residual = nn.Parameter(weight.contiguous().clone(), requires_grad=False)
@@ -115,9 +115,9 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         ----------
         linear : nn.Linear, weight (out, in)
         r_main, r_sub : int
-            Ranks, 0 or more, together at most min(out, in).
+            The ranks, 0 or more, together at most min(out, in).
         alpha : float
-            Above 0; the adapters are scaled by alpha / (r_main + r_sub).
+            A value above 0; the adapters are scaled by alpha / (r_main + r_sub).
         init : str, pair of str or Callable
             A name of an initialiser (see :mod:`recyclelora.adapters.initialisers`), a pair (main,
             sub) of names, or a function ``f(weight (out, in), r, side) -> (A (r, in), B (out, r))``
@@ -125,13 +125,13 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             weight is in half precision. It returns dense, finite tensors of the same dtype. s B A
             is subtracted from the weight.
         sparse_a : bool
-            Only for "rrqr": A is restricted to the pivot columns.
+            Whether A is restricted to the pivot columns; only for "rrqr".
 
         Raises
         ------
         TypeError, ValueError
-            If a setting is out of range, if the layer is adapted already or contains NaN or Inf, or
-            if it overrides ``forward``, so that adapters would have no effect.
+            If a setting is out of range, if the layer is already adapted or contains NaN or Inf, or
+            if it overrides ``forward``, which would bypass the adapters.
         """
         settings = AdapterSettings(r_main, r_sub, alpha, init, sparse_a)
         check_linear(linear, settings)
@@ -142,14 +142,14 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     def from_factors(
         cls, linear: nn.Module, factors: Factors, settings: AdapterSettings
     ) -> "DualLoRALinear":
-        """The layer that replaces ``linear`` (or a ``Conv1D``), with these initial factors."""
+        """Return a layer with these factors that replaces ``linear`` (or a ``Conv1D``)."""
         source_type = type(linear) if is_conv1d(linear) else None
         layer = cls(plain_weight(linear), linear.bias, factors, settings, source_type=source_type)
         layer._source = weakref.ref(linear.weight)
         return layer.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x (..., in)`` to ``(..., out)``."""
+        """Return the output (..., out) for ``x`` (..., in)."""
         if (out := forward_per_sample(self, x)) is not None:
             return out
         switches = self.switches()
@@ -169,12 +169,12 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
 
     @property
     def weight(self) -> Tensor:
-        """The effective weight, differentiable in the factors; while merged, without gradient."""
+        """Return the effective weight, differentiable in the factors unless the layer is merged."""
         weight = self.effective_with_gradient()
         return weight.T if self.source_type is not None else weight
 
     def effective_with_gradient(self) -> Tensor:
-        """W_res + s B A (out, in), formed in the factors' dtype and cast to that of the base."""
+        """Return W_res + s B A (out, in), computed in the factors' dtype and cast to the base's."""
         check_one_weight(self)
         switches = self.switches()
         if self.merged_weight is not None:
@@ -201,8 +201,8 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         self.merged_serial = new_serial()
 
     def switches(self) -> Switches:
-        """Which adapters act in the running thread."""
-        if torch.compiler.is_compiling():  # a plain attribute, on which the compiled code depends
+        """Return which adapters are active in the running thread."""
+        if torch.compiler.is_compiling():  # compiled code depends on this plain attribute
             return self._last_switches
         return switches_of(self, self._last_switches)
 
@@ -230,11 +230,11 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         )
 
     def pair(self, name: str) -> AdapterPair:
-        """The pair of this name; the layer itself is the active one."""
+        """Return the pair of this name; the active pair is the layer itself."""
         return self if name == self.pair_name else self.pairs[name]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The active pair's tensors by name, detached; absent ones are left out."""
+        """Return the active pair's tensors by name, detached and without absent ones."""
         if self.mixture is not None:
             weights = ", ".join(f"{name!r}: {weight:g}" for name, weight in self.mixture.weights)
             raise ValueError(
@@ -250,7 +250,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         return [factor for factor in factors if factor is not None]
 
     def pretrained_weight(self) -> Tensor:
-        """W0 (out, in), bit for bit; not to be written to."""
+        """Return W0 (out, in), bitwise exact. It must not be modified."""
         if self.pretrained is not None and self.columns is None:
             return self.pretrained
         residual = full_tensor(self.residual.detach())
@@ -260,10 +260,10 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
 
     @torch.no_grad()
     def effective_weight(self) -> Tensor:
-        """The weight (out, in) that the unmerged layer applies: W_res + s B A.
+        """Return the weight (out, in) that the unmerged layer applies: W_res + s B A.
 
-        The sum is formed in float64 and cast once to the weight's dtype. With both adapters off
-        it is W0, bit for bit.
+        The sum is computed in float64 and cast once to the weight's dtype. With both adapters off,
+        the result is bitwise equal to W0.
         """
         check_one_weight(self)
         switches = self.switches()
@@ -279,7 +279,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         return weight.to(self.residual.dtype)
 
     def plain_linear(self, weight: Tensor) -> nn.Module:
-        """A layer of the replaced kind with this weight (out, in) and the bias."""
+        """Return a layer of the replaced kind with this weight (out, in) and the bias."""
         linear = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
         if self.source_type is not None:
             linear = self.source_type(self.out_features, self.in_features)
@@ -289,7 +289,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         return linear
 
     def to_dense(self) -> "DualLoRALinear":
-        """A copy whose A covers all inputs: lora_A_main (r_main, in), lora_A_sub (r_sub, in)."""
+        """Return a copy whose A covers all inputs: lora_A_main and lora_A_sub are (r, in)."""
         layer = copy.deepcopy(self)
         if self.settings.sparse_a:
             for name in ("lora_A_main", "lora_A_sub"):
@@ -310,15 +310,15 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             self.pairs[name] = pair
 
     def needs_new_parameters(self, name: str) -> bool:
-        """Whether activating the pair of this name replaces parameters instead of values."""
+        """Return whether activating this pair replaces parameters and not only their values."""
         return name != self.pair_name and self.pairs[name].settings != self.settings
 
     def activate_pair(self, name: str) -> None:
-        """Compute with the pair of this name, its residual derived from W0.
+        """Compute with the pair of this name, whose residual is derived from W0.
 
-        The values of both pairs are exchanged; if the settings differ, the parameters are
-        exchanged. The previous pair is frozen and stored in ``pairs``. A merged layer stays merged,
-        with the new pair.
+        The values of both pairs are exchanged or, if the settings differ, their parameters. The
+        previous pair is frozen and stored in ``pairs``. A merged layer stays merged, with the new
+        pair.
         """
         self.check_pair(name)
         if self.merged_weight is not None:
@@ -332,13 +332,13 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         self.pair_name = name
 
     def check_pair(self, name: str) -> None:
-        """Raise if there is no pair of this name."""
+        """Raise an error if there is no pair of this name."""
         if name != self.pair_name and name not in self.pairs:
             known = ", ".join(sorted({self.pair_name, *self.pairs}))
             raise ValueError(f"there is no adapter pair {name!r}; known are: {known}")
 
     def mix(self, mixture: Mixture | None) -> None:
-        """Compute with several pairs, or with the active one again; a merged layer stays merged."""
+        """Compute with several pairs, or the active one again; a merged layer stays merged."""
         if mixture == self.mixture:
             return
         if self.merged_weight is not None:
@@ -348,12 +348,12 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             self.merge()
 
     def __getstate__(self) -> dict:
-        # A weak reference cannot be pickled (values are compared then); a copy is in no context.
+        # A weak reference cannot be pickled; values are compared instead. A copy is in no context.
         left_out = {"_source": None, "sample_contexts": 0, "_last_switches": Switches()}
         return self.__dict__ | left_out
 
     def extra_repr(self) -> str:
-        """Text of the layer in ``print(model)``."""
+        """Return the description of the layer in ``print(model)``."""
         values = dataclasses.asdict(self.settings) | {"alpha": f"{self.settings.alpha:g}"}
         if self.mixture is not None:
             values["mixture"] = dict(self.mixture.weights)
@@ -386,7 +386,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     def _load_from_state_dict(
         self, state_dict, prefix, metadata, strict, missing, unexpected, errors
     ):  # type: ignore[no-untyped-def]
-        # Plain weights would become the residual, and the adapters would count twice.
+        # A plain weight would become the residual, and the adapters would be applied twice.
         if f"{prefix}weight" in state_dict and f"{prefix}residual" not in state_dict:
             errors.append(
                 f"{prefix}weight is a plain weight (no {prefix}residual beside it), but the "

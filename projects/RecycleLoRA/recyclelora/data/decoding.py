@@ -187,8 +187,8 @@ def transposition(image: Image.Image, decoded: bool = True) -> Image.Transpose |
     image : PIL.Image.Image
         The picture.
     decoded : bool
-        Whether all tags of the picture have been read. The tags of a PNG may follow the pixels, in
-        which case this function decodes the picture.
+        Whether all tags of the picture have been read. Otherwise this function decodes a PNG,
+        because its tags may follow the pixels.
 
     Returns
     -------

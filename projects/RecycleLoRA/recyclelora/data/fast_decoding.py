@@ -18,7 +18,7 @@ try:
 except ImportError:
     simplejpeg = kornia_io = None
 
-# Pillow can be built with another libjpeg that rounds differently.
+# Pillow may be built with another libjpeg, which rounds differently.
 _SAME_JPEG = features.check("libjpeg_turbo")
 
 

@@ -50,7 +50,7 @@ class DatasetSource:
         )
 
     def pending_archives(self, root: Path, dataset_root: Path) -> list[str]:
-        """Find archives that are not unpacked and downloads that are not complete.
+        """Find archives that are not unpacked and incomplete downloads.
 
         Parameters
         ----------

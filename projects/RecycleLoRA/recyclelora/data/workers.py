@@ -148,7 +148,7 @@ class BatchLoader:
             raise
         except BaseException:
             for worker in workers:
-                worker.kill()  # the DataLoader would wait seconds for each
+                worker.kill()  # the DataLoader would wait several seconds for each worker
             for worker in workers:
                 worker.join(1)
             raise
@@ -187,7 +187,7 @@ class BatchLoader:
             if self.should_stop is not None and self.should_stop():
                 raise WaitInterrupted("asked to stop while a batch was awaited")
             now = time.monotonic()
-            # A longer time passes while the process is suspended, and does not count.
+            # The time during which the process is suspended does not count.
             passed, last = min(now - last, 10 * _LOOK), now
             waited += passed
             full = full + passed if self._is_memory_full() else 0.0

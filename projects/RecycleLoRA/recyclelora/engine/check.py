@@ -172,7 +172,7 @@ def _weights(cfg: DictConfig) -> str:
 
 
 def _check_step(cfg: DictConfig, trainer: Trainer, sample: dict, device: torch.device) -> str:
-    """Run a forward and a backward pass on one image; compare a step with the free memory."""
+    """Run a forward and a backward pass on one image; check that a step fits into memory."""
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     size = sum(p.numel() * p.element_size() for p in parameters)
     batch = cfg.dataloader.train.total_batch_size // comm.get_world_size()

@@ -81,10 +81,7 @@ class WeightAverage:
     def applied(self) -> Iterator[None]:
         """Replace the weights of the model by the averages inside the ``with`` block.
 
-        Yields
-        ------
-        None
-            The model has its own weights again after the block.
+        After the block, the model has its own weights again.
         """
         own = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self._copy(self.averages, self.parameters)

@@ -104,7 +104,7 @@ class PeakMemory:
         else:
             with contextlib.suppress(AttributeError):  # not every C library has malloc_trim
                 ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
-            with contextlib.suppress(OSError):  # else the whole process is measured
+            with contextlib.suppress(OSError):  # otherwise the whole process counts
                 Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
             self._before = _kilobytes("/proc/self/status", "VmRSS")
         return self

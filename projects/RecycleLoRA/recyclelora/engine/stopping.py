@@ -9,7 +9,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_DUPLICATE = 1.0  # seconds within which a repeated signal is one that the launcher forwarded
+_DUPLICATE = 1.0  # seconds during which a launcher may forward a signal that also arrived directly
 
 
 class Stopped(Exception):

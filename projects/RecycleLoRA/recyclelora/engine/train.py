@@ -57,8 +57,8 @@ def argument_parser() -> ArgumentParser:
 def run(args: Namespace) -> None:
     """Run one process of a run. After an error it prints one sentence and exits with code 1.
 
-    A run that was asked to stop prints the command that resumes it and exits with code 0. An
-    evaluation, or a run that Ctrl-C ends before it has saved anything, exits with code 130.
+    A run that was asked to stop prints the command that resumes it and exits with code 0. If Ctrl-C
+    ends an evaluation, or a training that has not saved anything, the exit code is 130.
 
     Parameters
     ----------

@@ -207,14 +207,40 @@ def segment_with_confidence(
 
 
 def labels_of(folding: Folding | None) -> np.ndarray:
-    """Return the label of each predicted class; a class without a label gets an unused value."""
+    """Return the label of each predicted class.
+
+    Parameters
+    ----------
+    folding : Folding or None
+        The folding of the classes onto the labels of the dataset.
+
+    Returns
+    -------
+    ndarray
+        The labels. A class without a label gets a value that is not a label.
+    """
     return np.arange(len(CLASSES)) if folding is None else folding.table
 
 
 def right_pixels(
     prediction: np.ndarray, truth: np.ndarray, folding: Folding | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return which pixels are labelled, and which of the labelled pixels are right."""
+    """Return which pixels are labelled, and which of the labelled pixels are right.
+
+    Parameters
+    ----------
+    prediction, truth : ndarray
+        Train ids (H, W).
+    folding : Folding or None
+        The folding of the classes onto the labels of the dataset.
+
+    Returns
+    -------
+    labelled : ndarray
+        Boolean array (H, W).
+    right : ndarray
+        Boolean array with one value per labelled pixel.
+    """
     labelled = truth != IGNORE_LABEL
     return labelled, labels_of(folding)[prediction[labelled]] == truth[labelled]
 

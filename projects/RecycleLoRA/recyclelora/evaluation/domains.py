@@ -160,7 +160,7 @@ def evaluate_domains(
 def _resumed(
     output_dir: Path, domains: Mapping[str, TestLoader], settings: Mapping, of_domains: Mapping
 ) -> dict[str, Target]:
-    """Return the domains that the main process finished before; only it gets the pictures."""
+    """Return the finished domains as read by the main process, which alone gets the pictures."""
     finished, problem = {}, None
     if comm.is_main_process():
         images = {

@@ -11,9 +11,9 @@ def paper(
 ) -> Protocol:
     """Return the protocol of RecycleLoRA and SoMA.
 
-    Crops of 512 are those of both papers. Crops of 1024 follow the configs of SoMA: BDD100K is
-    enlarged to 2048x1024 and the stride is 683. Images of ACDC keep their size for both crops.
-    Rein's config for crops of 1024 tests Cityscapes and ACDC in the same way.
+    For crops of 1024 it follows SoMA's configs: BDD100K is enlarged to 2048x1024, and the stride is
+    683. Images of ACDC keep their size for both crops. Rein's config for crops of 1024 tests
+    Cityscapes and ACDC in the same way.
 
     Parameters
     ----------

@@ -69,7 +69,20 @@ def _swiglu_width(nominal: int) -> int:
 
 
 def exact_ratio(hidden: int, dim: int) -> float:
-    """Return a number r with ``int(dim * r) == hidden``."""
+    """Return a number r with ``int(dim * r) == hidden``.
+
+    Parameters
+    ----------
+    hidden : int
+        The hidden width of the MLP.
+    dim : int
+        The width of the tokens.
+
+    Returns
+    -------
+    float
+        The number.
+    """
     return (hidden + 0.5) / dim
 
 
@@ -108,14 +121,36 @@ def with_defaults(
 
 
 def dinov2_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of the official class, whose epsilon is fixed."""
+    """Return the arguments of the official class, whose epsilon is fixed.
+
+    Parameters
+    ----------
+    settings : Mapping
+        The result of :func:`settings_of`.
+
+    Returns
+    -------
+    dict
+        The arguments.
+    """
     _check_epsilon(settings, "the official DINOv2")
     args = {key: value for key, value in settings.items() if key != "layer_norm_eps"}
     return {"model": "DinoVisionTransformer", "args": args | {"block_chunks": 0}}
 
 
 def timm_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of timm's ``config.json``."""
+    """Return the content of timm's ``config.json``.
+
+    Parameters
+    ----------
+    settings : Mapping
+        The result of :func:`settings_of`.
+
+    Returns
+    -------
+    dict
+        The content.
+    """
     _check_epsilon(settings, "timm")
     swiglu, dim = settings["ffn_layer"] == "swiglu", settings["embed_dim"]
     hidden = int(dim * settings["mlp_ratio"])
@@ -140,7 +175,18 @@ def timm_config(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hugging_face_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the ``config.json`` of Dinov2Model or Dinov2WithRegistersModel."""
+    """Return the ``config.json`` of Dinov2Model or Dinov2WithRegistersModel.
+
+    Parameters
+    ----------
+    settings : Mapping
+        The result of :func:`settings_of`.
+
+    Returns
+    -------
+    dict
+        The content.
+    """
     height, width = settings["img_size"]
     if height != width:
         raise ValueError(
@@ -175,7 +221,20 @@ def hugging_face_config(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_dinov2(folder: Path, settings: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Load the official layout with this package; no package index has the official code."""
+    """Load the official layout with this package; no package index has the official code.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    settings : Mapping
+        The result of :func:`settings_of`.
+
+    Returns
+    -------
+    Callable
+        Function from images to the normalised tokens of the last block.
+    """
     model = load_weights(DinoVisionTransformer(**settings), folder / "backbone.pth").eval()
 
     def tokens(images: Tensor) -> Tensor:
@@ -188,7 +247,20 @@ def load_dinov2(folder: Path, settings: Mapping[str, Any]) -> Callable[[Tensor],
 
 
 def load_timm(folder: Path, settings: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Load the folder with timm, and return its function from images to tokens."""
+    """Load the folder with timm.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    settings : Mapping
+        The result of :func:`settings_of`.
+
+    Returns
+    -------
+    Callable
+        Function from images to the normalised tokens of the last block.
+    """
     import timm
 
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -198,7 +270,20 @@ def load_timm(folder: Path, settings: Mapping[str, Any]) -> Callable[[Tensor], T
 
 
 def load_hugging_face(folder: Path, settings: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Load the folder with transformers, and return its function from images to tokens."""
+    """Load the folder with transformers.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    settings : Mapping
+        The result of :func:`settings_of`.
+
+    Returns
+    -------
+    Callable
+        Function from images to the normalised tokens of the last block.
+    """
     from transformers import AutoModel
 
     model, told = AutoModel.from_pretrained(str(folder), output_loading_info=True)

@@ -22,39 +22,46 @@ def dual_lora_linear(
     scaling: float,
     columns: Tensor | None = None,
 ) -> Tensor:
-    r"""Compute ``x weight' + bias + scaling x A' B'``, with A and B of both adapters joined.
+    r"""Compute ``x weight' + bias + scaling x A' B'``; A and B join both adapters' factors.
 
-    If x has many rows, the effective weight ``weight + scaling B A`` is formed temporarily, in
-    float32 or wider, and rounded once. For few rows ``x A' B'`` is added to the product instead. In
-    both cases x and ``x A'`` are saved for the backward pass, and no weight besides the parameters;
-    with ``columns``, only ``x[..., columns]`` is saved.
+    For many rows of x, the effective weight ``weight + scaling B A`` is formed temporarily in
+    float32 or wider and rounded once. For few rows, ``x A' B'`` is added to the product instead. In
+    both cases, x and ``x A'`` are saved for the backward pass, and no weights other than the
+    parameters. With ``columns``, only ``x[..., columns]`` is saved.
 
-    Derivatives of x, weight, bias and the factors are supported to any order, in backward and
-    forward mode, under ``torch.compile``, checkpointing, autocast and ``torch.func``. If a tensor
-    is changed in place between forward and backward, PyTorch's usual error is raised.
+    Derivatives with respect to x, weight, bias and the factors are supported to any order, in
+    backward and forward mode, and under ``torch.compile``, checkpointing, autocast and
+    ``torch.func``. If a tensor is changed in place between forward and backward pass, PyTorch
+    raises its usual error.
 
     Parameters
     ----------
     x : Tensor, (..., in)
-        float16, bfloat16, float32 or float64, the same as that of the other tensors. Under autocast
-        x is cast and the other tensors may be float32; their sum is rounded.
+        The input. Its dtype is float16, bfloat16, float32 or float64, equal to that of the other
+        tensors. Under autocast, x is cast, the other tensors may be float32, and the effective
+        weight is rounded.
     weight : Tensor, (out, in)
+        The residual weight.
     bias : Tensor, (out,), or None
+        The bias.
     A_main, A_sub : Tensor, (r, in), or (r, len(columns)) if ``columns`` is given
-        The two ranks r may differ, and one may be 0.
+        The first factors. The two ranks r may differ, and one may be 0.
     B_main, B_sub : Tensor, (out, r)
+        The second factors.
     scaling : float
+        The scaling of the adapters.
     columns : Tensor, int64, optional
-        The columns of x that both A read, each once.
+        The columns of x that both A read, without duplicates.
 
     Returns
     -------
-    Tensor, (..., out), x's dtype (under autocast its dtype)
+    Tensor, (..., out)
+        The output, in the dtype of x or of autocast.
 
     Raises
     ------
     ValueError
-        If shapes or dtypes do not fit together.
+        If shapes or dtypes do not match.
 
     Examples
     --------
@@ -67,14 +74,14 @@ def dual_lora_linear(
     """
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
-        if x.dtype != torch.float64:  # as autocast itself
+        if x.dtype != torch.float64:  # as autocast does
             x = x.to(torch.get_autocast_dtype(device))
     elif x.dtype != weight.dtype:
         raise ValueError(
             f"dual_lora_linear: x must have the dtype of weight, got {x.dtype} and {weight.dtype}"
         )
-    # torch.func refuses an operator's autograd, and forward mode would drop the tangents there: the
-    # plain formula has every derivative. Tracers and FLOP counters read it too.
+    # torch.func refuses an operator's autograd, and forward mode would drop the tangents there. The
+    # plain formula supports every derivative. Tracers and FLOP counters can also process it.
     transformed = torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
     if transformed or forward_ad._current_level >= 0:
         arguments = (x, weight, bias, A_main, B_main, A_sub, B_sub, scaling, columns)
@@ -92,9 +99,9 @@ for _name, _function in (
     (FORWARD, reference.dual_lora_linear),
     (BACKWARD, reference.dual_lora_linear_backward),
 ):
-    # The kernel of every device that has no compiled one.
+    # This kernel serves every device without a compiled one.
     torch.library.impl(_name, "CompositeExplicitAutograd", reference_kernel(_function))
-    if not _compiled:  # nor a derivative: autograd differentiates the formula
+    if not _compiled:  # autograd differentiates the formula
         torch.library.impl(_name, "Autograd", reference_kernel(_function))
 
 
@@ -120,7 +127,7 @@ def _shapes_of_gradients(grad, x, kept, weight, A, B, scaling, columns, wanted):
 
 @register_flop_formula(torch.ops.recyclelora.dual_lora_linear)
 def _flops(x, weight, bias, A_main, B_main, A_sub, B_sub, scaling, columns=None, **_) -> int:  # type: ignore[no-untyped-def]
-    """Multiplications and additions by the formula x W' + s (x A') B'; arguments are shapes."""
+    """Return the number of operations of x W' + s (x A') B'; the arguments are shapes."""
     rows, rank = math.prod(x[:-1]), A_main[0] + A_sub[0]
     return 2 * rows * (math.prod(weight) + rank * (A_main[1] + weight[0]))
 

@@ -1,4 +1,4 @@
-"""The compiled operators: paths, build information, and loading."""
+"""The compiled operators: paths, build information and loading."""
 
 import functools
 import logging
@@ -20,6 +20,13 @@ def library_path() -> Path:
 
     The file does not exist if the package was not built.
 
+    Returns
+    -------
+    Path
+        The path.
+
+    Examples
+    --------
     >>> import recyclelora
     >>> torch.ops.load_library(recyclelora.library_path())
     >>> torch.ops.recyclelora.rrqr(torch.eye(2), 1, 1)[0]
@@ -42,12 +49,18 @@ def cmake_path() -> Path:
 
 
 def build_info() -> dict[str, str]:
-    """Return how the library was compiled; empty if there is none.
+    """Return how the library was compiled.
 
-    Keys: ``compiler``, ``cxx`` (the value of ``__cplusplus``), ``torch`` (the version of its
-    headers), ``cxx11_abi``, ``cuda`` (the toolkit's version) and ``architectures`` (as in
-    TORCH_CUDA_ARCH_LIST); the last two are "none" in a library without CUDA.
+    Returns
+    -------
+    dict
+        The keys are ``compiler``, ``cxx`` (the value of ``__cplusplus``), ``torch`` (the version of
+        its headers), ``cxx11_abi``, ``cuda`` (the version of the toolkit) and ``architectures`` (as
+        in TORCH_CUDA_ARCH_LIST). The last two are "none" for a library without CUDA. The dict is
+        empty if there is no library.
 
+    Examples
+    --------
     >>> build_info()  # doctest: +SKIP
     {'compiler': 'GCC 12.2.0', 'cxx': '201703L', 'torch': '2.11.0', 'cxx11_abi': '1',
      'cuda': '13.0', 'architectures': '9.0'}
@@ -55,7 +68,7 @@ def build_info() -> dict[str, str]:
     path = library_path()
     if not path.is_file():
         return {}
-    # Read from the file, because loading a library built for another torch may crash.
+    # The information is read from the file, because loading a library for another torch may crash.
     found = re.search(rb"recyclelora was built with ([^\0]*)\0", path.read_bytes())
     if not found:
         return {}
@@ -69,7 +82,7 @@ def load() -> bool:
     Returns
     -------
     bool
-        Whether they are loaded. Without the library one log line reports this, and the operators
+        Whether they are loaded. If there is no library, one log line reports this and the operators
         run on PyTorch and SciPy.
 
     Raises
@@ -104,20 +117,31 @@ def load() -> bool:
 
 
 def schemas() -> dict[str, tuple[torch.Tag, ...]]:
-    """Return the schema and the tags of every operator, as the compiled library defines them."""
+    """Return the schema and the tags of every operator, as in the compiled library.
+
+    Returns
+    -------
+    dict
+        The tags by schema.
+    """
     text = (include_path() / "recyclelora" / "schemas.def").read_text(encoding="utf-8")
     found = re.findall(r'^SCHEMA\("(.*)", (true|false)\)$', text, re.MULTILINE)
-    # Older versions of PyTorch have no such tag.
+    # Older versions of PyTorch do not have this tag.
     unsafe = (torch.Tag.cudagraph_unsafe,) if hasattr(torch.Tag, "cudagraph_unsafe") else ()
     return {schema: () if capturable == "true" else unsafe for schema, capturable in found}
 
 
 @functools.cache
 def load_problem() -> str:
-    """Return why an existing compiled library cannot be loaded; empty if it can.
+    """Return why an existing compiled library cannot be loaded.
 
-    ``import recyclelora`` succeeds anyway, so that ``collect_env`` can report the reason. The
+    ``import recyclelora`` succeeds nevertheless, so that ``collect_env`` can report the reason. The
     operators raise an error.
+
+    Returns
+    -------
+    str
+        The reason; empty if the library can be loaded.
     """
     try:
         load()
@@ -127,10 +151,20 @@ def load_problem() -> str:
 
 
 def reference_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``function``, the kernel of devices without a compiled one.
+    """Return the kernel for devices without a compiled one.
 
-    If a compiled library exists and cannot be loaded, the returned function raises instead, so that
-    slower operators are not used unnoticed.
+    If a compiled library exists but cannot be loaded, the returned function raises an error, so
+    that slower operators are not used unnoticed.
+
+    Parameters
+    ----------
+    function : Callable
+        The reference implementation.
+
+    Returns
+    -------
+    Callable
+        ``function``, or a function that raises the error.
     """
     problem = load_problem()
 
@@ -142,12 +176,12 @@ def reference_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.cache
 def define_operators() -> bool:
-    """Define ``torch.ops.recyclelora``: with the compiled library, else from the schemas alone.
+    """Define ``torch.ops.recyclelora`` by the compiled library or, without it, by the schemas.
 
     Returns
     -------
     bool
-        Whether the compiled library defines them.
+        Whether the compiled library defines the operators.
     """
     if not load_problem() and load():
         return True
@@ -158,9 +192,20 @@ def define_operators() -> bool:
 
 
 def built_for_another(info: dict[str, str]) -> str:
-    """Return the mismatch between :func:`build_info` and the running torch; empty if none.
+    """Return the mismatch between a library and the running torch.
 
-    torch's C++ interface changes with each minor version, CUDA's with each major version.
+    The C++ interface of torch changes with each minor version, that of CUDA with each major
+    version.
+
+    Parameters
+    ----------
+    info : dict
+        The result of :func:`build_info`.
+
+    Returns
+    -------
+    str
+        A description; empty if there is no mismatch.
     """
     torch_here, cuda_here = torch.__version__.partition("+")[0], torch.version.cuda or "none"
     built, cuda = info.get("torch", "unknown"), info.get("cuda", "none")

@@ -10,12 +10,25 @@ import torch.nn.functional as F
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-# Two threads on one such matrix are slower than one, and far slower on a busy machine (they spin).
+# Two threads on one such matrix are slower than one, especially on a busy machine, where they spin.
 _LAPACK = ThreadpoolController().select(internal_api="openblas")
 
 
 def rrqr(weight: Tensor, n_major: int, n_minor: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """:func:`recyclelora.rrqr` of a weight on any device, by SciPy, one matrix after the other."""
+    """Compute :func:`recyclelora.rrqr` with SciPy, one matrix after the other.
+
+    Parameters
+    ----------
+    weight : Tensor, (..., d, k)
+        The matrices, on any device.
+    n_major, n_minor : int
+        The numbers of columns of Q.
+
+    Returns
+    -------
+    perm, q_major, q_minor, r_diag : Tensor
+        The result of :func:`recyclelora.rrqr`.
+    """
     check_rrqr(weight, n_major, n_minor)
     if not torch.isfinite(weight).all():
         raise ValueError("rrqr: weight holds NaN or Inf; expected finite values only")
@@ -42,7 +55,20 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> tuple[Tensor, Tensor, Te
 
 
 def check_rrqr(weight: Tensor, n_major: int, n_minor: int) -> None:
-    """Raise ValueError if the arguments of :func:`recyclelora.rrqr` are invalid."""
+    """Raise an error if the arguments of :func:`recyclelora.rrqr` are invalid.
+
+    Parameters
+    ----------
+    weight : Tensor
+        The matrices.
+    n_major, n_minor : int
+        The numbers of columns of Q.
+
+    Raises
+    ------
+    ValueError
+        If an argument is invalid.
+    """
     if weight.dtype not in (torch.float32, torch.float64):
         conversion = "convert it first, as in rrqr(weight.float(), ...)"
         if weight.dtype.is_complex:
@@ -64,16 +90,16 @@ def check_rrqr(weight: Tensor, n_major: int, n_minor: int) -> None:
 
 
 def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pivots (k,), Q (d, m) and diag R (m,) >= 0 of one finite float64 matrix (d, k)."""
+    """Return pivots (k,), Q (d, m) and diag R (m,) >= 0 of one finite float64 matrix (d, k)."""
     d, k = matrix.shape
     m = min(d, k)
     if m == 0:
         return np.arange(k), np.empty((d, 0)), np.empty(0)
-    # Powers of two, so exact: squares of huge and tiny values neither overflow nor vanish.
+    # Powers of two make the scaling exact. Squares of huge and tiny values stay in range.
     exponents = np.frexp(np.abs(matrix).max(axis=0))[1]
     exponents[~matrix.any(axis=0)] = exponents.min()
     scaled = np.ldexp(matrix, -exponents)
-    # Columns that are too small beside the largest one vanish here: R corrects their order.
+    # Columns that are too small compared with the largest one become zero; R corrects their order.
     to_largest = np.ldexp(matrix, -exponents.max())
     perm = scipy.linalg.qr(to_largest, mode="r", pivoting=True, check_finite=False)[-1]
     perm = perm.astype(np.int64)
@@ -87,24 +113,24 @@ def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     q = q * np.where(diagonal < 0, -1.0, 1.0)
     with np.errstate(over="ignore"):
         diagonal = np.ldexp(np.abs(diagonal), exponents[pivots])
-    # Among columns that tie, rounding may put a larger value second: not by more than the noise.
+    # Among tied columns, rounding may place a larger value second, by no more than the noise.
     return np.concatenate([pivots, others]), q, np.minimum.accumulate(diagonal)
 
 
 def _greedy_pivots(
     r: np.ndarray, exponents: np.ndarray, perm: np.ndarray, precision: float
 ) -> np.ndarray:
-    """The pivots (m,) by eq. 3, from R (m, k) of W's columns in the order perm (k,).
+    """Return the pivots (m,) by eq. 3, from R (m, k) of W's columns in the order perm (k,).
 
-    Column j of R belongs to a column of W times ``2 ** -exponents[j]``. perm is LAPACK's choice
-    (dgeqp3), which does not always choose the lowest index among ties, and whose updated norms may
-    be wrong by 1e-8. Column i's residual norm before step j is ||R[j:, i]||, which shows the first
-    wrong step. From this step on, the greedy rule is computed directly, which is slower and rarely
-    necessary.
+    Column j of R belongs to a column of W times ``2 ** -exponents[j]``. The order perm is LAPACK's
+    (dgeqp3). LAPACK does not always choose the lowest index among ties, and its updated norms may
+    be wrong by 1e-8. The residual norm of column i before step j is ||R[j:, i]||. These norms show
+    the first wrong step, from which on the greedy rule is computed directly. This is slower but
+    rarely necessary.
     """
     m, k = r.shape
     norms = np.sqrt(np.cumsum(np.square(r[::-1]), axis=0)[::-1])
-    # Householder transformations leave in each column an error in proportion to its own norm.
+    # Householder transformations leave an error in each column that is proportional to its norm.
     noise = precision * norms[0]
     norms[np.tri(m, k, -1, dtype=bool)] = -np.inf
     tied = _ties(norms, noise, exponents)
@@ -118,9 +144,9 @@ def _greedy_pivots(
 
 
 def _ties(norms: np.ndarray, noise: np.ndarray, exponents: np.ndarray) -> np.ndarray:
-    """Which norms (..., k) tie with the largest; all but -inf where there is nothing but noise.
+    """Return which norms (..., k) tie with the largest; without a norm above the noise, all do.
 
-    Norms and noise are those of W's columns times ``2 ** -exponents``.
+    A norm of -inf never ties. Norms and noise are those of W's columns times ``2 ** -exponents``.
     """
     least = norms - noise
     magnitudes = np.where(least > 0, np.frexp(least)[1] + exponents, -(2**15))
@@ -133,17 +159,17 @@ def _ties(norms: np.ndarray, noise: np.ndarray, exponents: np.ndarray) -> np.nda
 def _follow_greedy_rule(
     residual: np.ndarray, noise: np.ndarray, exponents: np.ndarray
 ) -> np.ndarray:
-    """Pivots of residual (m, k), one rank-one update a step; ties go to the lowest index."""
+    """Return the pivots of residual (m, k), with one rank-one update per step and lowest ties."""
     residual = residual.copy()
     m, k = residual.shape
     chosen: list[int] = []
     for _ in range(m):
         norms = np.sqrt(np.einsum("ij,ij->j", residual, residual))
         norms[chosen] = -np.inf
-        if (norms - noise).max() <= 0:  # nothing but rounding is left: all tie
+        if (norms - noise).max() <= 0:  # only rounding errors are left, so all tie
             return np.concatenate([np.array(chosen, int), np.setdiff1d(np.arange(k), chosen)])[:m]
         pivot = int(np.argmax(_ties(norms, noise, exponents)))
-        if norms[pivot] > 0:  # zero where a column of which nothing is left ties with smaller ones
+        if norms[pivot] > 0:  # the norm may be 0 if a column ties with smaller ones
             direction = residual[:, pivot] / norms[pivot]
             residual -= np.outer(direction, direction @ residual)
         chosen.append(pivot)
@@ -161,10 +187,22 @@ def dual_lora_linear(
     scaling: float,
     columns: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The operator under :func:`recyclelora.ops.dual_lora_linear`, by its formula.
+    """Compute the operator of :func:`recyclelora.ops.dual_lora_linear` by its formula.
 
-    Returns out (..., out) and what the backward keeps of x: ``scaling x A'`` (rows, r), or
-    ``x[..., columns]`` (rows, len(columns)). It computes in x's dtype.
+    The computation uses the dtype of x.
+
+    Parameters
+    ----------
+    x, weight, bias, A_main, B_main, A_sub, B_sub, scaling, columns
+        The arguments of the operator.
+
+    Returns
+    -------
+    out : Tensor, (..., out)
+        The output.
+    kept : Tensor
+        The part of x that the backward pass needs: ``scaling x A'`` (rows, r), or
+        ``x[..., columns]`` (rows, len(columns)).
     """
     check_dual_lora_linear(x, weight, bias, A_main, B_main, A_sub, B_sub, columns)
     A, B = joined(A_main, B_main, A_sub, B_sub)
@@ -178,7 +216,20 @@ def dual_lora_linear(
 
 
 def joined(A_main: Tensor, B_main: Tensor, A_sub: Tensor, B_sub: Tensor) -> tuple[Tensor, Tensor]:
-    """A (r, in or columns) and B (out, r) of both adapters: main's r first, then sub's."""
+    """Join the factors of both adapters: the r_main components come before the r_sub ones.
+
+    Parameters
+    ----------
+    A_main, B_main, A_sub, B_sub : Tensor
+        The factors.
+
+    Returns
+    -------
+    A : Tensor, (r, in) or (r, len(columns))
+        The joined first factors.
+    B : Tensor, (out, r)
+        The joined second factors.
+    """
     return torch.cat([A_main, A_sub]), torch.cat([B_main, B_sub], dim=1)
 
 
@@ -193,9 +244,23 @@ def dual_lora_linear_backward(
     columns: Tensor | None,
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, bias and the joined A and B, by formulas that can be differentiated again.
+    """Compute the gradients of x, bias and the joined A and B by differentiable formulas.
 
-    Gradients that are not ``wanted`` are empty tensors; x or kept may be None if unused.
+    Parameters
+    ----------
+    grad : Tensor
+        The gradient of the output.
+    x, kept : Tensor or None
+        The input and the saved part of it. An unused one may be None.
+    weight, A, B, scaling, columns
+        The arguments of the operator, with joined factors.
+    wanted : sequence of bool
+        Whether each gradient is needed.
+
+    Returns
+    -------
+    tuple of Tensor
+        The gradients. Those that are not needed are empty tensors.
     """
     wants_x, wants_bias, wants_A, wants_B = wanted
     grad_x, grad_bias, grad_A, grad_B = (like.new_empty(0) for like in (grad, weight, A, B))
@@ -227,7 +292,18 @@ def check_dual_lora_linear(
     B_sub: Tensor,
     columns: Tensor | None,
 ) -> None:
-    """Raise ValueError if the arguments of the operator are invalid."""
+    """Raise an error if the arguments of the operator are invalid.
+
+    Parameters
+    ----------
+    x, weight, bias, A_main, B_main, A_sub, B_sub, columns
+        The arguments of the operator.
+
+    Raises
+    ------
+    ValueError
+        If a shape or dtype is invalid.
+    """
 
     def require(is_right: bool, name: str, expected: str, tensor: Tensor) -> None:
         if not is_right:

@@ -26,50 +26,52 @@ class RRQR(NamedTuple):
 
 
 def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
-    r"""QR with greedy column pivoting, ``weight[:, perm] = Q R`` (paper, eqs. 2 to 5).
+    r"""Compute a QR with greedy column pivoting, ``weight[:, perm] = Q R`` (paper, eqs. 2 to 5).
 
     Step i chooses the column with the largest norm after projection onto the orthogonal complement
-    of the columns chosen before (eq. 3). Supports CPU and CUDA tensors, ``torch.compile``, and fake
-    and meta tensors (shapes only).
+    of the columns chosen before (eq. 3). CPU and CUDA tensors, ``torch.compile``, and fake and meta
+    tensors (shapes only) are supported.
 
     Parameters
     ----------
     weight : Tensor, (..., d, k), float32 or float64
-        A matrix or a batch of matrices of any shape and rank, also empty. The decomposition is
-        computed in float64. All finite values are allowed: columns are scaled by powers of two, so
-        that squares neither overflow nor underflow.
+        A matrix or a batch of matrices of any shape and rank, possibly empty. The decomposition is
+        computed in float64. All finite values are allowed, because columns are scaled by powers of
+        two so that squares neither overflow nor underflow.
     n_major, n_minor : int
-        How many columns of Q to return from its start and from its end, each 0..min(d, k).
-        Together they may exceed min(d, k): then they overlap.
+        The numbers of columns of Q to return from its start and from its end, each 0..min(d, k).
+        If their sum exceeds min(d, k), the returned columns overlap.
 
     Returns
     -------
     perm : Tensor, (..., k), int64
         The first min(d, k) entries are the pivots in greedy order, followed by the other columns in
         ascending order. Among ties, the column with the lowest index is chosen. Residual norms tie
-        if they differ by less than the rounding error of float64, so beyond the numerical rank the
-        pivots are in ascending order.
-    q_major : Tensor, (..., d, n_major), weight's dtype
-        The first columns of the economy Q. They are orthonormal, also if weight is rank-deficient.
-    q_minor : Tensor, (..., d, n_minor), weight's dtype
+        if they differ by less than the rounding error of float64. Beyond the numerical rank, the
+        pivots are therefore in ascending order.
+    q_major : Tensor, (..., d, n_major), dtype of weight
+        The first columns of the economy Q. They are orthonormal even if weight is rank-deficient.
+    q_minor : Tensor, (..., d, n_minor), dtype of weight
         The last columns of the economy Q, in the order of Q.
-    r_diag : Tensor, (..., min(d, k)), weight's dtype
-        Diagonal of R. It is nonnegative, which fixes the signs of Q: the inner product of q_i and
-        column perm[i] is nonnegative. It does not increase.
-
-    On the CPU a result depends bit for bit on the matrix alone, not on the batch or the number of
-    threads. On a GPU this holds for the pivots; the other results agree to rounding.
+    r_diag : Tensor, (..., min(d, k)), dtype of weight
+        The diagonal of R, which is nonnegative and nonincreasing. The sign fixes the signs of Q:
+        the inner product of q_i and column perm[i] is nonnegative.
 
     Raises
     ------
     TypeError
-        If weight is not a tensor or a count not an int.
+        If weight is not a tensor, or a count is not an int.
     ValueError
-        If weight has fewer than two dimensions, another dtype, NaN or Inf; if a count is out of
+        If weight has fewer than two dimensions, another dtype, NaN or Inf, or if a count is out of
         range.
     NotImplementedError
         In ``backward()`` and in forward-mode differentiation, because the pivots are not
         continuous.
+
+    Notes
+    -----
+    On the CPU, the result depends bitwise only on the matrix, not on the batch or the number of
+    threads. On a GPU this holds for the pivots; the other results agree up to rounding.
 
     Examples
     --------
@@ -87,7 +89,7 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
             raise TypeError(f"rrqr: {name} must be an int, got {count!r}")
         if (
             isinstance(count, numbers.Integral) and abs(count) >= 2**63
-        ):  # more than an operator takes
+        ):  # more than an operator accepts
             raise ValueError(f"rrqr: {name} must be 0..min(d, k), got {count}")
     n_major, n_minor = (n if isinstance(n, torch.SymInt) else int(n) for n in (n_major, n_minor))
     if weight.is_nested:
@@ -97,13 +99,13 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
         )
     if weight.layout != torch.strided:
         raise ValueError(f"rrqr: weight must be dense, got {weight.layout}; call to_dense() first")
-    if unpack_dual(weight).tangent is not None:  # PyTorch would drop it: a derivative of zero
+    if unpack_dual(weight).tangent is not None:  # PyTorch would return a derivative of zero
         raise NotImplementedError(NO_DERIVATIVE)
     return RRQR(*torch.ops.recyclelora.rrqr(weight, n_major, n_minor))
 
 
 define_operators()
-# The kernel of devices without a compiled one.
+# The kernel for devices without a compiled one.
 _kernel = reference_kernel(reference.rrqr)
 torch.library.impl("recyclelora::rrqr", "CompositeExplicitAutograd", _kernel)
 
