@@ -178,6 +178,7 @@ def test_cache_that_is_no_folder_stops_the_run(refusal, monkeypatch):
     assert "/dev/null" in refusal("model.backbone.module.weights=dinov2_vitl14")
 
 
+@pytest.mark.slow
 def test_invalid_override_on_the_terminal_prints_one_line(street_files, tmp_path):
     """The message is the same if variables of other libraries have invalid values."""
     command = [sys.executable, str(TOOLS / "lazyconfig_train_net.py"), "--config-file"]
