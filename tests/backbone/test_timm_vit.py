@@ -122,7 +122,7 @@ def test_unreached_linears_with_read_qkv_weight_is_empty(timm):
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("vit_smal_patch16_dinov3", {}, "that of a model in timm.* did you mean vit_small_patch16"),
+        ("vit_smal_patch16_dinov3", {}, "name of a model in timm.* did you mean vit_small_patch16"),
         ("resnet18", {}, "timm cannot build 'resnet18'"),
         ("swin_tiny_patch4_window7_224", {}, "expected a plain vision transformer|cannot build"),
         ("vit_small_patch16_dinov3", {"out_indices": [0, 1, 2, 99]}, "blocks between 0 and 11"),
