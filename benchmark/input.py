@@ -15,12 +15,10 @@ disturb least.
 import argparse
 import contextlib
 import io
-import json
 import os
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +27,12 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
-from tqdm import tqdm
 
 from benchmark import measure
+from benchmark.input_samples import NOW, PILLOW, read_samples
+from benchmark.worker import Worker, alternate, workers
 from recyclelora.common.command_line import path_argument
 from recyclelora.reproduce.environment import environment
-
-NOW, PILLOW = "this code", "without fast decoders"
 
 
 @dataclass(frozen=True)
@@ -112,54 +109,6 @@ def _irregular(label: np.ndarray, size: tuple[int, int], rng: np.random.Generato
     return label[nearest[0], nearest[1]]
 
 
-class Candidate:
-    """A process that reads samples with the code of one folder.
-
-    Parameters
-    ----------
-    name : str
-        The name in the result.
-    root : Path
-        A checkout of this project.
-    core : int
-        The core on which the process runs.
-    pillow : bool
-        Whether the process decodes without the fast decoders.
-    """
-
-    def __init__(self, name: str, root: Path, core: int, pillow: bool = False) -> None:
-        self.name = name
-        command = [sys.executable, "-m", "benchmark.input_process", str(core)]
-        paths = [str(root / "projects" / "RecycleLoRA"), str(measure.ROOT)]
-        threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
-        self._process = subprocess.Popen(
-            [*command, "pillow"] if pillow else command,
-            env=os.environ | threads | {"PYTHONPATH": os.pathsep.join(paths)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-
-    def read(self, pairs: Sequence[tuple[str, str]], samples: int, digest: bool) -> dict[str, Any]:
-        """Read samples; return ``seconds`` and ``peak_bytes``, or their ``digest``."""
-        task = {"pairs": pairs, "samples": samples, "digest": digest}
-        with contextlib.suppress(BrokenPipeError):
-            print(json.dumps(task), file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise OSError(f"the process of {self.name} ended, with the error above")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-
-
 @contextlib.contextmanager
 def checkout(revision: str) -> Iterator[Path]:
     """Yield a temporary folder with the files of a commit."""
@@ -178,24 +127,24 @@ def checkout(revision: str) -> Iterator[Path]:
 
 
 def measured(
-    kind: Kind, candidates: Sequence[Candidate], args: argparse.Namespace, advance: Callable
+    kind: Kind, processes: Mapping[str, Worker], args: argparse.Namespace, what: str
 ) -> dict[str, Any]:
     """Return the seconds of every round of every candidate, for pairs of one kind."""
     with tempfile.TemporaryDirectory() as folder:
         pairs = make_pairs(kind, args.photos, Path(folder), args.images)
         kilobytes = [[Path(file).stat().st_size / 1e3 for file in pair] for pair in pairs]
-        digests = {one.name: one.read(pairs, args.samples, True)["digest"] for one in candidates}
+        task = (read_samples, pairs, args.samples)
+        digests = {
+            name: read[0].value
+            for name, read in alternate(processes, *task, True, rounds=1, what=what).items()
+        }
         for name, digest in digests.items():
             measure.require(digest == digests[NOW], f"the samples of {name} are not those of {NOW}")
-        rounds: dict[str, list[dict]] = {one.name: [] for one in candidates}
-        for _ in range(args.rounds):
-            for one in candidates:
-                rounds[one.name].append(one.read(pairs, args.samples, False))
-                advance()
+        rounds = alternate(processes, *task, False, rounds=args.rounds, what=what)
     found = {}
     for name, answers in rounds.items():
-        times = measure.spread([answer["seconds"] / args.samples for answer in answers])
-        peak = max(answer["peak_bytes"] for answer in answers)
+        times = measure.spread([answer.seconds / args.samples for answer in answers])
+        peak = max(answer.peak_bytes for answer in answers)
         found[name] = times | {"samples_per_second": 1 / times["median"], "peak_bytes": peak}
     return {"kilobytes": np.mean(kilobytes, axis=0).round().tolist(), "candidates": found}
 
@@ -244,20 +193,12 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     settings = measure.finish_options(args, "input") | {"crop": 512}
     del settings["photos"]  # a path on this machine
-    core = min(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
-        candidates = [Candidate(NOW, measure.ROOT, core)]
-        candidates.append(Candidate(PILLOW, measure.ROOT, core, pillow=True))
+        earlier = {}
         if args.against is not None:
-            other = stack.enter_context(checkout(args.against))
-            candidates.append(Candidate(args.against, other, core))
-        for one in candidates:
-            stack.callback(one.close)
-        total = args.rounds * len(candidates) * len(args.kinds)
-        with tqdm(total=total, desc="rounds", unit="round", delay=1) as bar:
-            kinds = {
-                name: measured(KINDS[name], candidates, args, bar.update) for name in args.kinds
-            }
+            earlier = {args.against: (NOW, stack.enter_context(checkout(args.against)))}
+        processes = stack.enter_context(workers([NOW, PILLOW], 1, earlier))
+        kinds = {name: measured(KINDS[name], processes, args, name) for name in args.kinds}
     result = {"settings": settings, "environment": environment(args.device), "kinds": kinds}
     report(result)
     measure.write_results(args, result, plot(result))

@@ -5,6 +5,7 @@ waits for its own threads does not slow down the others. ``python -m benchmark.w
 a process. It computes the calls of a :class:`Worker`.
 """
 
+import importlib.util
 import os
 import pickle
 import signal
@@ -22,10 +23,20 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from recyclelora.engine.memory import PeakMemory
-
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("projects", "RecycleLoRA")
+
+
+def _peak_memory() -> type:
+    """Return ``PeakMemory`` of this tree: a worker may import ``recyclelora`` of an earlier one."""
+    file = ROOT / PACKAGE / "recyclelora" / "engine" / "memory.py"
+    specification = importlib.util.spec_from_file_location("benchmark.memory_of_this_tree", file)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.PeakMemory
+
+
+PeakMemory = _peak_memory()
 
 
 class Timed(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from benchmark import input as input_benchmark
 from benchmark import measure
+from benchmark.worker import Timed
 from PIL import Image
 
 SMALL = dataclasses.replace(input_benchmark.KINDS["GTAV"], size=(400, 220), kilobytes=140)
@@ -61,22 +62,23 @@ def test_unknown_commit_raises_one_sentence():
 class Fake:
     """A candidate that answers without a process."""
 
-    def __init__(self, name, digest="0"):
-        self.name, self.digest, self.tasks = name, digest, []
+    def __init__(self, system, digest="0"):
+        self.system, self.digest, self.tasks = system, digest, []
 
-    def read(self, pairs, samples, digest):
+    def __call__(self, function, system, pairs, samples, digest):
+        assert (function, system) == (input_benchmark.read_samples, self.system)
         self.tasks.append((samples, digest))
-        return {"digest": self.digest} if digest else {"seconds": samples / 8, "peak_bytes": 5}
+        return Timed(samples / 8, 5, self.digest if digest else None)
 
 
 def test_other_samples_are_a_wrong_result(photos):
     args = input_benchmark.parse(["--photos", str(photos), "--images", "1", "--rounds", "3"])
-    candidates = [Fake(input_benchmark.NOW), Fake("other", digest="1")]
+    candidates = {input_benchmark.NOW: Fake(input_benchmark.NOW), "other": Fake("other", "1")}
     with pytest.raises(measure.WrongResult, match="the samples of other are not those of"):
-        input_benchmark.measured(SMALL, candidates, args, lambda: None)
-    assert candidates[1].tasks == [(16, True)]
-    candidates[1].digest = "0"
-    found = input_benchmark.measured(SMALL, candidates, args, lambda: None)["candidates"]
+        input_benchmark.measured(SMALL, candidates, args, "GTAV")
+    assert candidates["other"].tasks == [(16, True)]
+    candidates["other"].digest = "0"
+    found = input_benchmark.measured(SMALL, candidates, args, "GTAV")["candidates"]
     assert found["other"]["samples_per_second"] == 8 and len(found["other"]["seconds"]) == 3
 
 
