@@ -35,7 +35,8 @@ try:
     from recyclelora.common.command_line import path_argument, run_command, tolerate_any_text
     from recyclelora.common.paths import expand_path
     from recyclelora.common.validation import format_error
-    from recyclelora.export.inference import UNLISTED, Inference
+    from recyclelora.evaluation.protocol import UNLISTED
+    from recyclelora.export.inference import Inference
     from recyclelora.export.prediction import predict_files
     from recyclelora.export.prediction_folder import DEFAULT, KINDS
     from recyclelora.export.trained_segmentor import load_run

@@ -4,6 +4,8 @@ import pytest
 
 from recyclelora.data import augmentation
 
+from ..support.plain_pipeline import published_distortion
+
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (60, 100, 3), dtype=np.uint8)
 LABEL = RNG.integers(0, 19, (60, 100), dtype=np.uint8)
@@ -115,24 +117,5 @@ def test_photometric_distortion_equals_published_bgr():
     for seed in range(30):
         rng, draw = np.random.default_rng(seed), np.random.default_rng(seed)
         result = augmentation.photometric_distortion(IMAGE, rng)
-        image = np.ascontiguousarray(IMAGE[..., ::-1])
-
-        def linear(array, alpha=1.0, beta=0.0):
-            return np.clip(array.astype(np.float32) * alpha + beta, 0, 255).astype(np.uint8)
-
-        if draw.integers(2):
-            image = linear(image, beta=draw.uniform(-32, 32))
-        first = draw.integers(2)
-        if first and draw.integers(2):
-            image = linear(image, alpha=draw.uniform(0.5, 1.5))
-        if draw.integers(2):
-            hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-            hsv[..., 1] = linear(hsv[..., 1], alpha=draw.uniform(0.5, 1.5))
-            image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
-        if draw.integers(2):
-            hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-            hsv[..., 0] = (hsv[..., 0].astype(int) + draw.integers(-18, 18)) % 180
-            image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
-        if not first and draw.integers(2):
-            image = linear(image, alpha=draw.uniform(0.5, 1.5))
+        image = published_distortion(np.ascontiguousarray(IMAGE[..., ::-1]), draw)
         assert np.array_equal(result[..., ::-1], image), seed

@@ -29,7 +29,8 @@ def plain_sample(image_file, label_file, rng, *, crop, pad_to_crop=True):
         label = np.pad(label, ((0, below), (0, right)), constant_values=255)
     if rng.random() < 0.5:
         image, label = image[:, ::-1], label[:, ::-1]
-    return _distort(np.ascontiguousarray(image), rng).transpose(2, 0, 1), label
+    distorted = published_distortion(np.ascontiguousarray(image[..., ::-1]), rng)[..., ::-1]
+    return distorted.transpose(2, 0, 1), label
 
 
 def _crop(image, label, size, rng):
@@ -43,23 +44,25 @@ def _crop(image, label, size, rng):
             return image[window], label[window]
 
 
-def _distort(image, rng):
-    def scaled(values, scale=1.0, shift=0.0):
-        return np.clip(values.astype(np.float32) * scale + shift, 0, 255).astype(np.uint8)
+def published_distortion(image, rng):
+    """The steps of the published photometric distortion, written out, on BGR."""
+
+    def linear(values, alpha=1.0, beta=0.0):
+        return np.clip(values.astype(np.float32) * alpha + beta, 0, 255).astype(np.uint8)
 
     if rng.integers(2):
-        image = scaled(image, shift=rng.uniform(-32, 32))
+        image = linear(image, beta=rng.uniform(-32, 32))
     contrast_first = rng.integers(2)
     if contrast_first and rng.integers(2):
-        image = scaled(image, scale=rng.uniform(0.5, 1.5))
+        image = linear(image, alpha=rng.uniform(0.5, 1.5))
     if rng.integers(2):
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        hsv[..., 1] = scaled(hsv[..., 1], scale=rng.uniform(0.5, 1.5))
-        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+        hsv[..., 1] = linear(hsv[..., 1], alpha=rng.uniform(0.5, 1.5))
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
     if rng.integers(2):
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
         hsv[..., 0] = (hsv[..., 0].astype(int) + rng.integers(-18, 18)) % 180
-        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
     if not contrast_first and rng.integers(2):
-        image = scaled(image, scale=rng.uniform(0.5, 1.5))
+        image = linear(image, alpha=rng.uniform(0.5, 1.5))
     return image

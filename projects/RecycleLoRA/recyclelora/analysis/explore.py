@@ -1,6 +1,5 @@
 """Predictions of a trained model for one photograph, with each adapter on and off."""
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,12 @@ from recyclelora.engine.predictor import predictor
 from recyclelora.engine.trainer import amp_dtype
 from recyclelora.evaluation import Protocol
 from recyclelora.evaluation.pictures import colorize
-from recyclelora.evaluation.protocol import nearest
+from recyclelora.evaluation.protocol import UNLISTED, nearest
 
 from .analyze import Run
 from .features import block_path, change_colors
 
 LONGEST = 1024  # pixels of the long side; larger photographs are reduced
-UNLISTED = "photographs"  # the name of a set that belongs to no benchmark
 
 
 class Prediction(NamedTuple):
@@ -167,7 +165,7 @@ class Explorer:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.model = model.eval()
-        self.protocol = dataclasses.replace(protocol, only_listed=False)
+        self.protocol = protocol
         self.dtype = dtype
         parameters = adapter_parameters(model)
         self.kinds = tuple(kind for kind in ("main", "sub") if getattr(parameters, kind))

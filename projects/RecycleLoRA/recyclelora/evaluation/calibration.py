@@ -314,6 +314,31 @@ def negative_log_likelihood(sample: Sample, temperature: float) -> float:
     return float((logs.logsumexp(1) - right.logsumexp(1)).mean())
 
 
+def join_pixels(samples: Iterable[Sample]) -> Sample:
+    """Return the pixels of several images that have a right class.
+
+    Parameters
+    ----------
+    samples : Iterable[Sample]
+        Pixels of :func:`sample_pixels`.
+
+    Returns
+    -------
+    Sample
+        The pixels, in order.
+
+    Raises
+    ------
+    ValueError
+        If there is no labelled pixel with a right class.
+    """
+    joined = Sample(*(torch.cat(parts) for parts in zip(*samples, strict=True)))
+    known = joined.allowed.any(1)
+    if not known.any():
+        raise ValueError("expected labelled pixels to fit a temperature to, got none")
+    return Sample(joined.shares[known], joined.allowed[known])
+
+
 def fit_temperature(samples: Iterable[Sample]) -> float:
     """Return the temperature between 0.05 and 20 with the lowest negative log-likelihood.
 
@@ -332,11 +357,7 @@ def fit_temperature(samples: Iterable[Sample]) -> float:
     ValueError
         If there is no labelled pixel with a right class.
     """
-    joined = Sample(*(torch.cat(parts) for parts in zip(*samples, strict=True)))
-    known = joined.allowed.any(1)
-    joined = Sample(joined.shares[known], joined.allowed[known])
-    if not len(joined.shares):
-        raise ValueError("expected labelled pixels to fit a temperature to, got none")
+    joined = join_pixels(samples)
     found = minimize_scalar(
         lambda log: negative_log_likelihood(joined, math.exp(log)),
         bounds=tuple(map(math.log, _TEMPERATURES)),

@@ -15,6 +15,7 @@ from .class_map import View, best_class, class_map, in_parts
 from .scored_map import ScoredMap, Wanted, scored_views, scored_whole
 from .sliding_window import NonFiniteLogitsError, Predict, check_logits, finished_rows
 
+UNLISTED = "photographs"  # the benchmark of images that belong to none; every protocol takes them
 _WHOLE_PIXELS = 2**23  # limit without windows, at which the masks of 100 queries take 7 GB
 _LONGEST = 16_384  # longest side in pixels
 _CLASSES = Wanted()
@@ -43,7 +44,7 @@ class Protocol:
         The long side to which images of benchmarks without an entry in ``sizes`` are resized. With
         None they keep their size.
     only_listed : bool
-        Whether a benchmark without an entry in ``sizes`` is an error.
+        Whether a benchmark without an entry in ``sizes`` is an error, except for :data:`UNLISTED`.
     mode : str
         "slide" (windows) or "whole".
     crop, stride : int
@@ -176,7 +177,7 @@ class Protocol:
         if benchmark in self.sizes:
             size = self.sizes[benchmark]
             scale *= min(max(size) / long, min(size) / short)
-        elif self.only_listed:
+        elif self.only_listed and benchmark != UNLISTED:
             raise ValueError(
                 f"protocol '{self.name}' does not list '{benchmark}' (it lists "
                 f"{', '.join(sorted(self.sizes))}); add its size or evaluate it with 'native'"

@@ -15,6 +15,7 @@ from recyclelora.evaluation.calibration import (
     Sample,
     confidence_at,
     fit_temperature,
+    join_pixels,
     negative_log_likelihood,
     right_pixels,
     sample_pixels,
@@ -51,7 +52,6 @@ def calibrate(
         The names of the domains for the fit. They should not be domains of the test.
     pixels : int
         The number of labelled pixels to draw from each of their images.
-        Labelled pixels that are drawn from each of their images.
 
     Returns
     -------
@@ -77,7 +77,8 @@ def calibrate(
             for name in dict.fromkeys(fit)
             for sample in _samples(inference, predict, name, loaders[name], pixels)
         ]
-        temperature = fit_temperature(samples)
+        fitted = join_pixels(samples)
+        temperature = fit_temperature([fitted])
         domains = {
             name: _scores(inference, predict, name, loader, temperature)
             for name, loader in loaders.items()
@@ -86,7 +87,10 @@ def calibrate(
         "temperature": temperature,
         "fitted_on": list(dict.fromkeys(fit)),
         "pixels": sum(len(sample.shares) for sample in samples),
-        "NLL": {"before": _mean_loss(samples, 1.0), "after": _mean_loss(samples, temperature)},
+        "NLL": {
+            "before": negative_log_likelihood(fitted, 1.0),
+            "after": negative_log_likelihood(fitted, temperature),
+        },
         "domains": domains,
     }
     write_json(output, content)
@@ -122,15 +126,3 @@ def _scores(
             confidence = confidence_at(segmented, histogram.temperature)
             histogram.update(confidence[labelled], right)
     return {"before": before.scores(), "after": after.scores()}
-
-
-def _mean_loss(samples: Sequence[Sample], temperature: float) -> float:
-    """Return the mean negative log-likelihood of the pixels that have a right class."""
-    known = [Sample(s.shares[s.allowed.any(1)], s.allowed[s.allowed.any(1)]) for s in samples]
-    counts = [len(sample.shares) for sample in known]
-    losses = [
-        negative_log_likelihood(sample, temperature) * count
-        for sample, count in zip(known, counts, strict=True)
-        if count
-    ]
-    return sum(losses) / sum(counts)

@@ -10,13 +10,11 @@ from torch import nn
 
 from recyclelora.engine.predictor import predictor
 from recyclelora.evaluation import Protocol
-from recyclelora.evaluation.protocol import nearest
+from recyclelora.evaluation.protocol import UNLISTED, nearest
 from recyclelora.evaluation.scored_map import ScoredMap, Wanted
 from recyclelora.evaluation.sliding_window import Predict
 
 from .segmentation import Segmentation
-
-UNLISTED = "photographs"  # images of no benchmark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +81,9 @@ class Inference:
             If the logits are not finite, if the images are too large, or if the protocol does not
             list the benchmark.
         """
-        protocol = self.protocol
-        if protocol.only_listed and benchmark == UNLISTED:
-            protocol = dataclasses.replace(protocol, only_listed=False)
         wanted = Wanted(logits=logits, uncertainty=uncertainty, temperature=self.temperature)
         stack = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
-        maps = protocol.score(predict, stack, benchmark, wanted)
+        maps = self.protocol.score(predict, stack, benchmark, wanted)
         return [self._result(*pair) for pair in zip(batch, maps, strict=True)]
 
     def _result(self, pixels: np.ndarray, scored: ScoredMap) -> Segmentation:

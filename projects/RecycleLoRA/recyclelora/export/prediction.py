@@ -13,8 +13,9 @@ from recyclelora.common.digests import state_digest
 from recyclelora.common.validation import check_integer
 from recyclelora.data import read_image
 from recyclelora.engine.media_files import find_media
+from recyclelora.evaluation.protocol import UNLISTED
 
-from .inference import UNLISTED, Inference
+from .inference import Inference
 from .prediction_folder import KINDS, PredictionFolder
 from .prediction_job import Job
 from .segmentation import Segmentation, check_label_ids

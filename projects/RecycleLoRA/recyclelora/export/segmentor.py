@@ -16,9 +16,10 @@ from recyclelora.common.validation import check_integer, short_repr
 from recyclelora.data import CLASSES, COLORS
 from recyclelora.engine.predictor import predictor
 from recyclelora.evaluation import Protocol
+from recyclelora.evaluation.protocol import UNLISTED
 
 from .images import ImageLike, image_name, image_pixels, is_list
-from .inference import UNLISTED, Inference
+from .inference import Inference
 from .segmentation import Segmentation
 from .segmentor_folder import SegmentorContent, check_classes, read_segmentor, write_segmentor
 from .segmentor_settings import MOST_CLASSES, build_empty, describe, segmentor_state
