@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -202,6 +202,13 @@ def compare_onnx(
     ImportError
         If onnxruntime is not installed.
     """
+    return list(_agreements(segmentor, path, images))
+
+
+def _agreements(
+    segmentor: Segmentor, path: str | Path, images: Iterable[np.ndarray]
+) -> Iterator[Agreement]:
+    """Yield the agreement on each image; the file is opened once."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -209,19 +216,15 @@ def compare_onnx(
             "the comparison needs onnxruntime: pip install 'recyclelora[onnx]'"
         ) from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found = []
     for image in images:
         batch = torch.from_numpy(image).permute(2, 0, 1)[None].float()
         scores, classes = session.run([SCORES, CLASSES], {INPUT: batch.numpy()})
         expected = segmentor.model.semantic_logits(batch.to(segmentor.device)).cpu()
-        found.append(
-            Agreement(
-                size=image.shape[:2],
-                equal=float((expected.argmax(1).numpy() == classes).mean()),
-                difference=float((expected - torch.from_numpy(scores)).abs().max()),
-            )
+        yield Agreement(
+            size=image.shape[:2],
+            equal=float((expected.argmax(1).numpy() == classes).mean()),
+            difference=float((expected - torch.from_numpy(scores)).abs().max()),
         )
-    return found
 
 
 def check_onnx(
@@ -251,8 +254,7 @@ def check_onnx(
         If ``exact`` is set and fewer pixels of an image have the same class.
     """
     files = [file for one in photographs for file in list(find_photographs([one]).values())[:_MOST]]
-    for file in files:
-        found = compare_onnx(segmentor, path, [read_image(file)])[0]
+    for file, found in zip(files, _agreements(segmentor, path, map(read_image, files))):
         line = (
             f"{file}: {100 * found.equal:.3f} % of the pixels have the same class, scores differ "
             f"by at most {found.difference:.2g}"
