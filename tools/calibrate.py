@@ -4,12 +4,13 @@
     python tools/calibrate.py --segmentor segmentor --config-file configs/demo.py \
         --fit "streets day_val" --out calibration.json
 
-The domains are those of ``dataloader.test`` in the config; overrides ``key=value`` change it.
-``--fit`` may be repeated. The output has the temperature and, for every domain, the expected
-calibration error and the AUROC of errors before and after. The temperature is also written to the
-config of the segmentor, which then predicts with it, unless ``--keep`` is given. ``--checkpoint``
-of a run may take the place of ``--segmentor``; ``evaluation.temperature=T`` then adds both scores
-to ``domains.json``.
+The domains are the entries of ``dataloader.test`` in the config; change them with overrides
+``key=value``. ``--fit`` may be repeated. The output file contains the temperature, and for each
+domain the expected calibration error and the AUROC of errors before and after. Unless ``--keep`` is
+given, the temperature is also stored in the segmentor, which uses it for its predictions.
+
+To calibrate a run, give ``--checkpoint`` instead of ``--segmentor``. With
+``evaluation.temperature=T``, evaluations of the run add both scores to ``domains.json``.
 """
 
 import argparse
@@ -34,13 +35,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--segmentor", type=path_argument, help="folder of export_segmentor.py")
-    model.add_argument("--checkpoint", help="what the run of the config trained")
-    parser.add_argument("--config-file", required=True, help="names the domains")
+    model.add_argument("--segmentor", type=path_argument, help="folder from export_segmentor.py")
+    model.add_argument("--checkpoint", help="checkpoint of the run")
+    parser.add_argument("--config-file", required=True, help="config with the domains")
     parser.add_argument(
         "--fit", action="append", required=True, help="a domain to fit the temperature to"
     )
-    parser.add_argument("--out", type=path_argument, required=True, help="JSON file to write")
+    parser.add_argument("--out", type=path_argument, required=True, help="output file (JSON)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--keep", action="store_true", help="do not change the segmentor")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
@@ -48,7 +49,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Calibrate; invalid input ends in one sentence and exit code 1."""
+    """Calibrate; for invalid input, print one sentence and exit with code 1."""
     tolerate_any_text()
     args = parse(arguments)
 

@@ -3,13 +3,15 @@
 
     python tools/export_onnx.py segmentor segmentor.onnx --check photos/
 
-The segmentor is a folder of ``tools/export_segmentor.py``. The input ``images`` is (batch, 3,
-height, width) float32, RGB 0..255, of any batch and sides from 33 to 8192 pixels. The outputs are
-``scores`` (batch, classes, height, width) and ``classes`` (batch, height, width). The metadata of
-the file has the names and colours of the classes. ``--check`` takes photographs, folders and
-patterns; of a folder the first ten are used, at their own size. In float32 at least 99.9 % of the
-pixels of each image must have the same class, else the exit code is 1. ``pip install
-'recyclelora[onnx]'`` installs what the tool needs.
+The segmentor is a folder written by ``tools/export_segmentor.py``. The input ``images`` is (batch,
+3, height, width) float32, RGB 0..255, with any batch size and sides from 33 to 8192 pixels. The
+outputs are ``scores`` (batch, classes, height, width) and ``classes`` (batch, height, width). The
+metadata of the file contains the names and colours of the classes.
+
+``--check`` accepts photographs, folders and patterns, and compares the first ten photographs of
+each at their own size. In float32, at least 99.9 % of the pixels of each image must have the same
+class; otherwise the exit code is 1. To install the requirements, run ``pip install
+'recyclelora[onnx]'``.
 """
 
 import argparse
@@ -26,16 +28,22 @@ except KeyboardInterrupt:  # these imports take seconds
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Export; invalid input ends in one sentence and exit code 1."""
+    """Export; for invalid input, print one sentence and exit with code 1."""
     tolerate_any_text()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("segmentor", type=path_argument, help="folder of export_segmentor.py")
-    parser.add_argument("output", type=path_argument, help="the .onnx file to write")
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the computation")
+    parser.add_argument("segmentor", type=path_argument, help="folder from export_segmentor.py")
+    parser.add_argument("output", type=path_argument, help="output file (.onnx)")
     parser.add_argument(
-        "--check", type=path_argument, action="append", default=[], help="may be repeated"
+        "--dtype", choices=DTYPES, default=DTYPES[0], help="dtype of the computation"
+    )
+    parser.add_argument(
+        "--check",
+        type=path_argument,
+        action="append",
+        default=[],
+        help="photographs to compare; may be repeated",
     )
     args = parser.parse_args(arguments)
     try:

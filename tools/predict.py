@@ -3,24 +3,23 @@
 
     python tools/predict.py --segmentor segmentor --out predicted photo.jpg photos/ drive.mp4
 
-The segmentor is a folder of ``tools/export_segmentor.py``. Instead of it, ``--config-file`` and
-``--checkpoint`` name a run; overrides ``key=value`` are those of the run:
+``--segmentor`` is a folder written by ``tools/export_segmentor.py``. To use a run instead, give
+``--config-file`` and ``--checkpoint``, with the overrides ``key=value`` of the run:
 
     python tools/predict.py --config-file configs/streets_to_real.py \
         --checkpoint trained.pth --out predicted 'photos/**/*.jpg'
 
 For each photograph the tool writes ``OUT/NAME_color.png``, ``OUT/NAME_overlay.jpg`` and
-``OUT/NAME_ids.png`` (train ids), at the size of the photograph and in the folders that a given
-folder has below it. For each video it writes ``OUT/NAME_color.mp4``, ``OUT/NAME_overlay.mp4`` and
-``OUT/NAME_ids/000000.png``, a lossless picture for each frame. ``--save`` selects other kinds and
-may be repeated. Hidden files and folders are left out, and so is OUT.
+``OUT/NAME_ids.png`` (train ids), at the size of the photograph. Subfolders are kept. For each video
+it writes ``OUT/NAME_color.mp4``, ``OUT/NAME_overlay.mp4`` and ``OUT/NAME_ids/000000.png``, one
+lossless picture per frame. ``--save`` selects other kinds and may be repeated. The tool skips
+hidden files and folders, and the folder OUT.
 
-A run that was stopped continues with the same command: files that are complete are not computed
-again. A file that cannot be read does not stop the others: all such are listed at the end, and the
-exit code is 1.
+To continue a stopped run, repeat the command. Complete files are not computed again. The tool skips
+files that it cannot read, lists them at the end, and then exits with code 1.
 
-For a test server, one kind of a photograph is written as ``OUT/NAME.png``, and ``--benchmark acdc``
-selects the image size, where the protocol has one for each set:
+For a test server, save a single kind, which is written as ``OUT/NAME.png``. If the protocol defines
+an image size for each dataset, ``--benchmark acdc`` selects the size for ACDC:
 
     python tools/predict.py --config-file F --checkpoint C --out to_send --save label_ids \
         --benchmark acdc datasets/acdc/rgb_anon/fog/test
@@ -50,22 +49,24 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--segmentor", type=path_argument, help="folder of export_segmentor.py")
-    parser.add_argument("--config-file", help="the config of a run, in place of --segmentor")
-    parser.add_argument("--checkpoint", help="what the run trained")
-    parser.add_argument("--out", type=path_argument, required=True, help="folder to write")
+    parser.add_argument("--segmentor", type=path_argument, help="folder from export_segmentor.py")
+    parser.add_argument("--config-file", help="config of a run, instead of --segmentor")
+    parser.add_argument("--checkpoint", help="checkpoint of the run")
+    parser.add_argument("--out", type=path_argument, required=True, help="output folder")
     parser.add_argument(
         "--save",
         choices=KINDS,
         action="append",
-        help=f"what to write; may be repeated (default: {', '.join(DEFAULT)})",
+        help=f"kind of output; may be repeated (default: {', '.join(DEFAULT)})",
     )
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the computation")
-    parser.add_argument("--batch-size", type=int, default=1, help="images of one size together")
-    parser.add_argument("--long-side", type=int, help="segment at this long side, in pixels")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="dtype of the computation")
     parser.add_argument(
-        "--benchmark", default=UNLISTED, help="the set whose image size the protocol applies"
+        "--batch-size", type=int, default=1, help="images of equal size per call of the model"
+    )
+    parser.add_argument("--long-side", type=int, help="long side for the segmentation, in pixels")
+    parser.add_argument(
+        "--benchmark", default=UNLISTED, help="dataset whose image size the protocol uses"
     )
     parser.add_argument(
         "files", nargs="+", help="photographs, videos, folders, patterns, and overrides key=value"
@@ -87,7 +88,7 @@ def load(args: argparse.Namespace, overrides: list[str]) -> Inference:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Segment the files; invalid input ends in one sentence and exit code 1."""
+    """Segment the files; for invalid input, print one sentence and exit with code 1."""
     tolerate_any_text()
     args = parse(arguments)
     overrides = []

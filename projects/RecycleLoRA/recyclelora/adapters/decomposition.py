@@ -125,9 +125,9 @@ def initial_factors(
 def _one_a_thread(
     names: Iterable[str], arguments: Callable[[str], tuple[Tensor, AdapterSettings, str]]
 ) -> Iterator[tuple[str, Factors]]:
-    """Names and factors as they are finished: each thread decomposes one weight at a time.
+    """Yield names and factors in the order in which they finish; a thread decomposes one weight.
 
-    After Ctrl-C no further weight is decomposed.
+    After Ctrl-C, no further decomposition starts.
     """
     threads = torch.get_num_threads()
     waiting, running = deque(names), {}

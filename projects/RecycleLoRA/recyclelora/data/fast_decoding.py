@@ -93,7 +93,7 @@ def _exact(image: Image.Image, decode: Callable[[], np.ndarray]) -> np.ndarray |
 
 
 def _ends_with_pixels(png: bytes) -> bool:
-    """Return whether only the end chunk follows the pixels, so that the header had all tags."""
+    """Return whether no tags follow the pixels; Pillow then reads all tags with the header."""
     place, name = 8, b""  # skip the signature
     while place + 12 <= len(png):
         before = name

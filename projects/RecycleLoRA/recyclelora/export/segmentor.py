@@ -226,7 +226,9 @@ class Segmentor:
             If the folder cannot be written.
         """
         if (adapted is None) != (base is None):
-            raise ValueError("give adapted and base together: the base is what was adapted")
+            raise ValueError(
+                "give adapted and base together: base names the weights that were adapted"
+            )
         content = SegmentorContent(
             model=self.model,
             settings=self._settings,
@@ -357,6 +359,6 @@ def _compare(model: nn.Module, copy: nn.Module) -> None:
     difference = float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-30))
     if not difference <= TOLERANCE:
         raise ValueError(
-            f"the merged copy computes something else than the model (relative difference "
+            "the merged copy computes something else than the model (relative difference "
             f"{difference:.2g}): only models of build_segmentor can be exported"
         )

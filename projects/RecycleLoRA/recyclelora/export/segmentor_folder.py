@@ -251,14 +251,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
             )
     file = folder / CONFIG
     if file.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"{file} is larger than 1 MB: it is no config of a segmentor")
+        raise ValueError(f"{file} is larger than 1 MB, so it is not the config of a segmentor")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged or no JSON ({error}): export the run again") from error
+        raise ValueError(
+            f"{file} is damaged or is not JSON ({error}): export the run again"
+        ) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(
-            f"{file} is no config of a segmentor: expected a folder of tools/export_segmentor.py"
+            f"{file} is not the config of a segmentor: expected a folder of "
+            "tools/export_segmentor.py"
         )
     if config.get("version") != VERSION:
         raise ValueError(
@@ -289,7 +292,7 @@ def _read_weights(path: Path, expected: Mapping[str, Tensor], dtype: str) -> dic
         names = list(file.keys())
         shapes = {name: _Header(file.get_slice(name)) for name in names}
         if mismatch := describe_mismatch(expected, shapes):
-            raise ValueError(f"{path} is no weights of {CONFIG} ({mismatch}): export the run again")
+            raise ValueError(f"{path} does not match {CONFIG} ({mismatch}): export the run again")
         tensors = {name: file.get_tensor(name).clone() for name in names}
     for name, tensor in tensors.items():
         if str(tensor.dtype) != f"torch.{dtype}":

@@ -73,7 +73,9 @@ def export_trained_segmentor(
         return segmentor
     base = base or OmegaConf.select(cfg, "model.backbone.module.weights")
     if base is None:
-        raise ValueError("the config names no base weights: name them by --base")
+        raise ValueError(
+            "the config has no pretrained weights: give their name or file with --base"
+        )
     segmentor.save_pretrained(folder, dtype=dtype, adapted=model, base=str(base))
     return segmentor
 
