@@ -188,7 +188,8 @@ def test_run_that_another_process_finished_is_not_repeated(tiny, tmp_path, monke
 def test_sigterm_ends_the_child_and_then_the_runner(tmp_path, capsys):
     """The child sends the signal itself, so the signal arrives while the child runs."""
     code = (
-        "import os, pathlib, signal, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid()));"
+        "import os, pathlib, signal, sys, time;"
+        "pathlib.Path(sys.argv[1]).write_text(str(os.getpid()));"
         f"os.kill({os.getpid()}, signal.SIGTERM); time.sleep(3600)"
     )
     child, before = tmp_path / "child", signal.getsignal(signal.SIGTERM)

@@ -15,6 +15,7 @@ from .formatting import (
     ran_on,
     read_json,
 )
+from .learned import learned_table
 from .tables import SMALL_TABLES, runs_of
 
 
@@ -184,6 +185,7 @@ def streets_table(results: Path) -> str:
         f"version {run['generator_version']}, commit {commits_of([run])}."
     )
 
+LEARNED = ("recyclelora", "minor_svd", "major_svd", "lora", "dual_kaiming", "dual_svd")
 
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {
@@ -191,6 +193,7 @@ PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
         "streets_to_real": partial(runs_table, "streets_to_real"),
     },
     "docs/results.md": {"camvid_to_real": partial(runs_table, "camvid_to_real")},
+    "docs/analysis.md": {"learned": partial(learned_table, LEARNED)},
     "docs/models.md": {"models": models_of_adapters},
     "docs/benchmarks.md": {name: partial(benchmark_table, name) for name in BENCHMARKS},
     "projects/DrawnStreets/README.md": {"streets": streets_table},
