@@ -185,6 +185,7 @@ def streets_table(results: Path) -> str:
         f"version {run['generator_version']}, commit {commits_of([run])}."
     )
 
+
 LEARNED = ("recyclelora", "minor_svd", "major_svd", "lora", "dual_kaiming", "dual_svd")
 
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
