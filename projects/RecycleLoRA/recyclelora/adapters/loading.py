@@ -145,8 +145,9 @@ def _check_bases(file: AdapterFile, targets: Mapping[str, nn.Module], path: Path
     if cast:
         here, there = next(iter(cast.values()))
         warnings.warn(
-            f"the adapters of {path} were trained on a base in {there}; this one, in {here}, "
-            f"equals it after a cast to {there}, and outputs may differ by that rounding",
+            f"the adapters of {path} were trained on base weights in {there}; those of this model "
+            f"are in {here} and equal them only after a cast to {there}, so outputs may differ by "
+            "rounding",
             stacklevel=3,
         )
 
@@ -189,9 +190,10 @@ def _recomputed(
     ):
         if initial_digest(factors) != left_out[key].initial_sha256:
             raise ValueError(
-                f"the initial factors that {path} leaves out cannot be recomputed here: those of "
-                f"layer {key!r} differ, because this machine or this version of PyTorch rounds "
-                "differently; save the adapters with initial_factors=True where they were trained"
+                f"the initial factors, which {path} does not contain, cannot be recomputed here: "
+                f"those of layer {key!r} differ, because this machine or this version of PyTorch "
+                "rounds differently; save the adapters with initial_factors=True where they were "
+                "trained"
             )
         found[key] = factors
     return found

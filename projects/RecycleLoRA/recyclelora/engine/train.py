@@ -32,7 +32,7 @@ from .stopping import Stopped
 from .training import train
 
 ERROR = "error.txt"
-_KEPT = f"{INTERRUPTED}; --eval-only --resume goes on after the targets that have finished"
+_KEPT = f"{INTERRUPTED}; --eval-only --resume continues after the finished targets"
 
 
 def argument_parser() -> ArgumentParser:
@@ -82,7 +82,7 @@ def run(args: Namespace) -> None:
         if another_failed():  # its launcher has stopped this process
             sys.exit(1)
         if comm.is_main_process():
-            print(f"stopped, nothing is lost; to go on: {resume_command()}", flush=True)
+            print(f"stopped; nothing is lost. To continue: {resume_command()}", flush=True)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # launchers forward the signal again
         if comm.is_main_process():
@@ -130,7 +130,7 @@ def _exit_as(error: torch.multiprocessing.ProcessExitedException) -> None:
     if error.signal_name is not None:
         sys.exit(
             f"error: process {error.error_index} of the run was ended by {error.signal_name}, "
-            "perhaps of too little memory: a training goes on with --resume from its last "
+            "perhaps because memory ran out: --resume continues a training from its last "
             "checkpoint"
         )
     sys.exit(error.exit_code)
