@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Open a page that shows the segmentation of a street image and the changes by each adapter.
+r"""Open a page that shows the segmentation of a street image and the changes by each adapter.
 
     make app
     .venv-app/bin/python tools/app.py --config-file configs/streets_to_real.py \
