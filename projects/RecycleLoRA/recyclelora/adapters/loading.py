@@ -161,7 +161,7 @@ def _base_of(target: nn.Module) -> Tensor:
 def _pairs(
     file: AdapterFile, targets: Mapping[str, nn.Module], path: Path
 ) -> dict[str, AdapterPair]:
-    """The saved pairs, on the devices and in the dtypes of the bases, before anything changes."""
+    """Return the saved pairs, on the devices and in the dtypes of the bases."""
     recomputed, pairs = _recomputed(file, targets, path), {}
     for key, saved in file.header.layers.items():
         tensors, like = file.layer_tensors(key), _device_and_dtype(targets[key])
@@ -178,7 +178,7 @@ def _pairs(
 def _recomputed(
     file: AdapterFile, targets: Mapping[str, nn.Module], path: Path
 ) -> dict[str, Factors]:
-    """The initial factors that the file leaves out."""
+    """Return the initial factors that the file does not contain, computed from the base."""
     left_out = {k: v for k, v in file.header.layers.items() if v.initial_sha256 is not None}
     dtypes = {targets[key]: saved.weight_dtype for key, saved in left_out.items()}
     found = {}
@@ -222,7 +222,7 @@ def _check_others(
 def _replaced(
     targets: Mapping[str, nn.Module], pairs: Mapping[str, AdapterPair]
 ) -> list[DualLoRALinear]:
-    """The layers whose active pair has other settings than the one that takes its place."""
+    """Return the layers whose active pair has other settings than the pair that replaces it."""
     layers = {key: t for key, t in targets.items() if isinstance(t, DualLoRALinear)}
     return [layer for key, layer in layers.items() if layer.settings != pairs[key].settings]
 

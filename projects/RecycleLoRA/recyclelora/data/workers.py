@@ -57,7 +57,7 @@ class BatchLoader:
     dataset : Dataset
         A map-style dataset.
     batches : iterable of list of int
-        The indices of each batch. Every pass iterates over it anew.
+        The indices of each batch. Every pass iterates over it again.
     num_workers : int or None
         The number of worker processes. 0 reads in this process, and None selects the number by
         :func:`~recyclelora.data.shared_memory.default_workers`.
