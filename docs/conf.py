@@ -1,5 +1,10 @@
 """Settings of the documentation site: Sphinx, MyST pages, the PyData theme."""
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
+
 import recyclelora
 
 project = "RecycleLoRA"
@@ -10,13 +15,12 @@ version = release = recyclelora.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["figures"]
-myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+exclude_patterns = ["figures", "_templates"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_block"]
 myst_heading_anchors = 3  # links to #section check that the section exists
 
 napoleon_google_docstring = False
@@ -24,14 +28,39 @@ napoleon_use_ivar = True  # an attribute that is a property too is described onc
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature and the Parameters section give the types
+toc_object_entries_show_parents = "hide"
 copybutton_exclude = ".linenos, .gp"
+
+html_math_renderer = "mathml"  # defined below: MathJax would be loaded from another server
 
 html_theme = "pydata_sphinx_theme"
 html_title = "RecycleLoRA"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+templates_path = ["_templates"]
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
+    "navbar_center": [],  # the sidebar lists all pages
+    "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": []}
+html_sidebars = {"**": ["pages"]}
+
+
+def _inline(writer: HTML5Translator, node: nodes.math) -> None:
+    writer.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def _block(writer: HTML5Translator, node: nodes.math_block) -> None:
+    writer.body.append(tex2mathml(node.astext(), as_block=True))
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Write formulas as MathML, which all current browsers show without a script."""
+    app.add_html_math_renderer(
+        "mathml", inline_renderers=(_inline, None), block_renderers=(_block, None)
+    )

@@ -44,7 +44,7 @@ def test_extension_of_another_torch_is_reported(monkeypatch):
         rows, missing = collect_env.extension_report()
     finally:
         library.load.cache_clear()
-    assert "for torch 9.9.9, but it was for torch" in rows[0][1]
+    assert "for torch 9.9.9, but it was built for torch" in rows[0][1]
     assert missing[0][0] == "extension"
 
 

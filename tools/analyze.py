@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Analyze trained adapters: tables, figures and one HTML report.
+r"""Analyze trained adapters: tables, figures and one HTML report.
 
     python tools/analyze.py --config-file configs/streets_to_real.py \
         --weights results/streets_to_real/recyclelora.pth --images photos/ --out analysis

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Open a page that shows the segmentation of a street image and the changes by each adapter.
+r"""Open a page that shows the segmentation of a street image and the changes by each adapter.
 
     make app
     .venv-app/bin/python tools/app.py --config-file configs/streets_to_real.py \
@@ -38,8 +38,8 @@ try:
     from recyclelora.engine.media_files import find_photographs
 except ModuleNotFoundError as error:
     sys.exit(
-        f"error: expected Gradio and this package, got no module {error.name}: run 'make app', "
-        "then .venv-app/bin/python tools/app.py"
+        f"error: the module {error.name} is not installed: run 'make app', then "
+        ".venv-app/bin/python tools/app.py"
     )
 except KeyboardInterrupt:  # these imports take seconds
     print("stopped by Ctrl-C", file=sys.stderr)

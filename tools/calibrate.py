@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fit the temperature of a segmentor's confidences on validation sets.
+r"""Fit the temperature of a segmentor's confidences on validation sets.
 
     python tools/calibrate.py --segmentor segmentor --config-file configs/demo.py \
         --fit "streets day_val" --out calibration.json

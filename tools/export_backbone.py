@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the backbone of a run, with merged adapters, for another library.
+r"""Write the backbone of a run, with merged adapters, for another library.
 
     python tools/export_backbone.py --config-file configs/streets_to_real.py \
         output/streets_to_real/recyclelora_seed0/iter_0000300.pth dinov2 --layout hugging_face

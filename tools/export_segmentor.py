@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the model of a run, with merged adapters, as a folder for ``recyclelora.Segmentor``.
+r"""Write the model of a run, with merged adapters, as a folder for ``recyclelora.Segmentor``.
 
     python tools/export_segmentor.py --config-file configs/streets_to_real.py \
         results/streets_to_real/recyclelora.pth segmentor

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the trained parameters of a run to one small file, without the base weights.
+r"""Write the trained parameters of a run to one small file, without the base weights.
 
     python tools/export_trained.py --config-file configs/streets_to_real.py \
         output/streets_to_real/recyclelora_seed0/iter_0000300.pth trained.pth --half

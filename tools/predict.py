@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Segment photographs and videos: class colours, overlays, class ids and confidences.
+r"""Segment photographs and videos: class colours, overlays, class ids and confidences.
 
     python tools/predict.py --segmentor segmentor --out predicted photo.jpg photos/ drive.mp4
 

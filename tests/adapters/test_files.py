@@ -185,7 +185,7 @@ def test_load_half_precision_adapters_on_float32_base(dtype, initial_factors, tm
     half = load_adapters(base().to(dtype), path)
     x = torch.randn(4, 12)
     assert torch.equal(half(x.to(dtype)), model(x.to(dtype)))
-    with pytest.warns(UserWarning, match=rf"{dtype}.*equals it after a cast") as warned:
+    with pytest.warns(UserWarning, match=rf"{dtype}.*equal them only after a cast") as warned:
         loaded = load_adapters(base(), path)
     assert len(warned) == 1 and warned[0].filename == __file__
     assert torch.equal(loaded[0].lora_A_main, model[0].lora_A_main)

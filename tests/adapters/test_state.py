@@ -189,7 +189,7 @@ def test_pairs_invalid_arguments_raise():
     plain, model = build()
     with pytest.raises(ValueError, match="call adapt"):
         add_pair(plain, "night")
-    with pytest.raises(ValueError, match="no adapter pair 'dusk'; known are: default"):
+    with pytest.raises(ValueError, match="no adapter pair 'dusk'; the pairs are: default"):
         activate_pair(model, "dusk")
     with pytest.raises(ValueError, match="'default' exists already"):
         add_pair(model, "default", r_main=1, r_sub=1)

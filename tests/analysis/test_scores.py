@@ -21,5 +21,5 @@ def test_images_without_labels_are_left_out():
 
 
 def test_runs_without_common_images_are_refused():
-    with pytest.raises(ValueError, match="common images, got none"):
+    with pytest.raises(ValueError, match="common images, got two without"):
         paired_difference({"a": 1.0}, {"b": 1.0})

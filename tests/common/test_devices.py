@@ -23,5 +23,7 @@ def test_pick_device_absent_gpu_raises(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     assert pick_device("auto") == pick_device("cuda") == torch.device("cuda:1")
-    with pytest.raises(ValueError, match=r"train\.device=cuda:2, but torch sees 2 GPUs"):
+    with pytest.raises(
+        ValueError, match=r"train\.device=cuda:2 does not exist: the GPUs here are cuda:0 to cuda:1"
+    ):
         pick_device("cuda:2")

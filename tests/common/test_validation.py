@@ -31,10 +31,10 @@ def test_short_repr_of_long_text_is_abbreviated():
         (ValueError("rate: too\nhigh\r"), "rate: too high "),
         (KeyError("road"), "unexpected KeyError: 'road'"),
         (RuntimeError(), "unexpected RuntimeError: RuntimeError"),
-        (MemoryError("1 GB"), "the memory of this machine is not sufficient (1 GB): reduce"),
+        (MemoryError("1 GB"), "this machine does not have enough memory (1 GB): reduce"),
         (
             RuntimeError("you tried to allocate memory"),
-            "the memory of this machine is not sufficient",
+            "this machine does not have enough memory",
         ),
         (PermissionError(13, "denied", "a.pth"), "cannot use a.pth (denied): free it, or choose"),
         (OSError(18, "link", "a", None, "b"), "cannot use a -> b (link): free it, or choose"),

@@ -97,7 +97,9 @@ def test_own_config_elsewhere_resolves_across_sections(tmp_path):
 def test_relative_import_beyond_the_folder_names_get_config(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from .common.train import train\n")
-    with pytest.raises(ValueError, match=r"'\.common\.train' finds no file of this name beside"):
+    with pytest.raises(
+        ValueError, match=r"'\.common\.train' from its own folder, where no such file"
+    ):
         read_config(str(file))
 
 

@@ -174,13 +174,13 @@ REFUSED = {
     "train.output_dir = CAMVID": "train.output_dir must be text",
     "evaluation.protocol = CAMVID": "evaluation.protocol must be a LazyCall that makes a Protocol",
     "optimizer = functools.partial(print)": "lacks optimizer",
-    "day.label_map = {'_target_': 'no.such'}": "dataset.0.label_map: there is no 'no.such' to call",
+    "day.label_map = {'_target_': 'no.such'}": "dataset.0.label_map: 'no.such' does not exist",
     "@dataclass(frozen=True)\nclass Mine(LabelMap): pass\nday.label_map = L(Mine)(name='x')": (
-        "dataset.0.label_map: there is no 'builtins.Mine' to call: write a dataclass of a "
+        "dataset.0.label_map: 'builtins.Mine' does not exist: write a dataclass of a "
         "config file as LazyCall(functools.partial(Mine))(...)"
     ),
     "def by_position(name, /): pass\nday.label_map = L(by_position)()": (
-        "dataset.0.label_map: by_position takes 'name' only by position"
+        "dataset.0.label_map: by_position accepts 'name' only by position"
     ),
 }
 

@@ -206,9 +206,7 @@ def test_gtav_split_missing_or_invalid_raises(root):
     moved(root, **{"gtav__split.mat": "gtav/read_mapping/split.mat"})  # the folder in its archive
     assert_reads("gtav_owners_val", truth)
     moved(root, **{"gtav__read_mapping__split.mat": "elsewhere.mat"})
-    where = (
-        r"split\.mat, which are not there; the official download page of Playing for Data .*read_m"
-    )
+    where = r"split\.mat, but neither file exists; the official download page .*read_m"
     with pytest.raises(FileNotFoundError, match=where):
         get_dataset("gtav_owners_train").records()
     whole = scipy.io.loadmat(root / "elsewhere.mat")

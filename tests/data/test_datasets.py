@@ -65,7 +65,7 @@ def test_register_does_not_access_the_root(monkeypatch):
 
 
 def test_get_dataset_unknown_name_lists_known_names():
-    with pytest.raises(ValueError, match=r"got 'citiscapes'; known are .*cityscapes_val"):
+    with pytest.raises(ValueError, match=r"got 'citiscapes'; the known names are .*cityscapes_val"):
         get_dataset("citiscapes")
 
 
@@ -74,13 +74,13 @@ def test_records_of_missing_or_empty_folder_raise(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"'f': expected the folders .*images with"):
         folder.records()
     (tmp_path / "images").mkdir()
-    with pytest.raises(FileNotFoundError, match="labels, which are not there"):
+    with pytest.raises(FileNotFoundError, match="labels, which do not exist"):
         folder.records()
     (tmp_path / "labels").mkdir()
     with pytest.raises(ValueError, match=r"'f': expected images \(\*\.png, .*found none"):
         folder.records()
     monkeypatch.delenv("RECYCLELORA_DATA", raising=False)
-    with pytest.raises(FileNotFoundError, match="RECYCLELORA_DATA names, which is not set"):
+    with pytest.raises(FileNotFoundError, match="environment variable RECYCLELORA_DATA is not set"):
         DatasetCatalog.get("camvid_dusk")
 
 
@@ -238,7 +238,7 @@ def test_gtav_train_incomplete_uses_all_and_warns(tmp_path, monkeypatch, caplog)
 
 
 def test_subset_larger_than_own_dataset_raises(tiny_set):
-    with pytest.raises(ValueError, match=r"'tiny_draw' is 9 pairs .* has only 3"):
+    with pytest.raises(ValueError, match=r"'tiny_draw' draws 9 pairs .* has only 3"):
         get_dataset(tiny_set("tiny_draw", count=3, subset=9)).records()
 
 

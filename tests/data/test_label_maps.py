@@ -48,7 +48,7 @@ def test_ignore_others_maps_unknown_ids_to_ignore():
 
 @pytest.mark.parametrize("ids", [{0: 19}, {}, {-1: 0}, {65536: 0}])
 def test_label_map_with_invalid_ids_raises(ids):
-    with pytest.raises(ValueError, match="label map 'bad' must send ids"):
+    with pytest.raises(ValueError, match="label map 'bad' must map ids"):
         LabelMap("bad", ids)
 
 

@@ -80,7 +80,7 @@ def test_train_loader_ranks_divide_the_global_batch(tiny_set, monkeypatch):
 def test_train_loader_indivisible_batch_raises(tiny_set, monkeypatch):
     name = tiny_set("tiny_uneven")
     as_rank(monkeypatch, 0, 3)
-    with pytest.raises(ValueError, match="multiple of the 3 processes, got 4"):
+    with pytest.raises(ValueError, match="multiple of the number of processes, 3, got 4"):
         batches(name)
 
 

@@ -147,7 +147,7 @@ def test_read_image_truncated_raises(tmp_path, suffix, share):
 def test_read_of_no_picture_names_file_and_formats(tmp_path, read, content):
     file = tmp_path / "a.png"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"none of PNG, JPEG, .*restore the file") as error:
+    with pytest.raises(ValueError, match=r"expected one of PNG, JPEG, .*restore the file") as error:
         read(file)
     assert str(error.value).startswith(f"{file}: ") and "object at" not in str(error.value)
 

@@ -8,7 +8,7 @@ from recyclelora.data.benchmarks import BENCHMARKS
 from ..support import originals as originals
 
 SIZE = (16, 32)
-PACKED, UNFINISHED = "lies there packed: unpack it", "is an unfinished download: finish it"
+PACKED, UNFINISHED = "has been downloaded: unpack it", "is an incomplete download: complete it"
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ def test_absent_dataset_names_download_and_folders(dataset, root):
     assert len(message) < 1200
     for layout in dataset.layouts:
         assert f"{layout.images} with {layout.labels}" in message
-    assert f"which are not there below {root};" in message
+    assert f"which do not exist below {root};" in message
     source, layout = dataset.source, dataset.layouts[0]
-    assert "set DETECTRON2_DATASETS to the folder that has them, or download" in message
+    assert "set DETECTRON2_DATASETS to the folder that contains them, or download" in message
     for words in (*source.archives, source.title, source.terms, f"from {source.page} and unpack"):
         assert words in message
-    assert f"so that {layout.images} and {layout.labels} are there" in message
+    assert f"so that {layout.images} and {layout.labels} exist" in message
 
 
 def test_packed_archive_is_named(root):
@@ -56,7 +56,7 @@ def test_missing_labels_name_their_packed_archive(root):
     (root / "cityscapes/gtFine").rename(root / "gone")
     (root / "cityscapes/gtFine_trainvaltest.zip").write_bytes(b"PK")
     message = message_for("cityscapes_val")
-    assert "(only cityscapes/leftImg8bit/val)" in message
+    assert "(found only cityscapes/leftImg8bit/val)" in message
     assert f"gtFine_trainvaltest.zip {PACKED}" in message
 
 
@@ -87,5 +87,5 @@ def test_size_warning_reports_too_few_and_too_many(root, tiny_set):
         "found 2 in" in dataset.size_warning()
         and "the download is incomplete" in dataset.size_warning()
     )
-    assert "there are files of something else" in dataset.size_warning(9_401)
+    assert "the folder contains other files" in dataset.size_warning(9_401)
     assert get_dataset(tiny_set("tiny_whole")).size_warning() is None

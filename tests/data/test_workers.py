@@ -203,7 +203,9 @@ def test_full_memory_without_batch_ends_the_pass(monkeypatch, quick_looks, free,
     monkeypatch.setattr(workers, "_FULL", 0.1)
     loader = slow_loader(batch_bytes=MIB)
     free(MIB - 1)
-    with pytest.raises(OSError, match=r"the test: /dev/shm was full .*--shm-size.*fewer than 2"):
+    with pytest.raises(
+        OSError, match=r"the test: /dev/shm was full .*--shm-size.*num_workers below 2"
+    ):
         list(loader)
 
 

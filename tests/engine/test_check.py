@@ -85,7 +85,7 @@ def test_estimated_size_of_a_checkpoint_is_that_of_the_file(options, tmp_path, m
         ("model.backbone.module.weights=/nowhere.pth", "neither a file nor a known name"),
         ("train.init_checkpoint=/nowhere.pth", "no checkpoint at /nowhere.pth"),
         ("evaluation.checkpoint=a.pth", "add --eval-only"),
-        ("train.output_dir=/dev/null/run", "/dev/null is no folder"),
+        ("train.output_dir=/dev/null/run", "/dev/null is not a folder"),
         ("model.backbone.r_main=64", "r_main"),
     ],
 )

@@ -67,4 +67,4 @@ def test_no_warning_below_a_tenth_of_the_time(warnings, waits):
 
 def test_waiting_for_a_loader_of_the_user_is_reported(warnings):
     (message,) = warnings([0.3] * 80, iter([]))
-    assert message.endswith("let more processes read it")
+    assert message.endswith("load it with more processes")

@@ -87,5 +87,5 @@ def test_invalid_decay_or_state_raises():
     for decay in (0.0, 1.0, -1, 999):
         with pytest.raises(ValueError, match="between 0 and 1"):
             WeightAverage(model(), decay=decay)
-    with pytest.raises(ValueError, match=r"other parameters than train here: missing: 0.weight,"):
+    with pytest.raises(ValueError, match=r"not those that this model trains: missing: 0.weight,"):
         WeightAverage(model(), decay=0.9).load_state_dict({"1.weight": torch.zeros(2, 4)})

@@ -29,10 +29,10 @@ def ask(monkeypatch):
 @pytest.mark.parametrize(
     ("gpus", "options", "words"),
     [
-        (2, {"num_gpus": 4}, "--num-gpus 4 but torch sees 2"),
+        (2, {"num_gpus": 4}, "--num-gpus 4, but torch finds 2"),
         (0, {"num_machines": 2}, "--num-machines 2 needs a GPU on each"),
         (1, {"num_machines": 2, "machine_rank": 2}, "--machine-rank must be a whole number from 0"),
-        (1, {"num_machines": 2}, "give all of them --dist-url tcp://FIRST_MACHINE:PORT"),
+        (1, {"num_machines": 2}, "start all of them with --dist-url tcp://FIRST_MACHINE:PORT"),
     ],
 )
 def test_launch_invalid_options_raise(ask, gpus, options, words):

@@ -35,7 +35,9 @@ def test_first_signal_sets_request(number, capfd):
         with pytest.raises(Stopped):
             request.check_all()
     assert signal.getsignal(number) is before
-    assert f"{number.name}: stopping soon; once more to stop at once" in capfd.readouterr().err
+    assert (
+        f"{number.name}: stopping soon; send it again to stop immediately" in capfd.readouterr().err
+    )
 
 
 def test_duplicate_signal_ignored_second_kills():

@@ -94,7 +94,7 @@ def test_resume_of_other_evaluation_raises(domains, interrupted, options, words)
 def test_resume_with_other_images_raises(domains, interrupted, tmp_path, tiny_set):
     (tmp_path / "tiny_day").rename(tmp_path / "before")
     domains["a day"] = build_test_loader(tiny_set("tiny_other", count=2), num_workers=0)
-    with pytest.raises(OtherEvaluationError, match="3 images of a day, which are not the 2"):
+    with pytest.raises(OtherEvaluationError, match="2 now, 3 then"):
         evaluate(domains, interrupted, resume=True)
 
 

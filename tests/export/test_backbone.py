@@ -134,7 +134,7 @@ def test_library_that_computes_something_else_writes_nothing(tmp_path, monkeypat
     monkeypatch.setattr(
         timm.models.VisionTransformer, "forward_features", lambda self, x: 1.01 * forward(self, x)
     )
-    with pytest.raises(ValueError, match=r"timm of .* computes another output"):
+    with pytest.raises(ValueError, match=r"output of timm of .* differs from"):
         export_backbone(tiny(), tmp_path / "folder", layout="timm")
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: 1 / 0)
     with pytest.raises(ValueError, match="timm cannot load what was written for it"):
@@ -158,7 +158,7 @@ def _not_finite():
 REFUSED = {
     "no backbone": (lambda: nn.Linear(2, 2), "timm", "expected a DinoVisionTransformer, got Lin"),
     "layout": (tiny, "jax", "layout must be one of dinov2, timm, hugging_face, got 'jax'"),
-    "soma": (lambda: soma(tiny(), rank=2, first_block=0), "timm", "no plain DINOv2 once"),
+    "soma": (lambda: soma(tiny(), rank=2, first_block=0), "timm", "not a plain DINOv2"),
     "oblong": (lambda: tiny(img_size=(64, 32)), "hugging_face", "positions of a square image"),
     "ratio": (lambda: tiny(mlp_ratio=2.5), "hugging_face", "whole mlp_ratio"),
     "epsilon": (lambda: tiny(layer_norm_eps=1e-5), "timm", "layer_norm_eps=1e-6"),

@@ -213,9 +213,9 @@ REFUSED = {
         "meta device",
     ),
     "nan": (_with_nan, "lora_A_main of layer '0' holds NaN"),
-    "two places": (_two_places, "'a.0' stands in several modules"),
+    "two places": (_two_places, "'a.0' is part of several modules"),
     "attention": (_attention, "nn.MultiheadAttention"),
-    "bias": (_half_trained, "0.bias would train"),
+    "bias": (_half_trained, "got also 0.bias"),
 }
 
 

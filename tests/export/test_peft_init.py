@@ -188,8 +188,8 @@ REFUSED = {
         lambda: lora(nn.Sequential(nn.Embedding(24, 40))),
         "has no LoRA on linear layers",
     ),
-    "attention": (lambda: lora(nn.Sequential(nn.MultiheadAttention(24, 2))), "no plain LoRA"),
-    "dora": (lambda: lora(one_linear(), use_dora=True), "no plain LoRA on .*DoraLinearVariant"),
+    "attention": (lambda: lora(nn.Sequential(nn.MultiheadAttention(24, 2))), "not a plain LoRA"),
+    "dora": (lambda: lora(one_linear(), use_dora=True), "not a plain LoRA on .*DoraLinearVariant"),
     "disabled": (_disabled, "is not active"),
     "meta": (lambda: lora(one_linear().to("meta")), "meta weight"),
 }

@@ -266,7 +266,7 @@ def test_patterns_find_files_by_their_names_below_the_fixed_part(inference, tmp_
 def test_label_ids_of_other_classes_raise(inference, tmp_path):
     photograph(tmp_path / "a.png")
     other = dataclasses.replace(inference, class_names=("a", "b"))
-    with pytest.raises(ValueError, match="19 classes of Cityscapes alone"):
+    with pytest.raises(ValueError, match="only for the 19 classes of Cityscapes"):
         predict(other, tmp_path / "out", tmp_path / "a.png", kinds=("label_ids",))
     assert not (tmp_path / "out").exists()
 

@@ -106,7 +106,7 @@ def other_head(tensors, header):
 
 DAMAGES = {
     "initial factors": (lambda f: rewrite(f, other_initial_factors), "cannot be recomputed"),
-    "no head": (lambda f: rewrite(f, without_head), "no weights of its config"),
+    "no head": (lambda f: rewrite(f, without_head), "do not match its config"),
     "other head": (lambda f: rewrite(f, other_head), "class_embed.bias"),
     "other digest": (lambda f: change_config(f, weights_sha256="0"), "SHA-256 differs"),
     "cut": (lambda f: (f / "model.safetensors").write_bytes(b"12345678"), "damaged"),
@@ -126,8 +126,8 @@ def test_damaged_adapter_folder_raises_one_sentence(damage, small):
 @pytest.mark.parametrize(
     ("record", "sentence"),
     [
-        ({"file": "base.pth"}, r"'base\.pth', which is no known name"),
-        ({"weights": "../../etc/passwd"}, "no known name"),
+        ({"file": "base.pth"}, r"'base\.pth', which is not a known name"),
+        ({"weights": "../../etc/passwd"}, "not a known name"),
         ("dinov2_vits14", "base must be an object"),
         ({"weights": ["x"]}, "base must be an object"),
     ],
@@ -151,7 +151,7 @@ def test_other_base_raises_and_leaves_the_previous_folder(small, tmp_path):
     with pytest.raises(ValueError, match="trained on other base weights"):
         segmentor.save_pretrained(folder, adapted=model, base=str(tmp_path / "other.pth"))
     other_model, _, _ = trained(tmp_path, DinoVisionTransformer(**SIZES))
-    with pytest.raises(ValueError, match="do not give the merged weights again"):
+    with pytest.raises(ValueError, match="do not reproduce the merged weights"):
         segmentor.save_pretrained(folder, adapted=other_model, base=base)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 

@@ -56,7 +56,7 @@ VALUES = [
     ("train.device=0", "train.device must be text"),
     ("train.amp.dtype=bf16", "train.amp.dtype must be auto or one of"),
     ("train.amp.dtype=null", "train.amp.dtype must be text"),
-    ("train.output_dir=''", "train.output_dir must name a folder"),
+    ("train.output_dir=''", "train.output_dir must be the path of a folder"),
     ("train.output_dir=2026", "train.output_dir must be text, got 2026"),
     ("train.output_dir=/dev/null", "train.output_dir=/dev/null must be a folder to write to"),
     ("train.output_dir=/dev/null/x", "Not a directory"),
@@ -64,7 +64,7 @@ VALUES = [
     ("train.output_dir=" + "a" * 300, "File name too long"),
     ("train.init_checkpoint=3", "train.init_checkpoint must be text or null"),
     ("evaluation.checkpoint=3", "evaluation.checkpoint must be text or null"),
-    ("evaluation.checkpoint=a.pth", "names what --eval-only evaluates: add --eval-only"),
+    ("evaluation.checkpoint=a.pth", "applies only to an evaluation: add --eval-only"),
     # Numbers of the data.
     (f"{TRAINING}.total_batch_size=0", f"total_batch_size {WHOLE} 1"),
     (f"{TRAINING}.total_batch_size=1.5", f"{TRAINING}.total_batch_size must be a whole number"),

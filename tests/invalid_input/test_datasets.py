@@ -56,7 +56,7 @@ FAULTS = {
     "a label of another size": (lambda r: rewrite(r, LABEL, lambda p: p[:-1]), "got 96x63"),
     "a label value outside": (lambda r: rewrite(r, LABEL, lambda p: p * 0 + 77), "label value 77"),
     "a label in colours": (lambda r: shutil.copy(r / IMAGE, r / LABEL), "map of class ids"),
-    "a label in JPEG": (lambda r: as_jpeg(r, LABEL), "a JPEG, which changes them"),
+    "a label in JPEG": (lambda r: as_jpeg(r, LABEL), "a JPEG, which changes ids"),
     "an empty image": (lambda r: cut(r, IMAGE, 0), "expected a complete picture"),
     "an empty label": (lambda r: cut(r, LABEL, 0), "expected a complete picture"),
     "half an image": (lambda r: cut(r, IMAGE, 0.5), "expected a complete picture"),
@@ -65,7 +65,7 @@ FAULTS = {
     "a link to nothing": (lambda r: link_to_nothing(r, IMAGE), "no such file"),
     "a link to its own folder": (
         lambda r: (r / "day/images/more").symlink_to(r / "day"),
-        "a link to a folder that holds it",
+        "this link points to a folder that contains it",
     ),
     "two images of one name": (
         lambda r: shutil.copy(r / IMAGE, r / "day/images/001.jpg"),

@@ -117,7 +117,7 @@ def text_bomb(file):
 
 # The kind of file, the function that writes it, a part of the message.
 REFUSED = {
-    "not there": (lambda f: None, "no such file; restore it or remove its pair"),
+    "not there": (lambda f: None, "no such file; restore it, or remove the other file of its pair"),
     "a link to nothing": (lambda f: os.symlink("/nowhere", f), "no such file"),
     "a folder": (os.mkdir, "got a folder or device of that name"),
     "a pipe": (os.mkfifo, "got a folder or device of that name"),
@@ -152,7 +152,7 @@ REFUSED = {
     # Pillow would start Ghostscript for this file.
     "PostScript": (
         lambda f: written("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 6\n", f),
-        "cannot identify",
+        "unknown format",
     ),
 }
 
@@ -198,13 +198,13 @@ LABELS = {
     "Cityscapes ids without their map": (
         TRAIN_IDS,
         lambda f: saved(IDS * 0 + 26, f),
-        "give the dataset the label map it was made with",
+        "use the label map with which it was made",
     ),
     "train ids under Cityscapes' map": (CITYSCAPES_IDS, lambda f: saved(IDS * 0 + 35, f), "35"),
     "a class the set does not label": (CAMVID.label_map, lambda f: saved(IDS * 0 + 16, f), "16"),
     "colours": (TRAIN_IDS, lambda f: saved(COLORS, f), "expected a map of class ids"),
     "grey with alpha": (TRAIN_IDS, lambda f: saved(np.dstack([IDS, IDS]), f), "mode LA"),
-    "a JPEG": (TRAIN_IDS, lambda f: saved(IDS, f, format="JPEG"), "got a JPEG, which changes them"),
+    "a JPEG": (TRAIN_IDS, lambda f: saved(IDS, f, format="JPEG"), "got a JPEG, which changes ids"),
     "a colour JPEG": (RED, lambda f: saved(COLORS, f, format="JPEG"), "got a JPEG"),
     "grey where a channel is asked for": (RED, lambda f: saved(IDS, f), "expected a colour file"),
     "of another size": (TRAIN_IDS, lambda f: saved(IDS[:4], f), "(9x6), got 9x4"),

@@ -94,7 +94,7 @@ COMMANDS = [
 ]
 if not torch.cuda.is_available():
     COMMANDS += [
-        (f"{TRAIN} --num-gpus 2", "torch sees 0"),
+        (f"{TRAIN} --num-gpus 2", "torch finds 0"),
         (f"{TRAIN} --num-machines 2", "needs a GPU on each"),
         (f"{TRAIN} train.device=cuda", "train.device=cuda needs a GPU, but torch finds none"),
         ("benchmark/rrqr.py --device cuda", "needs a GPU, but torch finds none"),
@@ -157,7 +157,7 @@ def test_inconsistent_torchrun_variables_exit_with_message(variables, words, typ
         ("DETECTRON2_DATASETS", "/nowhere", "gtav_train", "set DETECTRON2_DATASETS to"),
         ("DETECTRON2_DATASETS", "/dev/null", "cityscapes_val", "set DETECTRON2_DATASETS to"),
         ("RECYCLELORA_DATA", "/nowhere", "camvid_dusk", "set RECYCLELORA_DATA to"),
-        ("RECYCLELORA_DATA", "", "camvid_dusk", "RECYCLELORA_DATA names, which is not set"),
+        ("RECYCLELORA_DATA", "", "camvid_dusk", "environment variable RECYCLELORA_DATA is not set"),
     ],
 )
 def test_variable_without_folder_stops_the_run(

@@ -67,7 +67,7 @@ def test_two_runs_are_compared_in_json_figures_and_report(tmp_path):
     [
         (["--block", "4"], "--block must be 0 to 3, got 4"),
         (["--images", "missing.jpg"], "no photograph or folder at missing.jpg"),
-        (["--against", "a.pth", "x.py", "y.py"], "takes one config"),
+        (["--against", "a.pth", "x.py", "y.py"], "must have at most one config"),
         (["--weights", "missing.pth"], "missing.pth"),
     ],
 )

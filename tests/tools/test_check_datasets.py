@@ -69,7 +69,7 @@ def test_no_names_checks_every_benchmark(run, tmp_path):
 
 def test_datasets_of_one_download_share_a_message(run):
     code, said = run("acdc_fog_val", "cityscapes_val", "acdc_night_val", "--quick")
-    assert code == 3 and "    and so acdc_night_val" in said.splitlines()
+    assert code == 3 and "    the same download contains acdc_night_val" in said.splitlines()
     assert said.count("download rgb_anon_trainvaltest.zip") == 1
     assert said.count("download leftImg8bit_trainvaltest.zip") == 1
 
@@ -83,6 +83,6 @@ def test_keyboard_interrupt_exits_without_traceback(run, monkeypatch):
 
 
 def test_invalid_arguments_exit_with_one_message(run, tmp_path):
-    assert "'citiscapes'; known are" in run("citiscapes")[0]
+    assert "'citiscapes'; the known names are" in run("citiscapes")[0]
     assert "--json: expected a file" in run("bdd100k_val", "--json", str(tmp_path))[0]
     assert list(tmp_path.iterdir()) == []

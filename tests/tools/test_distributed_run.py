@@ -189,7 +189,7 @@ def test_two_processes_stopped_resume_exactly(runs, two, tmp_path, to):
     (saved,) = tmp_path.glob("iter_*.pth")
     assert 0 < torch.load(saved, weights_only=True)["iteration"] < STEPS
     assert "-m torch.distributed.run --nproc-per-node=2 --standalone" in printed
-    assert printed.count("to go on: ") == 1
+    assert printed.count("To continue: ") == 1
     runs.whole(tmp_path, how=[TORCHRUN])
     assert_same(tmp_path, two)
 
@@ -199,7 +199,7 @@ def test_two_torchrun_machines_stopped_resume_exactly(runs, two, tmp_path, port)
     wait_for(lambda: logged(tmp_path), processes[1])
     os.kill(workers(processes[1])[0], signal.SIGTERM)  # one of the machines is shut down
     printed = ends(processes)
-    assert printed.count("to go on: ") == 1
+    assert printed.count("To continue: ") == 1
     (saved,) = tmp_path.glob("iter_*.pth")
     assert 0 < torch.load(saved, weights_only=True)["iteration"] < STEPS
     runs.whole(tmp_path, how=two_nodes(port))
@@ -211,8 +211,8 @@ def test_detectron2_launcher_stopped_resumes_exactly(runs, two, tmp_path, port):
     wait_for(lambda: logged(tmp_path), process)
     process.send_signal(signal.SIGTERM)  # it forwards the signal to its processes
     printed = ends([process])
-    assert printed.count("to go on: ") == 1 and "Traceback" not in printed
-    assert "--num-gpus=2" in printed.partition("to go on: ")[2]
+    assert printed.count("To continue: ") == 1 and "Traceback" not in printed
+    assert "--num-gpus=2" in printed.partition("To continue: ")[2]
     (saved,) = tmp_path.glob("iter_*.pth")
     assert 0 < torch.load(saved, weights_only=True)["iteration"] < STEPS
     runs.whole(tmp_path, how=two_machines(port))
@@ -227,7 +227,7 @@ def test_interrupted_evaluation_is_repeated(runs, two, tmp_path):
     wait_for(lambda: log.read_text().count("Evaluating the averaged weights") == 2, process)
     os.kill(process.pid, signal.SIGTERM)
     printed = process.communicate(timeout=600)[0]
-    assert printed.count("to go on: ") == 1
+    assert printed.count("To continue: ") == 1
     assert not (tmp_path / "domains.json").exists()
     runs.whole(tmp_path, how=[TORCHRUN])
     assert_same(tmp_path, two)

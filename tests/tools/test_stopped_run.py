@@ -75,7 +75,7 @@ def test_signal_saves_and_prints_resume_command(runs, whole, tmp_path, number):
     assert "Traceback" not in printed(output)
     done = state(output)["iteration"]
     assert 0 < done < ITERATIONS and logged(output) == done
-    words = shlex.split(last_line(output).partition("to go on: ")[2])
+    words = shlex.split(last_line(output).partition("To continue: ")[2])
     assert words[:2] == [sys.executable, str(TOOL)]
     assert "--resume" in words and f"train.output_dir={output}" in words
     runs.finish(output)
@@ -90,7 +90,7 @@ def test_signal_during_evaluation_stops_run(runs, whole, tmp_path):
     wait_for(lambda: logged(output) and "Evaluating" in printed(output), process)
     os.kill(process.pid, signal.SIGTERM)
     process.join()
-    assert process.exitcode == 0 and "to go on:" in last_line(output)
+    assert process.exitcode == 0 and "To continue:" in last_line(output)
     assert state(output)["iteration"] == ITERATIONS
     assert not (output / "domains.json").exists()
     runs.finish(output)
@@ -170,7 +170,7 @@ def test_damaged_checkpoint_is_renamed(runs, whole, tmp_path, content):
     else:
         newest.write_bytes(content)
     runs.finish(output, "train.checkpoint_period=37", "train.checkpoints_kept=2")
-    assert f"{newest}" in printed(output) and "trying the one before" in printed(output)
+    assert f"{newest}" in printed(output) and "trying the previous checkpoint" in printed(output)
     assert (output / f"{newest.name}.damaged").exists()
     kept = sorted(path.name for path in output.glob("iter_*.pth"))
     assert kept == ["iter_0000037.pth", "iter_0000040.pth"]

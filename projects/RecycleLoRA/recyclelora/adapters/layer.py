@@ -335,7 +335,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         """Raise an error if there is no pair of this name."""
         if name != self.pair_name and name not in self.pairs:
             known = ", ".join(sorted({self.pair_name, *self.pairs}))
-            raise ValueError(f"there is no adapter pair {name!r}; known are: {known}")
+            raise ValueError(f"there is no adapter pair {name!r}; the pairs are: {known}")
 
     def mix(self, mixture: Mixture | None) -> None:
         """Compute with several pairs, or the active one again; a merged layer stays merged."""

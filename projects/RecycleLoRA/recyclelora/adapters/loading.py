@@ -145,8 +145,9 @@ def _check_bases(file: AdapterFile, targets: Mapping[str, nn.Module], path: Path
     if cast:
         here, there = next(iter(cast.values()))
         warnings.warn(
-            f"the adapters of {path} were trained on a base in {there}; this one, in {here}, "
-            f"equals it after a cast to {there}, and outputs may differ by that rounding",
+            f"the adapters of {path} were trained on base weights in {there}; those of this model "
+            f"are in {here} and equal them only after a cast to {there}, so outputs may differ by "
+            "rounding",
             stacklevel=3,
         )
 
@@ -160,7 +161,7 @@ def _base_of(target: nn.Module) -> Tensor:
 def _pairs(
     file: AdapterFile, targets: Mapping[str, nn.Module], path: Path
 ) -> dict[str, AdapterPair]:
-    """The saved pairs, on the devices and in the dtypes of the bases, before anything changes."""
+    """Return the saved pairs, on the devices and in the dtypes of the bases."""
     recomputed, pairs = _recomputed(file, targets, path), {}
     for key, saved in file.header.layers.items():
         tensors, like = file.layer_tensors(key), _device_and_dtype(targets[key])
@@ -177,7 +178,7 @@ def _pairs(
 def _recomputed(
     file: AdapterFile, targets: Mapping[str, nn.Module], path: Path
 ) -> dict[str, Factors]:
-    """The initial factors that the file leaves out."""
+    """Return the initial factors that the file does not contain, computed from the base."""
     left_out = {k: v for k, v in file.header.layers.items() if v.initial_sha256 is not None}
     dtypes = {targets[key]: saved.weight_dtype for key, saved in left_out.items()}
     found = {}
@@ -189,9 +190,10 @@ def _recomputed(
     ):
         if initial_digest(factors) != left_out[key].initial_sha256:
             raise ValueError(
-                f"the initial factors that {path} leaves out cannot be recomputed here: those of "
-                f"layer {key!r} differ, because this machine or this version of PyTorch rounds "
-                "differently; save the adapters with initial_factors=True where they were trained"
+                f"the initial factors, which {path} does not contain, cannot be recomputed here: "
+                f"those of layer {key!r} differ, because this machine or this version of PyTorch "
+                "rounds differently; save the adapters with initial_factors=True where they were "
+                "trained"
             )
         found[key] = factors
     return found
@@ -220,7 +222,7 @@ def _check_others(
 def _replaced(
     targets: Mapping[str, nn.Module], pairs: Mapping[str, AdapterPair]
 ) -> list[DualLoRALinear]:
-    """The layers whose active pair has other settings than the one that takes its place."""
+    """Return the layers whose active pair has other settings than the pair that replaces it."""
     layers = {key: t for key, t in targets.items() if isinstance(t, DualLoRALinear)}
     return [layer for key, layer in layers.items() if layer.settings != pairs[key].settings]
 

@@ -122,8 +122,9 @@ class _MergedWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> None:  # type: ignore[no-untyped-def]
         raise RuntimeError(
-            "backward() through merged adapters, for which a merged layer computes no gradient: "
-            "unmerge the model before training, or set requires_grad=False on its adapters"
+            "backward() was called through merged adapters, but a merged layer computes no "
+            "gradient for them: unmerge the model before training, or set requires_grad=False on "
+            "its adapters"
         )
 
 

@@ -106,7 +106,9 @@ def check_other_tensors(found: Mapping[str, Tensor], saved: Mapping[str, Tensor]
         if reason := why_not_plain(target):
             raise ValueError(f"{name!r} {reason} in the model")
         if target.is_inference() and not torch.is_inference_mode_enabled():
-            raise ValueError(f"{name!r} was made in inference mode: load the file in this mode")
+            raise ValueError(
+                f"{name!r} was made in inference mode: load the file inside torch.inference_mode()"
+            )
         if target.shape != value.shape:
             raise ValueError(
                 f"{name!r} has shape {list(target.shape)} in the model and {list(value.shape)} in "

@@ -135,8 +135,7 @@ def _pair_of(layer: DualLoRALinear, name: str | None, key: str) -> AdapterPair:
         )
     if layer.residual.shape != (layer.out_features, layer.in_features):
         raise ValueError(
-            f"layer {key!r} has a part of its weight: pass the model that FSDP wraps, not a part "
-            "of it"
+            f"layer {key!r} holds only a shard of its weight: pass the whole model that FSDP wraps"
         )
     if name is None or name == layer.pair_name:
         return layer

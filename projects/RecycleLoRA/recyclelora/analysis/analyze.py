@@ -77,7 +77,8 @@ class Run:
         configs = [word for word in rest if "=" not in word]
         if len(configs) > 1:
             raise ValueError(
-                f"--against takes one config after the weights, got {', '.join(configs)}"
+                "--against must have at most one config after the weights, got "
+                f"{', '.join(configs)}"
             )
         overrides = [word for word in rest if "=" in word]
         return cls(weights, configs[0] if configs else config_file, overrides)

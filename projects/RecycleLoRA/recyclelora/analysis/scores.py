@@ -87,7 +87,7 @@ def paired_difference(
     ]
     if not names:
         raise ValueError(
-            "expected two evaluations with common images, got none: evaluate both runs "
+            "expected two evaluations with common images, got two without: evaluate both runs "
             "with the same dataloader.test and dataloader.subset"
         )
     change = np.array([second[name] - first[name] for name in names], dtype=np.float64)

@@ -18,7 +18,7 @@ class Rein(Backbone):
 
     Block i has tokens :math:`T_i = A_i B_i`. Its patches f become
 
-    .. math:: f + \sigma\,L_f\big(f + S_{2..m}\,L_T(T_i)_{2..m}\big), \quad
+    .. math:: f + \sigma\,L_f(f + S_{2..m}\,L_T(T_i)_{2..m}), \quad
               S = \mathrm{softmax}(f T_i^T / \sqrt{d})
 
     Attention to the first token adds nothing. All blocks share the linear layers L and the scale

@@ -43,5 +43,8 @@ def pick_device(name: str, *, option: str = "train.device") -> torch.device:
         name = f"cuda:{torch.cuda.current_device()}"
     device = torch.device(name)
     if device.type == "cuda" and device.index >= torch.cuda.device_count():
-        raise ValueError(f"{option}={name}, but torch sees {torch.cuda.device_count()} GPUs")
+        raise ValueError(
+            f"{option}={name} does not exist: the GPUs here are cuda:0 to "
+            f"cuda:{torch.cuda.device_count() - 1}"
+        )
     return device

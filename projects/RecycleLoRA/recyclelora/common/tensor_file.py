@@ -46,8 +46,8 @@ def read_tensor_file(path: str | Path) -> Any:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
             f"{path} cannot be read as tensors only: it is damaged, truncated, or contains Python "
-            f"objects, which are not loaded because they could run code; get it again, or save "
-            f"only its tensors (torch reported: {reason})"
+            "objects, which are not loaded because they could run code; use another copy, or "
+            f"save only its tensors (torch reported: {reason})"
         ) from error
     for name, tensor in _tensors(content):
         if not _is_plain(tensor):

@@ -108,8 +108,8 @@ def format_error(error: BaseException) -> str:
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
         message = (
-            f"the memory of this machine is not sufficient ({_first_line(error)}): reduce the "
-            "model, crop, batch or image sizes"
+            f"this machine does not have enough memory ({_first_line(error)}): reduce the model, "
+            "crop, batch or image sizes"
         )
     elif is_out_of_files(error):
         message = open_files_message()

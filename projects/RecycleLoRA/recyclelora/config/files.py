@@ -115,9 +115,8 @@ def read_config(file: str) -> DictConfig:
         where = f"{file}, line {lines[-1]}" if lines else file
         if isinstance(error, ImportError) and (module := _missing_relative_import(file)):
             raise ValueError(
-                f"{where}: the relative import of {module!r} finds no file of this name beside the "
-                "config: start from a shipped config by "
-                "recyclelora.config.get_config(NAME) instead"
+                f"{where}: the config imports {module!r} from its own folder, where no such file "
+                "exists: load a shipped config by recyclelora.config.get_config(NAME) instead"
             ) from error
         remedy = "correct it"
         if isinstance(error, OmegaConfBaseException):

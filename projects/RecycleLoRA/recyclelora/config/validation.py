@@ -124,14 +124,16 @@ def _check_train(train: Any) -> None:
         else:
             _check_value(f"train.{key}", train[key], expected)
     if not train.output_dir.strip():
-        raise ValueError("train.output_dir must name a folder, got nothing: give it a name")
+        raise ValueError(
+            "train.output_dir must be the path of a folder, got an empty value: set it"
+        )
     _check_value("train.amp.dtype", train.amp.get("dtype"), str)
 
 
 def _check_evaluation(evaluation: DictConfig) -> None:
     if unknown := [key for key in evaluation if key not in _EVALUATION]:
         raise ValueError(
-            f"the config has evaluation.{unknown[0]}, which is unknown: the section has "
+            f"evaluation.{unknown[0]} is not a setting: the section evaluation has "
             f"{', '.join(_EVALUATION[:-1])} and {_EVALUATION[-1]}, see configs/demo.py"
         )
     _check_value("evaluation.checkpoint", evaluation.get("checkpoint"), str | None)
@@ -159,8 +161,8 @@ def _check_arguments(key: str, call: Mapping) -> None:
     for parameter in inspect.signature(target).parameters.values():
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
             raise ValueError(
-                f"{key}: {object_name(target)} takes {parameter.name!r} only by position, which a "
-                "LazyCall does not support: call a function that takes it by name"
+                f"{key}: {object_name(target)} accepts {parameter.name!r} only by position, which "
+                "a LazyCall does not support: call a function that accepts it by name"
             )
     given = {str(name): value for name, value in call.items() if name != "_target_"}
     free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -105,7 +105,7 @@ def find_target(call: Mapping, key: str) -> Callable:
                 remedy = (
                     f"write a dataclass of a config file as LazyCall(functools.partial({cls}))(...)"
                 )
-            raise ValueError(f"{key}: there is no {target!r} to call: {remedy}") from error
+            raise ValueError(f"{key}: {target!r} does not exist: {remedy}") from error
     if not callable(target):
         raise ValueError(f"{key}: {call['_target_']!r} cannot be called: correct its _target_")
     return target

@@ -38,7 +38,7 @@ _BDD100K = DatasetSource(
 )
 _MAPILLARY = DatasetSource(
     "Mapillary Vistas v1.2",
-    "www.mapillary.com/dataset/vistas (registration; the archive of v2.0 holds v1.2 too)",
+    "www.mapillary.com/dataset/vistas (registration; the archive of v2.0 also contains v1.2)",
     ("mapillary-vistas-dataset_public_*.zip",),
     "CC BY-NC-SA 4.0",
 )
@@ -125,8 +125,8 @@ def _mapillary_config(dataset_root: Path) -> LabelMap:
         if config.is_file():
             return mapillary_label_map(config)
     raise FileNotFoundError(
-        f"Mapillary Vistas: expected its list of classes as {tried[0]} or {tried[1]}, which are "
-        "not there; copy the file from the release"
+        f"Mapillary Vistas: expected its list of classes in {tried[0]} or {tried[1]}, but neither "
+        "file exists; copy it from the release"
     )
 
 

@@ -46,7 +46,7 @@ def report_datasets(
     names = list(dict.fromkeys(names)) or [dataset.name for dataset in BENCHMARKS]
     datasets = [get_dataset(name) for name in names]
     if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise ValueError(f"--json: expected a file in a folder that is there, got {json_file}")
+        raise ValueError(f"--json: expected a file in a folder that exists, got {json_file}")
     reports = check_datasets(datasets, quick=quick, workers=workers)
     if json_file:
         found = {report.name: report.as_json() for report in reports}
@@ -96,7 +96,7 @@ def _missing(reports: list[DatasetReport]) -> Iterator[str]:
     for first, *others in absent.values():
         yield first.missing
         if others:
-            yield f"    and so {', '.join(report.name for report in others)}"
+            yield f"    the same download contains {', '.join(report.name for report in others)}"
 
 
 def _faults(report: DatasetReport) -> Iterator[str]:

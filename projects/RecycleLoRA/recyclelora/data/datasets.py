@@ -160,8 +160,8 @@ def get_dataset(name: str) -> FolderDataset:
     if dataset is None:
         known = [n for n in DatasetCatalog if MetadataCatalog.get(n).get("dataset") is not None]
         raise ValueError(
-            f"expected the name of a registered dataset, got '{name}'; known are "
-            f"{', '.join(sorted(known))}, and register_folder adds your own"
+            f"expected the name of a registered dataset, got '{name}'; the known names are "
+            f"{', '.join(sorted(known))}; register your own folders by register_folder"
         )
     return dataset
 
@@ -183,7 +183,8 @@ def real_sets() -> list[str]:
     root = expand_path(root)
     if not root.is_dir():
         raise FileNotFoundError(
-            f"{_REAL_ROOT}: expected a folder, got {root}, which is not there; correct or unset it"
+            f"{_REAL_ROOT}: expected a folder, got {root}, which does not exist; correct or unset "
+            "the variable"
         )
     folders = [folder for folder in root.iterdir() if not is_hidden(folder)]
     names = sorted(folder.name for folder in folders if (folder / "labels").is_dir())

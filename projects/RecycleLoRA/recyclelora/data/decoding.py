@@ -57,12 +57,12 @@ def decoding(file: str | Path) -> Iterator[None]:
         with suppress(OSError), open(file, "rb") as content:
             if content.read(len(_LFS)) == _LFS:
                 raise ValueError(
-                    f"{file}: expected a complete picture, got a note that Git LFS keeps it "
-                    "elsewhere; run 'git lfs pull' in its folder"
+                    f"{file}: expected a complete picture, got a Git LFS pointer; run 'git lfs "
+                    "pull' in its folder"
                 ) from error
         # Pillow's message contains the name of an object instead of the file name.
         unknown = isinstance(error, UnidentifiedImageError)
-        formats = f"cannot identify the format: it is none of {', '.join(_FORMATS)}"
+        formats = f"unknown format: expected one of {', '.join(_FORMATS)}"
         reason = formats if unknown else f"{type(error).__name__}: {error}"
         raise ValueError(
             f"{file}: expected a complete picture, got a file that cannot be decoded "
@@ -102,8 +102,8 @@ def open_picture(file: str | Path, content: bytes | None = None) -> Image.Image:
         )
     if several:
         raise ValueError(
-            f"{file}: expected one picture, got several frames or pages; save the one that is "
-            "meant as a file of its own"
+            f"{file}: expected one picture, got several frames or pages; save the right one as a "
+            "separate file"
         )
     return image
 
@@ -168,7 +168,9 @@ def _check_file(file: str | Path) -> None:
     path = Path(file)
     if not path.is_file():
         if not path.exists():
-            raise FileNotFoundError(f"{file}: no such file; restore it or remove its pair")
+            raise FileNotFoundError(
+                f"{file}: no such file; restore it, or remove the other file of its pair"
+            )
         raise ValueError(
             f"{file}: expected a picture, got a folder or device of that name; rename it"
         )

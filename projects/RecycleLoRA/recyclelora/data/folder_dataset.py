@@ -121,8 +121,8 @@ class FolderDataset:
         root = os.environ.get(self.root_variable) or self.root_default
         if not root:
             raise FileNotFoundError(
-                f"dataset '{self.name}' lies below the folder that the environment variable "
-                f"{self.root_variable} names, which is not set; set it to that folder"
+                f"dataset '{self.name}': the environment variable {self.root_variable} is not "
+                "set; set it to the folder that contains the dataset"
             )
         return expand_path(root)
 
@@ -148,11 +148,12 @@ class FolderDataset:
             partial += found
         tried = " or ".join(map(str, self.layouts))
         below = f" below {root}" if self.root_variable else ""
-        only = f" (only {' and '.join(dict.fromkeys(partial))})" if partial else ""
+        only = f" (found only {' and '.join(dict.fromkeys(partial))})" if partial else ""
         remedy = f"set {self.root_variable} to" if self.root_variable else "name"
         raise FileNotFoundError(
-            f"dataset '{self.name}': expected the folders {tried}, which are not there{below}"
-            f"{only}; {remedy} the folder that has them, or {self.download_hint()}"
+            f"dataset '{self.name}': expected the folders {tried}, which do not "
+            f"exist{below}{only}; {remedy} the folder that contains them, or "
+            f"{self.download_hint()}"
         )
 
     def dataset_root(self, layout: Layout | None = None) -> Path:
@@ -229,7 +230,7 @@ class FolderDataset:
                 name = layout.prefixes[-1] + name
             missing = self.root / layout.labels / folder / f"{name}{layout.label_suffix}"
             messages.append(
-                f"{images[key]}: expected its label {missing}, which is not there; restore the "
+                f"{images[key]}: expected its label {missing}, which does not exist; restore the "
                 "label or remove the image"
             )
         messages += [
@@ -300,9 +301,9 @@ class FolderDataset:
         if found == self.expected:
             return None
         reason = (
-            "the download is incomplete, or this is a trial"
+            "the download is incomplete, or only a part is used"
             if found < self.expected
-            else "there are files of something else"
+            else "the folder contains other files"
         )
         return (
             f"dataset '{self.name}': expected {self.expected} pairs, found "
@@ -339,9 +340,9 @@ class FolderDataset:
         if self.subset is not None:
             if len(pairs) < self.subset and self.expected is None:
                 raise ValueError(
-                    f"dataset '{self.name}' is {self.subset} pairs drawn from all of "
+                    f"dataset '{self.name}' draws {self.subset} pairs from "
                     f"{self.root / self.layout().images}, which has only {len(pairs)}; complete "
-                    "the download or use the dataset that takes every pair"
+                    "the download, or use the dataset that contains every pair"
                 )
             pairs = seeded_subset(pairs, self.subset, self.subset_seed)
         if subset is not None:

@@ -81,8 +81,9 @@ def read_split(dataset_root: Path) -> dict[str, frozenset[int]]:
     file = next((file for file in tried if file.is_file()), None)
     if file is None:
         raise FileNotFoundError(
-            f"GTAV: expected the official split as {tried[0]} or {tried[1]}, which are not there; "
-            f"{_DOWNLOAD}; or train on 'gtav_train', a seeded draw of as many images"
+            f"GTAV: expected the official split in {tried[0]} or {tried[1]}, but neither file "
+            f"exists; {_DOWNLOAD}; or train on 'gtav_train', a random draw of the same size with "
+            "a fixed seed"
         )
     try:
         if file.stat().st_size > 10**7:
@@ -92,13 +93,13 @@ def read_split(dataset_root: Path) -> dict[str, frozenset[int]]:
         lists = {part: np.ravel(arrays[f"{part}Ids"]) for part in SIZES}
         numbers = np.concatenate(list(lists.values()))
         if not len(numbers) or (numbers < 1).any() or (numbers % 1).any():
-            raise ValueError("numbers that no image has")
+            raise ValueError("numbers that are not positive integers")
         if len(np.unique(numbers)) != len(numbers):
-            raise ValueError("an image in two of them, or twice in one")
+            raise ValueError("an image that is listed twice")
     except Exception as error:  # scipy raises errors of many types for a damaged file
         raise ValueError(
-            f"{file}: expected the lists trainIds, valIds and testIds, which give every image's "
-            f"number to one of them, got {type(error).__name__}: {error}; {_DOWNLOAD}"
+            f"{file}: expected the lists trainIds, valIds and testIds, with each image's number "
+            f"in one of them, got {type(error).__name__}: {error}; {_DOWNLOAD}"
         ) from error
     return {part: frozenset(map(int, numbers)) for part, numbers in lists.items()}
 

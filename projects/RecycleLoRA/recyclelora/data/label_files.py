@@ -109,8 +109,8 @@ def _check_lossless(file: str | Path, image: Image.Image, content: bytes) -> Non
         kind = f"a TIFF with {image.info.get('compression', 'unknown')} compression"
     if kind is not None:
         raise ValueError(
-            f"{file}: expected a label file that keeps every id, got {kind}, which changes them; "
-            "save the labels as PNG from their source"
+            f"{file}: expected a lossless label file, got {kind}, which changes ids; save the "
+            "labels as PNG from their source"
         )
 
 
@@ -132,8 +132,8 @@ def _check_grey(file: str | Path, image: Image.Image, content: bytes) -> None:
         got = f"a PGM with the maximum {most}, whose values decoders scale"
     if got is not None:
         raise ValueError(
-            f"{file}: expected ids that are stored as they are meant, got {got}; save the labels "
-            "as PNG of 8 or 16 bits from their source"
+            f"{file}: expected ids that are stored unchanged, got {got}; save the labels as PNG "
+            "of 8 or 16 bits from their source"
         )
 
 

@@ -62,7 +62,7 @@ class LabelMap:
         wrong = sorted(set(ids.values()) - known)
         if wrong or not ids or min(ids) < 0 or max(ids) > 65535:
             raise ValueError(
-                f"label map '{self.name}' must send ids 0..65535 to train ids 0..18 or 255, got "
+                f"label map '{self.name}' must map ids 0..65535 to train ids 0..18 or 255, got "
                 f"{short_repr(wrong or sorted(ids))}; correct its ids"
             )
         if self.channel not in (None, 0, 1, 2):
@@ -146,7 +146,7 @@ class LabelMap:
         raise ValueError(
             f"{file}: {int(where.sum())} pixels have the label value {int(ids[where][0])}, which "
             f"the label map '{self.name}' does not define (it defines {_ranges(self.ids)} and "
-            "255); correct the file or give the dataset the label map it was made with"
+            "255); correct the file, or use the label map with which it was made"
         )
 
 
@@ -267,8 +267,8 @@ class Folding:
         named = {*self.labels, *self.moves}
         if not named <= set(CLASSES) or not set(self.moves.values()) <= set(self.labels):
             raise ValueError(
-                f"folding '{self.name}' must move Cityscapes classes onto its own labels, got "
-                f"labels {self.labels} and moves {self.moves}; correct the names"
+                f"folding '{self.name}' must map Cityscapes classes to its own labels, got labels "
+                f"{self.labels} and moves {self.moves}; correct the names"
             )
 
     @property

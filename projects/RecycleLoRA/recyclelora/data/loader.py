@@ -74,8 +74,8 @@ class _GlobalBatches:
         check_integer("total_batch_size", total, least=1, most=65_536)
         if total % world:
             raise ValueError(
-                f"total_batch_size must be a multiple of the {world} processes, got {total}; "
-                "change the batch size or the number of GPUs"
+                f"total_batch_size must be a multiple of the number of processes, {world}, got "
+                f"{total}; change the batch size or the number of GPUs"
             )
         self.total, self.start, self.iterations = total, start, iterations
         self.positions = range(rank * total // world, (rank + 1) * total // world)

@@ -100,8 +100,8 @@ def files_by_key(
                 )
             if key in found:
                 raise ValueError(
-                    f"{file}: {found[key].name} in the same folder has the same name, so their "
-                    "label is not clear; remove or rename one"
+                    f"{file}: {found[key].name} in the same folder has the same name, so it is "
+                    "unclear to which of them the label belongs; remove or rename one"
                 )
             found[key] = file
     return found, excluded
@@ -116,4 +116,4 @@ def _is_excluded(path: Path, patterns: tuple[str, ...]) -> bool:
 
 def _check_link(link: Path) -> None:
     if Path(os.path.realpath(link.parent)).is_relative_to(os.path.realpath(link)):
-        raise ValueError(f"{link}: a link to a folder that holds it, without end; remove it")
+        raise ValueError(f"{link}: this link points to a folder that contains it; remove it")

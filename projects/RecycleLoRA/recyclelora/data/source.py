@@ -46,7 +46,7 @@ class DatasetSource:
         """
         return (
             f"download {' and '.join(self.archives)} of {self.title} ({self.terms}) from "
-            f"{self.page} and unpack so that {images} and {labels} are there"
+            f"{self.page} and unpack it so that {images} and {labels} exist"
         )
 
     def pending_archives(self, root: Path, dataset_root: Path) -> list[str]:
@@ -98,6 +98,6 @@ def _entries(folder: Path) -> Iterable[Path]:
 def _hints(file: Path) -> Iterable[str]:
     name = file.name.lower()
     if name.endswith(_UNFINISHED):
-        yield f"{file} is an unfinished download: finish it"
+        yield f"{file} is an incomplete download: complete it"
     elif name.endswith(_PACKED):
-        yield f"{file} lies there packed: unpack it"
+        yield f"{file} has been downloaded: unpack it"

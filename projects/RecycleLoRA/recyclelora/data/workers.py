@@ -57,7 +57,7 @@ class BatchLoader:
     dataset : Dataset
         A map-style dataset.
     batches : iterable of list of int
-        The indices of each batch. Every pass iterates over it anew.
+        The indices of each batch. Every pass iterates over it again.
     num_workers : int or None
         The number of worker processes. 0 reads in this process, and None selects the number by
         :func:`~recyclelora.data.shared_memory.default_workers`.
@@ -167,7 +167,7 @@ class BatchLoader:
             if error.errno in (errno.EAGAIN, errno.ENOMEM):
                 raise OSError(
                     f"{self.demand.loader}: cannot start {count} worker processes "
-                    f"({error.strerror}): set num_workers to fewer, or raise the limit of processes"
+                    f"({error.strerror}): reduce num_workers, or raise the limit on processes"
                 ) from error
             # Locks and queues between processes are also files in /dev/shm.
             raise OSError(
@@ -185,7 +185,7 @@ class BatchLoader:
         last, waited, full = time.monotonic(), 0.0, 0.0
         while not wait([fetched], _LOOK).done:
             if self.should_stop is not None and self.should_stop():
-                raise WaitInterrupted("asked to stop while a batch was awaited")
+                raise WaitInterrupted("stopped while waiting for a batch")
             now = time.monotonic()
             # The time during which the process is suspended does not count.
             passed, last = min(now - last, 10 * _LOOK), now
@@ -193,15 +193,15 @@ class BatchLoader:
             full = full + passed if self._is_memory_full() else 0.0
             if full >= _FULL:
                 raise OSError(
-                    f"{self.demand.loader}: /dev/shm was full for {_FULL:g} s while a batch was "
-                    "awaited: start the container with a larger --shm-size, remove the files of "
-                    f"other programs there, or set num_workers to fewer than "
+                    f"{self.demand.loader}: /dev/shm was full for {_FULL:g} s while the loader "
+                    "waited for a batch: start the container with a larger --shm-size, remove "
+                    "the files of other programs there, or set num_workers below "
                     f"{self.demand.num_workers}"
                 )
             if waited >= self.timeout:
                 raise TimeoutError(
                     f"{self.demand.loader}: no batch within {self.timeout:g} s: check the disk or "
-                    "the file server, or allow more time by dataloader.timeout"
+                    "the file server, or raise dataloader.timeout"
                 )
         return fetched.result()
 
@@ -232,9 +232,9 @@ def _worker_error(error: Exception) -> Exception:
     if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
         return error
     return ChildProcessError(
-        f"a process that reads the data has died ({error}), perhaps of too little memory: use "
-        "fewer of them (num_workers, --workers) or smaller crops; a training goes on with --resume "
-        "from its last checkpoint"
+        f"a worker process that reads the data has died ({error}), perhaps because memory ran "
+        "out: use fewer workers (num_workers, --workers) or smaller crops; --resume continues a "
+        "training from its last checkpoint"
     )
 
 

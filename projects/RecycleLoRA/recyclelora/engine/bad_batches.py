@@ -62,9 +62,9 @@ class BadBatches:
                 torch.save(content, temporary)
         if len(self.skipped) >= self.allowed:
             raise FloatingPointError(
-                f"{problems}; the batch of iteration {iteration} ({files}) is saved in {path}, the "
-                "weights are as before it, and --resume goes on from there, without this batch if "
-                f"given train.skip_bad_batches={self.allowed + 1}"
+                f"{problems}; the batch of iteration {iteration} ({files}) is saved in {path}. "
+                "The weights are those before this batch, and --resume continues from them; add "
+                f"train.skip_bad_batches={self.allowed + 1} to skip the batch"
             )
         self.skipped.append(iteration)
         count = f"{len(self.skipped)} of at most {self.allowed}"

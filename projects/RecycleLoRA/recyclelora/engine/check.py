@@ -94,7 +94,7 @@ def _check_writable(folder: Path) -> None:
     """Raise an error if ``folder`` cannot be written or created; nothing is written."""
     existing = _nearest_folder(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        problem = "cannot be written" if existing.is_dir() else "is no folder"
+        problem = "cannot be written" if existing.is_dir() else "is not a folder"
         raise ValueError(
             f"train.output_dir={folder} must be a folder to write to, but {existing} {problem}; "
             "choose another one"

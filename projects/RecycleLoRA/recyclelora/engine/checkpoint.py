@@ -244,11 +244,11 @@ class Checkpoints:
             try:
                 return path, read_checkpoint(path)
             except ValueError as error:
-                log(f"{error}; trying the one before")
+                log(f"{error}; trying the previous checkpoint")
         if paths:
             raise ValueError(
                 f"none of the {len(paths)} checkpoints in {self.folder} can be read: remove them "
-                "to begin anew, or put back a copy"
+                "to start again, or restore a copy"
             )
         return None
 

@@ -67,7 +67,7 @@ class WarnOfWaiting(HookBase):
         """Return the end of a sentence that names settings the user can increase."""
         fast = [] if fast_decoding.is_installed() else ["install recyclelora[fast]"]
         if not isinstance(self.loader, BatchLoader):
-            return " and ".join(["let more processes read it", *fast])
+            return " and ".join(["load it with more processes", *fast])
         workers, cores = self.loader.demand.num_workers, available_cores()
         if workers * self.loader.demand.processes < cores:
             more = f"raise dataloader.train.num_workers ({workers} now, {cores} cores available)"

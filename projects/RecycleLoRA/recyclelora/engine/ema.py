@@ -53,7 +53,9 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, *, decay: float, start: int | None = None):
         if not 0 < decay < 1:
-            raise ValueError(f"expected train.ema between 0 and 1, as 0.999, or null, got {decay}")
+            raise ValueError(
+                f"expected train.ema between 0 and 1, such as 0.999, or null, got {decay}"
+            )
         if start is not None:
             check_integer("train.ema.start", start)
         self.decay = decay
@@ -109,8 +111,8 @@ class WeightAverage:
         """
         if mismatch := describe_mismatch(self.averages, state):
             raise ValueError(
-                f"the checkpoint averages other parameters than train here: {mismatch}. Use the "
-                "config that it was trained with"
+                "the averaged parameters of the checkpoint are not those that this model trains: "
+                f"{mismatch}. Use the config that it was trained with"
             )
         self._copy(state, self.averages)
 

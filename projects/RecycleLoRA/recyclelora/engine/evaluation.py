@@ -93,8 +93,9 @@ def find_evaluated(cfg: DictConfig, log: logging.Logger) -> Path:
     named, initial = cfg.evaluation.get("checkpoint"), cfg.train.init_checkpoint
     if initial is not None:
         log.info(
-            "train.init_checkpoint=%s is ignored: it only starts a training, and --eval-only "
-            "evaluates evaluation.checkpoint, else the newest checkpoint of train.output_dir",
+            "train.init_checkpoint=%s is ignored, because it only applies to training: "
+            "--eval-only evaluates evaluation.checkpoint or, without it, the newest checkpoint "
+            "in train.output_dir",
             initial,
         )
     if named is not None:
@@ -123,8 +124,8 @@ def check_training_keys(cfg: DictConfig) -> None:
     """
     if (named := cfg.evaluation.get("checkpoint")) is not None:
         raise ValueError(
-            f"evaluation.checkpoint={named} names what --eval-only evaluates: add --eval-only, or "
-            "start the training from this file by train.init_checkpoint"
+            f"evaluation.checkpoint={named} applies only to an evaluation: add --eval-only, or "
+            "start a training from this file by train.init_checkpoint"
         )
 
 

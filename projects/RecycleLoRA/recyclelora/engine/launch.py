@@ -55,18 +55,20 @@ def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None
     check_integer("--machine-rank", args.machine_rank, least=0, most=args.num_machines - 1)
     if args.num_gpus > max(available, 1):
         raise ValueError(
-            f"--num-gpus {args.num_gpus} but torch sees {available}: ask for at most that many "
-            "(several CPU processes: torchrun --nproc-per-node N tools/lazyconfig_train_net.py ...)"
+            f"--num-gpus {args.num_gpus}, but torch finds {available}: use at most that many (for "
+            "several CPU processes: torchrun --nproc-per-node N tools/lazyconfig_train_net.py "
+            "...)"
         )
     if args.num_machines > 1 and not available:
         raise ValueError(
-            f"--num-machines {args.num_machines} needs a GPU on each and torch sees none here: "
-            "start CPU processes by torchrun --nnodes N tools/lazyconfig_train_net.py ..."
+            f"--num-machines {args.num_machines} needs a GPU on each machine, and torch finds "
+            "none here: start CPU processes by torchrun --nnodes N tools/lazyconfig_train_net.py "
+            "..."
         )
     if args.num_machines > 1 and args.dist_url == "auto":
         raise ValueError(
-            f"--num-machines {args.num_machines} needs the address where they meet: give all of "
-            "them --dist-url tcp://FIRST_MACHINE:PORT"
+            f"--num-machines {args.num_machines} needs the address of the first machine: start "
+            "all of them with --dist-url tcp://FIRST_MACHINE:PORT"
         )
     several = args.num_gpus * args.num_machines > 1
     with _forward_signals() if several else contextlib.nullcontext():
@@ -178,8 +180,8 @@ def _join_torchrun(main: Callable[[Namespace], None], args: Namespace) -> None:
         local, available = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= available:
             raise ValueError(
-                f"torchrun started process {local} (from 0) here, but torch sees {available} GPUs: "
-                "start at most one process a GPU"
+                f"torchrun started process {local} (from 0) here, but torch finds {available} "
+                "GPUs: start at most one process a GPU"
             )
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if gpus else "gloo")

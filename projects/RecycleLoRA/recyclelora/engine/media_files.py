@@ -72,8 +72,8 @@ def _find(paths: Sequence[Path], output: Path | None, suffixes: Sequence[str]) -
     for path in paths:
         if written is not None and path.resolve().is_relative_to(written):
             raise ValueError(
-                f"{path} lies in {output}, the folder to write, which is never read: choose "
-                "another folder with --out"
+                f"{path} is in the output folder {output}, which is not read: choose another "
+                "folder with --out"
             )
         files = [(n, file) for n, file in _named(path) if file.suffix.lower() in suffixes]
         if written is not None:
@@ -86,7 +86,9 @@ def _find(paths: Sequence[Path], output: Path | None, suffixes: Sequence[str]) -
                 (found.videos, "videos") if is_video else (found.photographs, "photographs")
             )
             if names.setdefault(name, file) != file:
-                raise ValueError(f"two {kind} are called {name}: write them to different folders")
+                raise ValueError(
+                    f"two {kind} have the same name, {name}: write them to different folders"
+                )
     return found
 
 

@@ -126,6 +126,6 @@ def _require_writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ValueError(
-            f"train.output_dir={folder} must be a folder to write to, got: {error.strerror}; "
-            "choose another one"
+            f"train.output_dir={folder} must be a folder to write to, got an error "
+            f"({error.strerror}): choose another one"
         ) from error

@@ -74,7 +74,7 @@ class StopRequest:
             self.received, self._since = True, time.monotonic()
             name = signal.Signals(number).name
             # print() is not used because the handler may interrupt another print().
-            os.write(2, f"\n{name}: stopping soon; once more to stop at once\n".encode())
+            os.write(2, f"\n{name}: stopping soon; send it again to stop immediately\n".encode())
         elif time.monotonic() - self._since > _DUPLICATE:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

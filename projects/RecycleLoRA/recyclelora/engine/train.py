@@ -1,23 +1,24 @@
 """Train a segmentor on its source domains and evaluate it on every target domain.
 
-python -m recyclelora.engine.train --config-file configs/demo.py
-python -m recyclelora.engine.train --config-file configs/demo.py --eval-only
-python -m recyclelora.engine.train --config-file configs/demo.py --check
-python -m recyclelora.engine.train --config-file F --num-gpus 4 train.output_dir=output/mine
+    python -m recyclelora.engine.train --config-file configs/demo.py
+    python -m recyclelora.engine.train --config-file configs/demo.py --eval-only
+    python -m recyclelora.engine.train --config-file configs/demo.py --check
+    python -m recyclelora.engine.train --config-file F --num-gpus 4 train.output_dir=output/mine
 
-``tools/lazyconfig_train_net.py`` is the same command.
+``tools/lazyconfig_train_net.py`` is the same command. Without ``--eval-only``, it trains and then
+evaluates. ``--eval-only`` evaluates ``evaluation.checkpoint`` or, without it, the newest checkpoint
+in ``train.output_dir``. The overrides are ``key=value`` and follow the options.
 """
 
 import contextlib
 import signal
 import sys
 import traceback
-from argparse import ArgumentParser, Namespace
+from argparse import REMAINDER, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
 from recyclelora.common.command_line import INTERRUPTED, tolerate_any_text
@@ -32,25 +33,48 @@ from .stopping import Stopped
 from .training import train
 
 ERROR = "error.txt"
-_KEPT = f"{INTERRUPTED}; --eval-only --resume goes on after the targets that have finished"
+_KEPT = f"{INTERRUPTED}; --eval-only --resume continues after the finished targets"
 
 
 def argument_parser() -> ArgumentParser:
-    """Return Detectron2's argument parser, in which processes of one machine use a free port.
+    """Return an argument parser with the options of Detectron2's, and ``--check``.
 
     Returns
     -------
     ArgumentParser
         The parser.
     """
-    parser = default_argument_parser(epilog=__doc__)
-    parser.set_defaults(dist_url="auto")
-    parser.add_argument(
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add(
+        "--config-file",
+        default="",
+        metavar="FILE",
+        help="path of a config, or the name of a shipped one, such as demo",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="continue from the newest checkpoint in train.output_dir; with --eval-only, continue "
+        "an interrupted evaluation",
+    )
+    add("--eval-only", action="store_true", help="evaluate a checkpoint, without training")
+    add(
         "--check",
         action="store_true",
-        help="validate config, data, weights, memory and /dev/shm, and print what would run; "
-        "trains and writes nothing",
+        help="validate config, data, weights, memory and /dev/shm, and print what would run, "
+        "without training or writing files",
     )
+    add("--num-gpus", type=int, default=1, help="GPUs of each machine to use (default: 1)")
+    add("--num-machines", type=int, default=1, help="number of machines (default: 1)")
+    add("--machine-rank", type=int, default=0, help="number of this machine, from 0 (default: 0)")
+    add(
+        "--dist-url",
+        default="auto",
+        metavar="URL",
+        help="tcp://HOST:PORT on the first machine; required for several machines",
+    )
+    add("opts", nargs=REMAINDER, metavar="key=value", help="overrides of the config")
     return parser
 
 
@@ -82,7 +106,7 @@ def run(args: Namespace) -> None:
         if another_failed():  # its launcher has stopped this process
             sys.exit(1)
         if comm.is_main_process():
-            print(f"stopped, nothing is lost; to go on: {resume_command()}", flush=True)
+            print(f"stopped; nothing is lost. To continue: {resume_command()}", flush=True)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # launchers forward the signal again
         if comm.is_main_process():
@@ -130,7 +154,7 @@ def _exit_as(error: torch.multiprocessing.ProcessExitedException) -> None:
     if error.signal_name is not None:
         sys.exit(
             f"error: process {error.error_index} of the run was ended by {error.signal_name}, "
-            "perhaps of too little memory: a training goes on with --resume from its last "
+            "perhaps because memory ran out: --resume continues a training from its last "
             "checkpoint"
         )
     sys.exit(error.exit_code)

@@ -169,17 +169,17 @@ def find_checkpoint(
     output = cfg.train.output_dir
     if not resume and checkpoints.paths():
         raise ValueError(
-            f"{output} holds the checkpoints of an earlier run: add --resume to go on with it, or "
+            f"{output} holds the checkpoints of an earlier run: add --resume to continue it, or "
             "choose another train.output_dir"
         )
     found = checkpoints.latest(log=log.warning)
     if resume and found is None:
-        log.info("No checkpoint in %s: beginning with iteration 0", output)
+        log.info("No checkpoint in %s: starting at iteration 0", output)
     seen = set(comm.all_gather(None if found is None else found[1]["iteration"]))
     if len(seen) > 1:
         raise ValueError(
-            f"the processes of this run see different checkpoints in {output}: to resume it must "
-            "be on a file system that all machines share"
+            f"the processes of this run find different checkpoints in {output}: to resume, put it "
+            "on a file system that all machines share"
         )
     return found
 
@@ -225,12 +225,12 @@ def build_model_to_train(
         path, content = found
         if "optimizer" not in content:
             raise ValueError(
-                f"{path} has weights alone and cannot be resumed: begin a run with them by "
+                f"{path} contains only weights, so it cannot be resumed: start a run from them by "
                 f"train.init_checkpoint={path} and another train.output_dir"
             )
         if changes := check_same_run(content.get("settings"), cfg, source=str(path)):
             log.warning(
-                "Resuming with %s: from here on it is another run than one that never stopped",
+                "Resuming with %s: from here on, results differ from those of an uninterrupted run",
                 ", ".join(changes),
             )
         model = build_model(cfg, device=device, state=content["model"], source=str(path))
@@ -343,7 +343,7 @@ def _evaluate(
             try:
                 return evaluate(resume=resume)
             except OtherEvaluationError as error:  # all processes raise this error
-                log.warning("%s; it begins anew", error)
+                log.warning("%s (this evaluation starts again)", error)
                 return evaluate()
         except WaitInterrupted as error:
             raise Stopped from error

@@ -140,14 +140,13 @@ def load_partial(
             of = f" of {name}" if name else ""
             raise OtherEvaluationError(
                 f"{file} holds the scores of another evaluation{of} ({difference}): evaluate "
-                "without --resume to begin anew"
+                "without --resume to start again"
             )
     for name, target in results.items():
         if list(target.images) != list(images[name]):
             raise OtherEvaluationError(
-                f"{file} holds the scores of {len(target.images)} images of {name}, which are not "
-                f"the {len(images[name])} of the dataset now: evaluate without --resume to begin "
-                "anew"
+                f"the images of {name} are not those of {file} ({len(images[name])} now, "
+                f"{len(target.images)} then): evaluate without --resume to start again"
             )
     return results
 

@@ -30,7 +30,7 @@ def paper(
     if crop not in (512, 1024):
         raise ValueError(
             f"protocol 'paper': crop must be 512 or 1024, as published, got {crop!r}; for another "
-            "use recyclelora.evaluation.Protocol or native"
+            "crop, use recyclelora.evaluation.Protocol or native"
         )
     large = (2048, 1024)
     return Protocol(

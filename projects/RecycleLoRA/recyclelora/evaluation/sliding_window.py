@@ -35,7 +35,8 @@ def check_logits(logits: Tensor, dtype: torch.dtype | None = None) -> None:
     remedy = "the weights or the activations overflow; use another checkpoint"
     if dtype == torch.float16:
         remedy = (
-            "use float32 or bfloat16 (train.amp.dtype), which overflow later, or another checkpoint"
+            "use float32 or bfloat16 (train.amp.dtype), whose range is larger, or another "
+            "checkpoint"
         )
     raise NonFiniteLogitsError(
         f"expected finite logits, got NaN or infinity, computed in {str(dtype).partition('.')[2]}: "

@@ -131,8 +131,8 @@ def export_backbone(
         expected = DinoVisionTransformer(**settings).state_dict()
     if mismatch := describe_mismatch(expected, state):
         raise ValueError(
-            f"the backbone is no plain DINOv2 once its adapters are merged ({mismatch}): only "
-            "adapters that merge into the weights of its linear layers can be exported"
+            f"after its adapters are merged, the backbone is not a plain DINOv2 ({mismatch}): "
+            "only adapters that merge into the weights of its linear layers can be exported"
         )
     if any(tensor.is_meta or not tensor.isfinite().all() for tensor in state.values()):
         raise ValueError(
@@ -222,7 +222,7 @@ def _compare(
     allowed = TOLERANCE.get(like.dtype, HALF_TOLERANCE)
     if not differences[0].relative <= allowed:
         raise ValueError(
-            f"{what} computes another output: the relative difference is "
+            f"the output of {what} differs from that of the run: the relative difference is "
             f"{differences[0].relative:.2g}, expected at most {allowed:g}; nothing was written"
         )
     return differences

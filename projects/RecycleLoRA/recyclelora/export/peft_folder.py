@@ -105,8 +105,9 @@ def save_peft(
     parts = {name: _parts(name, layer, layout) for name, layer in layers.items()}
     if layout is not None and modules:
         raise ValueError(
-            f"{join_names(list(modules), 3)} would train besides the adapters, and layout= renames "
-            "adapters alone: set requires_grad=False on what has its pretrained value"
+            f"expected to train only adapters, got also {join_names(list(modules), 3)}, which "
+            "layout= does not rename: set requires_grad=False on parameters that have their "
+            "pretrained values"
         )
     _warn_of_read_weights(model, layers)
     changes = {
@@ -161,7 +162,7 @@ def _layers_by_name(model: nn.Module) -> dict[str, DualLoRALinear]:
     for name, layer in layers.items():
         if len(parents[id(layer)]) > 1:
             raise ValueError(
-                f"layer {name!r} stands in several modules, of which peft would adapt only the "
+                f"layer {name!r} is part of several modules, of which peft would adapt only the "
                 "first: save it with save_adapters(), or export() the merged model"
             )
         for key, tensor in layer.tensors().items():
@@ -253,8 +254,9 @@ def _trained_modules(
     if lost:
         names = [f"{name}.{key}" if name else key for name in lost for key in trained[name]]
         raise ValueError(
-            f"{join_names(names, 3)} would train besides the adapters, and peft cannot save it: "
-            "set requires_grad=False on what has its pretrained value, or export() the model"
+            f"expected to train only adapters, got also {join_names(names, 3)}, which peft cannot "
+            "save: set requires_grad=False on parameters that have their pretrained values, or "
+            "export() the model"
         )
     outer = [name for name in trained if not _is_inside(name, trained)]
     # peft saves every module whose name ends in this way.

@@ -151,7 +151,7 @@ def _check_layer(layer: Any, name: str, *, is_plain: bool) -> None:
     if not is_plain or layer.lora_variant:
         kind = next((type(v).__name__ for v in layer.lora_variant.values()), type(layer).__name__)
         raise ValueError(
-            f"{name} is no plain LoRA on a linear layer ({kind}): expected a base that is not "
+            f"{name} is not a plain LoRA on a linear layer ({kind}): expected a base that is not "
             "quantised, without DoRA or other variants"
         )
     if layer.merged:

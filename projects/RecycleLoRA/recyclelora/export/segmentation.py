@@ -161,7 +161,7 @@ def check_label_ids(class_names: Sequence[str]) -> None:
     """
     if tuple(class_names) != tuple(CLASSES):
         raise ValueError(
-            "label ids exist for the 19 classes of Cityscapes alone: use the indices of the "
+            "label ids exist only for the 19 classes of Cityscapes: use the indices of the "
             "classes (classes in Python, train_ids of the tool)"
         )
 

@@ -170,9 +170,9 @@ class Segmentor:
         copy = build_empty(settings, len(classes))
         if mismatch := describe_mismatch(copy.state_dict(), state):
             raise ValueError(
-                f"the model is no plain segmentor once its adapters are merged ({mismatch}): only "
-                "adapters that merge into linear layers, and the head of build_segmentor, can be "
-                "exported"
+                f"after its adapters are merged, the model is not a plain segmentor ({mismatch}): "
+                "only adapters that merge into linear layers, and the head of build_segmentor, "
+                "can be exported"
             )
         copy.load_state_dict(state, assign=True)
         copy.requires_grad_(False)
@@ -344,8 +344,8 @@ def _check_state(state: Mapping[str, Tensor], num_classes: int, named: int) -> N
     for name, tensor in state.items():
         if tensor.dtype != torch.float32 or tensor.is_meta:
             raise ValueError(
-                f"{name} is {tensor.dtype} on {tensor.device}: a Segmentor is made of a model in "
-                "float32 with its weights; call model.float()"
+                f"{name} is {tensor.dtype} on {tensor.device}: a Segmentor needs a model in "
+                "float32 that has its weights; call model.float()"
             )
     check_finite(dict(state), "the model")
 
@@ -359,6 +359,6 @@ def _compare(model: nn.Module, copy: nn.Module) -> None:
     difference = float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-30))
     if not difference <= TOLERANCE:
         raise ValueError(
-            "the merged copy computes something else than the model (relative difference "
+            "the merged copy and the model have different outputs (relative difference "
             f"{difference:.2g}): only models of build_segmentor can be exported"
         )

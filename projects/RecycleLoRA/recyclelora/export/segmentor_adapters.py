@@ -129,7 +129,8 @@ def read_adapter_weights(
     expected = names - {f"{name}.weight" for name in header.layers}
     if wrong := sorted(expected ^ header.also.keys()):
         raise ValueError(
-            f"{path} is no weights of its config ({join_names(wrong)}): export the run again"
+            f"the weights in {path} do not match its config ({join_names(wrong)}): export the run "
+            "again"
         )
     for part in (model.backbone, model.sem_seg_head):
         _allocate(part)
@@ -157,6 +158,6 @@ def _base(record: object, given: str | None, path: Path) -> str:
         return record["weights"]
     known = record.get("file") or record.get("weights")
     raise ValueError(
-        f"{path} holds adapters of the base weights {short_repr(known)}, which is no known name: "
-        "give from_pretrained the path of that file as base"
+        f"{path} holds adapters of the base weights {short_repr(known)}, which is not a known "
+        "name: pass the path of that file to from_pretrained as base"
     )

@@ -162,7 +162,7 @@ def _compare(
         difference = (found[name] - tensor).abs().max() / tensor.abs().max().clamp_min(kind.tiny)
         if not difference <= most:
             raise ValueError(
-                f"adapters, head and base do not give the merged weights again ({name} differs by "
+                f"adapters, head and base do not reproduce the merged weights ({name} differs by "
                 f"{difference:.2g}): save the merged form"
             )
 
@@ -242,12 +242,12 @@ def set_temperature(folder: Path, temperature: float) -> None:
 def _read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no segmentor at {folder}: expected a folder of tools/export_segmentor.py"
+            f"no segmentor at {folder}: expected a folder that tools/export_segmentor.py wrote"
         )
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"no {name} in {folder}: expected a folder of tools/export_segmentor.py"
+                f"no {name} in {folder}: expected a folder that tools/export_segmentor.py wrote"
             )
     file = folder / CONFIG
     if file.stat().st_size > _MOST_BYTES:
@@ -260,8 +260,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(
-            f"{file} is not the config of a segmentor: expected a folder of "
-            "tools/export_segmentor.py"
+            f"{file} is not the config of a segmentor: expected a folder that "
+            "tools/export_segmentor.py wrote"
         )
     if config.get("version") != VERSION:
         raise ValueError(

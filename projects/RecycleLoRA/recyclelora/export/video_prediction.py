@@ -65,7 +65,9 @@ def predict_video(job: Job, name: Path, file: Path) -> None:
         with _opened(file) as capture:
             frames = _predict_frames(job, file, capture, pictures)
         if frames.count == 0:
-            raise ValueError(f"{file}: expected a video, got no frame: restore the file")
+            raise ValueError(
+                f"{file}: expected a video, got a file without frames: restore the file"
+            )
         if not frames.whole:
             return
         for kind, path in due.items():
@@ -91,7 +93,7 @@ def _opened(file: Path) -> Iterator[cv2.VideoCapture]:
     try:
         if not capture.isOpened():
             raise ValueError(
-                f"{file}: expected a video that OpenCV can read, got none: restore the file, or "
+                f"{file}: expected a video that OpenCV can read, got another file: restore it, or "
                 "convert it, for example to MP4"
             )
         yield capture
@@ -133,8 +135,8 @@ def _predict_frames(
     if whole and count and count < expected * (1 - _TOLERANCE) - 2:
         job.fail(
             file,
-            f"expected {expected} frames, got {count}: the file is damaged or cut off, and the "
-            "frames before that were segmented",
+            f"expected {expected} frames, got {count}: the file is damaged or truncated; the "
+            "frames before this point were segmented",
         )
     return _Frames(rate if 0 < rate <= 1000 else _USUAL_RATE, count, whole)
 

@@ -12,7 +12,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
-REBUILD = "run `pip install --no-build-isolation -e .` again to build it for the torch that is here"
+REBUILD = "run `pip install --no-build-isolation -e .` to rebuild it for the installed torch"
 
 
 def library_path() -> Path:
@@ -93,25 +93,24 @@ def load() -> bool:
     path = library_path()
     if not path.is_file():
         logger.warning(
-            "The compiled operators are absent, slower ones in PyTorch and SciPy do their work; "
-            "`pip install --no-build-isolation -e .` builds %s",
+            "The compiled operators are not installed, so slower ones in PyTorch and SciPy are "
+            "used; `pip install --no-build-isolation -e .` builds %s",
             path,
         )
         return False
     try:
         info = build_info()
     except OSError as error:
-        raise RuntimeError(f"Expected to read {path}, got {error.strerror}: {REBUILD}") from error
+        raise RuntimeError(f"Cannot read {path} ({error.strerror}): {REBUILD}") from error
     if mismatch := built_for_another(info):
         raise RuntimeError(f"Expected {path} to be built {mismatch}: {REBUILD}")
     if info["cuda"] == "none" and torch.cuda.device_count() > 0:
-        logger.warning("%s was built without CUDA: on a GPU slower operators do its work", path)
+        logger.warning("%s was built without CUDA: on a GPU, slower operators are used", path)
     try:
         torch.ops.load_library(path)
     except OSError as error:
         raise RuntimeError(
-            f"Expected {path} to load into torch {torch.__version__}, but it does not ({error}): "
-            f"{REBUILD}"
+            f"Cannot load {path} into torch {torch.__version__} ({error}): {REBUILD}"
         ) from error
     return True
 
@@ -210,7 +209,7 @@ def built_for_another(info: dict[str, str]) -> str:
     torch_here, cuda_here = torch.__version__.partition("+")[0], torch.version.cuda or "none"
     built, cuda = info.get("torch", "unknown"), info.get("cuda", "none")
     if built.split(".")[:2] != torch_here.split(".")[:2]:
-        return f"for torch {torch_here}, but it was for torch {built}"
+        return f"for torch {torch_here}, but it was built for torch {built}"
     if cuda != "none" and cuda.split(".")[0] != cuda_here.split(".")[0]:
-        return f"for torch's CUDA {cuda_here}, but it was for CUDA {cuda}"
+        return f"for torch's CUDA {cuda_here}, but it was built for CUDA {cuda}"
     return ""

@@ -50,7 +50,7 @@ def rrqr_table(run: dict) -> str:
 
 
 def _roofline(run: dict) -> str:
-    """How far one thread is from its limit; empty in results that did not measure it."""
+    """Return how far one thread is from its limit, or "" for results that did not measure it."""
     if not run.get("roofline"):
         return ""
     block, rates = run["roofline"]["block"], run["roofline"]["rates"]
@@ -278,7 +278,18 @@ def models_table(run: dict) -> str:
 
 
 def input_table(run: dict) -> str:
-    """Samples a second and core of every kind of pair, and the ratio to the first candidate."""
+    """Return a table of samples per second and core, for each kind of pair and candidate.
+
+    Parameters
+    ----------
+    run : dict
+        The content of ``input.json``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     rows = []
     for kind, found in run["kinds"].items():
         (ours, *others) = found["candidates"].values()
