@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recyclelora.common.validation import check_integer, check_number
 
-from .pyramid import PyramidBackbone, feature_pyramid
+from .pyramid import CoarseMap, PyramidBackbone, feature_pyramid
 from .resample import resample_position_embedding
 
 
@@ -196,22 +196,26 @@ class VisionTransformer(PyramidBackbone):
         """
         return ()
 
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, images: torch.Tensor, *, enlarge: bool = True
+    ) -> dict[str, torch.Tensor | CoarseMap]:
         """Compute the feature pyramid.
 
         Parameters
         ----------
         images : Tensor
             Images (B, 3, H, W).
+        enlarge : bool
+            See :func:`feature_pyramid`.
 
         Returns
         -------
-        dict[str, torch.Tensor]
+        dict[str, Tensor or CoarseMap]
             The maps res2 .. res5.
         """
         grid = patch_grid(images, self.patch_size)
         outputs = self._block_outputs(images, self.out_indices)
-        return feature_pyramid([patch_map(tokens, grid) for tokens in outputs])
+        return feature_pyramid([patch_map(tokens, grid) for tokens in outputs], enlarge=enlarge)
 
     def _block_outputs(self, images: torch.Tensor, indices: Sequence[int]) -> list[torch.Tensor]:
         """Return the outputs (B, N, dim) of the blocks ``indices``; later blocks are skipped."""
