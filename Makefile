@@ -10,6 +10,7 @@ SOURCES := $(filter-out %.md,$(wildcard csrc/*.* csrc/*/*.* $(PACKAGE)/include/*
 CPP := $(filter-out %.def,$(SOURCES)) $(wildcard examples/cpp/*.cpp tests/ops/*.cpp tests/ops/*.h)
 LIBRARY := $(PACKAGE)/_C.abi3.so
 PYTEST := $(BIN)/python -m pytest
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile # each needs about 3 GB
 APP := .venv-app
 LINTED := benchmark configs docs examples projects tests tools setup.py
 
@@ -39,10 +40,10 @@ docs: setup $(STAMPS)/docs  ## build the documentation site in build/docs; warni
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs build/docs
 
 test: setup $(STAMPS)/benchmark  ## run the tests of at most a few seconds each
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" $(PARALLEL)
 
 test-slow: setup $(STAMPS)/benchmark  ## run the slow tests
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow $(PARALLEL)
 
 test-all: test test-slow  ## run all tests
 

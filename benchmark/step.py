@@ -75,7 +75,8 @@ def expected_adapters(model: nn.Module) -> int:
 def check(models: dict[str, nn.Module], images: Tensor) -> dict[str, dict[str, int]]:
     """Compare features, head sizes and numbers of adapter parameters, and return the numbers."""
     counts = {name: parameters(model) for name, model in models.items()}
-    with torch.no_grad():
+    # On a GPU, PyTorch computes convolutions in TF32 by default.
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         reference = models[BASELINE].features(images)
         for name, model in models.items():
             adapters = expected_adapters(model)
@@ -131,6 +132,7 @@ def time_precision(args: argparse.Namespace, precision: str) -> dict:
     numbers = {name: torch.stack(values).tolist() for name, values in losses.items()}
     check_losses(numbers, precision)
     del models, calls
+    torch.cuda.empty_cache()  # for the processes that measure the memory
     systems = {}
     for name in tqdm(SYSTEMS, desc=f"{precision} memory", unit="system"):
         systems[name] = {

@@ -212,11 +212,12 @@ def seconds_of(call: Callable[[], Any], device: torch.device) -> tuple[float, An
     """Return the seconds of ``call``, including the kernels that it launches, and its value."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize(device)
-        start.record()
-        value = call()
-        end.record()
-        end.synchronize()
+        with torch.cuda.device(device):  # an event is recorded in a stream of the current device
+            torch.cuda.synchronize()
+            start.record()
+            value = call()
+            end.record()
+            end.synchronize()
         return start.elapsed_time(end) / 1e3, value
     begin = time.perf_counter()
     value = call()

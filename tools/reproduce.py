@@ -16,8 +16,9 @@ CUDA_VISIBLE_DEVICES.
 A run writes to ``output/TABLE/ROW_seedN`` and, when it ends, to ``results/TABLE/ROW_seedN.json``.
 Runs of the paper's tables write to ``paper/CONFIG_seedN``, once for all tables that contain them.
 ``--output FOLDER`` replaces ``output``, to keep checkpoints outside the checkout. The table is
-printed and written to ``results/tables/`` as Markdown and CSV. Overrides ``key=value`` apply to
-every run and need ``--scratch FOLDER``, to which all output is then written.
+printed and written to ``results/tables/`` as Markdown and CSV. ``--measure`` writes what the
+adapters of runs learned, from their checkpoints, to ``results/adapters/``. Overrides ``key=value``
+apply to every run and need ``--scratch FOLDER``, to which all output is then written.
 """
 
 import argparse
@@ -50,6 +51,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--list", action="store_true", help="show the published score and the state of every row")
     add("--dry-run", action="store_true", help="show the remaining commands")
     add("--collect", action="store_true", help="write the tables from finished runs, run nothing")
+    add("--measure", action="store_true", help="write what the adapters of finished runs learned")
     add("--num-gpus", type=int, default=1, help="GPUs of this machine per run (default: 1)")
     add("--output", type=path_argument, help="folder for checkpoints and logs (default: output)")
     add("--scratch", type=path_argument, help="folder for runs with other settings")
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """List, show or run rows; for invalid input, print one sentence and exit with code 1."""
     tolerate_any_text()
     args = parse(arguments)
-    action = next((a for a in ("list", "dry_run", "collect") if getattr(args, a)), "run")
+    action = next((a for a in ("list", "dry_run", "collect", "measure") if getattr(args, a)), "run")
     try:
         workspace = Workspace(
             args.root or find_checkout(),

@@ -124,7 +124,7 @@ def test_per_sample_belongs_to_thread_and_ends_after_error():
     with torch.no_grad():
         before, results = model(x), []
         expected = {names: alone(model, x, names) for names in [("night", "rain"), ("rain", None)]}
-        barrier = threading.Barrier(2, timeout=10)
+        barrier = threading.Barrier(2, timeout=60)
 
         def serve(names):
             with torch.no_grad(), pairs_per_sample(model, names):

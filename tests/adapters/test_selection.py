@@ -54,6 +54,23 @@ def test_adapt_names_matrices_but_no_tables(module, is_named):
     assert [("cannot reach" in str(one.message)) for one in caught] == [True] * is_named
 
 
+@pytest.mark.parametrize("option", ["include", "exclude", "ranks"])
+def test_adapt_pattern_without_match_raises(option):
+    model = nn.Sequential(nn.Linear(16, 16))
+    with pytest.raises(ValueError, match=r"pattern 'haed' .*matches no module"):
+        adapt(model, 4, 2, **{option: {"haed": (2, 0)} if option == "ranks" else ["0", "haed"]})
+    assert type(model[0]) is nn.Linear
+
+
+def test_adapt_exclude_matches_parameters_and_shared_names():
+    model = nn.ModuleDict({"a": nn.Linear(16, 16), "own": OneWeight("kernel", 32, 32)})
+    model["b"] = model["a"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapt(model, 4, 2, exclude=["own.kernel"])
+        adapt(nn.ModuleDict({"a": nn.Linear(16, 16), "b": nn.Linear(2, 2)}), 4, 2, exclude="b*")
+
+
 def test_adapt_small_layers_error_shows_exclude():
     block = nn.ModuleDict({"fc": nn.Linear(16, 16), "0": nn.Linear(2, 16), "1": nn.Linear(16, 16)})
     model = nn.ModuleDict({"blocks": nn.ModuleList([block, copy.deepcopy(block)])})

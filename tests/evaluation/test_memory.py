@@ -40,3 +40,29 @@ def test_segment_large_image_stays_below_memory_limit(maker, options, limit):
     assert done.returncode == 0, done.stderr
     kilobytes, pixels = map(int, done.stdout.split())
     assert kilobytes * 1024 < limit * 4 * CLASSES * pixels
+
+
+SCORE = f"""
+import torch
+from recyclelora.engine.memory import PeakMemory
+from recyclelora.evaluation import native
+from recyclelora.evaluation.protocol import UNLISTED
+from recyclelora.evaluation.scored_map import Wanted
+
+def predict(images):
+    return images[:, :1].expand(-1, {CLASSES}, -1, -1) / 255
+
+image = torch.full((1, 3, {HEIGHT}, {WIDTH}), 9, dtype=torch.uint8)
+protocol = native(mode="whole", long_side=512)
+with PeakMemory(torch.device("cpu")) as memory:
+    (found,) = protocol.score(predict, image, UNLISTED, Wanted(uncertainty=True))
+print(memory.beyond, found.uncertainty.entropy.numel())
+"""
+
+
+@pytest.mark.slow
+def test_uncertainty_of_a_large_image_needs_few_maps():
+    done = subprocess.run([sys.executable, "-c", SCORE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    peak, pixels = map(int, done.stdout.split())
+    assert peak < 10 * 4 * pixels  # three results, the sums, and one class at a time

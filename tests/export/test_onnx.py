@@ -3,20 +3,25 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from recyclelora import Segmentor, adapt
 from recyclelora.backbone import DinoVisionTransformer, Eva02VisionTransformer
 from recyclelora.data import COLORS, read_image
 from recyclelora.evaluation import native
+from recyclelora.export import onnx_file
 from recyclelora.export.onnx_file import (
     LEAST_EQUAL,
+    Agreement,
     check_onnx,
     compare_onnx,
     export_program,
+    photographs_to_compare,
     save_onnx,
 )
 from recyclelora.export.traceable import TraceableSegmentor, gathered_deform_attn
@@ -97,6 +102,79 @@ def test_invalid_output_raises_before_the_export(name, dtype, sentence, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def photograph(tmp_path):
+    """A photograph of 800x275 pixels, which a protocol with a long side of 96 shrinks to 96x33."""
+    file = tmp_path / "wide.png"
+    Image.new("RGB", (800, 275)).save(file)
+    return file
+
+
+def found_agreement(monkeypatch, **values):
+    """Let every comparison find these values; return the shapes of the compared images."""
+    shapes = []
+
+    def agreements(segmentor, path, images):
+        for image in images:
+            shapes.append(image.shape)
+            yield Agreement(image.shape[:2], **values)
+
+    monkeypatch.setattr(onnx_file, "_agreements", agreements)
+    return shapes
+
+
+def test_check_compares_at_the_size_of_the_protocol(photograph, monkeypatch):
+    shapes = found_agreement(monkeypatch, equal=1.0, largest=0.0, median=0.0)
+    found = SimpleNamespace(protocol=native(long_side=96))
+    (line,) = check_onnx(found, "a.onnx", [photograph], dtype="float32")
+    assert line.startswith(f"{photograph}: 100.000 % of the pixels have the same class")
+    found.protocol = native()  # at its own size
+    Image.new("RGB", (3000, 1500)).save(photograph)
+    list(check_onnx(found, "a.onnx", [photograph], dtype="float32"))
+    assert shapes == [(33, 96, 3), (724, 1448, 3)]
+
+
+def test_check_of_a_narrow_photograph_raises(photograph, monkeypatch):
+    found_agreement(monkeypatch, equal=1.0, largest=0.0, median=0.0)
+    found = SimpleNamespace(protocol=native(long_side=96))
+    Image.new("RGB", (800, 260)).save(photograph)
+    with pytest.raises(ValueError, match="at least 33 pixels after resizing, got 96x31: compare"):
+        list(check_onnx(found, "a.onnx", [photograph], dtype="float32"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "equal", "median", "sentence"),
+    [
+        ("float32", 0.998, 0.0, r"expected at least 99\.9 % and at most 0\.0001 in the median$"),
+        ("float32", 1.0, 0.001, "expected at least"),
+        (
+            "float16",
+            0.98,
+            0.0,
+            "expected at least 99 % and at most 0.01 in the median: use float32",
+        ),
+        ("float16", 1.0, 0.02, "differ by 0.02 in the median"),
+        ("float16", 1.0, float("nan"), "differ by nan in the median"),
+    ],
+)
+def test_check_of_other_scores_raises(dtype, equal, median, sentence, photograph, monkeypatch):
+    found_agreement(monkeypatch, equal=equal, largest=0.1, median=median)
+    found = SimpleNamespace(protocol=native(long_side=96))
+    with pytest.raises(ValueError, match=sentence):
+        list(check_onnx(found, "a.onnx", [photograph], dtype=dtype))
+
+
+def test_photographs_to_compare_are_ten_of_each_path(tmp_path):
+    for folder, count in (("a", 12), ("b", 1)):
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            (tmp_path / folder / f"{number:02d}.png").touch()
+    found = photographs_to_compare([tmp_path / "a", tmp_path / "b"])
+    assert [file.stem for file in found] == [f"{i:02d}" for i in range(10)] + ["00"]
+    with pytest.raises(FileNotFoundError, match="no photograph or folder at"):
+        photographs_to_compare([tmp_path / "c"])
+
+
 @pytest.mark.slow
 def test_exported_program_computes_other_sizes_and_batches():
     found = segmentor()
@@ -133,13 +211,13 @@ def test_onnx_file_computes_what_the_model_computes(kind, dtype, tmp_path):
         assert np.allclose(scores, expected, atol=1e-4 if exact else 0.03)
         assert classes.shape == (shape[0], *shape[1:]) and classes.dtype == np.uint8
         if exact:
-            assert (classes == expected.argmax(1).numpy()).mean() >= LEAST_EQUAL
+            assert (classes == expected.argmax(1).numpy()).mean() >= LEAST_EQUAL["float32"]
     if dtype == "float32" and (root := os.environ.get("RECYCLELORA_DATA")):
         photographs = sorted(Path(root).glob("*/images/*"))[::400]
         for result in compare_onnx(found, path, [read_image(file) for file in photographs]):
-            assert result.equal >= LEAST_EQUAL
-        (line,) = check_onnx(found, path, photographs[:1], exact=True)
+            assert result.equal >= LEAST_EQUAL["float32"]
+        (line,) = check_onnx(found, path, photographs[:1], dtype="float32")
         assert "% of the pixels have the same class" in line
         other = segmentor("no_offset")
         with pytest.raises(ValueError, match=r"expected at least 99\.9 %"):
-            list(check_onnx(other, path, photographs[:1], exact=True))
+            list(check_onnx(other, path, photographs[:1], dtype="float32"))

@@ -8,6 +8,7 @@ from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
+from recyclelora.backbone import DinoVisionTransformer
 from recyclelora.mask2former import (
     HungarianMatcher,
     MaskFormer,
@@ -313,3 +314,25 @@ def test_head_seed_alone_determines_the_head(backbone, small):
     assert not torch.equal(head(None, 0)[0], head(None, 3)[0])
     torch.manual_seed(0)
     assert torch.equal(after, torch.rand(1))  # the global generator is not affected
+
+
+def test_maps_enlarged_after_projection_give_the_same_loss(small, sample):
+    vit = DinoVisionTransformer(img_size=64, patch_size=16, embed_dim=32, depth=4, num_heads=2)
+    model, batch = build_segmentor(vit, **small), [sample(0), sample(1)]
+    trained = [*vit.blocks.parameters(), *model.sem_seg_head.parameters()]
+    forward, asked = vit.forward, []
+
+    def enlarged_before(images, *, enlarge):
+        asked.append(enlarge)
+        return forward(images)
+
+    found = model(batch)
+    vit.forward = enlarged_before
+    expected = model(batch)
+    assert asked == [False]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    gradients = [torch.autograd.grad(sum(x.values()), trained) for x in (found, expected)]
+    for mine, theirs in zip(*gradients, strict=True):  # some are zero up to rounding
+        torch.testing.assert_close(
+            mine, theirs, rtol=1e-3, atol=1e-6 + 1e-3 * float(theirs.abs().max())
+        )

@@ -6,11 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from tools import reproduce
 
@@ -187,12 +187,17 @@ def test_run_that_another_process_finished_is_not_repeated(tiny, tmp_path, monke
 
 def test_sigterm_ends_the_child_and_then_the_runner(tmp_path, capsys):
     """The child sends the signal itself, so the signal arrives while the child runs."""
-    code = f"import os, signal, time; os.kill({os.getpid()}, signal.SIGTERM); time.sleep(60)"
-    start, before = time.monotonic(), signal.getsignal(signal.SIGTERM)
+    code = (
+        "import os, pathlib, signal, sys, time;"
+        "pathlib.Path(sys.argv[1]).write_text(str(os.getpid()));"
+        f"os.kill({os.getpid()}, signal.SIGTERM); time.sleep(3600)"
+    )
+    child, before = tmp_path / "child", signal.getsignal(signal.SIGTERM)
     with (tmp_path / "lock").open("w") as lock, pytest.raises(SystemExit) as ended:
-        runs.run_command(["python", "-c", code], ROOT, lock.fileno())
+        runs.run_command(["python", "-c", code, str(child)], ROOT, lock.fileno())
     assert ended.value.code == 0 and "run the same command again" in capsys.readouterr().out
-    assert time.monotonic() - start < 30 and signal.getsignal(signal.SIGTERM) == before
+    assert not psutil.pid_exists(int(child.read_text()))
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_folder_without_streets_is_named(tmp_path):

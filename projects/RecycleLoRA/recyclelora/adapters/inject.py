@@ -69,9 +69,10 @@ def adapt(
     Raises
     ------
     TypeError, ValueError
-        If a setting is out of range, if ``module`` is adapted already, or if a weight is too small
-        for the ranks or contains NaN or Inf. The message names the layer; for weights that are too
-        small, it also lists patterns for ``exclude``. ``module`` is unchanged.
+        If a setting is out of range, if a pattern matches nothing, if ``module`` is adapted
+        already, or if a weight is too small for the ranks or contains NaN or Inf. The message names
+        the layer; for weights that are too small, it also lists patterns for ``exclude``.
+        ``module`` is unchanged.
 
     Examples
     --------

@@ -108,8 +108,8 @@ def select_linears(
     Raises
     ------
     TypeError, ValueError
-        If a pattern or a rank is invalid, or a pattern of ``include`` or ``ranks`` matches no
-        module.
+        If a pattern or a rank is invalid, if a pattern of ``include`` or ``ranks`` matches no
+        module, or if one of ``exclude`` matches neither a module nor a parameter.
     """
     include, exclude = checked_patterns("include", include), checked_patterns("exclude", exclude)
     by_pattern = _ranks(settings, ranks)
@@ -119,6 +119,14 @@ def select_linears(
             raise ValueError(
                 f"the pattern {pattern!r} matches no module of this {type(module).__name__}: "
                 "expected a name as in named_modules(), or a glob pattern such as 'blocks.*.qkv'"
+            )
+    names = [name for name, _ in module.named_modules(remove_duplicate=False)]
+    names += [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    for pattern in exclude or ():
+        if not any(matches(name, (pattern,)) for name in names):
+            raise ValueError(
+                f"the pattern {pattern!r} of exclude matches no module and no parameter of this "
+                f"{type(module).__name__}, so it excludes nothing: correct or remove it"
             )
     selected = {}
     for name, child in module.named_modules():

@@ -8,13 +8,16 @@ from torch import nn
 from tqdm import tqdm
 
 from recyclelora.adapters import adapted_layers
-from recyclelora.adapters.movement import relative_movement
+from recyclelora.adapters.movement import change, relative_movement
 from recyclelora.adapters.rank import effective_rank, product_singular_values
 from recyclelora.adapters.trained_pair import Factor, TrainedPair, trained_pairs
 from recyclelora.ops import rrqr
 
 from .norms import column_norms
 from .similarity import mean_off_diagonal, random_similarity, row_cosines, subspace_similarity
+
+#: The keys of an adapter whose means over the layers are part of ``overall``.
+MEANS = ("rank", "effective_rank", "efficiency", "change_rank", "row_cosine", "column_cosine")
 
 
 def analyze_adapters(model: nn.Module) -> dict:
@@ -31,10 +34,12 @@ def analyze_adapters(model: nn.Module) -> dict:
         ``{"layers": [...], "overall": {...}}`` with plain types. A layer has its name, block,
         shape, ranks and relative movement. For each adapter, it has the column norms (Table 1), the
         effective rank of s B A and its ratio to r (Table 2), and the mean absolute cosine
-        similarity of A's rows and of B's columns (Figure 3). "both" is the effective rank of the
-        sum of the two updates. ``subspace`` is phi of main and sub in the input space and in the
-        output space (Figure 4), each with its expectation for random subspaces. ``r_diag`` is the
-        diagonal of R of W0. Absent adapters are left out. Undefined values are left out or None.
+        similarity of A's rows and of B's columns (Figure 3). ``change_rank`` is the effective rank
+        of the change B A - B_0 A_0, at most 2 r; B A also contains the initial factors. "both" is
+        the effective rank of the sum of the two updates. ``subspace`` is phi of main and sub in the
+        input space and in the output space (Figure 4), each with its expectation for random
+        subspaces. ``r_diag`` is the diagonal of R of W0. Absent adapters are left out. Undefined
+        values are left out or None.
 
     Examples
     --------
@@ -70,7 +75,14 @@ def _layer(pair: TrainedPair) -> dict:
         A = torch.cat([pair.main.A, pair.sub.A])
         rank = effective_rank(product_singular_values(B, A))
         total = pair.main.rank + pair.sub.rank
-        result["both"] = {"rank": total, "effective_rank": rank, "efficiency": rank / total}
+        moved = [change(factor) for factor in pair.factors.values()]
+        parts = torch.cat([B for B, _ in moved], dim=1), torch.cat([A for _, A in moved])
+        result["both"] = {
+            "rank": total,
+            "effective_rank": rank,
+            "efficiency": rank / total,
+            "change_rank": effective_rank(product_singular_values(*parts)),
+        }
         out_features, in_features = pair.shape
         ranks = pair.main.rank, pair.sub.rank
         result["subspace"] = {
@@ -89,6 +101,7 @@ def _adapter(factor: Factor) -> dict:
         "rank": factor.rank,
         "effective_rank": rank,
         "efficiency": rank / factor.rank,
+        "change_rank": effective_rank(product_singular_values(*change(factor))),
         "column_norms": None if norms is None else norms._asdict(),
         "row_cosine": _number(mean_off_diagonal(row_cosines(factor.A))),
         "column_cosine": _number(mean_off_diagonal(row_cosines(factor.B.T))),
@@ -118,10 +131,7 @@ def overall(layers: Sequence[dict]) -> dict:
         own = [layer[kind] for layer in layers if kind in layer]
         if not own:
             continue
-        result[kind] = {
-            key: _mean(one.get(key) for one in own)
-            for key in ("rank", "effective_rank", "efficiency", "row_cosine", "column_cosine")
-        }
+        result[kind] = {key: _mean(one.get(key) for one in own) for key in MEANS}
         norms = [one["column_norms"] for one in own if one.get("column_norms")]
         if norms:
             ratios = [_number(norm["ratio"]) for norm in norms]

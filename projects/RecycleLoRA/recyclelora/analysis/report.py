@@ -145,7 +145,8 @@ def overall_tables(report: Report, runs: Mapping[str, dict]) -> None:
     report.section(
         "Effective rank and similarity (Table 2, Figure 3)",
         "Effective rank: exponential of the entropy of the normalised singular values of B A. "
-        "Efficiency: effective rank divided by r. Cosines: mean absolute similarity of A's rows "
+        "Efficiency: effective rank divided by r. Rank of the change: effective rank of B A minus "
+        "its initial value, at most 2 r. Cosines: mean absolute similarity of A's rows "
         "and of B's columns. Moved: change of s B A relative to the norm of W0.",
     )
     report.table(["run", "adapter", *RANK_COLUMNS, "moved"], ranks)
@@ -162,6 +163,7 @@ RANK_COLUMNS = {
     "r": "rank",
     "effective rank": "effective_rank",
     "efficiency": "efficiency",
+    "rank of the change": "change_rank",
     "cosine, A": "row_cosine",
     "cosine, B": "column_cosine",
 }

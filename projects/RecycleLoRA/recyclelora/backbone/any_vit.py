@@ -9,7 +9,7 @@ from torch import nn
 from recyclelora.adapters.dependencies import call_on_meta, unreached_linears
 from recyclelora.common.state_dicts import join_names
 
-from .pyramid import PATCH_SIZE, PyramidBackbone, feature_pyramid
+from .pyramid import PATCH_SIZE, CoarseMap, PyramidBackbone, feature_pyramid
 from .vision_transformer import patch_grid
 
 
@@ -76,17 +76,21 @@ class AnyViT(PyramidBackbone):
         _refuse_unreached(self, image)
         _save_every_buffer(vit)
 
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, images: torch.Tensor, *, enlarge: bool = True
+    ) -> dict[str, torch.Tensor | CoarseMap]:
         """Compute the feature pyramid.
 
         Parameters
         ----------
         images : Tensor
             Images (B, 3, H, W).
+        enlarge : bool
+            See :func:`feature_pyramid`.
 
         Returns
         -------
-        dict[str, torch.Tensor]
+        dict[str, Tensor or CoarseMap]
             The maps res2 .. res5.
 
         Raises
@@ -103,7 +107,7 @@ class AnyViT(PyramidBackbone):
                 f"{', '.join(str(tuple(m.shape)) for m in maps)} of {type(self.vit).__name__}: "
                 f"use a plain transformer with patches of {PATCH_SIZE} pixels"
             )
-        return feature_pyramid(maps)
+        return feature_pyramid(maps, enlarge=enlarge)
 
     def load_pretrained(self, weights: str | os.PathLike) -> None:
         """Replace ``vit`` with the same model with pretrained weights.

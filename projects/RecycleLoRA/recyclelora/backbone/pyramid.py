@@ -1,6 +1,7 @@
 """A feature pyramid from the maps of a plain vision transformer, which have equal sizes."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from detectron2.layers import ShapeSpec
@@ -13,20 +14,60 @@ PATCH_SIZE = 16
 STRIDES = {level: int(PATCH_SIZE / scale) for level, scale in SCALES.items()}
 
 
-def feature_pyramid(maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Resize four maps by 4, 2, 1 and 1/2 into ``res2`` .. ``res5``.
+class CoarseMap(NamedTuple):
+    """A level of the pyramid before it is enlarged.
 
-    The interpolation is bilinear without aligned corners. Half of an odd side is rounded down, and
-    every second position is sampled exactly.
+    Attributes
+    ----------
+    feature : Tensor
+        The map (B, C, h, w).
+    scale : float
+        The factor of :func:`resize_map`.
+    """
+
+    feature: torch.Tensor
+    scale: float
+
+
+def resize_map(feature: torch.Tensor, scale: float) -> torch.Tensor:
+    """Resize a map bilinearly without aligned corners.
+
+    Half of an odd side is rounded down, and every second position is sampled exactly.
+
+    Parameters
+    ----------
+    feature : Tensor
+        A map (B, C, h, w).
+    scale : float
+        The factor of both sides.
+
+    Returns
+    -------
+    Tensor
+        The resized map.
+    """
+    if scale == 1:
+        return feature
+    # scale_factor and size sample odd sides at different positions.
+    return F.interpolate(feature, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def feature_pyramid(
+    maps: Sequence[torch.Tensor], *, enlarge: bool = True
+) -> dict[str, torch.Tensor | CoarseMap]:
+    """Resize four maps by 4, 2, 1 and 1/2 into ``res2`` .. ``res5`` with :func:`resize_map`.
 
     Parameters
     ----------
     maps : Sequence[Tensor]
         Four maps (B, C, h, w).
+    enlarge : bool
+        False returns ``res2`` and ``res3`` as a :class:`CoarseMap`. A convolution with a kernel of
+        one pixel commutes with :func:`resize_map` and is cheaper before it.
 
     Returns
     -------
-    dict[str, torch.Tensor]
+    dict[str, Tensor or CoarseMap]
         The resized maps by name.
 
     Raises
@@ -49,16 +90,17 @@ def feature_pyramid(maps: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
             "image"
         )
     return {
-        # scale_factor and size sample odd sides at different positions.
-        level: feature
-        if scale == 1
-        else F.interpolate(feature, scale_factor=scale, mode="bilinear", align_corners=False)
+        level: CoarseMap(feature, scale)
+        if scale > 1 and not enlarge
+        else resize_map(feature, scale)
         for feature, (level, scale) in zip(maps, SCALES.items())
     }
 
 
 class PyramidBackbone(Backbone):
     """Base class of Detectron2 backbones whose output is a :func:`feature_pyramid`.
+
+    ``forward`` has the keyword ``enlarge`` of that function.
 
     Attributes
     ----------

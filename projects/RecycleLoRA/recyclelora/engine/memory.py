@@ -99,11 +99,12 @@ class PeakMemory:
         self.peak = self.beyond = 0
 
     def __enter__(self) -> "PeakMemory":
+        gc.collect()  # so that no older object is freed inside the block
         if self.device.type == "cuda":
+            torch.cuda.init()  # the statistics of a process that has not used the GPU are an error
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before = torch.cuda.memory_allocated(self.device)
         else:
-            gc.collect()  # so that no older object is freed inside the block
             with contextlib.suppress(AttributeError):  # not every C library has malloc_trim
                 ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
             with contextlib.suppress(OSError):  # otherwise the whole process counts

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from .class_map import View, resized_rows
 
+_TINY = torch.finfo(torch.float32).tiny
+_ROWS = 64  # rows of a map that are computed at a time
 Planes = Callable[[], Iterable[Tensor]]  # the scores (H, W) of each class
 
 
@@ -153,7 +155,8 @@ def scored_views(
             softmax[:, place] += rows.float().softmax(0) / count
             shares[:, place] += _shares(rows.float()) / count
     classes = _reduced(softmax)[0]
-    uncertainty = _uncertainty(lambda: shares, classes, wanted.temperature)
+    peak = _reduced(shares)[1]
+    uncertainty = _uncertainty(shares, classes, peak, wanted.temperature)
     return ScoredMap(
         classes,
         uncertainty.confidence,
@@ -180,7 +183,7 @@ def uncertainty_of(probabilities: Tensor, classes: Tensor, temperature: float) -
     Uncertainty
         The measures of uncertainty.
     """
-    return _uncertainty(lambda: probabilities, classes, temperature)
+    return _uncertainty(probabilities, classes, _reduced(probabilities)[1], temperature)
 
 
 def _scored_rows(view: View, size: tuple[int, int], wanted: Wanted) -> ScoredMap:
@@ -202,11 +205,14 @@ def _scored_rows(view: View, size: tuple[int, int], wanted: Wanted) -> ScoredMap
 
 def _scored(planes: Planes, wanted: Wanted, scores: Tensor | None) -> ScoredMap:
     """Return the scored map of one view from its scores, which are stored if requested."""
-    classes, confidence = _reduced(planes())
+    classes, best, total = _reduced(planes())
     uncertainty = None
     if wanted.uncertainty or wanted.temperature != 1:
-        uncertainty = _uncertainty(planes, classes, wanted.temperature)
+        del total
+        uncertainty = _uncertainty(planes(), classes, best, wanted.temperature)
         confidence = uncertainty.confidence
+    else:
+        confidence = best.div_(total.clamp_min_(_TINY)).clamp_(0, 1)
     return ScoredMap(
         classes,
         confidence,
@@ -217,11 +223,11 @@ def _scored(planes: Planes, wanted: Wanted, scores: Tensor | None) -> ScoredMap:
 
 
 def _shares(scores: Tensor) -> Tensor:
-    return scores / scores.sum(0).clamp_min(torch.finfo(torch.float32).tiny)
+    return scores / scores.sum(0).clamp_min(_TINY)
 
 
-def _reduced(planes: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the class and the confidence at T = 1 from score planes; ties go to the first."""
+def _reduced(planes: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the class, its score and the sum of the scores; ties go to the first class."""
     best = total = classes = None
     for index, plane in enumerate(planes):
         if best is None:
@@ -231,38 +237,38 @@ def _reduced(planes: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
             classes.masked_fill_(plane > best, index)
             torch.maximum(best, plane, out=best)
             total += plane
-    confidence = best / total.clamp_min(torch.finfo(torch.float32).tiny)
-    return classes, confidence.clamp(0, 1)
+    return classes, best, total
 
 
-def _uncertainty(planes: Planes, classes: Tensor, temperature: float) -> Uncertainty:
+def _uncertainty(
+    planes: Iterable[Tensor], classes: Tensor, peak: Tensor, temperature: float
+) -> Uncertainty:
     """Return the uncertainty of a class map from scores relative to the largest score.
 
     With r_c = (s_c / max s)^(1/T), Z = sum r and p_c = r_c / Z, the entropy is
-    log Z - sum(r_c log r_c) / Z. Because r_c <= 1, no power overflows.
+    log Z - sum(r_c log r_c) / Z. Because r_c <= 1, no power overflows. The largest scores ``peak``
+    are overwritten. Temporary tensors have the size of a few rows, because a photograph of 24
+    megapixels needs 96 MB for each tensor.
     """
-    peak = None
-    for plane in planes():
-        peak = plane.clone() if peak is None else torch.maximum(peak, plane, out=peak)
     scored = peak > 0
-    peak = peak.clamp_min(torch.finfo(torch.float32).tiny)
+    peak.clamp_min_(_TINY)
     total, weighted, chosen, other = (torch.zeros_like(peak) for _ in range(4))
+    bands = [slice(top, top + _ROWS) for top in range(0, len(peak), _ROWS)]
     count = 0
-    for plane in planes():
-        ratio = plane / peak
-        if temperature != 1:
-            ratio = ratio.pow(1 / temperature)
-        total += ratio
-        weighted += torch.special.xlogy(ratio, ratio)
-        selected = classes == count
-        chosen = torch.where(selected, ratio, chosen)
-        other = torch.where(selected, other, torch.maximum(other, ratio))
+    for plane in planes:
+        for rows in bands:
+            ratio = plane[rows] / peak[rows]
+            if temperature != 1:
+                ratio.pow_(1 / temperature)
+            total[rows] += ratio
+            weighted[rows] += torch.special.xlogy(ratio, ratio)
+            selected = classes[rows] == count
+            chosen[rows] = torch.where(selected, ratio, chosen[rows])
+            torch.maximum(other[rows], ratio.masked_fill_(selected, 0), out=other[rows])
         count += 1
-    total = total.clamp_min(1)  # pixels without scores; elsewhere the largest ratio is 1
-    entropy = total.log() - weighted / total
-    nothing = torch.full_like(entropy, math.log(count))
-    return Uncertainty(
-        (chosen / total).clamp(0, 1),
-        torch.where(scored, entropy.clamp(0, math.log(count)), nothing),
-        (chosen - other) / total,
-    )
+    total.clamp_min_(1)  # pixels without scores; elsewhere the largest ratio is 1
+    margin = other.neg_().add_(chosen).div_(total)
+    confidence = chosen.div_(total).clamp_(0, 1)
+    weighted.div_(total)
+    entropy = total.log_().sub_(weighted).clamp_(0, math.log(count))
+    return Uncertainty(confidence, entropy.masked_fill_(~scored, math.log(count)), margin)

@@ -96,6 +96,8 @@ class SetCriterion(nn.Module):
             finite.
         """
         generators = image_generators(targets, outputs["pred_masks"].device)
+        # Every prediction samples the masks: they are converted once.
+        targets = [{**target, "masks": target["masks"].float()} for target in targets]
         num_masks = outputs["pred_masks"].new_tensor(
             sum(len(target["labels"]) for target in targets), dtype=torch.float32
         )
@@ -215,22 +217,34 @@ class SetCriterion(nn.Module):
             self.oversample_ratio,
             self.importance_sample_ratio,
         )
-        wanted = _joined_masks(targets, indices).to(predicted)
-        labels = point_sample(wanted[:, None], points).squeeze(1)
         logits = point_sample(predicted[:, None], points).squeeze(1)
+        labels = _labels_at(points, targets, indices).to(predicted)
         return {
             "loss_mask": sigmoid_ce_loss(logits, labels, num_masks),
             "loss_dice": dice_loss(logits, labels, num_masks),
         }
 
 
-def _joined_masks(targets: Sequence[dict], indices: Indices) -> Tensor:
-    """Return the matched target masks of all images, (sum of matches, H, W), padded to one size."""
-    masks = [
-        t["masks"][j.to(t["masks"].device)] for t, (_, j) in zip(targets, indices, strict=True)
-    ]
-    h, w = max(m.shape[1] for m in masks), max(m.shape[2] for m in masks)
-    return torch.cat([F.pad(m, (0, w - m.shape[2], 0, h - m.shape[1])) for m in masks])
+def _labels_at(points: Tensor, targets: Sequence[dict], indices: Indices) -> Tensor:
+    """Return the matched target masks at points (N, P, 2), one row for each pair: (N, P).
+
+    The points are put into the order of the masks, because the masks are larger.
+    """
+    sizes = [target["masks"].shape[-2:] for target in targets]
+    h, w = (max(sides) for sides in zip(*sizes, strict=True))
+    pieces = points.split([len(matches) for _, matches in indices])
+    labels = []
+    for target, (_, matches), at, size in zip(targets, indices, pieces, sizes, strict=True):
+        masks = target["masks"].to(points)
+        if size != (h, w):
+            masks = F.pad(masks, (0, w - size[1], 0, h - size[0]))
+        if len(matches) < len(masks):
+            masks, order = masks[matches.to(masks.device)], torch.arange(len(matches))
+        else:
+            order = matches.argsort()
+        sampled = point_sample(masks[:, None], at[order.to(at.device)]).squeeze(1)
+        labels.append(sampled[order.argsort().to(at.device)])
+    return torch.cat(labels)
 
 
 def _mean_over_ranks(value: Tensor) -> Tensor:

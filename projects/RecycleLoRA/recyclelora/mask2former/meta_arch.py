@@ -8,6 +8,8 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from recyclelora.backbone.pyramid import PyramidBackbone
+
 from .inference import resize_masks, semantic_inference
 from .targets import padded_target, targets_from_instances, targets_from_sem_seg
 
@@ -147,7 +149,8 @@ class MaskFormer(nn.Module):
         return torch.stack(list(self._sem_seg(batch, batch.image_sizes)))
 
     def _predict(self, batch: ImageList) -> dict:
-        return self.sem_seg_head(self.backbone(batch.tensor))
+        options = {"enlarge": False} if isinstance(self.backbone, PyramidBackbone) else {}
+        return self.sem_seg_head(self.backbone(batch.tensor, **options))
 
     def _sem_seg(self, batch: ImageList, sizes: Sequence[tuple[int, int]]):
         """Yield the scores of one image at a time, because full-size masks need much memory."""

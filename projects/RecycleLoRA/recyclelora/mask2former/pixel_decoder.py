@@ -10,6 +10,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recyclelora.backbone.pyramid import CoarseMap, resize_map
 from recyclelora.common.validation import check_integer
 
 from .ms_deform_attn import MSDeformAttn
@@ -255,7 +256,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             self.add_module(f"layer_{i}", output)
 
     def forward_features(
-        self, features: Mapping[str, Tensor]
+        self, features: Mapping[str, Tensor | CoarseMap]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Compute the mask features and the maps for the transformer decoder.
 
@@ -264,7 +265,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
 
         Parameters
         ----------
-        features : Mapping[str, Tensor]
+        features : Mapping[str, Tensor or CoarseMap]
             Maps (N, C, H, W) by name.
 
         Returns
@@ -276,16 +277,17 @@ class MSDeformAttnPixelDecoder(nn.Module):
         maps : list of Tensor
             The three coarsest maps (N, conv_dim, ...), stride 32 first.
         """
-        device_type = features[self.in_features[0]].device.type
+        device_type = self.mask_features.weight.device.type
         with torch.amp.autocast(device_type, enabled=False):
             coarse_to_fine = self.transformer_in_features[::-1]
             maps = [
-                project(features[name].float())
+                _projected(*project, features[name])
                 for project, name in zip(self.input_proj, coarse_to_fine, strict=True)
             ]
             maps = self.transformer(maps)
             for i in range(self.num_fpn_levels, 0, -1):
-                lateral = getattr(self, f"adapter_{i}")(features[self.in_features[i - 1]].float())
+                adapter = getattr(self, f"adapter_{i}")
+                lateral = _projected(adapter, adapter.norm, features[self.in_features[i - 1]])
                 above = F.interpolate(
                     maps[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False
                 )
@@ -298,6 +300,13 @@ def _projection(in_channels: int, conv_dim: int) -> nn.Sequential:
     nn.init.xavier_uniform_(conv.weight)
     nn.init.zeros_(conv.bias)
     return nn.Sequential(conv, nn.GroupNorm(32, conv_dim))
+
+
+def _projected(conv: nn.Conv2d, norm: nn.Module | None, feature: Tensor | CoarseMap) -> Tensor:
+    """Apply a convolution with a kernel of one pixel, enlarge a coarse map, and apply the norm."""
+    feature, scale = (feature, 1.0) if isinstance(feature, Tensor) else feature
+    x = resize_map(F.conv2d(feature.float(), conv.weight, conv.bias), scale)
+    return x if norm is None else norm(x)
 
 
 def _fpn_convs(

@@ -126,7 +126,8 @@ def ran_on(*results: Mapping, packages: Sequence[str] = ()) -> str:
     Parameters
     ----------
     *results
-        Results from one machine.
+        The results. Their machines are listed without repetition, the versions are those of the
+        first.
     packages : Sequence[str]
         Names of packages whose versions are included.
 
@@ -138,4 +139,5 @@ def ran_on(*results: Mapping, packages: Sequence[str] = ()) -> str:
     record = results[0]["environment"]
     found = {name: record["versions"][name] for name in ("torch", *packages)}
     versions = ", ".join(f"{name} {version}" for name, version in found.items() if version)
-    return f"On {machine_of(record)}; {versions}, commit {commits_of(results)}."
+    machines = " and ".join(dict.fromkeys(machine_of(result["environment"]) for result in results))
+    return f"On {machines}; {versions}, commit {commits_of(results)}."

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from recyclelora.common.folder_lock import FolderLockedError
 from recyclelora.common.validation import check_integer, format_error
 
+from .learned import measure_run
 from .paper_tables import (
     list_runs,
     list_table,
@@ -46,12 +47,15 @@ def reproduce(
         For the paper's tables any seeds, by default 0.
     action : str
         "list" prints the state of every row, "dry_run" prints the remaining commands, "collect"
-        only writes the tables, and "run" runs the remaining rows and then writes the tables.
+        only writes the tables, "measure" measures the adapters of finished runs, and "run" runs the
+        remaining rows and then writes the tables.
 
     Raises
     ------
     ValueError
         If a row or seed is unknown, or, after all runs have ended, if a run failed.
+    FileNotFoundError
+        If adapters cannot be measured because a checkpoint does not exist.
     """
     check_integer("--num-gpus", workspace.num_gpus, least=1, most=1024)
     if tables is None and action != "list":
@@ -74,6 +78,9 @@ def reproduce(
                 trains = workspace.row_of(run).trains
                 command = shlex.join(workspace.command(run))
                 print(command if trains else f"# {run.name}: counts labels")
+    elif action == "measure":
+        for run in runs:
+            print(f"wrote {measure_run(run, workspace)}")
     else:
         failed = [] if action == "collect" else run_all(runs, workspace)
         for name in tables:

@@ -15,6 +15,8 @@ from .formatting import (
     ran_on,
     read_json,
 )
+from .gpu_table import gpu_table
+from .learned import learned_table
 from .tables import SMALL_TABLES, runs_of
 
 
@@ -185,14 +187,20 @@ def streets_table(results: Path) -> str:
     )
 
 
+LEARNED = ("recyclelora", "minor_svd", "major_svd", "lora", "dual_kaiming", "dual_svd")
+
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {
         "demo": demo_table,
         "streets_to_real": partial(runs_table, "streets_to_real"),
     },
     "docs/results.md": {"camvid_to_real": partial(runs_table, "camvid_to_real")},
+    "docs/analysis.md": {"learned": partial(learned_table, LEARNED)},
     "docs/models.md": {"models": models_of_adapters},
-    "docs/benchmarks.md": {name: partial(benchmark_table, name) for name in BENCHMARKS},
+    "docs/benchmarks.md": {
+        **{name: partial(benchmark_table, name) for name in BENCHMARKS},
+        "gpu": gpu_table,
+    },
     "projects/DrawnStreets/README.md": {"streets": streets_table},
 }
 """For each page, the names of its tables and the functions that make them from the results."""
