@@ -186,7 +186,7 @@ def test_non_finite_step_saves_batch(runs, tmp_path):
     process.join()
     assert process.exitcode == 1
     found = re.match(
-        r"error: .* the batch of iteration (\d+) \((\S+), (\S+)\) is saved in (\S+),",
+        r"error: .* the batch of iteration (\d+) \((\S+), (\S+)\) is saved in (\S+);",
         last_line(output),
     )
     batch = torch.load(found[4], weights_only=True)
