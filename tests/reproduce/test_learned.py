@@ -40,6 +40,7 @@ def workspace(tmp_path, monkeypatch):
                     parameter += 0.1 * torch.randn_like(parameter)
         workspace.folder(run).mkdir(parents=True)
         save_checkpoint(workspace.folder(run) / "iter_0000004.pth", model=model, iteration=4)
+        (workspace.folder(run) / "domains.json").write_text('{"mean_mIoU": 43.21}')
     return workspace
 
 
@@ -61,11 +62,13 @@ def test_finished_run_gets_measures_and_float16_factors(workspace):
     assert found["overall"]["main"]["effective_rank"] == pytest.approx(np.mean(ranks), rel=5e-3)
     assert found["overall"]["main"]["column_norms"]["mean_ratio"] > 1
     table = learned.learned_table(["recyclelora", "absent"], workspace.results)
-    assert "| RecycleLoRA |" in table and "of 6 " in table
+    assert "| RecycleLoRA |" in table and " of 6 " in table and " 43.2 " in table
 
 
 def test_run_without_checkpoint_or_adapters_raises(workspace):
-    with pytest.raises(FileNotFoundError, match="checkpoint of recyclelora_seed1 at"):
+    with pytest.raises(
+        FileNotFoundError, match="recyclelora_seed1 has not been trained and evaluated"
+    ):
         learned.measure_run(tables.Run("tiny", "recyclelora", 1), workspace)
     with pytest.raises(ValueError, match="without adapters"):
         learned.measure_run(tables.Run("tiny", "frozen", 0), workspace)

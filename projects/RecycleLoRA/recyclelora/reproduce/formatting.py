@@ -139,5 +139,5 @@ def ran_on(*results: Mapping, packages: Sequence[str] = ()) -> str:
     record = results[0]["environment"]
     found = {name: record["versions"][name] for name in ("torch", *packages)}
     versions = ", ".join(f"{name} {version}" for name, version in found.items() if version)
-    machines = " and ".join(dict.fromkeys(machine_of(result["environment"]) for result in results))
+    machines = "; on ".join(dict.fromkeys(machine_of(result["environment"]) for result in results))
     return f"On {machines}; {versions}, commit {commits_of(results)}."

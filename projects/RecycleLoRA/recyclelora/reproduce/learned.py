@@ -47,17 +47,18 @@ def measure_run(run: Run, workspace: Workspace) -> Path:
     Raises
     ------
     FileNotFoundError
-        If the checkpoint of the run does not exist on this machine.
+        If the checkpoint or the evaluation of the run does not exist on this machine.
     ValueError
         If the run has no adapters.
     """
     iterations = workspace.config_of(run).train.max_iter
     checkpoint = workspace.folder(run) / f"iter_{iterations:07d}.pth"
-    if not checkpoint.is_file():
-        raise FileNotFoundError(
-            f"expected the checkpoint of {run.name} at {checkpoint}, which does not exist: run "
-            "the row first, or give the --output of its run"
-        )
+    for file in (checkpoint, workspace.folder(run) / "domains.json"):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{run.name} has not been trained and evaluated here, because {file} does not "
+                "exist: run the row first, or give the --output of its run"
+            )
     cpu = torch.device("cpu")
     config = str(workspace.root / workspace.config_file(run))
     model, _, _ = build_run(config, workspace.overrides_of(run), str(checkpoint), device=cpu)
@@ -78,6 +79,7 @@ def measure_run(run: Run, workspace: Workspace) -> Path:
         "label": workspace.row_of(run).label,
         "seed": run.seed,
         "iterations": iterations,
+        "mean_mIoU": read_json(workspace.folder(run) / "domains.json")["mean_mIoU"],
         "environment": environment(cpu, workspace.root),
         "overall": measures["overall"],
         "subspace_by_block": {space: values for space, values in found.items() if values},
@@ -129,16 +131,23 @@ def learned_table(rows: Sequence[str], results: Path) -> str:
     if not found:
         return NOT_RUN
     headers = ["", "norm ratio", "largest", "effective rank", "efficiency", "rank of the change"]
-    headers += ["rows of A", "columns of B", "phi input (random)", "phi output (random)", "moved"]
+    headers += [
+        "rows of A",
+        "columns of B",
+        "phi input (random)",
+        "phi output (random)",
+        "moved",
+        "mIoU",
+    ]
     table = markdown_table([_cells(result) for result in found], headers)
     return (
         f"{table}\n\n*norm ratio*, *largest*: norms of the pivot columns of A divided by those of "
         "the others, mean and largest of all layers (Table 1). *effective rank*, *efficiency*: of "
         "the main adapter (Table 2). *rank of the change*: effective rank of B A minus its initial "
-        "value. *rows of A*, *columns of B*: mean absolute cosine similarity "
-        "(Figure 3). *phi*: similarity of main and sub, beside its value for random subspaces "
-        "(Figure 4). *moved*: change of the main adapter relative to the norm of W0. Values in "
-        "brackets after Tables 1 and 2: the paper's, for DINOv2-L trained on GTAV with rank 32. "
+        "value. *rows of A*, *columns of B*: mean absolute cosine similarity (Figure 3). *phi*: "
+        "similarity of main and sub, beside its value for random subspaces (Figure 4). *moved*: "
+        "change of the main adapter relative to the norm of W0. *mIoU*: mean of the test sets. In "
+        "brackets after Tables 1 and 2: the paper's values for DINOv2-L, GTAV and rank 32. "
         f"Seed 0. {ran_on(*found)}"
     )
 
@@ -165,4 +174,5 @@ def _cells(result: Mapping) -> list[str]:
             for key in ("input", "output")
         ),
         f"{main['moved']:.4f}",
+        f"{result['mean_mIoU']:.1f}",
     ]
