@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = measure.finish_options(args, "adapter")
     args.layers = measure.block_shapes(args.width)
     if peft is None:
-        print("peft is left out: `pip install peft transformers` installs it")
+        print("peft is not measured; `pip install peft transformers` installs it")
     host = list(time_host(args))
     earlier, names = {}, ["frozen", "published", *["peft"] * bool(peft), *OURS]
     with ExitStack() as stack:

@@ -61,7 +61,7 @@ def run_command(command: Command, log: Path, seconds: float) -> str:
         try:
             code = process.wait(max(seconds, 0))
         except subprocess.TimeoutExpired:
-            return f"stopped after {seconds:.0f} s, the end of its time"
+            return f"stopped after {seconds:.0f} s, its time limit"
         finally:
             stop(process)
     return "" if code == 0 else f"{Path(command.words[0]).name} ended with code {code}"
@@ -127,7 +127,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--device", type=measure.device, default="cuda", help="default: cuda")
-    add("--tiny", action="store_true", help="test the parts; the times mean nothing")
+    add("--tiny", action="store_true", help="test the parts; the times are meaningless")
     add("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="default: all")
     add(
         "--output", type=path_argument,
@@ -152,7 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\n{plain_table(gpu_rows(read_parts(args.output)), HEADERS)}")
     failed = [name for name, state in states.items() if state["status"] == "failed"]
     print(
-        f"\n{time.monotonic() - started:.0f} s; {len(states) - len(failed)} parts without a fault"
+        f"\n{time.monotonic() - started:.0f} s; {len(states) - len(failed)} parts without an error"
     )
     if failed:
         sys.exit(f"error: these parts failed: {', '.join(failed)}")

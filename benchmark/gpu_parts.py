@@ -1,4 +1,4 @@
-"""The parts of ``benchmark.gpu``: their commands, their shares of the nine minutes, their facts."""
+"""The parts of ``benchmark.gpu``: their commands, time limits and results."""
 
 import argparse
 import re

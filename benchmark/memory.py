@@ -90,8 +90,8 @@ def in_own_process(
         return measure.in_new_process(measured, backbone, VARIANTS[name], options)
     except BrokenProcessPool:
         raise MemoryError(
-            f"the process of {backbone}, {name}, batch {batch} was killed; --most-gb leaves out "
-            "what needs more"
+            f"the process of {backbone}, {name}, batch {batch} was killed: lower --most-gb to "
+            "leave out runs of this size"
         ) from None
 
 
@@ -103,7 +103,7 @@ def check(backbone: str, variants: dict[str, dict]) -> None:
         measure.require_finite(values, f"{backbone}, {name},")
         require(
             abs(values[0] - first) < 1e-2 * abs(first),
-            f"the first loss of {backbone}, {name}, is {values[0]:.4f}, of others {first:.4f}",
+            f"the first loss of {backbone}, {name}, is {values[0]:.4f}, expected {first:.4f}",
         )
 
 

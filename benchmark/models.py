@@ -117,7 +117,11 @@ def measure_family(name: str, family: Family) -> dict[str, Any]:
         require(changes[key] <= limit, f"{name}: outputs changed by {changes[key]:.1e} in {key}")
     unreached = unreached_linears(adapted, **inputs)
     without = set(layers_without_gradient(adapted, inputs)) - set(unreached)
-    require(not without, f"{name}: no gradient in {sorted(without)}, which nothing names")
+    require(
+        not without,
+        f"{name}: no gradient in {sorted(without)}, but unreached_linears does not list these "
+        "layers",
+    )
     adapted_names = adapted_layers(adapted).keys()
     return {
         "library": family.library,

@@ -180,7 +180,7 @@ def compare_other_weights(args: argparse.Namespace) -> Iterator[dict]:
         linears = [m for m in backbone.modules() if isinstance(m, nn.Linear)]
         cases[args.weights] = [linear.weight.detach()[None] for linear in linears]
     else:
-        print("no --weights: the pivots of real weights are left out")
+        print("without --weights, the pivots of real weights are not compared")
     decompositions = systems(args.device)
     for what, stacks in cases.items():
         pivots = {key: [decompositions[key](stack) for stack in stacks] for key in COMPARED}
@@ -274,7 +274,7 @@ def model_size(text: str) -> tuple[str, tuple[int, int]]:
     """Parse ``NAME`` in MODELS, or ``NAME:WIDTHxBLOCKS``."""
     name, _, size = text.partition(":")
     if not size and name not in MODELS:
-        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(MODELS)}")
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(MODELS)}, got {name}")
     width, _, blocks = size.partition("x")
     return name, (int(width), int(blocks)) if size else MODELS[name]
 
@@ -306,7 +306,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = measure.finish_options(args, "rrqr")
     left_out = [name for name in ("MKL float32", "MKL float64") if name not in known]
     if left_out:
-        print("MKL is left out: `pip install mkl` installs it")
+        print("MKL is not measured; `pip install mkl` installs it")
     with ExitStack() as stack:
         earlier = {}
         if args.against:

@@ -24,9 +24,15 @@ def decompose(device: torch.device) -> None:
         for case in (weight, weight.index_fill(-1, torch.tensor([1]), 0.0)):
             found, expected = rrqr(case.to(device), *counts), rrqr(case, *counts)
             name = f"rrqr of {tuple(shape)} in {dtype}"
-            require(torch.equal(found.perm.cpu(), expected.perm), f"{name}: other pivots")
+            require(
+                torch.equal(found.perm.cpu(), expected.perm),
+                f"{name}: the pivots differ from those of the CPU",
+            )
             for mine, other in zip(found[1:3], expected[1:3], strict=True):
-                require(torch.allclose(mine.cpu(), other, atol=1e-5), f"{name}: another Q")
+                require(
+                    torch.allclose(mine.cpu(), other, atol=1e-5),
+                    f"{name}: Q differs from that of the CPU",
+                )
 
 
 def adapt(device: torch.device) -> None:

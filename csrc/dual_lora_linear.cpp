@@ -1,8 +1,9 @@
-// The dual-adapter linear layer y = x W' + b + s (x A') B' and its gradients, on CPU and CUDA: the
-// products are PyTorch's own. With `columns`, A reads only those columns of x.
+// The dual-adapter linear layer y = x W' + b + s (x A') B' and its gradients, on the CPU and CUDA.
+// The matrix products are those of PyTorch. With `columns`, A uses only these columns of x.
 //
-// With many rows, or a small weight, s B A is added to the weight, in a workspace; with few rows,
-// or columns, the products themselves are added: (x A') B' to y, (dy B) A to dx.
+// If x has many rows, or the weight is small, s B A is added to the weight in a workspace. If x has
+// few rows, or `columns` is given, the products are added instead: (x A') B' to y, and (dy B) A to
+// dx.
 
 #include <array>
 #include <optional>
@@ -27,14 +28,14 @@ namespace {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// The time of a small layer is what its operators cost the host: casts that change nothing are
-// skipped.
+// Casts to the same dtype are skipped, because the time of a small layer is that of its operators
+// on the host.
 Tensor cast(const Tensor& tensor, at::ScalarType dtype) {
   return tensor.scalar_type() == dtype ? tensor : tensor.to(dtype);
 }
 
-// The constants of a layer, and x's dtype, in which it computes: half precision under autocast,
-// while the parameters are float32.
+// The constants of a layer, and the dtype of the computation, which is that of x. Under autocast
+// this is a half precision, and the parameters are float32.
 struct Layer {
   const Tensor& weight;  // (out, in)
   const Tensor& A;       // (r, in), or (r, columns)
@@ -51,8 +52,9 @@ struct Layer {
     return workspace(weight.sizes(), weight.options().dtype(dtype), 0).copy_(weight);
   }
 
-  // W + s B A, summed in float32 or wider and rounded once (sums in half precision lose the
-  // update): by addmm, which accumulates half precisions so, or else in a float32 workspace.
+  // W + s B A, summed in float32 or wider and rounded once, because sums in half precision would
+  // lose the update. If the weight has the dtype of the computation, addmm accumulates in float32
+  // or wider. Otherwise the sum is computed in a float32 workspace.
   Tensor effective_weight() const {
     const bool mixed = weight.scalar_type() != dtype;
     const at::ScalarType wide = mixed ? at::kFloat : dtype;
@@ -65,30 +67,32 @@ struct Layer {
   }
 };
 
-// Whether to add s B A to the weight (out, in), rather than (x A') B' to y (rows, out), where
-// `other` is in, or (dy B) A to dx (rows, in), where it is out. By flops: if rows > other. Measured
-// on a CPU (DINOv2-L's shapes, float32 and bfloat16) it takes twice that: a sum beside the weight
-// reads and writes all of it, while the product is what the large product is added to anyway.
+// Whether to add s B A to the weight (out, in), instead of adding (x A') B' to y (rows, out), where
+// `other` is `in`, or (dy B) A to dx (rows, in), where `other` is `out`. The numbers of operations
+// are equal at rows = other. Measured on a CPU (the shapes of DINOv2-L, float32 and bfloat16), the
+// times are equal at twice as many rows: adding to the weight reads and writes the whole weight,
+// whereas the large product is added to the small one without an additional pass.
 bool into_weight(int64_t rows, int64_t other) {
   return rows > 2 * other;
 }
 
-// Whether s B A costs so little that it is added to the weight for few rows too. This is more
-// accurate: where s B A is far above W0 (heads that timm scales by 0.001), x W' and (x A') B'
-// cancel, and each was rounded at its own size. At most some 70 microseconds on one core.
+// Whether s B A is so cheap that it is added to the weight for few rows too, which takes at most
+// about 70 microseconds on one core. This is more accurate: where s B A is much larger than W0
+// (heads that timm scales by 0.001), x W' and (x A') B' cancel, and each is rounded at its own
+// size.
 bool is_small(const Tensor& weight, int64_t rank) {
   constexpr int64_t kMostProducts = int64_t{1} << 21;
   return weight.numel() * rank <= kMostProducts;
 }
 
-// (rows, width): x with its leading dimensions made one, without a copy where strides allow it.
+// (rows, width): x with its leading dimensions joined, without a copy if the strides allow it.
 Tensor as_matrix(const Tensor& x) {
   if (x.dim() == 2) return x;
   return x.reshape({c10::size_to_dim_(static_cast<int>(x.dim() - 1), x.sizes()), x.size(-1)});
 }
 
-// x[:, columns]. On the CPU the indices are checked first, since the error of index_select does not
-// name them; on CUDA index_select itself asserts on the device.
+// x[:, columns]. On the CPU the indices are checked first, because the error of index_select does
+// not contain the index. On CUDA index_select itself asserts on the device.
 Tensor select_columns(const Tensor& x, const Tensor& columns) {
   if (columns.device().is_cpu()) {
     const Tensor index = columns.contiguous();
@@ -108,7 +112,7 @@ Tensor with_width(const Tensor& matrix, const Tensor& like) {
   return matrix.view(shape);
 }
 
-// One of the two adapters, as it trains; the products use both, joined.
+// One of the two adapters. The products use the joined factors of both.
 struct Adapter {
   const char* name;
   const Tensor& A;  // (r, in), or (r, columns)
@@ -152,7 +156,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& weight,
                                    const Tensor& B_main, const Tensor& A_sub, const Tensor& B_sub,
                                    double scaling, const OptionalTensor& columns) {
   check(x, weight, bias, {"main", A_main, B_main}, {"sub", A_sub, B_sub}, columns);
-  // The dtypes are settled: x's. Autocast would round the float32 sum's terms.
+  // All dtypes are already that of x. Autocast would round the terms of the float32 sum.
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const Tensor A = at::cat({A_main, A_sub}), B = at::cat({B_main, B_sub}, 1);
   const Layer layer{weight, A, B, scaling, columns, x.scalar_type()};
@@ -164,7 +168,8 @@ std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& weight,
     return {with_width(at::linear(rows, layer.effective_weight(), rounded_bias), x), kept};
   }
   const Tensor hidden = columns ? at::mm(kept, scaled_A.t()) : kept;
-  // The small terms first: the large product is added to them before it is rounded.
+  // The small terms are computed first, so that the large product is added to them before the sum
+  // is rounded.
   Tensor out = at::linear(hidden, layer.rounded(B), rounded_bias);
   return {with_width(out.addmm_(rows, layer.plain_weight().t()), x), kept};
 }
@@ -200,7 +205,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Op
   if (wants_bias) db = dy.sum(0, /*keepdim=*/false, weight.scalar_type());
   if (wants_B) {
     const Tensor hidden = columns ? at::mm(*kept, layer.scaled(A).t()) : *kept;
-    // As hidden' dy: the product whose long side is contiguous is the faster one.
+    // Computed as hidden' dy, because a product whose long side is contiguous is faster.
     dB = cast(at::mm(hidden.t(), dy).t(), B.scalar_type()).contiguous();
   }
   const auto or_none = [](const Tensor& gradient, const Tensor& like) {

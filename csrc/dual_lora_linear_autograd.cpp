@@ -1,5 +1,5 @@
-// The derivative of dual_lora_linear, for every device: kernels of the key Autograd, which call the
-// kernels of the device below it.
+// The derivative of dual_lora_linear for every device: kernels of the dispatch key Autograd, which
+// call the kernels of the device.
 
 #include <array>
 #include <optional>
@@ -22,7 +22,7 @@ using OptionalTensor = std::optional<Tensor>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;  // of x, bias, A and B
-using Wanted = std::array<bool, 4>;                            // of these, which are computed
+using Wanted = std::array<bool, 4>;                            // which of these to compute
 
 std::tuple<Tensor, Tensor> call_forward(const Tensor& x, const Tensor& weight,
                                         const OptionalTensor& bias, const Tensor& A_main,
@@ -44,12 +44,12 @@ Gradients call_backward(const Tensor& grad, const OptionalTensor& x, const Optio
   return op.call(grad, x, kept, weight, A, B, scaling, columns, wanted);
 }
 
-// (rows, width): sizes may be symbolic, as in torch.compile.
+// (rows, width). Sizes may be symbolic, as in torch.compile.
 Tensor as_matrix(const Tensor& x) {
   return x.reshape_symint({-1, x.sym_size(-1)});
 }
 
-// What call_backward computes, by operators that autograd can differentiate again.
+// The result of call_backward, computed by operators that autograd can differentiate again.
 Gradients differentiable_backward(const Tensor& grad, const OptionalTensor& x,
                                   const OptionalTensor& kept, const Tensor& weight, const Tensor& A,
                                   const Tensor& B, double scaling, const OptionalTensor& columns,
@@ -80,10 +80,10 @@ OptionalTensor if_defined(const Tensor& tensor) {
   return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
 }
 
-// The arguments of the operator in another order, so that each has the same number (below) whether
-// or not there are a bias and columns: those come last.
+// The arguments of the operator in another order: bias and columns, which may be absent, come last,
+// so that each argument always has the same number (below).
 struct Recorded : public torch::autograd::Function<Recorded> {
-  static constexpr bool is_traceable = true;  // by compiled autograd
+  static constexpr bool is_traceable = true;  // for compiled autograd
 
   enum Argument { kX, kWeight, kAMain, kBMain, kASub, kBSub, kBias, kArguments = 9 };
 
@@ -98,7 +98,7 @@ struct Recorded : public torch::autograd::Function<Recorded> {
     const bool wants_B = B_main.requires_grad() || B_sub.requires_grad();
     const bool needs_x = weight.requires_grad() || (wants_A && !columns);
     const bool needs_kept = wants_B || (wants_A && columns);
-    // The factors as they are, not joined: parameters take no memory.
+    // The factors are saved separately, not joined, because parameters take no additional memory.
     ctx->save_for_backward({needs_x ? x : Tensor(), needs_kept ? kept : Tensor(), weight,
                             columns.value_or(Tensor()), A_main, B_main, A_sub, B_sub});
     ctx->saved_data["scaling"] = scaling;
@@ -111,7 +111,7 @@ struct Recorded : public torch::autograd::Function<Recorded> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     variable_list results(kArguments);
     Tensor grad = grads[0];
-    const Tensor& grad_kept = grads[1];  // defined in second derivatives only
+    const Tensor& grad_kept = grads[1];  // only defined in second derivatives
     if (!grad.defined() && !grad_kept.defined()) return results;
     const variable_list saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[2], &A_main = saved[4];
@@ -123,7 +123,7 @@ struct Recorded : public torch::autograd::Function<Recorded> {
       grad = at::zeros_symint(shape, grad_kept.options());
     }
     const auto wants = [&](Argument argument) { return ctx->needs_input_grad(argument); };
-    // The bias is the last of the arguments that may be absent, and then no tensor.
+    // If the bias is absent, its argument is no tensor and needs no gradient.
     const Wanted wanted = {wants(kX), ctx->saved_data["bias"].toBool() && wants(kBias),
                            wants(kAMain) || wants(kASub), wants(kBMain) || wants(kBSub)};
     const auto function = at::GradMode::is_enabled() ? &differentiable_backward : &call_backward;

@@ -1,6 +1,6 @@
 // Defines the operators of torch.ops.recyclelora. Each kernel registers itself in the file that has
-// the operator's name; recyclelora/ops registers fake kernels, and the error of a derivative of
-// rrqr.
+// the name of the operator. The Python package recyclelora.ops registers the fake kernels, and the
+// error of rrqr's derivative.
 
 #include <vector>
 
@@ -16,19 +16,19 @@ namespace {
 #define COMPILER "GCC " __VERSION__
 #endif
 
-#define TEXT_OF(macro) QUOTED(macro)  // twice, so that the macro's value is quoted, not its name
+#define TEXT_OF(macro) QUOTED(macro)  // two macros, so that the value is quoted and not the name
 #define QUOTED(value) #value
 #define CXX TEXT_OF(__cplusplus)
 #define CXX11_ABI TEXT_OF(_GLIBCXX_USE_CXX11_ABI)
 
-// What this library was built with and for. Python and CMake find it in the file by the words that
-// it begins with, before they load or link it. setup.py defines the last two macros.
+// The versions with which this library was built. Python and CMake search the file for the first
+// words of this string before they load or link the library. setup.py defines the last two macros.
 [[gnu::used]] constexpr char kBuildInfo[] =
     "recyclelora was built with compiler=" COMPILER ";cxx=" CXX ";torch=" TORCH_VERSION
     ";cxx11_abi=" CXX11_ABI ";cuda=" RECYCLELORA_CUDA ";architectures=" RECYCLELORA_ARCHITECTURES;
 
 // torch.compile leaves an operator with this tag out of its CUDA graphs. Older versions of PyTorch
-// have no such tag.
+// do not have this tag.
 const std::vector<at::Tag> kCapturable;
 #if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 9
 const std::vector<at::Tag> kNotCapturable = {at::Tag::cudagraph_unsafe};

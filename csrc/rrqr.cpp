@@ -1,4 +1,4 @@
-// recyclelora::rrqr, the C++ face of torch.ops.recyclelora.rrqr.
+// recyclelora::rrqr, the C++ function of the operator torch.ops.recyclelora.rrqr.
 
 #include <recyclelora/rrqr.h>
 

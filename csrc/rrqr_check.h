@@ -1,4 +1,4 @@
-// What torch.ops.recyclelora.rrqr refuses, on any device.
+// Validation of the arguments of torch.ops.recyclelora.rrqr, on any device.
 
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace recyclelora {
 
-// As Python prints a tuple: "(5, 4)", "(4,)".
+// A shape as Python prints it: "(5, 4)", "(4,)".
 inline std::string tuple_of(at::IntArrayRef sizes) {
   std::string text = "(";
   for (size_t i = 0; i < sizes.size(); ++i) {
@@ -18,7 +18,7 @@ inline std::string tuple_of(at::IntArrayRef sizes) {
   return text + (sizes.size() == 1 ? ",)" : ")");
 }
 
-// How to get a matrix that rrqr takes.
+// Advice on how to convert a matrix to a dtype that rrqr supports.
 inline const char* conversion_of(at::ScalarType dtype) {
   if (c10::isComplexType(dtype)) return "; pass a real matrix, as in rrqr(weight.real, ...)";
   if (c10::isQIntType(dtype)) {

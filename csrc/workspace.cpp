@@ -10,13 +10,13 @@ namespace recyclelora {
 
 at::Tensor workspace(at::IntArrayRef sizes, const at::TensorOptions& options, int64_t slot) {
   const int64_t bytes = c10::multiply_integers(sizes) * options.dtype().itemsize();
-  constexpr int64_t kSmall = 16384;  // bytes, whose allocation is faster than three views
+  constexpr int64_t kSmall = 16384;  // bytes: allocating so few is faster than three views
   if (!options.device().is_cpu() || bytes <= kSmall) return at::empty(sizes, options);
   thread_local std::array<at::Tensor, kWorkspaceSlots> buffers;
   at::Tensor& buffer = buffers.at(slot);
-  const c10::InferenceMode normal_tensor(false);  // it outlives an inference mode around this call
+  const c10::InferenceMode normal_tensor(false);  // the buffer stays in use after an inference mode
   if (!buffer.defined() || buffer.numel() < bytes) {
-    buffer.reset();  // the old one goes before the new one comes
+    buffer.reset();  // free the old buffer before the new one is allocated
     buffer = at::empty({bytes}, options.dtype(at::kByte));
   }
   const auto dtype = c10::typeMetaToScalarType(options.dtype());

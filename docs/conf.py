@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
+default_role = "literal"  # a name in single backticks in a docstring is code, not italic
 exclude_patterns = ["figures", "_templates"]
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_block"]
 myst_heading_anchors = 3  # links to #section check that the section exists

@@ -84,7 +84,7 @@ def floor_violations(path: Path) -> list[str]:
         if top == "detectron2" and folder in WITHOUT_DETECTRON2:
             found.append(f"{name(path)} imports {module}")
         if top in ("tools", "benchmark", "configs", "tests"):
-            found.append(f"{name(path)} imports {module}, which is no part of the package")
+            found.append(f"{name(path)} imports {module}, which is not part of the package")
         if top == "recyclelora" and floor in FLOORS:
             if FLOORS.index(floor) > FLOORS.index(folder):
                 found.append(f"{name(path)} imports {module}, which is above it")

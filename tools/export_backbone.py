@@ -2,7 +2,7 @@
 r"""Write the backbone of a run, with merged adapters, for another library.
 
     python tools/export_backbone.py --config-file configs/streets_to_real.py \
-        output/streets_to_real/recyclelora_seed0/iter_0000300.pth dinov2 --layout hugging_face
+        results/streets_to_real/recyclelora.pth dinov2 --layout hugging_face
 
 Load the folder with ``transformers.AutoModel.from_pretrained("dinov2")`` (``hugging_face``), with
 ``timm.create_model("local-dir:dinov2", pretrained=True)`` (``timm``) or with the official code
@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="the config of the run")
-    parser.add_argument("checkpoint", help="iter_XXXXXXX.pth of the run")
+    parser.add_argument(
+        "checkpoint", help="checkpoint of the run, or a file from export_trained.py"
+    )
     parser.add_argument("output", type=path_argument, help="output folder")
     parser.add_argument("--layout", required=True, choices=LAYOUTS, help="layout of the library")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the run")

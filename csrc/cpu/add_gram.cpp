@@ -19,7 +19,8 @@ void add_by_products(View<double> c, double beta, double alpha, View<double> a) 
 }  // namespace
 
 // BLAS copies its operands for every product, and computes whole squares on the diagonal. Here one
-// copy serves all, and the tiles are small: a third faster where the processor has AVX-512.
+// copy is used for all products, and the tiles are small. This is a third faster on processors with
+// AVX-512.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 namespace {
 
@@ -32,7 +33,8 @@ struct alignas(64) Row {
   double values[kWidth];
 };
 
-// Panels of 8 rows of a, one after the other, the last ones filled up with zeros to whole tiles.
+// Copy panels of 8 rows of a, one after the other. The last ones are filled with zeros to whole
+// tiles.
 void copy_panels(View<double> a, Row* panels) {
   for (int64_t i = 0; i < (a.rows + kHeight - 1) / kHeight * kHeight; i += kWidth) {
     const int64_t n = std::clamp<int64_t>(a.rows - i, 0, kWidth);
@@ -47,7 +49,7 @@ void copy_panels(View<double> a, Row* panels) {
   }
 }
 
-// c = beta c + alpha x y', x being three panels and y one.
+// c = beta c + alpha x y', where x is three panels and y is one.
 __attribute__((target("avx512f"))) void add_tile(View<double> c, double beta, double alpha,
                                                  const Row* x, const Row* y, int64_t depth) {
   for (int64_t j = 0; j < kWidth; ++j) {
@@ -76,7 +78,7 @@ __attribute__((target("avx512f"))) void add_tile(View<double> c, double beta, do
   }
 }
 
-// As above, where the tile overhangs the end of c.
+// The same for a tile that exceeds the end of c.
 void add_cut_tile(View<double> c, double beta, double alpha, const Row* x, const Row* y,
                   int64_t depth) {
   double storage[kHeight * kWidth];

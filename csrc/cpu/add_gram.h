@@ -1,4 +1,5 @@
-// The product of a matrix with its own transpose, where rrqr of tall matrices spends its time.
+// The product of a matrix with its transpose, which takes most of the time of rrqr for tall
+// matrices.
 
 #pragma once
 
@@ -6,8 +7,8 @@
 
 namespace recyclelora {
 
-// c = beta c + alpha a a' in c's lower triangle; what is above is left undefined. The columns of a
-// and c are contiguous.
+// c = beta c + alpha a a' in the lower triangle of c; the upper triangle is undefined. The columns
+// of a and c are contiguous.
 void add_gram(View<double> c, double beta, double alpha, View<double> a);
 
 }  // namespace recyclelora

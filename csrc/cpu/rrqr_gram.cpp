@@ -11,17 +11,17 @@
 namespace recyclelora {
 namespace {
 
-constexpr int64_t kBlock = 64;        // columns of L between two updates of what is right of them
-constexpr int64_t kRows = 256;        // rows of W that are converted to float64 at a time
-constexpr double kLoss = 0x1p-14;     // the least of W P R^{-1}'s orthogonality to go on with
-constexpr double kPrecise = 0x1p-27;  // beyond what float32 shows
-// The unit of columns that are too small to compete, and the square of the largest residual norm
-// below which units are set anew: far above the squares of those columns.
+constexpr int64_t kBlock = 64;     // columns of L between two updates of the columns to their right
+constexpr int64_t kRows = 256;     // rows of W that are converted to float64 at a time
+constexpr double kLoss = 0x1p-14;  // the largest accepted loss of orthogonality of W P R^{-1}
+constexpr double kPrecise = 0x1p-27;  // an error below the precision of float32
+// The unit of columns that are too small to become pivots, and the square of the largest residual
+// norm below which units are set again. It is much larger than the squares of those columns.
 constexpr int kLeastUnit = -480;
 constexpr double kSmall = 0x1p-500;
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 
-// Columns that lie powers of two apart compete for the same lines of the cache.
+// Columns at a distance of a power of two compete for the same cache lines.
 int64_t stride(int64_t rows) {
   return rows + 8;
 }
@@ -59,7 +59,7 @@ void divide(double a, double* x, double* squares, int64_t n) {
   }
 }
 
-// The largest unit^2 (x - y).
+// Return the largest unit^2 (x - y).
 RECYCLELORA_VECTOR_CLONES
 double largest_difference(const double* x, const double* y, const double* unit, int64_t n) {
   double largest = -std::numeric_limits<double>::infinity();
@@ -79,7 +79,7 @@ double weighted_squares(const double* weights, const float* x, int64_t n) {
   return sum;
 }
 
-// The inverse of an upper triangular matrix, given its transpose.
+// Compute the inverse of an upper triangular matrix, given its transpose.
 void invert_small(View<double> l, View<float> inverse) {
   for (int64_t j = 0; j < l.rows; ++j) {
     for (int64_t i = l.rows - 1; i > j; --i) inverse(i, j) = 0;
@@ -96,8 +96,8 @@ void invert_small(View<double> l, View<float> inverse) {
 
 GramQR::GramQR(int64_t rows, int64_t cols)
     : size_(cols),
-      // Rounding errors of sums of n products add up like sqrt(n) of them. The factor covers what
-      // the growth may gain within a block.
+      // The rounding errors of sums of n products grow like sqrt(n). The factor covers the growth
+      // within a block.
       gram_precision_(8 * std::sqrt(static_cast<double>(rows)) * kEpsilon),
       rows_(new double[kRows * size_]),
       l_storage_(new double[stride(size_) * size_]),
@@ -145,7 +145,7 @@ void GramQR::start() {
   set_units(0);
 }
 
-// For the columns from `step` on.
+// Set the units of the columns from `step` on.
 void GramQR::set_units(int64_t step) {
   int largest = std::numeric_limits<int>::min();
   for (int64_t j = step; j < size_; ++j) largest = std::max(largest, matrix_->exponent(index_[j]));
@@ -157,8 +157,9 @@ void GramQR::set_units(int64_t step) {
   }
 }
 
-// Every residual norm lies between low and high. The pivot is the lowest index that may tie with
-// the largest norm; it is certain if it ties with every other column that may be the largest.
+// Every residual norm is in an interval [low, high]. The pivot is the lowest index that may tie
+// with the largest norm. It is certified if it ties with every other column that may be the
+// largest.
 bool GramQR::certified_pivot(int64_t step, int64_t* pivot) {
   const auto root = [&](int64_t j, double square) {
     return std::sqrt(std::max(square, 0.0)) * unit_[j];
@@ -170,8 +171,8 @@ bool GramQR::certified_pivot(int64_t step, int64_t* pivot) {
     return largest_difference(residual_.data() + step, noise_.data() + step, unit_.data() + step,
                               size_ - step);
   };
-  // Squares tell the few columns apart that need a root: all whose norm may come within two ties of
-  // the largest.
+  // Roots are needed only for the few columns whose norm, by their squares, may be within two ties
+  // of the largest.
   double largest = largest_square();
   if (largest < kSmall) {
     set_units(step);
@@ -200,7 +201,7 @@ bool GramQR::certified_pivot(int64_t step, int64_t* pivot) {
              });
 }
 
-// Columns of L before begin follow at the end of the block: see exchange_rows.
+// The columns of L before `begin` are exchanged at the end of the block, see exchange_rows.
 void GramQR::exchange(int64_t begin, int64_t step, int64_t pivot) {
   if (pivot == step) return;
   for (int64_t j = begin; j < step; ++j) std::swap(l_(step, j), l_(pivot, j));
@@ -214,7 +215,8 @@ void GramQR::exchange(int64_t begin, int64_t step, int64_t pivot) {
   }
 }
 
-// A block's exchanges in the columns of L before it: a column at a time stays in the cache.
+// Apply the exchanges of a block to the columns of L before it, one column at a time, so that it
+// stays in the cache.
 void GramQR::exchange_rows(int64_t begin, const std::vector<int64_t>& exchanged) {
   for (int64_t j = 0; j < begin; ++j) {
     double* const column = l_.column(j);
@@ -244,8 +246,9 @@ bool GramQR::factor_block(int64_t begin, int64_t end) {
   return true;
 }
 
-// A rounding error E in W'W changes the residual's square of column j by [x; -1]' E [x; -1] where
-// x = R_11^{-1} R_12 e_j expresses the column in the pivots. x needs few digits: float32.
+// A rounding error E of W'W changes the squared residual norm of column j by [x; -1]' E [x; -1],
+// where x = R_11^{-1} R_12 e_j expresses the column by the pivots. x is computed in float32,
+// because it needs few digits.
 void GramQR::follow_growth(int64_t begin, int64_t end) {
   const int64_t n = end - begin, rest = size_ - end;
   std::vector<float> storage(n * n + 2 * n * rest);
@@ -276,13 +279,13 @@ void GramQR::columns_of_q(int64_t first, View<double> q) const {
     combine_first(coefficients.block(0, 0, n, n), q);
   } else {
     times_weight(coefficients, q);
-    // Each pass multiplies what is left of the other columns of Q by the loss.
+    // Each pass multiplies the remaining part of the other columns of Q by the loss.
     for (double error = loss_; error > kPrecise; error *= loss_) project_out(first, q);
   }
   orthonormalise(q);
 }
 
-// q = W P coefficients where only the first pivots are combined.
+// q = W P coefficients, where only the first pivots are combined.
 void GramQR::combine_first(View<double> coefficients, View<double> q) const {
   std::vector<double> storage(q.rows * q.cols);
   const auto columns = column_major(storage.data(), q.rows, q.cols, q.rows);
@@ -290,7 +293,7 @@ void GramQR::combine_first(View<double> coefficients, View<double> q) const {
   multiply_add(q, 0, 1, columns, coefficients);
 }
 
-// q -= Q_1 Q_1' q, Q_1 = W P R_11^{-1} being the columns of Q before first.
+// q -= Q_1 Q_1' q, where Q_1 = W P R_11^{-1} are the columns of Q before `first`.
 void GramQR::project_out(int64_t first, View<double> q) const {
   std::vector<double> storage(size_ * q.cols + q.rows * q.cols);
   const auto coefficients = column_major(storage.data(), size_, q.cols, size_);

@@ -1,4 +1,4 @@
-// QR with greedy column pivoting by Cholesky's decomposition of W'W: the fast path of tall
+// QR with greedy column pivoting by a Cholesky factorisation of W'W: the fast path for tall
 // matrices.
 
 #pragma once
@@ -11,24 +11,24 @@
 
 namespace recyclelora {
 
-// P'W'W P = R'R, hence Q = W P R^{-1}. Squaring W loses half of its digits, so every pivot is
-// certified: it is taken only if no rounding can have changed the choice, and the decomposition
-// stops at the first that cannot be. One object serves many matrices of a shape: fresh memory for
-// each would cost as much as the arithmetic of whole steps.
+// P'W'W P = R'R, hence Q = W P R^{-1}. Squaring W loses half of the digits, so every pivot is
+// certified: it is used only if no rounding error can have changed the choice. The decomposition
+// stops at the first pivot that cannot be certified. One object is used for many matrices of a
+// shape, because new memory for each matrix would take as much time as whole steps.
 class GramQR {
  public:
   GramQR(int64_t rows, int64_t cols);
 
-  // What follows is of the matrix decomposed last, which must still be there.
+  // Decompose a matrix, which must stay in memory. The functions below refer to this matrix.
   void decompose(const Matrix& matrix);
 
-  // The columns that were certified, and the diagonal of R there.
+  // The certified pivots, and their diagonal of R.
   const std::vector<int64_t>& pivots() const { return pivots_; }
   const std::vector<double>& diagonal() const { return diagonal_; }
   bool complete() const { return static_cast<int64_t>(pivots_.size()) == size_; }
 
-  // q's columns are those of Q from first on, to float32's precision; for few columns, and where
-  // the decomposition is complete.
+  // Compute the columns of Q from `first` on, to the precision of float32. This is efficient for
+  // few columns, and requires a complete decomposition.
   void columns_of_q(int64_t first, View<double> q) const;
 
  private:
@@ -48,22 +48,22 @@ class GramQR {
   const Matrix* matrix_ = nullptr;
   const int64_t size_;
   const double gram_precision_;
-  // Not initialised: one triangle of each square is never touched.
+  // Not initialised, because one triangle of each square is never used.
   const std::unique_ptr<double[]> rows_, l_storage_;
   const std::unique_ptr<float[]> growth_storage_;
-  const View<double> l_;      // lower triangle of W'W, step by step overwritten by L = R'
-  const View<float> growth_;  // R_11^{-1} R_12: the other columns in terms of the pivots
-  // Of each column, in the current order: index in W, squared norm, squared residual norm, the
-  // noise of the latter, and the noise under which norms tie; norms are of the columns as the
-  // matrix is read. Units bring them to one scale, under which the largest remaining column is near
-  // one; columns too small for that have the least unit.
+  const View<double> l_;      // lower triangle of W'W, which L = R' replaces step by step
+  const View<float> growth_;  // R_11^{-1} R_12: the other columns as combinations of the pivots
+  // For each column, in the current order: its index in W, its squared norm, its squared residual
+  // norm, the noise of the latter, and the noise below which norms tie. Norms are those of the
+  // scaled columns. Units convert them to one scale, in which the largest remaining column is near
+  // one. Columns too small for this scale have the least unit.
   std::vector<int64_t> index_;
   std::vector<double> squares_, residual_, noise_, tie_, unit_;
-  double largest_tie_ = 0;           // of the remaining columns when units were set, in that scale
+  double largest_tie_ = 0;  // of the columns that remained when units were set, in that scale
   std::vector<int64_t> candidates_;  // for the next pivot
   std::vector<int64_t> pivots_;
   std::vector<double> diagonal_;
-  double loss_ = 0;  // how far W P R^{-1} is from orthonormal, at most
+  double loss_ = 0;  // an upper bound for the distance of W P R^{-1} from orthonormal
 };
 
 }  // namespace recyclelora

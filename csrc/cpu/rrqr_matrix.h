@@ -11,16 +11,17 @@
 
 namespace recyclelora {
 
-// A norm of a column of W. Two columns can differ by a factor of 2^2098, more than double holds.
+// A norm of a column of W. Norms of two columns can differ by a factor of 2^2098, which double
+// cannot represent.
 using Wide = long double;
 static_assert(std::numeric_limits<Wide>::max_exponent >= 4096,
               "rrqr compares norms of columns as long double, whose exponent must have at least 13 "
               "bits, as on x86-64 and 64-bit ARM under Linux");
 
-// Contiguous rows of float or double. Column j is read as w_j 2^-e_j, whose largest magnitude lies
-// in [0.5, 1), or in [2^-53, 4) where 2^e_j would not be a normal number: exact, and squares of
-// huge and tiny values neither overflow nor vanish. Reflections and products commute with this
-// scale; only a comparison between columns needs W's own, by `unscaled`.
+// Contiguous rows of float or double. Column j is read as w_j 2^-e_j. Its largest magnitude is in
+// [0.5, 1), or in [2^-53, 4) if 2^e_j would not be a normal number. The scale is exact, and squares
+// of huge and tiny values neither overflow nor underflow. Reflections and products commute with it.
+// Only a comparison between columns needs the scale of W, see `unscaled`.
 class Matrix {
  public:
   template <typename T>
@@ -30,12 +31,12 @@ class Matrix {
   int64_t cols() const { return cols_; }
   bool finite() const { return finite_; }
   int exponent(int64_t column) const { return exponents_[column]; }
-  // A norm or a bound of W's column, given that of the column as it is read.
+  // A norm or a bound of W's column, given that of the scaled column.
   Wide unscaled(int64_t column, double value) const { return value * units_[column]; }
 
-  // Rows first .. first + count - 1, row-major in out.
+  // Read the rows first .. first + count - 1, row-major in out.
   void read_rows(int64_t first, int64_t count, double* out) const;
-  // Some columns, each contiguous in out, stride apart.
+  // Read some columns, each contiguous in out at a distance of `stride`.
   void read_columns(const int64_t* indices, int64_t count, double* out, int64_t stride) const;
 
  private:

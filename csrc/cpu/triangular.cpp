@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kBlock = 64;
 
-// One right-hand side at a time; l is small.
+// Solve for one right-hand side at a time, for a small l.
 RECYCLELORA_VECTOR_CLONES
 void solve_small(View<double> l, View<double> x) {
   for (int64_t column = 0; column < x.cols; ++column) {

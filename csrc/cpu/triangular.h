@@ -1,4 +1,4 @@
-// Blocked operations on triangular matrices, made of products. Columns are contiguous.
+// Blocked operations on triangular matrices, by matrix products. Columns are contiguous.
 
 #pragma once
 
@@ -6,12 +6,12 @@
 
 namespace recyclelora {
 
-// x <- L^{-1} x and x <- L'^{-1} x, L being the lower triangle of l.
+// x <- L^{-1} x and x <- L'^{-1} x, where L is the lower triangle of l.
 void solve_lower(View<double> l, View<double> x);
 void solve_lower_transposed(View<double> l, View<double> x);
 
-// Makes the columns of q orthonormal in their order, given that they nearly are or are few:
-// Cholesky's decomposition of q'q, twice.
+// Make the columns of q orthonormal in their order, by a Cholesky factorisation of q'q, twice. The
+// columns must be nearly orthonormal or few.
 void orthonormalise(View<double> q);
 
 }  // namespace recyclelora

@@ -13,10 +13,11 @@
 namespace recyclelora {
 namespace {
 
-// All 24 layers of one shape of DINOv2-L at once.
+// Enough memory for all 24 layers of one shape of DINOv2-L.
 constexpr int64_t kMemory = int64_t{8} << 30;
 
-// kMemory, or half of what is free on the current device, in PyTorch's cache too.
+// Return kMemory, or half of the free memory of the current device if this is less. The free memory
+// includes that in PyTorch's cache.
 int64_t memory_to_use() {
   size_t free = 0, total = 0;
   C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));

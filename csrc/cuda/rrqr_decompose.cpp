@@ -1,12 +1,14 @@
-// Pivoted QR of many matrices at once: a fast guess, then proof.
+// Pivoted QR of many matrices at once: a fast guess, followed by a proof.
 //
-// The guess: the Gram matrices W'W are formed in float64 and factorised, R'R = P'W'WP, by Cholesky
-// with diagonal pivoting. A kernel chooses the pivots of a panel, a product updates all the Grams.
-// Squaring W costs digits, so Q = W P R^-1 is made orthonormal once more (Cholesky QR, twice).
+// The guess: the Gram matrices W'W are formed in float64 and factorised, R'R = P'W'WP, by a
+// Cholesky factorisation with diagonal pivoting. A kernel chooses the pivots of a panel, and a
+// matrix product updates all Gram matrices. Squaring W loses digits, so Q = W P R^-1 is
+// orthonormalised again (Cholesky QR, twice).
 //
-// The proof: R = Q'WP, now without squares, must be triangular, and before each step the norm of
-// every column's rest, which R holds, must lie clearly below the pivot's. A matrix that fails goes
-// to the operator's CPU kernel. The host waits once, at the end, for one number a matrix.
+// The proof: R = Q'WP, computed without squares, must be triangular. Before each step, the residual
+// norm of every column, which R contains, must be smaller than that of the pivot by more than the
+// rounding errors. A matrix that fails is decomposed by the CPU kernel of the operator. The host
+// waits once, at the end, for one number per matrix.
 
 #include "rrqr_decompose.h"
 
@@ -39,8 +41,8 @@ namespace {
 
 using at::Tensor;
 
-constexpr int64_t kBlock = 64;  // triangles up to this size are inverted by cuBLAS's batched solver
-constexpr int64_t kAtOnce = 65535;  // matrices: a grid of CUDA has no more blocks in y and z
+constexpr int64_t kBlock = 64;      // cuBLAS's batched solver inverts triangles up to this size
+constexpr int64_t kAtOnce = 65535;  // matrices: the most blocks of a CUDA grid in y and z
 
 enum State : int64_t { kProven, kDoubtful, kNotFinite };
 
@@ -49,12 +51,13 @@ struct Factors {
   Tensor rows;    // (b, m, k) R by the columns of W
 };
 
-// 2^exponent, made from bits: pow() may round.
+// 2^exponent, made from bits, because pow() may round.
 Tensor power_of_two(const Tensor& exponent) {
   return (exponent + 1023).bitwise_left_shift(52).view(at::kDouble);
 }
 
-// gram += alpha a'a on and below the stripes' diagonal blocks; beta 0 overwrites.
+// gram = beta gram + alpha a'a, on and below the diagonal blocks of the stripes. With beta = 0,
+// gram is overwritten.
 void add_product(const Tensor& gram, const Tensor& a, double beta, double alpha) {
   const int64_t k = a.size(2);
   for (int64_t first = 0; first < k; first += kStripe) {
@@ -65,13 +68,14 @@ void add_product(const Tensor& gram, const Tensor& a, double beta, double alpha)
   }
 }
 
-// Float64 matrices (b, d, k) whose columns, near 1, are W's times 2^-exponents (b, k).
+// Factorise float64 matrices (b, d, k). Their columns have a largest magnitude near 1, and are
+// those of W times 2^-exponents (b, k).
 Factors factorise(const Tensor& w, const Tensor& exponents) {
   const int64_t b = w.size(0), k = w.size(2), m = std::min(w.size(1), k);
   const Tensor gram = at::empty({b, k, k}, w.options());
   add_product(gram, w, 0, 1);
   const Tensor norms = gram.diagonal(0, 1, 2).clone(at::MemoryFormat::Contiguous);
-  // Where the kernel gives up, pivots must still be valid indices.
+  // If the kernel stops early, the pivots must still be valid indices.
   const Tensor pivots = at::arange(m, w.options().dtype(at::kLong)).repeat({b, 1});
   const Tensor rows = at::zeros({b, m, k}, w.options());
   Panel panel;
@@ -91,7 +95,7 @@ Factors factorise(const Tensor& w, const Tensor& exponents) {
   return {pivots, rows};
 }
 
-// Of upper triangles (b, m, m), by halves.
+// The inverse of upper triangles (b, m, m), computed recursively by halves.
 Tensor inverse_triangle(const Tensor& triangle) {
   const int64_t m = triangle.size(2), half = m / 2, rest = m - half;
   if (m <= kBlock) {
@@ -110,9 +114,9 @@ Tensor inverse_triangle(const Tensor& triangle) {
   return result;
 }
 
-// Brings Q'Q = I + E closer to I and leaves alone what the leading columns span; returns 2 |E|^2
-// (b), which bounds |Q'Q - I| afterwards. With I + E = (I + U)'(I + U), Q (I + U)^-1 is wanted, and
-// U is the upper half of E but for squares.
+// Reduce the error E of Q'Q = I + E without changing the spans of the leading columns. Return 2
+// |E|^2 (b), which bounds |Q'Q - I| afterwards. With I + E = (I + U)'(I + U), the exact result is Q
+// (I + U)^-1. To first order, U is the upper half of E, and Q (I + U)^-1 is Q (I - U).
 Tensor orthonormalise_(const Tensor& q) {
   const Tensor error = at::bmm(q.mT(), q);
   error.diagonal(0, 1, 2).sub_(1);
@@ -123,12 +127,13 @@ Tensor orthonormalise_(const Tensor& q) {
   return distance;
 }
 
-// Which pivots (b) are provably greedy, given R = Q'WP (b, m, k), the exponents of W P (b, k) and
-// how far Q'Q is from I.
+// Return for which matrices (b) the pivots are provably greedy, given R = Q'WP (b, m, k), the
+// exponents of W P (b, k) and the distance of Q'Q from I.
 Tensor is_greedy(const Tensor& r, const Tensor& w_p, const Tensor& exponents,
                  const Tensor& distance) {
-  // The rule of ties (reference.py) takes norms to be off by 4 max(d, k) eps |w|. With three times
-  // that on both sides, columns that the rule may see as ties are apart, whatever the rounding.
+  // The rule for ties (reference.py) assumes an error of 4 max(d, k) eps |w| in norms. The proof
+  // uses three times this error on both sides, so it fails for all columns that the rule could call
+  // a tie, whatever the rounding.
   const double precision = 12 * static_cast<double>(std::max(w_p.size(1), w_p.size(2))) *
                            std::numeric_limits<double>::epsilon();
   const Tensor noise = at::linalg_vector_norm(w_p, 2, {1}) * (distance + precision).unsqueeze(1);
@@ -145,18 +150,19 @@ Tensor is_greedy(const Tensor& r, const Tensor& w_p, const Tensor& exponents,
   return holds.all(1);
 }
 
-// Fills `out` for the matrices (b, d, k); returns their State (b), still on the device.
+// Fill `out` for the matrices (b, d, k), and return their State (b), which is on the device.
 Tensor decompose_chunk(const Tensor& weight, const Decomposition& out) {
   const auto& [perm, q_major, q_minor, r_diag] = out;
   const int64_t b = weight.size(0), d = weight.size(1), k = weight.size(2), m = r_diag.size(1);
   const Tensor size = weight.abs().amax({1}).to(at::kDouble);
-  // Powers of two, so exact: squares of huge and tiny values neither overflow nor vanish.
+  // Powers of two make the scaling exact. Squares of huge and tiny values neither overflow nor
+  // underflow.
   const Tensor exponents = std::get<1>(at::frexp(size)).to(at::kLong).clamp_(-1000, 1000);
   const Tensor w =
       weight.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
   w.mul_(power_of_two(-exponents).unsqueeze(1));
   const auto [pivots, rows] = factorise(w, exponents);
-  // The pivots in their order, then the others in theirs.
+  // First the pivots in their order, then the other columns in ascending order.
   const Tensor order = at::arange(m, k + m, pivots.options()).repeat({b, 1});
   const Tensor place = at::arange(m, pivots.options()).expand_as(pivots);
   perm.copy_(order.scatter(1, pivots, place).argsort(/*dim=*/int64_t{1}));
@@ -175,13 +181,13 @@ Tensor decompose_chunk(const Tensor& weight, const Decomposition& out) {
 
   q_major.copy_(q.narrow(2, 0, q_major.size(2)));
   q_minor.copy_(q.narrow(2, m - q_minor.size(2), q_minor.size(2)));
-  // Rounding may let it ascend: not by more than the noise.
+  // Rounding may make the diagonal increase, by no more than the noise.
   const Tensor diagonal = r.diagonal(0, 1, 2) * power_of_two(exponents_p.narrow(1, 0, m));
   r_diag.copy_(std::get<0>(diagonal.cummin(1)));
   return doubtful.to(at::kLong).masked_fill_(at::isfinite(size).all(1).logical_not(), kNotFinite);
 }
 
-// Acts on the matrices' states: refuses NaN and Inf, does on the CPU what is in doubt.
+// Raise an error for NaN and Inf, and decompose the unproven matrices on the CPU.
 void settle(const Tensor& weight, const Tensor& states, const Decomposition& out) {
   std::vector<int64_t> doubtful;
   for (int64_t i = 0; i < states.size(0); ++i) {
@@ -217,7 +223,7 @@ int64_t divide_up(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-// Bytes of float64 that one matrix takes: W, its Gram, R, Q and their like.
+// The bytes that one matrix needs in float64: W, its Gram matrix, R, Q and temporary tensors.
 int64_t memory_of_one(int64_t d, int64_t k, int64_t m) {
   return 8 * (2 * d * k + k * k + 2 * m * k + 2 * d * m + 5 * m * m);
 }

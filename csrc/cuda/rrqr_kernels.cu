@@ -1,4 +1,5 @@
-// The kernels' launches, and nothing of ATen: nvcc would spend most of its time on that.
+// The launches of the kernels. This file includes nothing of ATen, because nvcc would need most of
+// its time for that.
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 #pragma once
 
-// The kernels, apart from their launches, so that tests can compile them for the host.
+// The kernels without their launches, so that tests can compile them for the host.
 
 #include <cstring>
 
@@ -8,8 +8,8 @@
 
 namespace recyclelora {
 
-// The column with the largest residual norm, among equals the first. The rank is an integer, so
-// that every thread finds the same one, whatever the norms are.
+// The column with the largest residual norm; among equal norms, the first column. The rank is an
+// integer, so that every thread finds the same column, whatever the norms are.
 struct Choice {
   int64_t rank;
   int64_t column;
@@ -19,9 +19,10 @@ __device__ inline Choice no_choice() {
   return {INT64_MIN, INT64_MAX};
 }
 
-// Of a column with this squared residual norm, times 4^exponent; none where that is not positive,
-// or NaN. The bits of positive numbers ascend with them, and a power of two is added to the
-// exponent's. The last three bits make room for that: a guess can do without them.
+// The choice of a column with the squared residual norm `norm` times 4^exponent; no choice if
+// `norm` is NaN or not positive. The bits of positive floating-point numbers have the same order as
+// the numbers. To multiply by a power of two, its exponent is added to their exponent. The last
+// three bits are dropped to make room for this, which a guess permits.
 __device__ inline Choice choice_of(double norm, int64_t exponent, int64_t column) {
   if (!(norm > 0)) return no_choice();
   int64_t bits;
@@ -52,7 +53,8 @@ __device__ inline Choice best_of_warp(Choice mine) {
   return mine;
 }
 
-// The same answer for every thread. `warps` may be written again after the next __syncthreads().
+// Return the same choice in every thread. `warps` may be written again after the next
+// __syncthreads().
 __device__ inline Choice best_of_block(const Choice& mine, Choice* warps) {
   const Choice best = best_of_warp(mine);
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = best;
@@ -61,12 +63,14 @@ __device__ inline Choice best_of_block(const Choice& mine, Choice* warps) {
   return best_of_warp(lane < blockDim.x / 32 ? warps[lane] : no_choice());
 }
 
-// Entry (row, column) of the symmetric Gram, where each stripe of rows ends with its own columns.
+// Entry (row, column) of the symmetric Gram matrix, of which each stripe of rows is stored up to
+// the diagonal block.
 __device__ inline double gram_entry(const double* gram, int64_t k, int64_t row, int64_t column) {
   return column / kStripe <= row / kStripe ? gram[row * k + column] : gram[column * k + row];
 }
 
-// Row `step` of R for the columns of this thread, and the best next pivot among them.
+// Compute row `step` of R for the columns of this thread, and return the best next pivot among
+// them.
 __device__ inline Choice eliminate(const Panel& panel, int64_t matrix, int64_t step, int64_t pivot,
                                    double pivot_norm, const double* coefficients) {
   const int64_t k = panel.k;
@@ -96,10 +100,11 @@ __device__ inline Choice eliminate(const Panel& panel, int64_t matrix, int64_t s
   return next;
 }
 
-// One block a matrix, whole warps; every column belongs to one thread, which alone writes to it.
+// One block per matrix, consisting of whole warps. Each column belongs to one thread, and only this
+// thread writes to it.
 __global__ void __launch_bounds__(kThreadsAtMost) choose_panel(const Panel panel) {
   __shared__ Choice warps[kThreadsAtMost / 32];
-  __shared__ double coefficients[kPanel];  // of the pivot's column in the panel's rows before it
+  __shared__ double coefficients[kPanel];  // of the pivot's column, in earlier rows of the panel
   const int64_t matrix = blockIdx.x;
   const int64_t k = panel.k;
   const double* rows = panel.rows + matrix * panel.m * k;
@@ -112,9 +117,9 @@ __global__ void __launch_bounds__(kThreadsAtMost) choose_panel(const Panel panel
   }
   for (int64_t step = panel.begin; step < panel.end; ++step) {
     const Choice best = best_of_block(mine, warps);
-    if (best.rank == no_choice().rank) return;  // all threads of the block, or none
+    if (best.rank == no_choice().rank) return;  // true in all threads of the block or in none
     const int64_t pivot = best.column;
-    const double pivot_norm = norms[pivot];  // its owner changes it only after the barrier
+    const double pivot_norm = norms[pivot];  // its thread changes it only after the barrier
     if (threadIdx.x == 0) panel.pivots[matrix * panel.m + step] = pivot;
     for (int64_t row = panel.begin + threadIdx.x; row < step; row += blockDim.x) {
       coefficients[row - panel.begin] = rows[row * k + pivot];
@@ -124,8 +129,8 @@ __global__ void __launch_bounds__(kThreadsAtMost) choose_panel(const Panel panel
   }
 }
 
-// One thread a column, upwards through R. Below the diagonal R must vanish; on it, it must be
-// positive; and before step j, a column that comes later must be shorter than pivot j.
+// One thread per column, which reads R from the last row to the first. R must vanish below the
+// diagonal and be positive on it. Before step j, every later column must be shorter than pivot j.
 __global__ void prove_columns(const Proof proof) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t k = proof.k;
@@ -142,7 +147,7 @@ __global__ void prove_columns(const Proof proof) {
     const double entry = r[j * k + i];
     const double pivot = r[j * k + j] - noise[j];
     square += i < j ? 0 : entry * entry;
-    // Written so that NaN fails. The pivot is brought to this column's scale.
+    // The comparison is false for NaN. The pivot is converted to the scale of this column.
     holds = holds &&
             (i < j    ? fabs(entry) <= own
              : i == j ? pivot > 0

@@ -4,12 +4,12 @@
 
 namespace recyclelora {
 
-constexpr int64_t kPanel = 64;    // pivots that one launch chooses, between two updates of the Gram
-constexpr int64_t kStripe = 512;  // rows of the symmetric Gram that are updated up to the diagonal
+constexpr int64_t kPanel = 64;    // pivots of one launch, between two updates of the Gram matrix
+constexpr int64_t kStripe = 512;  // rows of the Gram matrix that are updated up to the diagonal
 constexpr int kThreadsAtMost = 1024;
 
 // Steps begin..end (at most kPanel) of the pivoted Cholesky factorisation R'R of the Gram matrices
-// W'W of a batch. Columns stay where they are: row j of R is by W's own column index.
+// W'W of a batch. Columns are not exchanged: row j of R has the column order of W.
 struct Panel {
   const double*
       gram;       // (batch, k, k) after `begin` steps; see gram_entry for the part that is read
@@ -23,16 +23,16 @@ struct Panel {
   int64_t end;
 };
 
-// Both functions below launch on the current stream of the current device.
+// The two functions below launch on the current stream of the current device.
 
-// Where no positive norm is left (a lower rank, or NaN), pivots and rows stay as they are. A column
-// with NaN is never chosen.
+// If no positive norm is left (a lower rank, or NaN), pivots and rows are unchanged. A column with
+// NaN is never chosen.
 void factor_panel(const Panel& panel, int64_t batch);
 
-// Whether R = Q'WP proves that the columns of W P are in the greedy order, column by column.
+// Whether R = Q'WP proves that the columns of W P are in the greedy order, for each column.
 struct Proof {
   const double* r;           // (batch, m, k)
-  const double* noise;       // (batch, k) what the norm of a column, and of its rest, may be off by
+  const double* noise;       // (batch, k) the largest error of a column's norm or residual norm
   const int64_t* exponents;  // (batch, k) as in Panel
   bool* holds;               // (batch, k) written
   int64_t batch;

@@ -1,8 +1,9 @@
-// Reads a matrix from a text file, decomposes it with recyclelora::rrqr and checks the result:
+// Read a matrix from a text file, decompose it with recyclelora::rrqr and check the result:
 //
 //   rrqr_of_a_file matrix.txt
 //
-// The file holds one row a line, numbers between blanks or commas, as numpy.savetxt writes it.
+// The file contains one row per line, with spaces or commas between numbers, as numpy.savetxt
+// writes it.
 
 #include <recyclelora/rrqr.h>
 
@@ -56,7 +57,7 @@ double largest(const at::Tensor& difference) {
   return difference.abs().max().item<double>();
 }
 
-// Prints the decomposition; returns whether W P = Q R and Q'Q = I hold to rounding.
+// Print the decomposition, and return whether W P = Q R and Q'Q = I up to rounding.
 bool decompose(const at::Tensor& weight) {
   const int64_t m = std::min(weight.size(0), weight.size(1));
   const auto [perm, q, q_minor, r_diag] = recyclelora::rrqr(weight, /*n_major=*/m, /*n_minor=*/0);

@@ -228,7 +228,7 @@ def test_two_processes_save_and_load_as_one(tmp_path):
             error = (tmp_path / f"{kind}{rank}.txt").read_text()
             assert "there is no folder" in error
     for rank in range(2):
-        assert "pass the model that FSDP wraps" in (tmp_path / f"part{rank}.txt").read_text()
+        assert "pass the whole model that FSDP wraps" in (tmp_path / f"part{rank}.txt").read_text()
     for rank in range(2):
         header, _ = read_header_and_tensors(tmp_path / f"own{rank}.safetensors")
         assert header["layers"].keys() == {"0.0", "1", "2"}

@@ -70,7 +70,7 @@ def test_part_beyond_its_time_ends_with_its_processes(args, monkeypatch):
     )
     states = gpu.run_parts(args, [part("slow", code, 2), part("next", "pass")], time.monotonic())
     assert states["slow"]["status"] == "failed"
-    assert "the end of its time" in states["slow"]["sentence"]
+    assert "its time limit" in states["slow"]["sentence"]
     assert states["next"]["status"] == "done"
     child = Path("/proc", file.read_text(), "stat")
     assert not child.exists() or child.read_text().split()[2] == "Z"

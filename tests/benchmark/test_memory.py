@@ -48,7 +48,7 @@ def end_at_once(*_):
 def test_killed_process_raises_memory_error(monkeypatch):
     monkeypatch.setattr(memory, "measured", end_at_once)
     options = memory.parse(["--runs", "dinov2_s:1"])
-    with pytest.raises(MemoryError, match=r"dinov2_s, dense, batch 1 was killed; --most-gb"):
+    with pytest.raises(MemoryError, match=r"dinov2_s, dense, batch 1 was killed: lower --most-gb"):
         memory.in_own_process([], "dense", "dinov2_s", 1, options)
 
 

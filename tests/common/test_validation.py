@@ -36,8 +36,11 @@ def test_short_repr_of_long_text_is_abbreviated():
             RuntimeError("you tried to allocate memory"),
             "this machine does not have enough memory",
         ),
-        (PermissionError(13, "denied", "a.pth"), "cannot use a.pth (denied): free it, or choose"),
-        (OSError(18, "link", "a", None, "b"), "cannot use a -> b (link): free it, or choose"),
+        (
+            PermissionError(13, "denied", "a.pth"),
+            "cannot use a.pth (denied): correct this, or",
+        ),
+        (OSError(18, "link", "a", None, "b"), "cannot use a -> b (link): correct this, or"),
         (ValueError("\udcff.png"), "\\udcff.png"),
     ],
     ids=lambda value: type(value).__name__,

@@ -76,7 +76,7 @@ def count(parameters) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_config_is_what_its_name_says(name):
+def test_config_matches_its_name(name):
     """Name, output folder, sources, targets, padding, protocol and Table 8 are consistent."""
     cfg, parts = load(name), re.fullmatch(PATTERN, name)
     assert parts, f"{name} is not METHOD_BACKBONE_SETTING[_VARIANT]"

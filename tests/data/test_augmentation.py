@@ -30,7 +30,7 @@ def test_resize_window_equals_the_window_of_the_whole():
     for number in range(500):
         shape = rng.integers(1, 130, 2)
         image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
-        # Also close to 1 and, by chance, 1 itself: sizes that OpenCV treats apart.
+        # Also sizes close to 1 and, by chance, 1 itself, which OpenCV handles separately.
         factor = rng.uniform(0.2, 2.5) if number % 2 else rng.choice([0.5, 0.98, 1, 1.01, 2])
         height, width = np.maximum(shape * factor, 1).astype(int).tolist()
         ends = rng.integers(1, (height + 1, width + 1)).tolist()
@@ -75,7 +75,7 @@ def test_random_window_stops_after_its_tries():
     rng = np.random.default_rng(0)
     augmentation.random_window(label, 20, rng, tries=10)
     expected = np.random.default_rng(0)
-    for _ in range(11):  # ten refusals, and the window that is taken as it is
+    for _ in range(11):  # ten rejected windows, and one that is accepted unconditionally
         expected.integers(1), expected.integers(71)
     assert rng.bit_generator.state == expected.bit_generator.state
 

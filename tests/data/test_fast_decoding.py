@@ -58,7 +58,7 @@ def jpeg(image=PHOTO, **options):
 
 
 def chunk_after_pixels(content):
-    """The PNG with its EXIF tags behind the pixels, where the format allows them, too."""
+    """Return the PNG with its EXIF tags after the pixels, which the format allows."""
     place = content.index(b"eXIf") - 4
     size = int.from_bytes(content[place : place + 4], "big") + 12
     chunk, end = content[place : place + size], content[-12:]
@@ -143,7 +143,7 @@ def test_read_ids_fast_equals_pillow(tmp_path, without_fast, kind):
 @needs_fast
 @pytest.mark.parametrize("kind", ["png", "jpeg", "progressive jpeg", "jpeg with restarts"])
 def test_read_image_damaged_reads_as_by_pillow(tmp_path, without_fast, kind):
-    """Bytes that are changed, missing or cut off: the same values, or the same message."""
+    """Changed, missing or truncated bytes give the same values or the same message."""
     rng = np.random.default_rng(1)
     file = tmp_path / "a"
     outcomes = set()
@@ -236,7 +236,7 @@ def test_has_several_classes_equals_the_histogram():
 @pytest.mark.parametrize("pad_to_crop", [True, False])
 @pytest.mark.parametrize("kind", ["png", "png with alpha", "jpeg", "jpeg with orientation", "webp"])
 def test_train_sample_equals_the_plain_pipeline(tmp_path, without_fast, kind, pad_to_crop):
-    """The pixels, the label and the numbers that are drawn; with the fast decoders and without."""
+    """Compare pixels, label and drawn numbers, with and without the fast decoders."""
     image_file, label_file = tmp_path / "image", tmp_path / "label.png"
     image_file.write_bytes((FAST | SLOW)[kind])
     label = np.ascontiguousarray(np.rot90(IDS)) if "orientation" in kind else IDS

@@ -44,7 +44,7 @@ def quick_looks(monkeypatch):
 
 @pytest.fixture
 def free(monkeypatch):
-    """``free(64 * MIB)`` makes so many bytes of /dev/shm free."""
+    """``free(64 * MIB)`` lets /dev/shm have this number of free bytes."""
 
     def set_free(size):
         monkeypatch.setattr(workers, "free_shared_memory", lambda: size)
@@ -217,11 +217,11 @@ def test_no_batch_within_the_timeout_ends_the_pass(quick_looks, no_workers_remai
 
 
 def test_time_in_which_the_process_was_suspended_does_not_count(monkeypatch, quick_looks):
-    clock = itertools.count(step=1000.0)  # between two looks, after Ctrl-Z and fg
+    clock = itertools.count(step=1000.0)  # between two checks, after Ctrl-Z and fg
     monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     fetched, looks = Future(), []
     loader = slow_loader()
-    loader.timeout = 2.0  # four looks of at most 0.5 s
+    loader.timeout = 2.0  # four checks of at most 0.5 s
 
     def answer_at_third_look():
         looks.append(1)

@@ -22,7 +22,7 @@ def warnings(monkeypatch, caplog):
         with caplog.at_level(logging.INFO, "waiting"), EventStorage() as storage:
             hook.before_train()
             for wait in waits:
-                if wait is not None:  # else the batch is skipped
+                if wait is not None:  # otherwise the batch is skipped
                     storage.put_scalar("data_time", wait)
                 storage.put_scalar("time", 1.0)
                 hook.after_step()

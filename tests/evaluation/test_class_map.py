@@ -20,7 +20,7 @@ def resized(logits, size):
 
 
 def cut(logits, lengths):
-    """The rows in parts of these lengths, over and over."""
+    """Yield the rows in parts of these lengths, repeatedly."""
     top = index = 0
     while top < logits.shape[1]:
         yield logits[:, top : top + lengths[index % len(lengths)]]

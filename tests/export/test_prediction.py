@@ -58,11 +58,11 @@ def written(folder):
 
 
 class Interrupted(Exception):
-    """Stands for a process that ends."""
+    """Replacement for the end of the process."""
 
 
 def stop_after(monkeypatch, count):
-    """Let the images after ``count`` of them end the run."""
+    """End the run after ``count`` images."""
     original, seen = prediction_job.Job.segment, []
 
     def segment(self, images, save):

@@ -78,7 +78,7 @@ COMMANDS = [
     ("install_detectron2.py --nonsense", "unrecognized arguments: --nonsense"),
     ("benchmark/rrqr.py --device tpu", "--device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
     ("benchmark/rrqr.py --rounds 0", NOT_A_COUNT),
-    ("benchmark/rrqr.py --models gigantic", "is none of"),
+    ("benchmark/rrqr.py --models gigantic", "expected one of"),
     ("benchmark/rrqr.py --models tiny:40x", "invalid model_size value"),
     ("benchmark/rrqr.py --sizes 0", NOT_A_COUNT),
     ("benchmark/rrqr.py --threads -1", NOT_A_COUNT),

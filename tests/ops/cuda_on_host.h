@@ -1,11 +1,10 @@
-// Runs CUDA kernels on the host, so that what they compute is tested where there is no GPU, and so
-// that the compiler's sanitizers watch them. Include it before a kernel's source, which must keep
-// to what stands here; then `cuda_on_host::run(blocks, threads, kernel)` is a launch.
+// Run CUDA kernels on the host, so that tests need no GPU and the compiler's sanitizers can check
+// the kernels. Include this file before the source of a kernel, which may use only what is defined
+// here. `cuda_on_host::run(blocks, threads, kernel)` launches the kernel.
 //
-// A thread of a block is a thread of the host, so a missing __syncthreads() is a data race that
-// ThreadSanitizer reports. Shuffles exchange values by relaxed atomics: as on a GPU, they do not
-// order the memory accesses around them. Blocks run one after the other, so `static` will do for
-// __shared__.
+// A thread of a block is a thread of the host, so ThreadSanitizer reports a missing __syncthreads()
+// as a data race. Shuffles exchange values by relaxed atomics. As on a GPU, they do not order the
+// memory accesses around them. Blocks run one after the other, so `static` can replace __shared__.
 
 #pragma once
 
@@ -42,14 +41,14 @@ class Barrier {
   pthread_barrier_t barrier_;
 };
 
-// A lane's value in two parts, each with the number of its shuffle: 0 is none.
+// The value of a lane in two parts, each with the number of its shuffle; 0 means none.
 struct Lane {
   std::atomic<uint64_t> parts[2] = {};
 };
 
 struct Warp {
-  std::atomic<uint32_t> arrived{0};  // over all shuffles
-  Lane lanes[2][32];                 // in turn, so that one wait a shuffle will do
+  std::atomic<uint32_t> arrived{0};  // counts the lanes of all shuffles
+  Lane lanes[2][32];                 // used in turn, so that one wait per shuffle is enough
 };
 
 struct Block {
@@ -102,7 +101,7 @@ T __shfl_xor_sync(unsigned, T value, int lanes) {
   auto& mine = turns[threadIdx.x % 32].parts;
   mine[0].store(uint64_t{turn} << 32 | bits >> 32, kRelaxed);
   mine[1].store(uint64_t{turn} << 32 | (bits & 0xffffffff), kRelaxed);
-  // All lanes have read what they read in the turn before.
+  // All lanes have read the values of the previous turn.
   warp.arrived.fetch_add(1, kRelaxed);
   while (warp.arrived.load(kRelaxed) < 32 * turn) std::this_thread::yield();
   bits = 0;

@@ -1,4 +1,4 @@
-// The CUDA kernels of rrqr for CPU tensors: tests/ops/test_rrqr_on_host.py builds it.
+// The CUDA kernels of rrqr for CPU tensors. tests/ops/test_rrqr_on_host.py builds this file.
 
 #include "cuda_on_host.h"
 // After it.
@@ -9,7 +9,7 @@
 
 namespace recyclelora {
 
-// As in rrqr_kernels.cu, with fewer threads: here they cost more.
+// As in rrqr_kernels.cu, but with fewer threads, which are slower here.
 void factor_panel(const Panel& panel, int64_t batch) {
   cuda_on_host::run(batch, panel.k > 100 ? 32 : 96, [&] { choose_panel(panel); });
 }
@@ -22,7 +22,7 @@ void prove_order(const Proof& proof) {
 
 namespace {
 
-// The CPU's allocator, but that it fails as that of CUDA does, for tensors of more bytes than most.
+// The CPU's allocator, which fails for tensors of more than `most` bytes, as that of CUDA does.
 class LimitedAllocator final : public at::Allocator {
  public:
   at::DataPtr allocate(size_t bytes) override {

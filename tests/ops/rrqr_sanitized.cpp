@@ -1,5 +1,5 @@
-// The CUDA kernels of rrqr on random matrices, a program of its own for the compiler's sanitizers:
-// arrays are as long as they must be. tests/ops/test_rrqr_on_host.py builds and runs it.
+// The CUDA kernels of rrqr on random matrices, as a separate program for the compiler's sanitizers.
+// Arrays have exactly the required length. tests/ops/test_rrqr_on_host.py builds and runs it.
 
 #include "cuda_on_host.h"
 // After it.
@@ -12,8 +12,8 @@
 using recyclelora::Panel;
 using recyclelora::Proof;
 
-// Whether all columns of a random full-rank (batch, d, k), times powers of two, are chosen in
-// greedy order, and proven so.
+// Return whether all columns of a random full-rank (batch, d, k), times powers of two, are chosen
+// in greedy order, and whether this is proven.
 bool greedy(int64_t batch, int64_t d, int64_t k, int64_t threads) {
   const int64_t m = d < k ? d : k;
   std::mt19937 random(k);
@@ -37,7 +37,7 @@ bool greedy(int64_t batch, int64_t d, int64_t k, int64_t threads) {
       gram.data(), rows.data(), norms.data(), exponents.data(), pivots.data(), k, m, 0, m};
   cuda_on_host::run(batch, threads, [&] { recyclelora::choose_panel(panel); });
 
-  // R in the order of the pivots. Of the other columns of a wide matrix, one is kept.
+  // R in the order of the pivots. Of the other columns of a wide matrix, only one is kept.
   const int64_t kept = m + (m < k);
   std::vector<double> r(batch * m * kept), noise(batch * kept, 1e-10);
   std::vector<int64_t> exponents_p(batch * kept);
@@ -57,8 +57,8 @@ bool greedy(int64_t batch, int64_t d, int64_t k, int64_t threads) {
   return all;
 }
 
-// Whether a NaN in any one column of k is passed over: the largest others are chosen in their
-// order.
+// Return whether a column with NaN is ignored, for each of the k columns: the others must be chosen
+// in the order of their norms.
 bool passes_over_nan(int64_t k, int64_t threads) {
   const int64_t m = 3;
   const double nan = std::numeric_limits<double>::quiet_NaN();

@@ -15,7 +15,7 @@ SPARSE = pytest.mark.parametrize("sparse", [False, True])
 
 
 def make(rows, inn, out, sparse=False, dtype=torch.float64, ranks=(3, 1), weight_trains=True):
-    """x, weight, bias, A_main, B_main, A_sub, B_sub, scaling, columns."""
+    """Return x, weight, bias, A_main, B_main, A_sub, B_sub, scaling and columns."""
     columns = torch.randperm(inn)[: sum(ranks)] if sparse else None
 
     def randn(*shape):
@@ -28,7 +28,7 @@ def make(rows, inn, out, sparse=False, dtype=torch.float64, ranks=(3, 1), weight
 
 
 def formula(x, weight, bias, A_main, B_main, A_sub, B_sub, scaling, columns=None):
-    """A branch for each adapter, as the published layer."""
+    """Compute the layer with one branch per adapter, as published."""
     inputs = x if columns is None else x[..., columns]
     main = scaling * F.linear(F.linear(inputs, A_main), B_main)
     sub = scaling * F.linear(F.linear(inputs, A_sub), B_sub)

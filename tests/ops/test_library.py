@@ -1,4 +1,4 @@
-"""The compiled library loads once, says how it was built, and its absence or failure is said."""
+"""The compiled library: loading, build information, and reports of its absence or failure."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from recyclelora.ops import library
 
 @pytest.fixture
 def fresh_load():
-    """`load` forgets what it did, before and after."""
+    """Reset the state of `load` before and after the test."""
     library.load.cache_clear()
     yield
     library.load.cache_clear()
@@ -41,7 +41,7 @@ def test_absent_library_logs_one_line(fresh_load, monkeypatch, caplog, tmp_path)
 
 
 def test_package_without_library_uses_the_reference(tmp_path):
-    """In a copy without it: one line on stderr, rrqr by the reference, gradients by the formula."""
+    """A copy of the package without the library prints one line and uses the reference."""
     shutil.copytree(
         library.PACKAGE, tmp_path / "recyclelora", ignore=shutil.ignore_patterns("*.so", "__pyc*")
     )
@@ -68,7 +68,7 @@ for module in (layer, torch.compile(layer, backend="aot_eager", fullgraph=True))
 
 
 def test_library_loads_without_the_package():
-    """No import of this package, as a user of the operators alone would."""
+    """Use the operators without importing the package."""
     code = (
         "import sys, torch; torch.ops.load_library(sys.argv[1]);"
         "perm, q, _, r = torch.ops.recyclelora.rrqr(torch.eye(3).flip(1) * 2, 3, 0);"

@@ -1,4 +1,4 @@
-"""The CUDA operator's code on the host: its tensor operations as they are, its kernels emulated."""
+"""The code of the CUDA operator on the host: real tensor operations, emulated kernels."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    """The file of the operators on the host, which are loaded."""
+    """Load the operators on the host, and return their file."""
     folder = tmp_path_factory.mktemp("build")
     cpp_extension.load(
         "recyclelora_on_host",
@@ -39,9 +39,9 @@ def library(tmp_path_factory):
 
 @pytest.fixture
 def on_host(library):
-    """``on_host(weight, n_major, n_minor)``: what the CUDA operator returns, and what it doubted.
+    """``on_host(weight, n_major, n_minor)``: the result of the CUDA operator, and a count.
 
-    That is, how many matrices it gave to the CPU's operator.
+    The count is the number of matrices that the CPU's operator decomposed.
     """
 
     class Doubts(TorchDispatchMode):
@@ -61,7 +61,7 @@ def on_host(library):
 
 
 def close(out, expected, dtype):
-    """Pivots alike, the rest to dtype's precision."""
+    """Assert equal pivots, and other results equal to the precision of dtype."""
     tolerance = 1e-7 if dtype == torch.float32 else 1e-13
     assert torch.equal(out[0], expected[0])
     for mine, theirs in zip(out[1:3], expected[1:3]):
@@ -103,12 +103,12 @@ def test_decaying_spectra_equal_the_reference(on_host, decay):
     rotation = torch.linalg.qr(torch.randn(90, 90, dtype=torch.float64)).Q
     weight = torch.randn(120, 90, dtype=torch.float64) * scales
     out, doubts = on_host(weight, 4, 32)
-    assert doubts == 0  # the scales are the columns', so that no column loses its digits
+    assert doubts == 0  # each column has its own scale, so no column loses digits
     close(out, reference.rrqr(weight, 4, 32), torch.float64)
     out, doubts = on_host(weight @ rotation, 4, 32)
     expected = reference.rrqr(weight @ rotation, 4, 32)
     assert torch.equal(out[0], expected[0])
-    assert decay == 1e-6 or doubts == (decay < 1e-6)  # in between, either is right
+    assert decay == 1e-6 or doubts == (decay < 1e-6)  # between these values, both are right
 
 
 def test_kahan_matrix_equals_the_cpu(on_host):
@@ -263,7 +263,7 @@ def test_kernels_pass_the_sanitizers(tmp_path, sanitizer):
     subprocess.run(
         ["g++", *flags, "-Wno-unknown-pragmas", source, "-pthread", "-o", program], check=True
     )
-    # Where a column with NaN parts the threads of a warp, the program never ends.
+    # If a column with NaN makes the threads of a warp diverge, the program does not end.
     done = subprocess.run([program], capture_output=True, text=True, timeout=600)
     if "unexpected memory mapping" in done.stderr:
         pytest.skip("this compiler's ThreadSanitizer cannot run on this kernel")

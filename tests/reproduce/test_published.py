@@ -134,7 +134,7 @@ def test_rows_with_overrides_are_those_without_a_config():
 
 
 @pytest.mark.parametrize("name", ROWS_WITH_OVERRIDES)
-def test_row_with_overrides_changes_only_what_its_name_says(name):
+def test_overrides_of_row_change_only_named_settings(name):
     """Return the values of the row, and those of the base config for all other keys."""
     base, r_main, r_sub, init, *rates = ROWS_WITH_OVERRIDES[name]
     workspace, run = Workspace(ROOT), Run("paper", name, 0)

@@ -23,7 +23,7 @@ def run_benchmark(tmp_path):
 
 
 class InThisProcess:
-    """Stands for a :class:`benchmark.worker.Worker`, whose start takes seconds."""
+    """Replacement for a :class:`benchmark.worker.Worker`, whose start takes seconds."""
 
     def __init__(self, system):
         self.system = system
@@ -34,7 +34,7 @@ class InThisProcess:
 
 @pytest.fixture
 def without_processes(monkeypatch):
-    """Candidates run in this process, and rates are taken of little: what follows is tested."""
+    """Run candidates in this process, and measure rates on little data."""
 
     @contextmanager
     def workers(systems, threads, earlier):

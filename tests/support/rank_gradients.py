@@ -1,6 +1,6 @@
 """One rank's training step, run by test_distributed.py: RANK WORLD_SIZE INIT_FILE OUTPUT [BROKEN].
 
-BROKEN is the rank whose images are NaN; then the output holds what was raised.
+BROKEN is the rank whose images are NaN; the output then contains the error.
 """
 
 import gc

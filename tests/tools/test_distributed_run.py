@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 STEPS = 20
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(TOOL))
 LAUNCHER = ("-m", "tests.support.gloo_launcher", "--num-gpus=2")
-# Biases whose gradient is zero but for rounding, which AdamW blows up to full steps: those of
+# Biases whose gradient is zero up to rounding, which AdamW scales to full steps: those of
 # attention keys, and those before a GroupNorm of one channel a group.
 NOISE = ("in_proj_bias", "qkv.bias", *(f"input_proj.{level}.0.bias" for level in range(3)))
 

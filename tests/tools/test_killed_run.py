@@ -15,7 +15,7 @@ MOST = 60  # at most; about ten are enough unless the load of the machine varies
 ITERATIONS = 14
 
 # Dropout draws from torch's global generator, the average and two workers have states of their
-# own, lines of the curve are medians over iterations of several lives, and periods do not divide.
+# own, lines of the curve are medians over iterations of several runs, and periods do not divide.
 OPTIONS = [
     f"train.max_iter={ITERATIONS}",
     "train.checkpoint_period=3",

@@ -1,4 +1,4 @@
-"""What a run has trained, exported, evaluated and shown on photographs."""
+"""A trained model is exported, evaluated, and applied to photographs."""
 
 import json
 from pathlib import Path
@@ -181,7 +181,7 @@ def test_overflow_is_listed_with_image_and_dtype(run, photos, tmp_path):
 def test_half_export_that_overflows_raises(run, tmp_path):
     content = read_checkpoint(run[1])
     name = next(name for name in content["model"] if name.startswith("sem_seg_head."))
-    content["model"][name].view(-1)[0] = 1e6  # finite in float32 alone
+    content["model"][name].view(-1)[0] = 1e6  # finite only in float32
     torch.save(content, tmp_path / "large.pth")
     override = f"model.backbone.module.weights={run[0]}"
     files = [str(tmp_path / "large.pth"), str(tmp_path / "t.pth")]

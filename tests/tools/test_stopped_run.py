@@ -127,7 +127,9 @@ def test_killed_data_worker_exits_with_one_sentence(runs, whole, tmp_path):
         os.kill(worker, signal.SIGKILL)
     process.join()
     assert process.exitcode == 1
-    assert re.match(r"error: a process that reads the data has died .*--resume", last_line(output))
+    assert re.match(
+        r"error: a worker process that reads the data has died .*--resume", last_line(output)
+    )
     assert "Traceback" not in printed(output)
     runs.finish(output)
     assert_same_run(output, whole)
@@ -184,7 +186,7 @@ def test_non_finite_step_saves_batch(runs, tmp_path):
     process.join()
     assert process.exitcode == 1
     found = re.match(
-        r"error: .* the batch of iteration (\d+) \((\S+), (\S+)\) is saved in (\S+),",
+        r"error: .* the batch of iteration (\d+) \((\S+), (\S+)\) is saved in (\S+);",
         last_line(output),
     )
     batch = torch.load(found[4], weights_only=True)

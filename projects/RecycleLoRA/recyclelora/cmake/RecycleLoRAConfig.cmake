@@ -1,16 +1,16 @@
-# For find_package(RecycleLoRA): makes the target RecycleLoRA::recyclelora, libtorch included.
+# For find_package(RecycleLoRA): defines the target RecycleLoRA::recyclelora, which includes libtorch.
 #
 #   find_package(RecycleLoRA REQUIRED)
 #   target_link_libraries(program PRIVATE RecycleLoRA::recyclelora)
 #
-# recyclelora.cmake_path() in Python is the folder of this file: give it as RecycleLoRA_DIR.
+# recyclelora.cmake_path() in Python returns the folder of this file. Pass it as RecycleLoRA_DIR.
 #
-# libtorch is the one of Torch_DIR or CMAKE_PREFIX_PATH, else the one that the library was built
-# with. Its files are named here and not by find_package(Torch), which asks for a whole CUDA toolkit
-# even for a program that runs on the CPU.
+# libtorch is searched in Torch_DIR and CMAKE_PREFIX_PATH, then in the place for which the library was
+# built. find_package(Torch) is not used, because it requires a complete CUDA toolkit even for a
+# program that runs on the CPU.
 
-# Where libtorch may lie, the likeliest first. The library's run path, which setup.py wrote, ends
-# the list.
+# The folders that may contain libtorch, the most likely first. The last one is the run path of the
+# library, which setup.py wrote.
 function(_recyclelora_torch_folders result package library)
   file(STRINGS "${library}" run_path REGEX "^.ORIGIN/[^:]*/torch/lib:")
   string(REPLACE "$ORIGIN" "${package}" run_path "${run_path}")
@@ -20,7 +20,7 @@ function(_recyclelora_torch_folders result package library)
   set(${result} "${Torch_DIR}/../../.." ${CMAKE_PREFIX_PATH} ${prefixes} ${run_path} PARENT_SCOPE)
 endfunction()
 
-# As "2.11", from the headers of libtorch.
+# The version as "2.11", from the headers of libtorch.
 function(_recyclelora_torch_version result folder)
   file(GLOB headers "${folder}/include/torch/headeronly/version.h"
     "${folder}/include/torch/csrc/api/include/torch/version.h")
@@ -35,14 +35,14 @@ function(_recyclelora_torch_version result folder)
   endforeach()
 endfunction()
 
-# Makes the target, or sets `problem` to a sentence.
+# Define the target, or set `problem` to an error message.
 function(_recyclelora_import package problem)
   set(library "${package}/_C.abi3.so")
   if(NOT EXISTS "${library}")
     set(${problem} "${library} is absent: `pip install` builds it." PARENT_SCOPE)
     return()
   endif()
-  # What the library says of itself (csrc/library.cpp).
+  # The build information in the library (csrc/library.cpp).
   file(STRINGS "${library}" built REGEX "recyclelora was built with ")
   string(REGEX REPLACE ".*cxx11_abi=([01]).*" "\\1" abi "${built}")
   string(REGEX REPLACE ".*torch=([0-9]+[.][0-9]+).*" "\\1" version "${built}")
@@ -70,8 +70,8 @@ libtorch ${found}: name the folder of the right one with -DRecycleLoRA_TORCH=...
       "${package}/include;${include};${include}/torch/csrc/api/include"
     INTERFACE_COMPILE_DEFINITIONS "_GLIBCXX_USE_CXX11_ABI=${abi}"
     INTERFACE_COMPILE_FEATURES cxx_std_17
-    # libtorch.so is an empty library that loads the CUDA part, if this torch has one; a linker that
-    # drops what no symbol needs would drop it.
+    # libtorch.so contains no symbols and loads the CUDA part, if this torch has one. A linker that
+    # drops unused libraries would drop it.
     INTERFACE_LINK_LIBRARIES "${lib}/libtorch_cpu.so;${lib}/libc10.so;\
 -Wl,--push-state,--no-as-needed,${lib}/libtorch.so,--pop-state")
 endfunction()

@@ -116,7 +116,7 @@ def format_error(error: BaseException) -> str:
     elif isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         where = " -> ".join(names) or "a file"
-        message = f"cannot use {where} ({error.strerror}): free it, or choose another place"
+        message = f"cannot use {where} ({error.strerror}): correct this, or choose another path"
     elif isinstance(error, ValueError | OSError | FloatingPointError):
         message = str(error)
     else:

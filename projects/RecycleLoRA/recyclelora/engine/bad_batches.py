@@ -62,8 +62,8 @@ class BadBatches:
                 torch.save(content, temporary)
         if len(self.skipped) >= self.allowed:
             raise FloatingPointError(
-                f"{problems}; the batch of iteration {iteration} ({files}) is saved in {path}. "
-                "The weights are those before this batch, and --resume continues from them; add "
+                f"{problems}; the batch of iteration {iteration} ({files}) is saved in {path}; "
+                "the weights are those before this batch, and --resume continues from them; add "
                 f"train.skip_bad_batches={self.allowed + 1} to skip the batch"
             )
         self.skipped.append(iteration)

@@ -1,11 +1,11 @@
-// QR with greedy column pivoting, for C++: the operator behind recyclelora.rrqr in Python.
+// QR with greedy column pivoting for C++: the operator that recyclelora.rrqr calls in Python.
 //
 //   #include <recyclelora/rrqr.h>
 //
 //   auto [perm, q_major, q_minor, r_diag] = recyclelora::rrqr(weight, 4, 32);
 //
-// CMake: find_package(RecycleLoRA) and the target RecycleLoRA::recyclelora; examples/cpp shows
-// both.
+// CMake: find_package(RecycleLoRA) and the target RecycleLoRA::recyclelora. examples/cpp is a
+// complete program.
 
 #pragma once
 
@@ -15,25 +15,25 @@
 
 namespace recyclelora {
 
-// What rrqr returns, on weight's device.
+// The result of rrqr, on the device of weight.
 struct RRQR {
-  // (..., k), int64: the first min(d, k) entries are the pivots in greedy order, the rest the other
-  // columns in ascending order. Where columns tie, the lowest index comes first; residual norms
-  // that differ by less than float64 can resolve are a tie, so beyond the numerical rank the pivots
-  // ascend.
+  // (..., k), int64. The first min(d, k) entries are the pivots in greedy order, followed by the
+  // other columns in ascending order. Among ties, the column with the lowest index is chosen.
+  // Residual norms tie if they differ by less than the rounding error of float64. Beyond the
+  // numerical rank, the pivots are therefore in ascending order.
   at::Tensor perm;
-  // (..., d, n_major), weight's dtype: the first columns of the economy Q, orthonormal also where
-  // weight is rank-deficient.
+  // (..., d, n_major), dtype of weight. The first columns of the economy Q. They are orthonormal
+  // even if weight is rank-deficient.
   at::Tensor q_major;
-  // (..., d, n_minor), weight's dtype: the last columns of the economy Q, in Q's order.
+  // (..., d, n_minor), dtype of weight. The last columns of the economy Q, in the order of Q.
   at::Tensor q_minor;
-  // (..., min(d, k)), weight's dtype: the diagonal of R, never negative, which fixes the signs of
-  // Q, and never ascending.
+  // (..., min(d, k)), dtype of weight. The diagonal of R, which is nonnegative and nonincreasing.
+  // The sign fixes the signs of Q.
   at::Tensor r_diag;
 };
 
-// Decomposes weight[:, perm] = Q R. Step i takes the column that has the largest norm after
-// projection onto the orthogonal complement of the columns taken before.
+// Decompose weight[:, perm] = Q R. Step i chooses the column with the largest norm after projection
+// onto the orthogonal complement of the columns chosen before.
 //
 //   weight   (..., d, k), float32 or float64, on the CPU or a GPU: tall, wide, rank-deficient, zero
 //            or empty. The decomposition runs in float64. All finite values are allowed: columns
@@ -43,10 +43,10 @@ struct RRQR {
 //   n_minor  how many from its end, 0..min(d, k); n_major = min(d, k) and n_minor = 0 give all of
 //            the economy Q.
 //
-// Throws c10::Error, with a sentence that says what was expected and what came: for a weight of
-// fewer than two dimensions, of another dtype, or with NaN or Inf in it, for a count out of range,
-// and for a weight that requires grad while gradients are recorded, since pivots have no
-// derivative.
+// Throws c10::Error with a sentence that contains the expected and the given value, if weight has
+// fewer than two dimensions, another dtype, NaN or Inf, or if a count is out of range. Throws
+// c10::Error also if weight requires a gradient while gradients are recorded, because pivots have
+// no derivative.
 [[gnu::visibility("default")]] RRQR rrqr(const at::Tensor& weight, int64_t n_major,
                                          int64_t n_minor);
 
