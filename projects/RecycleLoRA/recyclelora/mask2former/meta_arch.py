@@ -1,5 +1,6 @@
 """Mask2Former as a Detectron2 meta-architecture, for semantic segmentation."""
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -7,8 +8,6 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
-
-from recyclelora.backbone.pyramid import PyramidBackbone
 
 from .inference import resize_masks, semantic_inference
 from .targets import padded_target, targets_from_instances, targets_from_sem_seg
@@ -72,6 +71,9 @@ class MaskFormer(nn.Module):
                 "and instance_on=False."
             )
         self.backbone = backbone
+        # The head enlarges the maps of a plain ViT itself, see `CoarseMap`.
+        keywords = inspect.signature(backbone.forward).parameters
+        self._backbone_options = {"enlarge": False} if "enlarge" in keywords else {}
         self.sem_seg_head = sem_seg_head
         self.criterion = criterion
         self.metadata = metadata
@@ -149,8 +151,7 @@ class MaskFormer(nn.Module):
         return torch.stack(list(self._sem_seg(batch, batch.image_sizes)))
 
     def _predict(self, batch: ImageList) -> dict:
-        options = {"enlarge": False} if isinstance(self.backbone, PyramidBackbone) else {}
-        return self.sem_seg_head(self.backbone(batch.tensor, **options))
+        return self.sem_seg_head(self.backbone(batch.tensor, **self._backbone_options))
 
     def _sem_seg(self, batch: ImageList, sizes: Sequence[tuple[int, int]]):
         """Yield the scores of one image at a time, because full-size masks need much memory."""

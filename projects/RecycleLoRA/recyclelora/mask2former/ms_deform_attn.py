@@ -59,7 +59,7 @@ def ms_deform_attn(
             f"ms_deform_attn: spatial_shapes {list(spatial_shapes)} need {sum(sizes)} positions "
             f"in value and locations on {len(sizes)} levels, got {s} and {levels}."
         )
-    grids = (2 * sampling_locations - 1).permute(3, 0, 2, 4, 1, 5)
+    grids = (2 * sampling_locations).sub_(1).permute(3, 0, 2, 4, 1, 5)
     grids = grids.reshape(levels, n * heads, points, q, 2)
     weights = attention_weights.permute(3, 0, 2, 4, 1).reshape(levels, n * heads, 1, points, q)
     maps = value.permute(0, 2, 3, 1).reshape(n * heads, d, s).split(sizes, dim=-1)

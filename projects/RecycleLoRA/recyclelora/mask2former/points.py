@@ -27,7 +27,7 @@ def point_sample(maps: Tensor, coords: Tensor) -> Tensor:
     >>> point_sample(torch.ones(1, 3, 4, 4), torch.full((1, 5, 2), 0.5)).shape
     torch.Size([1, 3, 5])
     """
-    grid = (2.0 * coords - 1.0)[:, :, None]
+    grid = (2.0 * coords).sub_(1.0)[:, :, None]
     return F.grid_sample(maps, grid, align_corners=False).squeeze(3)
 
 
@@ -95,8 +95,10 @@ def draw_points(
     """
     if any(generator is None for generator in generators):
         return torch.rand(sum(counts), num_points, 2, device=device)
-    pairs = zip(counts, generators, strict=True)
-    return torch.cat([torch.rand(n, num_points, 2, device=device, generator=g) for n, g in pairs])
+    points = torch.empty(sum(counts), num_points, 2, device=device)
+    for part, generator in zip(points.split(list(counts)), generators, strict=True):
+        part.uniform_(generator=generator)
+    return points
 
 
 @torch.no_grad()
