@@ -62,7 +62,7 @@ format: setup  ## apply the fixes of ruff and clang-format
 
 clean:  ## remove builds, .venv and .venv-app, keep trained models
 	rm -rf .venv $(APP) build dist .pytest_cache .ruff_cache projects/RecycleLoRA/*.egg-info
-	rm -f $(LIBRARY)
+	rm -f $(LIBRARY) $(PACKAGE)/_interruption.*.so
 
 # Each step has a stamp. The stamp `venv` does not exist while pip fills .venv, so an interrupted
 # set-up, which may leave incomplete packages, starts again from an empty .venv.

@@ -4,6 +4,9 @@ CUDA code is compiled if there is a toolkit and torch is a CUDA build, even with
 Environment variables: FORCE_CUDA=1 (raise an error if CUDA code cannot be built),
 RECYCLELORA_NO_CUDA=1 (build without CUDA), CUDA_HOME (the toolkit), TORCH_CUDA_ARCH_LIST (such as
 "8.0 9.0+PTX"), MAX_JOBS.
+
+`recyclelora._interruption` (progress and Ctrl-C in long decompositions) is a Python module for the
+Python that builds it, if that Python has pybind11. The library of operators does not need it.
 """
 
 import os
@@ -14,7 +17,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 try:
@@ -127,6 +130,29 @@ def run_path() -> list[str]:
     return [f"{root}/{folder}" for root in ("$ORIGIN/..", PACKAGES) for folder in folders]
 
 
+def interruption() -> list[Extension]:
+    """Return the optional Python module, or an empty list where it cannot be built."""
+    try:
+        import pybind11
+    except ModuleNotFoundError:
+        missing = "pybind11 is not installed"
+    else:
+        header = Path(sysconfig.get_path("include"), "Python.h")
+        missing = "" if header.is_file() else f"{header} does not exist"
+    if missing:
+        print(f"recyclelora: long decompositions will not stop on Ctrl-C: {missing}", flush=True)
+        return []
+    return [
+        Extension(
+            "recyclelora._interruption",
+            ["csrc/python/interruption.cpp"],
+            include_dirs=[pybind11.get_include()],
+            extra_compile_args=["-O2", "-g0", "-std=c++17", "-fvisibility=hidden"],
+            language="c++",
+        )
+    ]
+
+
 class BuildWithConfigs(build_py):
     """Add configs/ to a wheel as recyclelora/configs, which recyclelora.config reads."""
 
@@ -157,8 +183,8 @@ def main() -> None:
 
     kind = cpp_extension.CUDAExtension if home else cpp_extension.CppExtension
     sources = [path.relative_to(ROOT) for path in (ROOT / "csrc").rglob("*.*")]
-    if not home:
-        sources = [path for path in sources if "cuda" not in path.parts]
+    left_out = {"python"} if home else {"python", "cuda"}
+    sources = [path for path in sources if left_out.isdisjoint(path.parts)]
     host = ["-fopenmp", "-fvisibility=hidden"]  # at::parallel_for is serial without OpenMP
     library = kind(
         "recyclelora._C",
@@ -180,7 +206,7 @@ def main() -> None:
     if home:  # last, because the headers of the toolkit have precedence
         library.include_dirs += cuda_headers_of_torch(home)
     setup(
-        ext_modules=[library],
+        ext_modules=[library, *interruption()],
         cmdclass={"build_ext": cpp_extension.BuildExtension, "build_py": BuildWithConfigs},
         options={"bdist_wheel": {"py_limited_api": "cp310"}},
     )

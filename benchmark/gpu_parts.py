@@ -51,9 +51,10 @@ def is_built(device: torch.device) -> bool:
     built = library.library_path()
     if not built.is_file():
         return False
-    sources = [*(ROOT / "csrc").rglob("*.*"), ROOT / "setup.py"]
+    sources = [path for path in (ROOT / "csrc").rglob("*.*") if path.suffix != ".md"]
     info = library.build_info()
-    current = built.stat().st_mtime >= max(path.stat().st_mtime for path in sources)
+    newest = max(path.stat().st_mtime for path in (*sources, ROOT / "setup.py"))
+    current = built.stat().st_mtime >= newest
     if not current or library.built_for_another(info):
         return False
     return device.type == "cpu" or capability(device) in re.findall(

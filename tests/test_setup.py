@@ -107,6 +107,22 @@ def test_architectures_follow_variable_or_gpus(script, monkeypatch):
     assert script.architectures() == "7.5 8.0+PTX"
 
 
+def test_missing_pybind11_leaves_the_python_module_out(script, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pybind11", None)  # makes `import pybind11` fail
+    assert script.interruption() == []
+    assert "pybind11 is not installed" in capsys.readouterr().out
+
+
+def test_python_without_headers_leaves_the_python_module_out(script, monkeypatch, tmp_path, capsys):
+    pytest.importorskip("pybind11")
+    monkeypatch.setattr(script.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert script.interruption() == []
+    assert "Python.h does not exist" in capsys.readouterr().out
+    (tmp_path / "Python.h").touch()
+    (module,) = script.interruption()
+    assert module.name == "recyclelora._interruption" and not module.py_limited_api
+
+
 def test_wrong_cuda_home_fails_with_one_sentence():
     environment = {**os.environ, "CUDA_HOME": "/nonexistent", "FORCE_CUDA": "1"}
     environment.pop("RECYCLELORA_NO_CUDA", None)
@@ -159,7 +175,18 @@ def test_archive_and_wheel_are_whole(tmp_path):
         "print(r.library_path(), library.load(), library.build_info()['cuda'])\n"
         "print((r.include_path() / 'recyclelora/rrqr.h').is_file())\n"
         "print((r.cmake_path() / 'RecycleLoRAConfig.cmake').is_file())\n"
-        "print(r.rrqr(torch.eye(2), 1, 1).perm.tolist())",
+        "print(r.rrqr(torch.eye(2), 1, 1).perm.tolist())\n"
+        "print(r.ops.is_interruptible())",
     )
-    library = tmp_path / "installed" / "recyclelora" / "_C.abi3.so"
-    assert printed.splitlines() == [f"{library} True none", "True", "True", "[0, 1]"]
+    package = tmp_path / "installed" / "recyclelora"
+    library, interruptible = (
+        package / "_C.abi3.so",
+        importlib.util.find_spec("pybind11") is not None,
+    )
+    assert printed.splitlines() == [
+        f"{library} True none", "True", "True", "[0, 1]", str(interruptible)
+    ]  # fmt: skip
+    for module in package.glob("_interruption.*.so"):  # as in another Python
+        module.unlink()
+    code = "import recyclelora as r, torch; r.rrqr(torch.eye(2), 1, 1)"
+    assert python("-c", f"{code}; print(r.ops.is_interruptible())") == "False\n"

@@ -12,6 +12,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include "../interruption.h"
 #include "../rrqr_check.h"
 #include "rrqr_gram.h"
 #include "rrqr_greedy.h"
@@ -107,12 +108,18 @@ void decompose_all(const at::Tensor& weight, const at::Tensor& perm, const at::T
     decompose(input + i * d * k, d, k, gram, out);
   };
   std::atomic<int64_t> next{0};
+  Interruptible call(count);
   // A second, idle task where there is one matrix: BLAS must run in one thread, since its bits
   // depend on their number.
   at::parallel_for(0, std::max<int64_t>(count, 2), 1, [&](int64_t, int64_t) {
+    const Interruptible::Thread thread(call);
     std::optional<GramQR> gram;
     if (d >= k && k >= kGram) gram.emplace(d, k);
-    for (int64_t i = next++; i < count; i = next++) decompose_one(i, gram ? &*gram : nullptr);
+    for (int64_t i = next++; i < count; i = next++) {
+      const Interruptible::Matrix matrix(call);
+      decompose_one(i, gram ? &*gram : nullptr);
+    }
+    call.wait();
   });
 }
 

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "../interruption.h"
 #include "add_gram.h"
 #include "triangular.h"
 
@@ -117,6 +118,7 @@ void GramQR::decompose(const Matrix& matrix) {
   start();
   for (int64_t begin = 0; begin < size_; begin += kBlock) {
     const int64_t end = std::min(begin + kBlock, size_), rest = size_ - end;
+    check_interruption();
     if (!factor_block(begin, end)) return;
     add_gram(l_.block(end, end, rest, rest), 1, -1, l_.block(end, begin, rest, end - begin));
     follow_growth(begin, end);
@@ -126,6 +128,7 @@ void GramQR::decompose(const Matrix& matrix) {
 void GramQR::form() {
   for (int64_t first = 0; first < matrix_->rows(); first += kRows) {
     const int64_t count = std::min(kRows, matrix_->rows() - first);
+    check_interruption();
     matrix_->read_rows(first, count, rows_.get());
     add_gram(l_, first == 0 ? 0 : 1, 1, column_major(rows_.get(), size_, count, size_));
   }
@@ -321,6 +324,7 @@ void GramQR::times_weight(View<double> coefficients, View<double> q) const {
   }
   for (int64_t first = 0; first < q.rows; first += kRows) {
     const int64_t count = std::min(kRows, q.rows - first);
+    check_interruption();
     matrix_->read_rows(first, count, rows_.get());
     multiply_add(q.block(first, 0, count, q.cols), 0, 1,
                  row_major(rows_.get(), count, size_, size_), unpermuted);
@@ -333,6 +337,7 @@ void GramQR::weight_times(View<double> q, View<double> coefficients) const {
   const auto unpermuted = column_major(storage.data(), size_, q.cols, size_);
   for (int64_t first = 0; first < q.rows; first += kRows) {
     const int64_t count = std::min(kRows, q.rows - first);
+    check_interruption();
     matrix_->read_rows(first, count, rows_.get());
     multiply_add(unpermuted, 1, 1, row_major(rows_.get(), count, size_, size_).t(),
                  q.block(first, 0, count, q.cols));

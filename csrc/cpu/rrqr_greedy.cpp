@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "../interruption.h"
+
 namespace recyclelora {
 namespace {
 
@@ -131,6 +133,7 @@ auto GreedyQR::choose(List& columns, const Norm& norm) const {
 
 // False where nothing but rounding is left.
 bool GreedyQR::eliminate_panel(std::vector<Column>* columns) {
+  check_interruption();
   bool more = true;
   for (int64_t i = 0; i < kPanel && more && !done(); ++i) {
     const auto chosen = choose(*columns, [](const Column& column) { return column.norm; });
@@ -250,6 +253,7 @@ void GreedyQR::run_screened() {
   for (const Reflectors::Block& block : reflectors_.blocks(0)) screen.reflect(block);
   bool more = !done();
   while (more) {
+    check_interruption();
     const bool proven = eliminate_forecast(&screen);
     more = !done() && (proven || eliminate_panel_of_all(&screen));
   }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../interruption.h"
+
 namespace recyclelora {
 namespace {
 
@@ -111,11 +113,15 @@ void Reflectors::apply_panel(const Panel& panel, bool transposed, Columns* c) co
 }
 
 void Reflectors::apply_transposed(Columns* c) const {
-  for (const Panel& panel : panels_) apply_panel(panel, true, c);
+  for (const Panel& panel : panels_) {
+    check_interruption();
+    apply_panel(panel, true, c);
+  }
 }
 
 void Reflectors::apply(Columns* c) const {
   for (auto panel = panels_.rbegin(); panel != panels_.rend(); ++panel) {
+    check_interruption();
     apply_panel(*panel, false, c);
   }
 }

@@ -23,7 +23,7 @@ from torch.utils.collect_env import run, run_and_read_all
 
 from recyclelora.common.command_line import tolerate_any_text
 from recyclelora.common.paths import expand_path
-from recyclelora.ops import library
+from recyclelora.ops import is_interruptible, library
 
 MODULES = (
     *("torchvision", "numpy", "scipy", "cv2", "PIL", "onnx", "safetensors", "omegaconf", "fvcore"),
@@ -189,7 +189,16 @@ def extension_report() -> Report:
         return [("extension", str(error))], [("extension", REBUILD)]
     built = f"with {info['compiler']}, C++ {info['cxx']}, for torch {info['torch']}"
     targets = f" for {info['architectures']}" if info["cuda"] != "none" else ""
-    rows = [("extension", str(path)), ("extension built", f"{built}, CUDA {info['cuda']}{targets}")]
+    ends = (
+        "yes"
+        if is_interruptible()
+        else "no: recyclelora._interruption is not built for this Python"
+    )
+    rows = [
+        ("extension", str(path)),
+        ("extension built", f"{built}, CUDA {info['cuda']}{targets}"),
+        ("Ctrl-C ends decompositions", ends),
+    ]
     missing = []
     for index in range(torch.cuda.device_count()):
         capability = torch.cuda.get_device_capability(index)

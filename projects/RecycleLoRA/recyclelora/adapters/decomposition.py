@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..ops import StopFlag, rrqr_progress
 from .initialisers import INITIALISERS, Factors, factor_dtype, one_hot_rows
 from .settings import CUSTOM, AdapterSettings
 
@@ -108,12 +109,14 @@ def initial_factors(
                 singles += names
                 continue
             weights = torch.stack([weight_of(layers[name]) for name in names])
-            factors = decompose(weights, settings[names[0]], f"layer {names[0]!r}")
+            before = bar.n
+            with rrqr_progress(lambda finished, total: bar.update()):
+                factors = decompose(weights, settings[names[0]], f"layer {names[0]!r}")
+            bar.update(len(names) - (bar.n - before))
             del weights
             for i, name in enumerate(names):
                 # Clones, so that no layer keeps the whole stack in memory.
                 found[name] = Factors(*(None if f is None else f[i].clone() for f in factors))
-                bar.update()
         for name, factors in _one_a_thread(
             singles, lambda name: (weight_of(layers[name]), settings[name], f"layer {name!r}")
         ):
@@ -127,11 +130,17 @@ def _one_a_thread(
 ) -> Iterator[tuple[str, Factors]]:
     """Yield names and factors in the order in which they finish; a thread decomposes one weight.
 
-    After Ctrl-C, no further decomposition starts.
+    After Ctrl-C or an error, the running decompositions end early and no other starts.
     """
     threads = torch.get_num_threads()
     waiting, running = deque(names), {}
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    stop = StopFlag()
+
+    def start_thread() -> None:
+        torch.set_num_threads(1)
+        stop.use()
+
+    pool = ThreadPoolExecutor(threads, initializer=start_thread)
     try:
         while waiting or running:
             while waiting and len(running) < threads:
@@ -141,6 +150,7 @@ def _one_a_thread(
             for future in done:
                 yield running.pop(future), future.result()
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # the threads have set it for all that start later
 

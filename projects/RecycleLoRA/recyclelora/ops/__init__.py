@@ -1,7 +1,18 @@
 """Operators on plain tensors: Python interface, fake kernels, autograd and reference."""
 
 from .dual_lora_linear import dual_lora_linear
+from .interruption import StopFlag, is_interruptible, rrqr_progress
 from .library import cmake_path, include_path, library_path
 from .rrqr import RRQR, rrqr
 
-__all__ = ["RRQR", "cmake_path", "dual_lora_linear", "include_path", "library_path", "rrqr"]
+__all__ = [
+    "RRQR",
+    "StopFlag",
+    "cmake_path",
+    "dual_lora_linear",
+    "include_path",
+    "is_interruptible",
+    "library_path",
+    "rrqr",
+    "rrqr_progress",
+]

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from . import reference
+from .interruption import raise_kept_error
 from .library import define_operators, reference_kernel
 
 NO_DERIVATIVE = (
@@ -70,6 +71,10 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
 
     Notes
     -----
+    On Ctrl-C, a decomposition on the CPU ends within about a second, and
+    :func:`recyclelora.ops.rrqr_progress` reports the finished matrices of a batch. Both need the
+    optional module ``recyclelora._interruption``.
+
     On the CPU, the result depends bitwise only on the matrix, not on the batch or the number of
     threads. On a GPU this holds for the pivots; the other results agree up to rounding.
 
@@ -101,7 +106,11 @@ def rrqr(weight: Tensor, n_major: int, n_minor: int) -> RRQR:
         raise ValueError(f"rrqr: weight must be dense, got {weight.layout}; call to_dense() first")
     if unpack_dual(weight).tangent is not None:  # PyTorch would return a derivative of zero
         raise NotImplementedError(NO_DERIVATIVE)
-    return RRQR(*torch.ops.recyclelora.rrqr(weight, n_major, n_minor))
+    try:
+        return RRQR(*torch.ops.recyclelora.rrqr(weight, n_major, n_minor))
+    except RuntimeError:
+        raise_kept_error()
+        raise
 
 
 define_operators()
