@@ -17,8 +17,9 @@
 #include <thread>
 
 extern "C" {
-// interrupted: whether the call must end. progress: called with the number of each matrix that is
-// finished, from 1, and the number of all; returns whether the call must end.
+// `interrupted` returns whether the call must end. `progress` receives the number of each finished
+// matrix, counted from 1, and the number of all matrices. It also returns whether the call must
+// end.
 [[gnu::visibility("default")]] void recyclelora_set_hooks(int (*interrupted)(),
                                                           int (*progress)(int64_t, int64_t));
 }
@@ -28,10 +29,11 @@ namespace recyclelora {
 // A call that decomposes `total` matrices in several threads.
 class Interruptible {
  public:
-  // In the thread that called the operator.
+  // Must be constructed in the thread that called the operator.
   explicit Interruptible(int64_t total);
 
-  // In each thread of the call: check_interruption() belongs to this call.
+  // Must be constructed in each thread of the call, so that check_interruption() refers to this
+  // call.
   class Thread {
    public:
     explicit Thread(Interruptible& call);
@@ -43,7 +45,8 @@ class Interruptible {
     Interruptible* before_;
   };
 
-  // One matrix, which is finished at the end of the scope, also where it fails.
+  // The decomposition of one matrix. It counts as finished at the end of the scope, even if it
+  // fails.
   class Matrix {
    public:
     explicit Matrix(Interruptible& call) : call_(call) {}
@@ -58,8 +61,8 @@ class Interruptible {
   // Throws an error if the call must end.
   void check();
 
-  // In each thread, when no matrix is left: the calling thread waits for the others, because only
-  // it may call the hooks.
+  // Must be called in each thread when no matrix is left. The calling thread waits for the others,
+  // because only it may call the hooks.
   void wait();
 
  private:
@@ -77,7 +80,8 @@ class Interruptible {
   int64_t finished_ = 0;  // guarded by mutex_
 };
 
-// Throws an error if the present call must end. Cheap: loops call it between their panels.
+// Throws an error if the present call must end. It takes little time, so loops call it between
+// their panels.
 void check_interruption();
 
 }  // namespace recyclelora
