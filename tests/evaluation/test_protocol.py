@@ -242,6 +242,10 @@ def test_protocol_from_older_json():
         {"scales": (1, 0)},
         {"scales": (float("nan"),)},
         {"flip": 1},
+        {"only_listed": "no"},
+        {"halve": "mapillary_vistas"},
+        {"halve": (3,)},
+        {"halve": None},
         {"argmax": "image"},
     ],
 )

@@ -20,10 +20,10 @@ from recyclelora.export.onnx_file import (
     Agreement,
     check_onnx,
     compare_onnx,
-    export_program,
     photographs_to_compare,
     save_onnx,
 )
+from recyclelora.export.program import export_program
 from recyclelora.export.traceable import TraceableSegmentor, gathered_deform_attn
 from recyclelora.mask2former import build_segmentor
 from recyclelora.mask2former.ms_deform_attn import ms_deform_attn

@@ -262,6 +262,17 @@ def rewrite(folder, change):
     change_config(folder, weights_sha256=file_digest(path))
 
 
+def change_part(part, **values):
+    """Return a damage that changes entries of a part of the config; None removes the entry."""
+
+    def damage(folder):
+        config = json.loads((folder / "config.json").read_text())
+        changed = {k: v for k, v in (config[part] | values).items() if v is not None}
+        change_config(folder, **{part: changed})
+
+    return damage
+
+
 def flip_bit(folder):
     path = folder / "model.safetensors"
     content = bytearray(path.read_bytes())
@@ -288,6 +299,17 @@ DAMAGES = {
     "unknown backbone": lambda f: change_config(f, backbone={"type": "os.system"}),
     "backbone of text": lambda f: change_config(f, backbone="DinoVisionTransformer"),
     "type of list": lambda f: change_config(f, backbone={"type": []}),
+    "no number of heads": change_part("backbone", num_heads=None),
+    "unknown argument": change_part("backbone", checkpointing=True),
+    "bias of text": change_part("backbone", qkv_bias="x"),
+    "antialias of number": change_part("backbone", interpolate_antialias=1),
+    "offset of list": change_part("backbone", interpolate_offset=[]),
+    "negative eps": change_part("backbone", layer_norm_eps=-1),
+    "blocks of text": change_part("backbone", out_indices="0123"),
+    "negative scale": change_part("backbone", init_values=-1),
+    "huge ratio": change_part("backbone", mlp_ratio=10**400),
+    "version of bool": lambda f: change_config(f, version=True),
+    "listed of text": change_part("protocol", only_listed="no"),
     "huge head": lambda f: change_config(f, head={"hidden_dim": 10**12}),
     "head null": lambda f: change_config(f, head=None),
     "two classes": lambda f: change_config(f, classes=["a", "b"], colors=[[0, 0, 0]] * 2),

@@ -138,7 +138,7 @@ REFUSED = {
     ),
     "a bomb of 4 gigapixels": (
         lambda f: written(png_of(65_000, 65_000), f),
-        "decompression bomb",
+        "at most 80 megapixels, got more than 178; make it smaller",
     ),
     "a bomb in a comment": (text_bomb, "expected a complete picture"),
     "floating point": (

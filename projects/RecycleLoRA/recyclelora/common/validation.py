@@ -1,6 +1,5 @@
 """Validate input, and format error messages as one line."""
 
-import math
 import reprlib
 
 import torch
@@ -81,7 +80,7 @@ def check_number(name: str, value: object, *, least: float = 0.0, most: float = 
     ValueError: dropout must be a number from 0 to 1, got 1.5
     """
     known = isinstance(value, int | float) and not isinstance(value, bool)
-    if not known or math.isnan(value) or not least <= value <= most:
+    if not known or not least <= value <= most:
         raise ValueError(
             f"{name} must be a number from {least:g} to {most:g}, got {short_repr(value)}"
         )

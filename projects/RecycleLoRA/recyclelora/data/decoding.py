@@ -51,6 +51,11 @@ def decoding(file: str | Path) -> Iterator[None]:
     """
     try:
         yield
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{file}: expected a picture of at most {MAX_PIXELS // 10**6} megapixels, got more "
+            f"than {2 * Image.MAX_IMAGE_PIXELS // 10**6}; make it smaller, with its label"
+        ) from error
     except Exception as error:  # decoders raise errors of many types
         if is_transient(error) or is_out_of_files(error):
             raise

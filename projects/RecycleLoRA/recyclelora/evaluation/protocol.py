@@ -75,6 +75,8 @@ class Protocol:
     batch: int = 4
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError(f"the name of a protocol must be text, got {short_repr(self.name)}")
         where = f"protocol '{self.name}'"
         try:
             sizes = {str(k): tuple(int(side) for side in v) for k, v in dict(self.sizes).items()}
@@ -83,7 +85,14 @@ class Protocol:
                 f"{where}: sizes must be benchmark -> (W, H), got {self.sizes!r}"
             ) from None
         object.__setattr__(self, "sizes", sizes)
-        object.__setattr__(self, "halve", tuple(self.halve))
+        halve = self.halve
+        if not isinstance(halve, Iterable) or isinstance(halve, str | Mapping):
+            halve = [None]
+        if not all(isinstance(name, str) for name in halve):
+            raise ValueError(
+                f"{where}: halve must be a list of benchmarks, got {short_repr(self.halve)}"
+            )
+        object.__setattr__(self, "halve", tuple(halve))
         object.__setattr__(self, "scales", self._checked_scales())
         for what, known in (("mode", ("slide", "whole")), ("argmax", ("label", "input"))):
             if (value := getattr(self, what)) not in known:
@@ -99,8 +108,9 @@ class Protocol:
         check_integer(f"{where}: crop", self.crop, least=1, most=_LONGEST)
         check_integer(f"{where}: stride", self.stride, least=1, most=self.crop)
         check_integer(f"{where}: batch", self.batch, least=1, most=10_000)
-        if not isinstance(self.flip, bool):
-            raise ValueError(f"{where}: flip must be True or False, got {short_repr(self.flip)}")
+        for what in ("flip", "only_listed"):
+            if not isinstance(value := getattr(self, what), bool):
+                raise ValueError(f"{where}: {what} must be True or False, got {short_repr(value)}")
 
     def _checked_scales(self) -> tuple[float, ...]:
         try:

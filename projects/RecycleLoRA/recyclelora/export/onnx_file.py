@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from recyclelora.engine.media_files import find_photographs
 from recyclelora.evaluation import Protocol
 from recyclelora.evaluation.protocol import UNLISTED
 
+from .program import SIDES, describe_segmentor, trace
 from .segmentor import Segmentor
 from .traceable import TraceableSegmentor
 
@@ -28,17 +28,13 @@ if TYPE_CHECKING:
 
 INPUT, SCORES, CLASSES = "images", "scores", "classes"
 DTYPES = ("float32", "float16")
-#: The smallest and the largest side of an image.
-SIDES = (33, 8192)
 #: The share of pixels that must have the same class, by dtype.
 LEAST_EQUAL = {"float32": 0.999, "float16": 0.99}
 #: The largest median difference of the scores, by dtype.
 MOST_MEDIAN = {"float32": 1e-4, "float16": 0.01}
 _MOST = 10  # photographs of each path that are compared
 _LONGEST_COMPARED = 1448
-_MOST_BATCH = 1024
 _MOST_BYTES = 2**31 - 2**20  # limit of a Protocol Buffers message
-_EXAMPLE = (2, 3, 96, 160)  # different sides, so that exporters treat them as separate sizes
 
 
 class Agreement(NamedTuple):
@@ -59,50 +55,6 @@ class Agreement(NamedTuple):
     equal: float
     largest: float
     median: float
-
-
-def dynamic_shapes() -> tuple[dict[int, torch.export.Dim]]:
-    """Return the variable dimensions of the images, for :func:`torch.export.export`.
-
-    Returns
-    -------
-    tuple of dict
-        The dimensions of the only argument.
-    """
-    least, most = SIDES
-    return (
-        {
-            0: torch.export.Dim("batch", min=1, max=_MOST_BATCH),
-            2: torch.export.Dim("height", min=least, max=most),
-            3: torch.export.Dim("width", min=least, max=most),
-        },
-    )
-
-
-def export_program(segmentor: Segmentor) -> torch.export.ExportedProgram:
-    """Return the segmentor as a program of :func:`torch.export.export`.
-
-    The module of the program maps images (B, 3, H, W) float32, RGB 0..255, to scores (B, C, H, W)
-    and classes (B, H, W) uint8. It accepts any batch size and sides from 33 to 8192 pixels. Images
-    are segmented at their own size, because the program does not contain the segmentor's protocol.
-
-    Parameters
-    ----------
-    segmentor : Segmentor
-        The segmentor.
-
-    Returns
-    -------
-    torch.export.ExportedProgram
-        The program.
-    """
-    return _program(TraceableSegmentor(segmentor.model), segmentor.device)
-
-
-def _program(model: TraceableSegmentor, device: torch.device) -> torch.export.ExportedProgram:
-    example = torch.zeros(_EXAMPLE, device=device)
-    with torch.no_grad():
-        return torch.export.export(model, (example,), dynamic_shapes=dynamic_shapes(), strict=False)
 
 
 def save_onnx(segmentor: Segmentor, path: str | Path, *, dtype: str = "float32") -> Path:
@@ -144,9 +96,9 @@ def save_onnx(segmentor: Segmentor, path: str | Path, *, dtype: str = "float32")
     if path.suffix != ".onnx":
         raise ValueError(f"{path}: expected a file name with .onnx: add it")
     model = _onnx_model(TraceableSegmentor(segmentor.model, half=dtype == "float16").cpu())
-    for name, value in _metadata(segmentor).items():
+    for name, value in describe_segmentor(segmentor).items():
         entry = model.metadata_props.add()
-        entry.key, entry.value = name, json.dumps(value)
+        entry.key, entry.value = name, value
     size = model.ByteSize()
     if size > _MOST_BYTES:
         raise ValueError(f"expected a model of at most 2 GB, got {size / 1e9:.1f} GB: use float16")
@@ -165,7 +117,7 @@ def _onnx_model(model: TraceableSegmentor) -> "onnx.ModelProto":
         ) from error
     with torch.no_grad(), _without_messages():
         program = torch.onnx.export(
-            _program(model, torch.device("cpu")),
+            trace(model, torch.device("cpu")),
             dynamo=True,
             input_names=[INPUT],
             output_names=[SCORES, CLASSES],
@@ -186,19 +138,6 @@ def _without_messages() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _metadata(segmentor: Segmentor) -> dict[str, object]:
-    model = segmentor.model
-    return {
-        "classes": segmentor.class_names,
-        "colors": segmentor.colors,
-        "pixel_mean": model.pixel_mean.flatten().tolist(),
-        "pixel_std": model.pixel_std.flatten().tolist(),
-        "protocol": segmentor.protocol.as_dict(),
-        "temperature": segmentor.temperature,
-        "provenance": segmentor.provenance,
-    }
 
 
 def compare_onnx(

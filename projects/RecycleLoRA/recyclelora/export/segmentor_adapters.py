@@ -18,7 +18,7 @@ from recyclelora.adapters.file_content import read_adapter_file
 from recyclelora.adapters.merging import MergeableLinear
 from recyclelora.backbone import WEIGHTS, load_weights
 from recyclelora.common.safetensors_file import open_safetensors, write_safetensors
-from recyclelora.common.state_dicts import join_names
+from recyclelora.common.state_dicts import describe_mismatch
 from recyclelora.common.tensor_file import check_finite
 from recyclelora.common.validation import short_repr
 from recyclelora.mask2former import MaskFormer
@@ -124,13 +124,14 @@ def read_adapter_weights(
         If the base is missing or different, or the file does not belong to it.
     """
     source = _base(record, base, path)
-    names = set(model.state_dict())
-    header = read_adapter_file(path).header
-    expected = names - {f"{name}.weight" for name in header.layers}
-    if wrong := sorted(expected ^ header.also.keys()):
+    state, file = model.state_dict(), read_adapter_file(path)
+    adapted = {f"{name}.weight" for name in file.header.layers}
+    expected = {name: tensor for name, tensor in state.items() if name not in adapted}
+    found = {name: file.tensors[key] for name, key in file.header.also.items()}
+    # Before memory is allocated, because a damaged config can name any size.
+    if mismatch := describe_mismatch(expected, found):
         raise ValueError(
-            f"the weights in {path} do not match its config ({join_names(wrong)}): export the run "
-            "again"
+            f"the weights in {path} do not match its config ({mismatch}): export the run again"
         )
     for part in (model.backbone, model.sem_seg_head):
         _allocate(part)

@@ -263,7 +263,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{file} is not the config of a segmentor: expected a folder that "
             "tools/export_segmentor.py wrote"
         )
-    if config.get("version") != VERSION:
+    if config.get("version") != VERSION or isinstance(config["version"], bool):
         raise ValueError(
             f"{file}: expected version {VERSION}, got {short_repr(config.get('version'))}: install "
             "a newer recyclelora"

@@ -1,6 +1,7 @@
 """The sizes of a segmentor as plain data, and construction of such a segmentor without weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -136,8 +137,7 @@ def build_empty(settings: Mapping[str, Any], num_classes: int) -> MaskFormer:
     before = "sem_seg_postprocess_before_inference"
     inference = _section(settings, "inference", ("size_divisibility", before))
     check_integer("size_divisibility", inference["size_divisibility"], most=4096)
-    if not isinstance(inference[before], bool):
-        raise ValueError(f"{before} must be true or false, got {short_repr(inference[before])}")
+    _check_bool(before, inference[before])
     with torch.device("meta"):
         backbone = _empty_backbone(settings["backbone"])
         model = build_segmentor(backbone, num_classes, **head, **inference)
@@ -199,4 +199,50 @@ def _empty_backbone(settings: object) -> nn.Module:
             f"{short_repr(settings)}"
         )
     arguments = {name: value for name, value in settings.items() if name != "type"}
-    return BACKBONES[settings["type"]](**arguments)
+    kind = BACKBONES[settings["type"]]
+    expected = _VIT | (_DINO if kind is DinoVisionTransformer else _EVA)
+    if arguments.keys() != expected.keys():
+        wrong = sorted(arguments.keys() ^ expected.keys())
+        raise ValueError(f"backbone: {', '.join(wrong)} is missing or unknown")
+    for name, check in expected.items():
+        check(f"backbone.{name}", arguments[name])
+    return kind(**arguments)
+
+
+def _checked_by_constructor(name: str, value: object) -> None:
+    """Accept a value that the constructor of the backbone validates."""
+
+
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {short_repr(value)}")
+
+
+def _check_indices(name: str, value: object) -> None:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{name} must be a list of numbers of blocks, got {short_repr(value)}")
+    for index in value:
+        check_integer(f"each of {name}", index, most=1000)
+
+
+def _check_scale(name: str, value: object) -> None:
+    if value is not None:
+        check_number(name, value, most=1e3)
+
+
+# The arguments of the backbones. Constructors validate those that determine shapes; the others
+# would only be noticed in a prediction, or never.
+_VIT: dict[str, Callable[[str, object], None]] = {
+    **dict.fromkeys(("img_size", "patch_size", "embed_dim", "depth"), _checked_by_constructor),
+    **dict.fromkeys(("num_heads", "mlp_ratio"), _checked_by_constructor),
+    "interpolate_antialias": _check_bool,
+    "layer_norm_eps": partial(check_number, most=1),
+    "out_indices": _check_indices,
+}
+_DINO = {
+    **dict.fromkeys(("qkv_bias", "proj_bias", "ffn_bias"), _check_bool),
+    **dict.fromkeys(("ffn_layer", "num_register_tokens"), _checked_by_constructor),
+    "init_values": _check_scale,
+    "interpolate_offset": partial(check_number, most=1),
+}
+_EVA = {"pt_hw_seq_len": partial(check_integer, least=1, most=10_000)}
