@@ -100,9 +100,9 @@ GramQR::GramQR(int64_t rows, int64_t cols)
       // The rounding errors of sums of n products grow like sqrt(n). The factor covers the growth
       // within a block.
       gram_precision_(8 * std::sqrt(static_cast<double>(rows)) * kEpsilon),
-      rows_(new double[kRows * size_]),
-      l_storage_(new double[stride(size_) * size_]),
-      growth_storage_(new float[stride(size_) * size_]),
+      rows_(large_array<double>(kRows * size_)),
+      l_storage_(large_array<double>(stride(size_) * size_)),
+      growth_storage_(large_array<float>(stride(size_) * size_)),
       l_(column_major(l_storage_.get(), size_, size_, stride(size_))),
       growth_(column_major(growth_storage_.get(), size_, size_, stride(size_))),
       index_(size_),

@@ -4,9 +4,9 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
+#include "large_array.h"
 #include "rrqr_matrix.h"
 
 namespace recyclelora {
@@ -49,8 +49,8 @@ class GramQR {
   const int64_t size_;
   const double gram_precision_;
   // Not initialised, because one triangle of each square is never used.
-  const std::unique_ptr<double[]> rows_, l_storage_;
-  const std::unique_ptr<float[]> growth_storage_;
+  const LargeArray<double> rows_, l_storage_;
+  const LargeArray<float> growth_storage_;
   const View<double> l_;      // lower triangle of W'W, which L = R' replaces step by step
   const View<float> growth_;  // R_11^{-1} R_12: the other columns as combinations of the pivots
   // For each column, in the current order: its index in W, its squared norm, its squared residual

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "large_array.h"
 #include "linalg.h"
 #include "reflect_columns.h"
 
@@ -27,7 +28,7 @@ class Columns {
 
  private:
   int64_t lines_, count_;
-  std::vector<Line<double>> values_;
+  std::vector<Line<double>, LargeAllocator<Line<double>>> values_;
 };
 
 // Q = H_0 H_1 ... with H_i = I - tau_i y_i y_i', where y_i is zero above row i and one in it. A

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "large_array.h"
 #include "reflect_columns.h"
 #include "rrqr_matrix.h"
 #include "rrqr_reflectors.h"
@@ -79,7 +80,7 @@ class Screen {
   std::vector<FloatReflections> reflections_;
   // Columns are kept in the order of falling norms, since kReflected of them are
   // brought up to date together.
-  std::vector<Line<float>> values_;
+  std::vector<Line<float>, LargeAllocator<Line<float>>> values_;
   std::vector<int64_t> order_, place_;
   std::vector<double> scale_, norms_, slack_, relative_;
   Wide reference_;

@@ -1,0 +1,57 @@
+// Memory for arrays of megabytes.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace recyclelora {
+
+constexpr std::size_t kHugePage = 2 << 20;
+
+// Memory that is not initialised and begins with a line of the cache. Its whole huge pages are such
+// where Linux offers them: the columns of a matrix otherwise lie in more pages than the processor
+// keeps addresses of, and each page costs a fault.
+inline void* allocate_large(std::size_t bytes) {
+  void* memory = nullptr;
+  const std::size_t huge = bytes / kHugePage * kHugePage;
+  if (posix_memalign(&memory, huge ? kHugePage : 64, bytes) != 0) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+  if (huge) madvise(memory, huge, MADV_HUGEPAGE);  // has no effect where refused
+#endif
+  return memory;
+}
+
+struct FreeLarge {
+  void operator()(void* memory) const { std::free(memory); }
+};
+
+template <typename T>
+using LargeArray = std::unique_ptr<T[], FreeLarge>;
+
+template <typename T>
+LargeArray<T> large_array(int64_t size) {
+  return LargeArray<T>(static_cast<T*>(allocate_large(size * sizeof(T))));
+}
+
+// For containers.
+template <typename T>
+struct LargeAllocator {
+  using value_type = T;
+  LargeAllocator() = default;
+  template <typename U>
+  LargeAllocator(const LargeAllocator<U>&) {}
+  T* allocate(std::size_t size) { return static_cast<T*>(allocate_large(size * sizeof(T))); }
+  void deallocate(T* memory, std::size_t) { std::free(memory); }
+  friend bool operator==(const LargeAllocator&, const LargeAllocator&) { return true; }
+  friend bool operator!=(const LargeAllocator&, const LargeAllocator&) { return false; }
+};
+
+}  // namespace recyclelora
