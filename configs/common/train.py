@@ -7,6 +7,7 @@ train = dict(
     device="auto",  # auto, cpu or cuda
     amp=dict(dtype="float32"),  # float32 (as published), bfloat16, float16, auto
     checkpointing=False,  # recompute the backbone's blocks in the backward pass to save memory
+    compile=False,  # torch.compile of the backbone's blocks; equal up to rounding
     accumulate=1,  # number of parts of a batch
     # Decay of an average of the weights to evaluate: 0.999, or dict(decay=0.999, start=2_000).
     ema=None,

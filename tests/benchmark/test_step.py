@@ -1,6 +1,6 @@
 import pytest
 import torch
-from benchmark import measure, segmentor, step
+from benchmark import measure, segmentor, step, step_systems
 from torch import nn
 
 TINY = ["--backbone", "tiny", "--head", "tiny", "--crop", "64", "--batch", "2", "--rounds", "2"]
@@ -12,8 +12,8 @@ def test_result_of_tiny_run_has_every_part(run_benchmark):
     pytest.importorskip("transformers")
     result = run_benchmark(step, *TINY, "--precisions", "bfloat16")
     (run,) = result["runs"]
-    assert set(run["systems"]) == set(step.SYSTEMS)
-    baseline = run["systems"][step.BASELINE]
+    assert set(run["systems"]) == set(step_systems.SYSTEMS)
+    baseline = run["systems"][step_systems.BASELINE]
     for system in run["systems"].values():
         assert system["speedup"] == baseline["median"] / system["median"]
         assert system["losses"][-1] < system["losses"][0]
@@ -25,7 +25,7 @@ def test_result_of_tiny_run_has_every_part(run_benchmark):
 
 
 @pytest.mark.slow
-def test_run_with_different_features_raises(run_benchmark, monkeypatch):
+def test_run_with_different_features_raises(run_benchmark, without_processes, monkeypatch):
     pytest.importorskip("peft")
     pytest.importorskip("transformers")
     right = segmentor.OurSegmentor.features
@@ -55,13 +55,13 @@ def test_losses_that_do_not_fall_raise(losses, words):
 def test_expected_adapters_follow_from_the_shapes():
     model = nn.Module()
     model.backbone = segmentor.adapt(nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 64)))
-    assert step.expected_adapters(model) == 36 * 2 * (64 + 96)
-    assert step.parameters(model) == {"adapters": 36 * 2 * (64 + 96), "head": 0}
+    assert step_systems.expected_adapters(model) == 36 * 2 * (64 + 96)
+    assert step_systems.parameters(model) == {"adapters": 36 * 2 * (64 + 96), "head": 0}
 
 
 def test_step_changes_only_trainable_parameters():
     args = step.parse(TINY)
-    model, batch = step.build("ours, sparse", args), segmentor.streets(args)
+    model, batch = step_systems.build("ours, sparse", args), segmentor.streets(args)
     assert batch[0].shape == (2, 3, 64, 64) and batch[1].shape == (2, 64, 64)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     losses = []

@@ -30,6 +30,7 @@ MAY_CHANGE = [
     ("train.accumulate=2", ["train.accumulate=2 instead of 1"]),
     ("train.amp.dtype=bfloat16", ["train.amp.dtype='bfloat16' instead of 'float32'"]),
     ("train.ema=0.9", ["train.ema=0.9 instead of None"]),
+    ("train.compile=True", ["train.compile=True instead of False"]),
     (
         "train.ema={decay:0.9}",
         ["train.ema=nothing instead of None", "train.ema.decay=0.9 instead of nothing"],

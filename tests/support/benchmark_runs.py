@@ -4,7 +4,7 @@ import json
 from contextlib import contextmanager
 
 import pytest
-from benchmark import adapter, roofline, rrqr
+from benchmark import adapter, roofline, rrqr, step
 
 
 @pytest.fixture
@@ -42,5 +42,5 @@ def without_processes(monkeypatch):
 
     monkeypatch.setattr(roofline, "SIZE", 64)
     monkeypatch.setattr(roofline, "BYTES", 1 << 16)
-    for module in (adapter, rrqr):
+    for module in (adapter, rrqr, step):
         monkeypatch.setattr(module, "workers", workers)

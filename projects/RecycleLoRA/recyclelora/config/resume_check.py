@@ -14,7 +14,10 @@ from .walk import find_parameters, find_target, is_call, is_list, walk
 
 # The settings that determine a training. Checkpoints contain them.
 _SECTIONS = ("model", "optimizer", "schedule", "dataloader.train")
-_KEYS = ("train.seed", "train.max_iter", "train.accumulate", "train.amp.dtype", "train.ema")
+_KEYS = (
+    "train.seed", "train.max_iter", "train.accumulate", "train.amp.dtype", "train.ema",
+    "train.compile",
+)  # fmt: skip
 # Settings among them that may change when a run resumes. The log lists the changes.
 _MAY_CHANGE = re.compile(r"schedule\.iterations|train\.(?!seed).*")
 # These do not change results: paths, the speed of reading, and recomputation.
@@ -99,7 +102,7 @@ def check_same_run(before: Mapping[str, Any] | None, cfg: DictConfig, *, source:
     """
     if before is None:
         return []
-    now, defaults = run_settings(cfg), {}
+    now, defaults = run_settings(cfg), {"train.compile": False}  # older checkpoints lack it
     for section in _SECTIONS:
         defaults.update(_defaults(section, OmegaConf.select(cfg, section)))
     changes, refused = [], []

@@ -31,6 +31,7 @@ _TRAIN: dict[str, Any] = {
     "amp": Mapping,
     "accumulate": (1, 10**4),
     "checkpointing": bool,
+    "compile": bool,
     "ema": float | Mapping | None,
     "skip_bad_batches": (0, 10**9),
     "init_checkpoint": str | None,

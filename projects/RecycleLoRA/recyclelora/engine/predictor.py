@@ -9,6 +9,8 @@ from torch import nn
 from recyclelora.adapters import merged
 from recyclelora.evaluation.sliding_window import Predict, check_logits
 
+from .compilation import eager
+
 
 @contextlib.contextmanager
 def predictor(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Iterator[Predict]:
@@ -46,7 +48,7 @@ def predictor(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Iterat
 
     model.eval()
     try:
-        with merged(model):
+        with merged(model), eager(model):
             yield predict
     finally:
         model.train(training)

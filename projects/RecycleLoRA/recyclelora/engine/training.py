@@ -28,6 +28,7 @@ from recyclelora.evaluation.sliding_window import NonFiniteLogitsError
 from .bad_batches import BadBatches
 from .build import build_from_checkpoint, build_model
 from .checkpoint import Checkpoints, read_checkpoint
+from .compilation import compile_blocks
 from .data_wait import WarnOfWaiting
 from .ema import weight_average
 from .evaluation import check_training_keys, describe_weights, evaluate_targets, target_loaders
@@ -262,6 +263,8 @@ def build_trainer(cfg: DictConfig, model: nn.Module, start: int, device: torch.d
     Trainer
         The trainer.
     """
+    if cfg.train.compile:
+        compile_blocks(model, logging.getLogger(LOGGER))
     device_ids = [device.index] if device.type == "cuda" else None
     ddp = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
     cfg.optimizer.params.model = model
