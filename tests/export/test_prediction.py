@@ -226,6 +226,20 @@ def test_stopped_video_continues_at_its_frame(kinds, inference, tmp_path, monkey
         assert contents[0] == contents[1], name
 
 
+def test_files_of_a_killed_encoding_are_replaced_or_removed(inference, tmp_path):
+    video(tmp_path / "a.mp4")
+    out = tmp_path / "out"
+    for complete in (False, True):
+        if complete:  # killed after the last video and before the folder was removed
+            assert (out / "a_color.mp4").stat().st_size > 1000
+        (out / ".a.frames").mkdir(parents=True)
+        (out / ".a.frames" / "color.mp4").write_bytes(b"half of a video")
+        done = predict(inference, out, tmp_path / "a.mp4", kinds=("color",))
+        assert (done.frames, done.complete, done.failures) == (0 if complete else 5, complete, [])
+        assert set(written(out)) == {"a_color.mp4", ".predict.json"}
+        assert not (out / ".a.frames").exists()
+
+
 def test_broken_videos_are_listed_and_do_not_stop_the_others(inference, tmp_path):
     video(tmp_path / "in" / "a.mp4")
     (tmp_path / "in" / "b.mp4").write_bytes((tmp_path / "in" / "a.mp4").read_bytes()[:300])

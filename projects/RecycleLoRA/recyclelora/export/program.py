@@ -1,8 +1,19 @@
-"""A segmentor as a program of ``torch.export``, and the data that is stored with exported files."""
+"""A segmentor as a program of ``torch.export``, and as a package that libtorch runs without Python.
+
+``examples/cpp/segment`` is a C++ program that loads such a package.
+"""
 
 import json
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
 
 import torch
+from torch._inductor.cpp_builder import get_cpp_compiler
+
+from recyclelora.common.atomic_write import atomic_write
+from recyclelora.common.paths import expand_path
 
 from .segmentor import Segmentor
 from .traceable import TraceableSegmentor
@@ -96,3 +107,54 @@ def describe_segmentor(segmentor: Segmentor) -> dict[str, str]:
         "provenance": segmentor.provenance,
     }
     return {name: json.dumps(value) for name, value in values.items()}
+
+
+def save_package(segmentor: Segmentor, path: str | Path) -> Path:
+    """Compile a segmentor with AOTInductor and write the package, atomically.
+
+    The package computes what the program of :func:`export_program` computes, for the same sizes of
+    images, on the device of the segmentor. It contains machine code for this kind of processor and
+    for the installed version of PyTorch. In Python, ``torch._inductor.aoti_load_package`` loads it.
+    Loading a package executes the code in it, so load only packages that you trust.
+
+    Parameters
+    ----------
+    segmentor : Segmentor
+        The segmentor.
+    path : str or Path
+        The file, with the suffix ``.pt2``.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If the file name has another suffix, or if the model cannot be exported.
+    RuntimeError
+        If there is no C++ compiler.
+    OSError
+        If the file cannot be written.
+    """
+    path = expand_path(path)
+    if path.suffix != ".pt2":
+        raise ValueError(f"{path}: expected a file name with .pt2: add it")
+    try:
+        get_cpp_compiler()
+    except RuntimeError as error:
+        raise RuntimeError(
+            "AOTInductor needs a C++ compiler, but none was found: install g++, or name one with "
+            "the environment variable CXX"
+        ) from error
+    program = export_program(segmentor)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # warnings that concern only PyTorch's developers
+        package = torch._inductor.aoti_compile_and_package(
+            program, package_path=str(Path(folder, "model.pt2"))
+        )
+        with atomic_write(path, sync=True) as temporary:
+            shutil.copyfile(package, temporary)
+    return path

@@ -15,8 +15,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from recyclelora.common.atomic_write import atomic_write
-
 from .prediction_folder import KINDS
 from .prediction_job import Job
 from .segmentation import Segmentation, blended, colored
@@ -55,6 +53,7 @@ def predict_video(job: Job, name: Path, file: Path) -> None:
     videos = {kind: folder.video(name, kind) for kind in folder.kinds if KINDS[kind].is_video}
     due = {kind: path for kind, path in videos.items() if not folder.is_complete([path], file)}
     if not due and not kinds:
+        shutil.rmtree(folder.unfinished_video(name), ignore_errors=True)
         job.complete += 1
         return
     # The pictures of each frame: the requested kinds, and the classes for the videos.
@@ -71,7 +70,8 @@ def predict_video(job: Job, name: Path, file: Path) -> None:
         if not frames.whole:
             return
         for kind, path in due.items():
-            _encode(job, path, kind, file, pictures["train_ids"], frames.rate)
+            part = folder.unfinished_video(name) / f"{kind}.mp4"
+            _encode(part, path, file, pictures["train_ids"], job.inference.colors, frames.rate)
     except (ValueError, MemoryError) as error:
         job.fail(file, error)
         return
@@ -148,18 +148,27 @@ def _retrieved(capture: cv2.VideoCapture, frame: str) -> np.ndarray:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def _encode(job: Job, path: Path, kind: str, file: Path, classes: Path, rate: float) -> None:
-    """Write the video of a kind atomically."""
-    colors = job.inference.colors
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        part = temporary.with_suffix(".mp4")  # OpenCV chooses the container by the suffix
-        try:
-            with _opened(file) as capture:
-                _write_frames(part, capture, kind, classes, colors, rate)
-            part.replace(temporary)
-        finally:
-            part.unlink(missing_ok=True)
+def _encode(
+    part: Path,
+    path: Path,
+    file: Path,
+    classes: Path,
+    colors: tuple[tuple[int, int, int], ...],
+    rate: float,
+) -> None:
+    """Write the video of a kind to ``part``, which then replaces ``path``.
+
+    The name of a kind is that of ``part``. The folder of ``part`` is removed after the last video,
+    so that a process that is killed leaves nothing that the next run does not replace or remove.
+    """
+    for folder in (part.parent, path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _opened(file) as capture:
+            _write_frames(part, capture, part.stem, classes, colors, rate)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _write_frames(

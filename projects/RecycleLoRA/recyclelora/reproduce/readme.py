@@ -188,6 +188,40 @@ def streets_table(results: Path) -> str:
 
 
 LEARNED = ("recyclelora", "minor_svd", "major_svd", "lora", "dual_kaiming", "dual_svd")
+SCORES = ("ECE", "AUROC")  # the scores of tools/calibrate.py
+
+
+def calibration_table(results: Path) -> str:
+    """Return the calibration error and the AUROC of errors of the shipped segmentor.
+
+    Parameters
+    ----------
+    results : Path
+        The folder of results, with the file that ``tools/calibrate.py`` wrote.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    run = read_json(results / "calibration.json")
+    rows = [
+        [
+            f"{name} (fit)" if name in run["fitted_on"] else name,
+            *(f"{scores[when][score]:.1f}" for score in SCORES for when in ("before", "after")),
+        ]
+        for name, scores in run["domains"].items()
+    ]
+    headers = [
+        "domain",
+        *(f"{score}, {when}" for score in SCORES for when in ("T = 1", "fitted T")),
+    ]
+    return (
+        f"{markdown_table(rows, headers)}\n\nIn percent. T = {run['temperature']:.2f}, fitted on "
+        f"{run['pixels']:,} pixels; their negative log-likelihood falls from "
+        f"{run['NLL']['before']:.3f} to {run['NLL']['after']:.3f} nats."
+    )
+
 
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {
@@ -196,6 +230,7 @@ PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
     },
     "docs/results.md": {"camvid_to_real": partial(runs_table, "camvid_to_real")},
     "docs/analysis.md": {"learned": partial(learned_table, LEARNED)},
+    "docs/prediction.md": {"calibration": calibration_table},
     "docs/models.md": {"models": models_of_adapters},
     "docs/benchmarks.md": {
         **{name: partial(benchmark_table, name) for name in BENCHMARKS},
