@@ -30,7 +30,7 @@ demo: setup  ## adapt, train on drawn streets, evaluate on other domains, draw a
 benchmark: setup $(STAMPS)/benchmark  ## measure against SciPy, peft and Hugging Face; rewrite results/
 	$(BIN)/python -m benchmark.rrqr --weights dinov2_vits14_focus
 	$(BIN)/python -m benchmark.adapter
-	$(BIN)/python -m benchmark.step --batch 2 --precisions bfloat16
+	$(BIN)/python -m benchmark.step --batch 2
 	$(BIN)/python -m benchmark.memory
 	$(BIN)/python -m benchmark.hours
 	$(BIN)/python -m benchmark.models
