@@ -111,7 +111,7 @@ def huge_head(folder):
 
 
 DAMAGES = {
-    "huge head": (huge_head, "no weights of its config.*for \\(65536,"),
+    "huge head": (huge_head, "do not match its config.*for \\(65536,"),
     "initial factors": (lambda f: rewrite(f, other_initial_factors), "cannot be recomputed"),
     "no head": (lambda f: rewrite(f, without_head), "do not match its config"),
     "other head": (lambda f: rewrite(f, other_head), "class_embed.bias"),

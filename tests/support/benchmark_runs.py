@@ -1,5 +1,6 @@
 """Pytest fixtures that run a benchmark in a temporary folder, with candidates in this process."""
 
+import gc
 import json
 from contextlib import contextmanager
 
@@ -44,3 +45,8 @@ def without_processes(monkeypatch):
     monkeypatch.setattr(roofline, "BYTES", 1 << 16)
     for module in (adapter, rrqr, step):
         monkeypatch.setattr(module, "workers", workers)
+    # Every measurement of memory collects garbage, which takes a second with all tests' modules.
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
