@@ -188,5 +188,12 @@ def test_archive_and_wheel_are_whole(tmp_path):
     ]  # fmt: skip
     for module in package.glob("_interruption.*.so"):  # as in another Python
         module.unlink()
-    code = "import recyclelora as r, torch; r.rrqr(torch.eye(2), 1, 1)"
-    assert python("-c", f"{code}; print(r.ops.is_interruptible())") == "False\n"
+    code = (
+        "import sys\n"
+        "# The finder of an editable installation would find the module in the checkout.\n"
+        "names = [getattr(finder, '__name__', '') for finder in sys.meta_path]\n"
+        "sys.meta_path = [f for f, n in zip(sys.meta_path, names) if n != '_EditableFinder']\n"
+        "import recyclelora as r, torch; r.rrqr(torch.eye(2), 1, 1)\n"
+        "print(r.library_path(), r.ops.is_interruptible())"
+    )
+    assert python("-c", code) == f"{library} False\n"
