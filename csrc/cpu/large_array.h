@@ -16,9 +16,9 @@ namespace recyclelora {
 
 constexpr std::size_t kHugePage = 2 << 20;
 
-// Memory that is not initialised and begins with a line of the cache. Its whole huge pages are such
-// where Linux offers them: the columns of a matrix otherwise lie in more pages than the processor
-// keeps addresses of, and each page costs a fault.
+// Returns memory that is not initialised and begins with a cache line. Linux is asked to use huge
+// pages for it: the columns of a matrix otherwise lie in more pages than the processor has
+// addresses for in its TLB, and each page costs a fault.
 inline void* allocate_large(std::size_t bytes) {
   void* memory = nullptr;
   const std::size_t huge = bytes / kHugePage * kHugePage;

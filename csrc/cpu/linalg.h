@@ -41,7 +41,7 @@ View<T> row_major(T* data, int64_t rows, int64_t cols, int64_t stride) {
 // offers: its Fortran symbols and at::native::cpublas are exported by some builds only. `at::cpu`
 // passes by the dispatcher, so it records no gradient and costs microseconds. It runs in one thread
 // inside at::parallel_for, where all callers are, so its bits do not depend on their number.
-// c tells T; views of T and of const T are taken for a and b.
+// T is deduced from c; a and b may be views of T or of const T.
 template <typename T>
 void multiply_add(View<T> c, double beta, double alpha, View<const std::common_type_t<T>> a,
                   View<const std::common_type_t<T>> b) {
@@ -54,8 +54,8 @@ void multiply_add(View<T> c, double beta, double alpha, View<const std::common_t
   at::cpu::addmm_out(out, out, tensor(a), tensor(b), beta, alpha);
 }
 
-// Clones of a hot loop for the vector units of x86-64, chosen when the library is loaded: the
-// compiler may only assume the oldest of them otherwise.
+// Versions of a hot loop for the vector units of x86-64, selected when the library is loaded.
+// Otherwise the compiler may only assume the oldest of them.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define RECYCLELORA_VECTOR_CLONES \
   __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

@@ -9,7 +9,7 @@
 
 namespace recyclelora {
 
-// A cache line; columns are kept in whole ones.
+// A cache line. Columns are stored in whole lines.
 template <typename T>
 struct alignas(64) Line {
   static constexpr int64_t kCount = 64 / sizeof(T);
@@ -23,9 +23,9 @@ int64_t lines_of(int64_t rows) {
 
 constexpr int64_t kReflected = 4;         // columns that are reflected at a time
 constexpr int64_t kMostReflections = 64;  // in one block
-constexpr int64_t kReadBeyond = 3;        // the last column of Y: finite values, without effect
+constexpr int64_t kReadBeyond = 3;  // columns after the last one of Y: finite values, no effect
 
-// Groups that are reflected at a time, of which the last may not be full.
+// The number of groups that are reflected together. The last one may be incomplete.
 inline int64_t groups_of(int64_t columns) {
   return (columns + kReflected - 1) / kReflected;
 }

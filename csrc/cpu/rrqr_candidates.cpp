@@ -8,10 +8,10 @@ namespace recyclelora {
 namespace {
 
 constexpr double kTie = 4 * std::numeric_limits<float>::epsilon();
-// The Gram matrix has lost residuals whose squares fall below this much of the first pivot's.
+// The Gram matrix is too inaccurate for residual squares below this share of the first pivot's.
 constexpr double kLoss = 1e-3;
-// A column this much smaller than the largest is no pivot before that one. It is left out: products
-// of its entries would be subnormal in float32, which is slow.
+// A column smaller than the largest by this factor cannot be the pivot before it. It is left out,
+// because products of its entries would be subnormal in float32, which is slow.
 constexpr double kLeftOut = 0x1p-40;
 
 }  // namespace

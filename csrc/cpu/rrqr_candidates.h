@@ -1,4 +1,4 @@
-// The next pivots of rrqr, as float32 sees them.
+// Prediction of the next pivots of rrqr in float32.
 
 #pragma once
 
@@ -9,23 +9,24 @@
 
 namespace recyclelora {
 
-// Copies of the residuals of a few columns, all under one scale. What the next pivots will be is
-// read off their Gram matrix; once those are known to the last digit, they bound the norms of the
-// other candidates. All norms are those of W.
+// Copies of the residuals of a few columns, in one scale. Their Gram matrix predicts the next
+// pivots. After the pivots are known in float64, they bound the norms of the other candidates. All
+// norms are those of columns of W.
 class Candidates {
  public:
-  // Columns that the screen has brought up to date; their residuals begin at `row`.
+  // The screen has updated these columns. Their residuals begin at `row`.
   Candidates(const Matrix& matrix, const Screen& screen, std::vector<int64_t> columns, int64_t row);
 
   const std::vector<int64_t>& columns() const { return columns_; }
 
-  // The columns that a greedy choice among these would take one after the other, up to `most` and
-  // as long as their norms exceed `outside`.
+  // Returns the pivots of a greedy choice among the candidates, in order: at most `most`, and only
+  // while their norms exceed `outside`.
   std::vector<int64_t> forecast(Wide outside, int64_t most) const;
 
-  // Takes the first pivots out of all, which the block's reflections are of; once.
+  // Removes the first pivots, to which the block's reflections belong, from all candidates. May be
+  // called once.
   void reflect(const Reflectors::Block& block);
-  // No residual norm of the c-th column is above this after i of the reflections.
+  // Upper bound of the residual norm of column c after i reflections.
   Wide upper(int64_t i, int64_t c) const { return upper_[i * columns_.size() + c]; }
 
  private:

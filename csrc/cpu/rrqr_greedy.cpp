@@ -9,8 +9,8 @@
 namespace recyclelora {
 namespace {
 
-constexpr int64_t kCandidates = 128;  // columns that a forecast looks at
-constexpr int64_t kPanel = 32;        // the most pivots between two looks at all columns
+constexpr int64_t kCandidates = 128;  // columns of one forecast
+constexpr int64_t kPanel = 32;        // pivots between two comparisons with all columns
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 RECYCLELORA_VECTOR_CLONES
@@ -18,8 +18,8 @@ void add_squares(const double* values, double* sums, int64_t n) {
   for (int64_t j = 0; j < n; ++j) sums[j] += values[j] * values[j];
 }
 
-// A column's residual norms when the pivots before row first, first + 1, ... end - 1 were out of
-// it, where `last` is what is left of it without its rows before end.
+// The residual norms of a column after the pivots before row first, first + 1, ..., end - 1 were
+// removed. `last` is its residual norm without the rows before end.
 std::vector<double> norms_before(const double* column, int64_t first, int64_t end, double last) {
   std::vector<double> norms(end - first);
   double squares = last * last;
@@ -60,7 +60,7 @@ std::vector<int64_t> GreedyQR::remaining() const {
   return columns;
 }
 
-// Columns under all reflections, their values in storage.
+// Columns after all reflections, with their values in `storage`.
 std::vector<GreedyQR::Column> GreedyQR::add(const std::vector<int64_t>& columns,
                                             Columns* storage) const {
   std::vector<Column> added;
@@ -97,7 +97,7 @@ void GreedyQR::take(const std::vector<int64_t>& columns) {
   }
 }
 
-// Each with the residual norms it had before the first of them and on, up to its own turn.
+// Each has its residual norms before the first of them and every later one, up to its own step.
 std::vector<GreedyQR::Rival> GreedyQR::eliminate_in_order(std::vector<Column> columns) {
   const int64_t first = pivots_.size();
   std::vector<Rival> pivots;
@@ -113,8 +113,8 @@ std::vector<GreedyQR::Rival> GreedyQR::eliminate_in_order(std::vector<Column> co
   return pivots;
 }
 
-// The next pivot among columns (index, norm): the lowest index of those whose norms tie with the
-// largest; null where all are rounding.
+// Returns the next pivot among columns (index, norm): the lowest index among those whose norms tie
+// with the largest, or null if all norms are below the rounding error.
 template <typename List, typename Norm>
 auto GreedyQR::choose(List& columns, const Norm& norm) const {
   auto chosen = columns.end();
@@ -131,7 +131,7 @@ auto GreedyQR::choose(List& columns, const Norm& norm) const {
   return chosen;
 }
 
-// False where nothing but rounding is left.
+// Returns false if all residuals are below the rounding error.
 bool GreedyQR::eliminate_panel(std::vector<Column>* columns) {
   check_interruption();
   bool more = true;
@@ -157,7 +157,7 @@ bool GreedyQR::eliminate_panel_of_all(Screen* screen) {
   return more;
 }
 
-// Forecasts pivots, factors them and keeps those that are proven; whether there is any.
+// Predicts pivots, factors them and keeps the proven ones. Returns whether there is any.
 bool GreedyQR::eliminate_forecast(Screen* screen) {
   const int64_t first = pivots_.size();
   const auto upper = [&](int64_t j) { return screen->relative(j, screen->upper(j)); };
@@ -186,12 +186,12 @@ bool GreedyQR::eliminate_forecast(Screen* screen) {
   return !proven.empty();
 }
 
-// The greedy pivots from first on, as far as those that were taken are right, and one more where
-// that is known. The candidates are those of the forecast, the rivals its pivots.
+// Returns the greedy pivots from `first` on: the predicted ones up to the first wrong one, then the
+// correct one if it is known. `candidates` are those of the forecast, `rivals` its pivots.
 std::vector<int64_t> GreedyQR::prove(int64_t first, std::vector<Rival> rivals, Wide outside,
                                      Candidates* candidates) const {
   const int64_t count = rivals.size();
-  std::vector<Wide> least;  // what the norms of the others must stay below
+  std::vector<Wide> least;  // bound that the norms of the others must not reach
   for (const Rival& pivot : rivals) {
     least.push_back(matrix_.unscaled(pivot.index, pivot.norms.back() - noise_[pivot.index]));
     if (least.back() > outside) continue;

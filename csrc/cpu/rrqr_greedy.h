@@ -12,24 +12,24 @@
 
 namespace recyclelora {
 
-// The pivots are those of the plain algorithm, which keeps all residuals in float64. Where there
-// are many columns, that is spent on few of them: float32 forecasts some pivots, float64 factors
-// them, and their exact norms prove each against bounds of all the others. A column that comes too
-// close to a pivot for its bound to tell is decided in float64 as well. Where a forecast does not
-// hold, all columns take part in float64.
+// The pivots are those of the plain algorithm, which keeps all residuals in float64. For matrices
+// with many columns, only a few columns are computed in float64: float32 predicts some pivots,
+// float64 factors them, and each is proven by comparing its accurate norm with bounds of all other
+// columns. A column whose bound is too close to a pivot is computed in float64 as well. If no
+// prediction is proven, all columns are computed in float64.
 class GreedyQR {
  public:
   explicit GreedyQR(const Matrix& matrix);
 
   // Factors these columns first, in this order.
   void take(const std::vector<int64_t>& columns);
-  // Factors the rest, each step the column with the largest residual norm.
+  // Factors the remaining columns. Each step takes the column with the largest residual norm.
   void run();
 
-  // The columns of W in the order they were taken, and the diagonal of R, signs included.
+  // The columns of W in the order of the pivots, and the diagonal of R with its signs.
   const std::vector<int64_t>& pivots() const { return pivots_; }
   const std::vector<double>& diagonal() const { return diagonal_; }
-  // q's columns are those of Q from first on, signed so that R's diagonal is not negative.
+  // Writes the columns of Q from `first` on to q, with signs for which diag(R) is not negative.
   void columns_of_q(int64_t first, View<double> q) const;
 
  private:
@@ -38,7 +38,7 @@ class GreedyQR {
     double* data;  // Q'w; the rows from the number of pivots on are the residual
     double norm;   // the residual's
   };
-  // A column whose residual norms before each of some pivots are known, until it is taken.
+  // A column with its residual norms before each of some pivots, up to its own step.
   struct Rival {
     int64_t index;
     std::vector<double> norms;
@@ -61,9 +61,9 @@ class GreedyQR {
 
   const Matrix& matrix_;
   const int64_t steps_;
-  // Norms are of the columns as the matrix is read, and become W's where columns are compared.
+  // Norms are those of the scaled columns. They are converted to norms of W to compare columns.
   std::vector<double> norms_;
-  std::vector<double> noise_;  // what rounding may change in a column's residual norm
+  std::vector<double> noise_;  // bound of the rounding error of a column's residual norm
   Reflectors reflectors_;
   std::vector<int64_t> pivots_;
   std::vector<double> diagonal_;

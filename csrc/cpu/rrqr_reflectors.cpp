@@ -8,7 +8,7 @@
 namespace recyclelora {
 namespace {
 
-constexpr double kTiny = 0x1p-900;  // of a sum of squares: some may have lost digits below 2^-1022
+constexpr double kTiny = 0x1p-900;  // below this sum of squares, some squares may be subnormal
 
 // Of values times unit.
 double sum_of_squares(const double* values, int64_t n, double unit) {
@@ -48,7 +48,7 @@ double Reflectors::append(const double* x) {
     tau_.push_back(0);
     return x[i];
   }
-  // The sign that adds magnitudes, so that nothing cancels.
+  // With this sign, magnitudes are added, so there is no cancellation.
   const double beta = -std::copysign(std::sqrt(head * head + tail), head);
   const double scale = 1 / (head - beta);
   for (int64_t row = i + 1; row < rows_; ++row) y[row] = x[row] * unit * scale;

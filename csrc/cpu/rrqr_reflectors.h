@@ -10,7 +10,8 @@
 
 namespace recyclelora {
 
-// Columns of float64, each in whole lines: zero at first, and as many as are reflected at a time.
+// Columns of float64 in whole cache lines, initially zero. Their number is a multiple of
+// kReflected.
 class Columns {
  public:
   Columns(int64_t rows, int64_t count)
@@ -31,9 +32,9 @@ class Columns {
   std::vector<Line<double>, LargeAllocator<Line<double>>> values_;
 };
 
-// Q = H_0 H_1 ... with H_i = I - tau_i y_i y_i', where y_i is zero above row i and one in it. A
-// panel's product is I - Y T Y' with T upper triangular (the compact WY form), so that many
-// reflections pass over a column at once.
+// Q = H_0 H_1 ... with H_i = I - tau_i y_i y_i', where y_i is zero above row i and one in row i.
+// The product of a panel is I - Y T Y' with T upper triangular (the compact WY form), so that many
+// reflections are applied to a column at once.
 class Reflectors {
  public:
   Reflectors(int64_t rows, int64_t capacity);
@@ -46,10 +47,10 @@ class Reflectors {
   const double* vector(int64_t i) const { return y_.column(i); }
   double tau(int64_t i) const { return tau_[i]; }
 
-  // Makes the reflections appended since the last call applicable; they join the last panel where
-  // it is small.
+  // Closes the panel of the reflections appended since the last call, so that they can be applied.
+  // They join the last panel if it is small.
   void close_panel();
-  // Drops the reflections from first on, all panels being closed.
+  // Drops the reflections from `first` on. All panels must be closed.
   void truncate(int64_t first);
 
   // c <- Q' c and c <- Q c, by the closed panels.
@@ -61,7 +62,7 @@ class Reflectors {
     int64_t first;
     View<const double> y, t;
   };
-  // The reflections from first on, of closed panels, as blocks that follow one another.
+  // The reflections of closed panels from `first` on, as consecutive blocks.
   std::vector<Block> blocks(int64_t first) const;
 
  private:
@@ -78,7 +79,7 @@ class Reflectors {
   std::vector<Panel> panels_;
 };
 
-// x <- (I - tau y y') x over n rows, y[0] being one; returns the squared norm of x[1:] after it.
+// x <- (I - tau y y') x over n rows, with y[0] = 1. Returns the squared norm of x[1:] afterwards.
 double reflect(const double* y, double tau, double* x, int64_t n);
 
 }  // namespace recyclelora

@@ -10,8 +10,8 @@
 namespace recyclelora {
 namespace {
 
-// Bounds are given another scale where the largest falls below this, far above the square root of
-// the least double; it is also the least scale of a column.
+// Bounds get another scale if the largest falls below this value, which is far above the square
+// root of the least double. It is also the least scale of a column.
 constexpr int kLeast = -400;
 
 // A power of two that brings a norm near one, so that no column vanishes in float32.
@@ -64,7 +64,7 @@ Screen::Screen(const Matrix& matrix, const std::vector<double>& norms)
       relative_(cols_),
       applied_(groups_of(cols_)) {
   arrange(norms);
-  // A few rows at a time, columns powers of two apart competing for the same lines of the cache.
+  // A few rows at a time, because columns a power of two apart compete for the same cache lines.
   constexpr int64_t kRows = Line<float>::kCount;
   const int64_t stride = cols_ + 8;
   std::vector<double> rows(kRows * stride);
@@ -104,7 +104,7 @@ void Screen::set_reference(const std::vector<char>& excluded) {
   reference_ = std::ldexp(Wide{1}, largest);
 }
 
-// Rounding errors of n reflections add up like sqrt(n) of them.
+// The rounding errors of n reflections add up to about sqrt(n) times one error.
 void Screen::set_norm(int64_t column, double norm) {
   scale_[column] = scale_of(norm);
   norms_[column] = norm;
@@ -152,7 +152,7 @@ void Screen::bounds_of(int64_t group, const std::vector<char>& excluded, const U
   }
 }
 
-// The largest bound of each group that has any, in falling order.
+// The largest bound of each group that has one, in descending order.
 std::vector<std::pair<double, int64_t>> Screen::largest_bounds(
     const std::vector<char>& excluded) const {
   std::vector<std::pair<double, int64_t>> bounds;

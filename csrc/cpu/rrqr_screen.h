@@ -1,4 +1,4 @@
-// Which columns may be pivots: residuals in float32 that are brought up to date where they matter.
+// Bounds of residual norms in float32, which select the columns that may be pivots.
 
 #pragma once
 
@@ -27,20 +27,20 @@ class FloatReflections {
   std::vector<float> t_;
 };
 
-// A float32 copy of W under the reflections that make up Q'. What is below the rows of R is each
-// column's residual, whose norm it bounds to about 1e-5 of the column's. A column is reflected only
-// when that may tell a pivot: residual norms fall, so a bound from fewer reflections is a bound
-// still, and a column that was short once waits long for its turn.
+// A float32 copy of W after the reflections of Q'. The part of a column below the rows of R is its
+// residual. The bound of its norm is accurate to about 1e-5 of the column's norm. A column is
+// reflected only if its bound could decide a pivot: residual norms never increase, so a bound from
+// fewer reflections stays valid.
 class Screen {
  public:
   // The norms of the matrix's columns, as they are read.
   Screen(const Matrix& matrix, const std::vector<double>& norms);
 
-  // All columns, sooner or later.
+  // Appends a block, which is applied to each column when the column is updated.
   void reflect(const Reflectors::Block& block);
-  // Brings columns up to date, as many as decide which `count` are the largest, but for some.
+  // Updates as many columns as are needed to find the `count` largest ones among all but some.
   void sharpen(int64_t count, const std::vector<char>& excluded);
-  // The residual norm of the column as it is read is not above this.
+  // Upper bound of the residual norm of the scaled column.
   double upper(int64_t column) const { return norms_[column] + slack_[column]; }
   // A norm of the column as it is read, times a power of two that sharpen chooses: all columns then
   // have one scale, and the largest bound is not far from one. Columns too small for that seem
@@ -58,7 +58,7 @@ class Screen {
   const Line<float>* column(int64_t column) const { return &values_[place_[column] * lines_]; }
   int64_t lines() const { return lines_; }
   Wide scale(int64_t column) const { return scale_[column] / matrix_.unscaled(column, 1); }
-  // What rounding may have changed in upper's norm.
+  // Bound of the rounding error of the norm in upper().
   double slack(int64_t column) const { return slack_[column]; }
 
  private:
@@ -78,8 +78,8 @@ class Screen {
   const int64_t rows_, cols_, lines_;
   int64_t row_ = 0;  // where residuals begin, with all reflections
   std::vector<FloatReflections> reflections_;
-  // Columns are kept in the order of falling norms, since kReflected of them are
-  // brought up to date together.
+  // Columns are kept in descending order of their norms, because kReflected of them are updated
+  // together.
   std::vector<Line<float>, LargeAllocator<Line<float>>> values_;
   std::vector<int64_t> order_, place_;
   std::vector<double> scale_, norms_, slack_, relative_;
