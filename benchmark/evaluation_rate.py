@@ -4,8 +4,8 @@
     python -m benchmark.evaluation_rate --device cuda
 
 Drawn streets of 2048 x 1024 pixels are resized to 1024 x 512 and segmented in windows of 512 pixels
-every 341, as the protocol ``paper`` does with Cityscapes. The weights are random. The evaluation is
-that after a training, with merged adapters. The first images only warm up.
+every 341, as the protocol ``paper`` does with Cityscapes. The weights are random. The adapters are
+merged, as in the evaluation after a training. The first images only warm up.
 """
 
 import argparse

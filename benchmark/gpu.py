@@ -5,11 +5,11 @@
     benchmark/gpu.sh --device cpu --tiny
 
 The parts run one after the other, each in processes of its own and with its own share of the nine
-minutes; time that a part leaves is given to the later ones. A part that fails or takes too long
-does not stop the others, but the exit code is then 1. Each part writes its JSON, its plot and its
-log to ``--output`` as it ends, ``summary.json`` has the state of all parts, and a table is printed
-at the end. The network is not used. With ``--tiny`` every part is as small as possible, which tests
-the parts and measures nothing.
+minutes. Time that a part does not use is available to later parts. A part that fails or takes too
+long does not stop the others, but the exit code is then 1. Each part writes its JSON, its plot and
+its log to ``--output`` as it ends, ``summary.json`` has the state of all parts, and a table is
+printed at the end. The network is not used. With ``--tiny`` every part is as small as possible,
+which tests the parts and measures nothing.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from recyclelora.reproduce.formatting import plain_table
 from recyclelora.reproduce.gpu_table import HEADERS, gpu_rows, read_parts
 
 LAST_LINES = 15  # of the log of a part that fails
-TINY_SHARE = 4  # a tiny run has as many times the share of each part: the machine may be busy
+TINY_SHARE = 4  # factor of all shares in a tiny run, because the machine may be busy
 GRACE = 5  # seconds between the request to end and the kill
 
 

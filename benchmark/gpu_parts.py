@@ -137,7 +137,7 @@ def benchmark(
 
 
 def training_input(args: argparse.Namespace) -> list[Command]:
-    """Read samples of one core from enlarged drawn streets, which need no photographs."""
+    """Read training samples on one core, from enlarged drawn streets instead of photographs."""
     streets = ROOT / "build" / "gpu_streets"
     draw = ["tools/draw_streets.py", str(streets), "--count", "2", "--workers", "1"]
     size = ["--height", "256", "--width", "512"]
@@ -155,19 +155,6 @@ def only_real(part: Part) -> Part:
     def commands(args: argparse.Namespace) -> Sequence[Command]:
         if args.tiny:
             raise Skipped("left out of tiny runs")
-        return part.commands(args)
-
-    return part._replace(commands=commands)
-
-
-def compiled(part: Part) -> Part:
-    """Return the part of the compiled training, which needs a config with ``train.compile``."""
-
-    def commands(args: argparse.Namespace) -> Sequence[Command]:
-        from benchmark.training import can_compile  # imports Detectron2, which may be missing
-
-        if not can_compile():
-            raise Skipped("this version of the configs has no key train.compile")
         return part.commands(args)
 
     return part._replace(commands=commands)
@@ -203,11 +190,8 @@ PARTS = {
         only_real(
             benchmark("step_float32", "step", [*LARGE, "--precisions", "float32"], [], 50)
         ),
-        compiled(
-            benchmark(
-                "compiled", "training", [*LARGE, "--compile"],
-                [*SMALL, *STREETS, "--compile"], 45,
-            )
+        benchmark(
+            "compiled", "training", [*LARGE, "--compile"], [*SMALL, *STREETS, "--compile"], 45
         ),
     )
 }  # fmt: skip

@@ -30,11 +30,6 @@ CONFIG = "recyclelora_dinov2l_g2cbm"
 LAST = 20  # iterations of the medians in metrics.json
 
 
-def can_compile() -> bool:
-    """Return whether the config has the key ``train.compile``."""
-    return "compile" in get_config(CONFIG).train
-
-
 def overrides(root: Path, output: Path, precision: str, args: argparse.Namespace) -> list[str]:
     """Return the overrides of the config: random weights, drawn streets, one short run."""
     vit, backbone = "model.backbone.module.module", BACKBONES[args.backbone]
@@ -123,8 +118,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Train at every precision, and write the JSON and the plot."""
     args = parse(arguments)
     settings = measure.finish_options(args, "training")
-    if args.compile and not can_compile():
-        raise ValueError("--compile: this version of the configs has no key train.compile")
     with tempfile.TemporaryDirectory() as folder:
         root = write_streets(
             Path(folder, "day"), count=args.images, height=args.height, width=args.width,

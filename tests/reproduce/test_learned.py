@@ -13,6 +13,7 @@ from recyclelora.analysis.similarity import mean_off_diagonal, row_cosines, subs
 from recyclelora.engine import save_checkpoint
 from recyclelora.engine.build import build_model, load_config
 from recyclelora.reproduce import learned, tables
+from recyclelora.reproduce.learned_table import learned_table
 from recyclelora.reproduce.workspace import Workspace
 
 from ..support.training_runs import ROOT, TINY
@@ -61,7 +62,7 @@ def test_finished_run_gets_measures_and_float16_factors(workspace):
     ranks = [entropy_rank(factors[f"{n}.main.B"] @ factors[f"{n}.main.A"]) for n in names]
     assert found["overall"]["main"]["effective_rank"] == pytest.approx(np.mean(ranks), rel=5e-3)
     assert found["overall"]["main"]["column_norms"]["mean_ratio"] > 1
-    table = learned.learned_table(["recyclelora", "absent"], workspace.results)
+    table = learned_table(["recyclelora", "absent"], workspace.results)
     assert "| RecycleLoRA |" in table and " of 6 " in table and " 43.2 " in table
 
 

@@ -1,5 +1,7 @@
 """Compute the change of a weight by adapters, without forming a matrix of the weight's size."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -26,13 +28,36 @@ def change(factor: Factor) -> tuple[Tensor, Tensor]:
     return B, torch.cat([factor.A, factor.initial_A])
 
 
-def relative_movement(pair: TrainedPair) -> dict[str, float]:
+def change_singular_values(pair: TrainedPair) -> dict[str, Tensor]:
+    """Return the singular values of B A - B_0 A_0 for main, for sub, and for both together.
+
+    Parameters
+    ----------
+    pair : TrainedPair
+        The adapters of a layer.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        The values by "main", "sub" and "both", in descending order.
+    """
+    changes = {kind: change(factor) for kind, factor in pair.factors.items()}
+    both = tuple(torch.cat([c[i] for c in changes.values()], dim=1 - i) for i in range(2))
+    parts = changes | {"both": both}
+    return {kind: product_singular_values(*factors) for kind, factors in parts.items()}
+
+
+def relative_movement(
+    pair: TrainedPair, changes: Mapping[str, Tensor] | None = None
+) -> dict[str, float]:
     """Return ||s (B A - B_0 A_0)||_F / ||W0||_F for main, for sub, and for both together.
 
     Parameters
     ----------
     pair : TrainedPair
         The adapters of a layer.
+    changes : Mapping[str, Tensor], optional
+        The result of :func:`change_singular_values`, if it is known already.
 
     Returns
     -------
@@ -48,11 +73,7 @@ def relative_movement(pair: TrainedPair) -> dict[str, float]:
     >>> {kind: round(value, 6) for kind, value in moved.items()}
     {'main': 0.0, 'sub': 0.0, 'both': 0.0}
     """
-    changes = {kind: change(factor) for kind, factor in pair.factors.items()}
-    B, A = (torch.cat([c[i] for c in changes.values()], dim=1 - i) for i in range(2))
+    if changes is None:
+        changes = change_singular_values(pair)
     scale = pair.scaling / pair.weight_norm if pair.weight_norm else float("nan")
-    parts = changes | {"both": (B, A)}
-    return {
-        kind: scale * product_singular_values(*factors).norm().item()
-        for kind, factors in parts.items()
-    }
+    return {kind: scale * values.norm().item() for kind, values in changes.items()}

@@ -8,7 +8,7 @@ from torch import nn
 from tqdm import tqdm
 
 from recyclelora.adapters import adapted_layers
-from recyclelora.adapters.movement import change, relative_movement
+from recyclelora.adapters.movement import change_singular_values, relative_movement
 from recyclelora.adapters.rank import effective_rank, product_singular_values
 from recyclelora.adapters.trained_pair import Factor, TrainedPair, trained_pairs
 from recyclelora.ops import rrqr
@@ -62,26 +62,25 @@ def _r_diag(weight: torch.Tensor) -> list[float]:
 
 
 def _layer(pair: TrainedPair) -> dict:
+    changes = change_singular_values(pair)
     result: dict = {
         "name": pair.name,
         "block": pair.block,
         "shape": list(pair.shape),
-        "moved": relative_movement(pair),
+        "moved": relative_movement(pair, changes),
     }
     for kind, factor in pair.factors.items():
-        result[kind] = _adapter(factor)
+        result[kind] = _adapter(factor) | {"change_rank": effective_rank(changes[kind])}
     if pair.main is not None and pair.sub is not None:
         B = torch.cat([pair.main.B, pair.sub.B], dim=1)
         A = torch.cat([pair.main.A, pair.sub.A])
         rank = effective_rank(product_singular_values(B, A))
         total = pair.main.rank + pair.sub.rank
-        moved = [change(factor) for factor in pair.factors.values()]
-        parts = torch.cat([B for B, _ in moved], dim=1), torch.cat([A for _, A in moved])
         result["both"] = {
             "rank": total,
             "effective_rank": rank,
             "efficiency": rank / total,
-            "change_rank": effective_rank(product_singular_values(*parts)),
+            "change_rank": effective_rank(changes["both"]),
         }
         out_features, in_features = pair.shape
         ranks = pair.main.rank, pair.sub.rank
@@ -101,7 +100,6 @@ def _adapter(factor: Factor) -> dict:
         "rank": factor.rank,
         "effective_rank": rank,
         "efficiency": rank / factor.rank,
-        "change_rank": effective_rank(product_singular_values(*change(factor))),
         "column_norms": None if norms is None else norms._asdict(),
         "row_cosine": _number(mean_off_diagonal(row_cosines(factor.A))),
         "column_cosine": _number(mean_off_diagonal(row_cosines(factor.B.T))),

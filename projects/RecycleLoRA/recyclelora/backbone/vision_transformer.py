@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -64,8 +63,7 @@ class PatchEmbed(nn.Module):
         Tensor
             Tokens (B, rows * columns, embed_dim).
         """
-        no_autocast = torch.autocast("cpu", enabled=False)
-        with no_autocast if images.device.type == "cpu" else nullcontext():
+        with torch.autocast("cpu", enabled=False):
             return self.proj(images).flatten(2).transpose(1, 2)
 
 

@@ -15,7 +15,7 @@ from .class_map import View, best_class, class_map, in_parts
 from .scored_map import ScoredMap, Wanted, scored_views, scored_whole
 from .sliding_window import NonFiniteLogitsError, Predict, check_logits, finished_rows
 
-UNLISTED = "photographs"  # the benchmark of images that belong to none; every protocol takes them
+UNLISTED = "photographs"  # stands for images of no benchmark; every protocol accepts it
 _WHOLE_PIXELS = 2**23  # limit without windows, at which the masks of 100 queries take 7 GB
 _LONGEST = 16_384  # longest side in pixels
 _CLASSES = Wanted()

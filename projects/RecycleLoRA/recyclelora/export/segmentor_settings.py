@@ -230,8 +230,8 @@ def _check_scale(name: str, value: object) -> None:
         check_number(name, value, most=1e3)
 
 
-# The arguments of the backbones. Constructors validate those that determine shapes; the others
-# would only be noticed in a prediction, or never.
+# The arguments of the backbones. Constructors validate those that determine shapes. Errors in the
+# others would only show in a prediction, or not at all.
 _VIT: dict[str, Callable[[str, object], None]] = {
     **dict.fromkeys(("img_size", "patch_size", "embed_dim", "depth"), _checked_by_constructor),
     **dict.fromkeys(("num_heads", "mlp_ratio"), _checked_by_constructor),

@@ -158,8 +158,9 @@ def _encode(
 ) -> None:
     """Write the video of a kind to ``part``, which then replaces ``path``.
 
-    The name of a kind is that of ``part``. The folder of ``part`` is removed after the last video,
-    so that a process that is killed leaves nothing that the next run does not replace or remove.
+    The stem of ``part`` is the name of the kind. The folder of ``part`` is removed after the last
+    video, so that a process that is killed leaves nothing that the next run does not replace or
+    remove.
     """
     for folder in (part.parent, path.parent):
         folder.mkdir(parents=True, exist_ok=True)

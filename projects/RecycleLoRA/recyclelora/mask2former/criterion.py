@@ -228,7 +228,7 @@ class SetCriterion(nn.Module):
 def _labels_at(points: Tensor, targets: Sequence[dict], indices: Indices) -> Tensor:
     """Return the matched target masks at points (N, P, 2), one row for each pair: (N, P).
 
-    The points are put into the order of the masks, because the masks are larger.
+    The points are reordered instead of the masks, because the masks are larger.
     """
     sizes = [target["masks"].shape[-2:] for target in targets]
     h, w = (max(sides) for sides in zip(*sizes, strict=True))

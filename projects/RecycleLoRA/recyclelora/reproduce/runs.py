@@ -177,9 +177,7 @@ def train(run: Run, workspace: Workspace, lock: int) -> float:
     folder = workspace.folder(run)
     with record_seconds(folder):
         status = run_command(workspace.command(run), workspace.root, lock)
-    last = folder / f"iter_{workspace.config_of(run).train.max_iter:07d}.pth"
-    absent = [file.name for file in (last, folder / "domains.json") if not file.is_file()]
-    if status or absent:
+    if status or not all(file.is_file() for file in workspace.outputs(run)):
         raise ValueError(f"{run.table} {run.name} failed (status {status}): see the output above")
     return sum(map(float, (folder / "seconds.txt").read_text(encoding="utf-8").split()))
 

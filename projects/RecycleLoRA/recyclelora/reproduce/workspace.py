@@ -117,6 +117,22 @@ class Workspace:
         """
         return self.output / run.table / run.name
 
+    def outputs(self, run: Run) -> tuple[Path, Path]:
+        """Return the last checkpoint and the evaluation of a run, which exist after its end.
+
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        tuple of Path
+            ``iter_XXXXXXX.pth`` and ``domains.json`` in the folder of the run.
+        """
+        folder, iterations = self.folder(run), self.config_of(run).train.max_iter
+        return folder / f"iter_{iterations:07d}.pth", folder / "domains.json"
+
     def overrides_of(self, run: Run) -> list[str]:
         """Return all overrides of the config that define a run, except that of its folder.
 
