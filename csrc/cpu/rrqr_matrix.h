@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "large_array.h"
 #include "linalg.h"
 
 namespace recyclelora {
@@ -36,6 +37,9 @@ class Matrix {
 
   // Read the rows first .. first + count - 1, row-major in out.
   void read_rows(int64_t first, int64_t count, double* out) const;
+  // Read the same rows in panels of 8 columns, one panel after the other: line i of a panel is row
+  // first + i. The last panel is filled with zeros.
+  void read_panels(int64_t first, int64_t count, Line<double>* out) const;
   // Read some columns, each contiguous in out at a distance of `stride`.
   void read_columns(const int64_t* indices, int64_t count, double* out, int64_t stride) const;
 
