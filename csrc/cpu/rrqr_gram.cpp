@@ -291,7 +291,7 @@ void GramQR::columns_of_q(int64_t first, View<double> q) const {
 void GramQR::combine_first(View<double> coefficients, View<double> q) const {
   std::vector<double> storage(q.rows * q.cols);
   const auto columns = column_major(storage.data(), q.rows, q.cols, q.rows);
-  matrix_->read_columns(index_.data(), q.cols, columns.data, q.rows);
+  for (int64_t j = 0; j < q.cols; ++j) matrix_->read_column(index_[j], columns.column(j));
   multiply_add(q, 0, 1, columns, coefficients);
 }
 

@@ -42,6 +42,17 @@ void read_row(const double* row, int64_t count, const double* scales, double* ou
   for (int64_t j = 0; j < count; ++j) out[j] = row[j] * scales[j];
 }
 
+RECYCLELORA_VECTOR_CLONES
+void read_row(const float* row, int64_t count, double scale, double* out) {
+#pragma omp simd
+  for (int64_t j = 0; j < count; ++j) out[j] = row[j] * scale;
+}
+RECYCLELORA_VECTOR_CLONES
+void read_row(const double* row, int64_t count, double scale, double* out) {
+#pragma omp simd
+  for (int64_t j = 0; j < count; ++j) out[j] = row[j] * scale;
+}
+
 template <typename T>
 void read_rows(const T* data, int64_t rows, int64_t cols, const double* scales, double* out) {
   for (int64_t i = 0; i < rows; ++i) read_row(data + i * cols, cols, scales, out + i * cols);
@@ -93,19 +104,23 @@ void read_panels(const T* data, int64_t rows, int64_t cols, const double* scales
   }
 }
 
-// A cache line of each column at a time: columns a power of two apart compete for the same lines.
 template <typename T>
-void read_columns(const T* data, int64_t rows, int64_t cols, const int64_t* indices, int64_t count,
-                  const double* scales, double* out, int64_t stride) {
-  constexpr int64_t kRows = 64 / sizeof(double);
+void transpose(const T* data, int64_t rows, int64_t cols, T* out, int64_t stride) {
+  constexpr int64_t kRows = 8;
   for (int64_t first = 0; first < rows; first += kRows) {
-    const int64_t n = std::min(kRows, rows - first);
-    const T* const row = data + first * cols;
-    for (int64_t j = 0; j < count; ++j) {
-      const T* const in = row + indices[j];
-      const double scale = scales[indices[j]];
-      for (int64_t i = 0; i < n; ++i) out[j * stride + first + i] = in[i * cols] * scale;
+    const int64_t end = std::min(first + kRows, rows);
+    for (int64_t j = 0; j < cols; ++j) {
+      for (int64_t i = first; i < end; ++i) out[j * stride + i] = data[i * cols + j];
     }
+  }
+}
+
+template <typename T>
+void read_column(const T* data, int64_t stride, int64_t rows, double scale, double* out) {
+  if (stride == 1) {
+    read_row(data, rows, scale, out);
+  } else {
+    for (int64_t i = 0; i < rows; ++i) out[i] = data[i * stride] * scale;
   }
 }
 
@@ -157,14 +172,30 @@ void Matrix::read_panels(int64_t first, int64_t count, Line<double>* out) const 
   }
 }
 
-void Matrix::read_columns(const int64_t* indices, int64_t count, double* out,
-                          int64_t stride) const {
+void Matrix::keep_columns() {
+  // Columns a power of two apart would compete for the same cache lines.
+  column_stride_ = rows_ + 64 / sizeof(float);
+  const int64_t size = column_stride_ * cols_;
   if (is_double_) {
-    recyclelora::read_columns(static_cast<const double*>(data_), rows_, cols_, indices, count,
-                              scales_.data(), out, stride);
+    double_columns_ = large_array<double>(size);
+    transpose(static_cast<const double*>(data_), rows_, cols_, double_columns_.get(),
+              column_stride_);
   } else {
-    recyclelora::read_columns(static_cast<const float*>(data_), rows_, cols_, indices, count,
-                              scales_.data(), out, stride);
+    float_columns_ = large_array<float>(size);
+    transpose(static_cast<const float*>(data_), rows_, cols_, float_columns_.get(), column_stride_);
+  }
+}
+
+void Matrix::read_column(int64_t index, double* out) const {
+  const double scale = scales_[index];
+  if (double_columns_) {
+    recyclelora::read_column(&double_columns_[index * column_stride_], 1, rows_, scale, out);
+  } else if (float_columns_) {
+    recyclelora::read_column(&float_columns_[index * column_stride_], 1, rows_, scale, out);
+  } else if (is_double_) {
+    recyclelora::read_column(static_cast<const double*>(data_) + index, cols_, rows_, scale, out);
+  } else {
+    recyclelora::read_column(static_cast<const float*>(data_) + index, cols_, rows_, scale, out);
   }
 }
 
