@@ -11,6 +11,9 @@ namespace {
 
 constexpr int64_t kCandidates = 128;  // columns of one forecast
 constexpr int64_t kPanel = 32;        // pivots between two comparisons with all columns
+// The largest matrix of which a copy with contiguous columns is kept. Larger ones spend a smaller
+// share of their time on reading columns.
+constexpr int64_t kKept = 32 << 20;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 RECYCLELORA_VECTOR_CLONES
@@ -39,7 +42,7 @@ GreedyQR::GreedyQR(Matrix& matrix)
       noise_(matrix.cols()),
       reflectors_(matrix.rows(), steps_),
       taken_(matrix.cols()) {
-  if (matrix.cols() > kCandidates) matrix.keep_columns();
+  if (matrix.cols() > kCandidates && matrix.bytes() <= kKept) matrix.keep_columns();
   std::vector<double> row(matrix.cols());
   for (int64_t i = 0; i < matrix.rows(); ++i) {
     matrix.read_rows(i, 1, row.data());

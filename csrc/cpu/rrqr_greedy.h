@@ -19,7 +19,7 @@ namespace recyclelora {
 // prediction is proven, all columns are computed in float64.
 class GreedyQR {
  public:
-  // Keeps a copy of the matrix's columns if there are many.
+  // Keeps a copy of the matrix's columns if there are many, and the matrix is not large.
   explicit GreedyQR(Matrix& matrix);
 
   // Factors these columns first, in this order.

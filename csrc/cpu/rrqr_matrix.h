@@ -30,6 +30,7 @@ class Matrix {
 
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
+  int64_t bytes() const { return rows_ * cols_ * (is_double_ ? sizeof(double) : sizeof(float)); }
   bool finite() const { return finite_; }
   int exponent(int64_t column) const { return exponents_[column]; }
   // A norm or a bound of W's column, given that of the scaled column.
