@@ -95,7 +95,7 @@ class AdapterSettings:
 
     @property
     def random(self) -> bool:
-        """Whether the weight does not determine the initial factors, as for random and custom ones."""
+        """Whether the weight does not determine the initial factors (random or custom ones)."""
         return any(_entry(word) is None or _has(word, "random") for word in self._in_use())
 
     @property

@@ -19,6 +19,7 @@ from .source import DatasetSource
 
 logger = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True)
 class FolderDataset:
     """A dataset on disk. No file is read before :meth:`records` is called.
