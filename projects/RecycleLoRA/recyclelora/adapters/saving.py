@@ -51,9 +51,9 @@ def save_adapters(
         Glob patterns on names of other parameters, persistent buffers or modules to save, such as
         "head".
     initial_factors : bool
-        Whether to save initial factors that can be computed from the base weight. False saves about
-        a third ("rrqr") or half ("svd") of the file, but the file may be rejected on another
-        machine or with another version of PyTorch, because decompositions round differently there.
+        Whether to save initial factors that can be computed from the base weight. False makes the
+        file smaller, but it may be rejected on another machine or with another version of PyTorch,
+        because decompositions round differently there.
 
     Raises
     ------

@@ -162,7 +162,7 @@ def get_dataset(name: str) -> FolderDataset:
         known = [n for n in DatasetCatalog if MetadataCatalog.get(n).get("dataset") is not None]
         raise ValueError(
             f"expected the name of a registered dataset, got '{name}'; the known names are "
-            f"{', '.join(sorted(known))}; register your own folders by register_folder"
+            f"{', '.join(sorted(known))}; register your own folders with register_folder"
         )
     return dataset
 
