@@ -339,7 +339,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         return weight.to(self.residual.dtype)
 
     def __getstate__(self) -> dict:
-        # A weak reference cannot be pickled; values are compared instead. A copy is in no context.
+        # A weak reference cannot be pickled; a copy compares an assigned weight by its values.
         left_out = {"_source": None, "sample_contexts": 0, "_last_switches": Switches()}
         return self.__dict__ | left_out
 
