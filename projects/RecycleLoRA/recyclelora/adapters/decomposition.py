@@ -1,4 +1,4 @@
-"""Initial factors for all layers of a model: a weight a thread, or equal shapes at once."""
+"""Initial factors for all layers of a model: one weight per thread, or equal shapes at once."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -81,7 +81,7 @@ def initial_factors(
     their shapes, so that no thread waits for another before the last weights. Otherwise weights of
     equal shape are decomposed as a stack, on a GPU at once. On the CPU the factors equal those of
     separate decompositions bit for bit. The additional memory is that of all factors, of one stack
-    or one weight a thread, and of their decomposition.
+    or one weight per thread, and of their decomposition.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from .file_content import AdapterFile, initial_digest, read_adapter_file
 from .initialisers import Factors, factor_dtype
 from .inject import find_linears, replace_modules
 from .layer import DualLoRALinear
+from .layer_pairs import make_active, put_pair
 from .other_tensors import check_other_tensors, other_tensors
 from .pair import AdapterPair
 from .selection import plain_weight
@@ -229,8 +230,8 @@ def _replaced(
 
 def _put(module: nn.Module, target: nn.Module, pair: AdapterPair, name: str) -> nn.Module:
     if isinstance(target, DualLoRALinear):
-        target.put_pair(name, pair)
-        target.activate_pair(name)
+        put_pair(target, name, pair)
+        make_active(target, name)
         return module
     factors = Factors(pair.initial_A, pair.initial_B, pair.columns)
     layer = DualLoRALinear.from_factors(target, factors, pair.settings)

@@ -189,7 +189,13 @@ class Checkpoints:
         return self.folder / f"iter_{iteration:07d}.pth"
 
     def paths(self) -> list[Path]:
-        """Return the paths of all checkpoints, oldest first."""
+        """Return the paths of all checkpoints.
+
+        Returns
+        -------
+        list of Path
+            The paths, oldest first.
+        """
         if not self.folder.is_dir():
             return []
         found = [p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)]

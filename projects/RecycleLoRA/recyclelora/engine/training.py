@@ -226,8 +226,8 @@ def build_model_to_train(
         path, content = found
         if "optimizer" not in content:
             raise ValueError(
-                f"{path} contains only weights, so it cannot be resumed: start a run from them by "
-                f"train.init_checkpoint={path} and another train.output_dir"
+                f"{path} contains only weights, so it cannot be resumed: start a run from them "
+                f"with train.init_checkpoint={path} and another train.output_dir"
             )
         if changes := check_same_run(content.get("settings"), cfg, source=str(path)):
             log.warning(

@@ -217,10 +217,7 @@ def _evaluate_domain(
 
 
 def _write_results(
-    finished: Mapping[str, Target],
-    protocol: Protocol,
-    output_dir: Path,
-    checkpoint: Mapping | None,
+    finished: Mapping[str, Target], protocol: Protocol, output_dir: Path, checkpoint: Mapping | None
 ) -> dict:
     """Write the files of all domains and log the table; return the content of domains.json."""
     result = {
@@ -249,10 +246,7 @@ def _write_results(
 
 
 def preview_domains(
-    predict: Predict,
-    domains: Mapping[str, TestLoader],
-    protocol: Protocol,
-    path: str | Path,
+    predict: Predict, domains: Mapping[str, TestLoader], protocol: Protocol, path: str | Path
 ) -> Path:
     """Draw the first chosen image of every domain into one picture file.
 
@@ -267,7 +261,12 @@ def preview_domains(
     protocol : Protocol
         The evaluation protocol.
     path : str or Path
-        The picture file, which is returned.
+        The picture file.
+
+    Returns
+    -------
+    Path
+        ``path``.
     """
     rows = []
     for name, loader in domains.items():

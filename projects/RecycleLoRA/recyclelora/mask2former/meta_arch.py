@@ -86,6 +86,7 @@ class MaskFormer(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of the model."""
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: Sequence[dict]) -> dict[str, Tensor] | list[dict]:
