@@ -339,6 +339,7 @@ def _evaluate(
             request.check()
             return predict(images)
 
+        predict_or_stop.concurrent_calls = predict.concurrent_calls
         evaluate = partial(
             evaluate_targets, cfg, predict_or_stop, loaders, checkpoint=checkpoint | weights
         )

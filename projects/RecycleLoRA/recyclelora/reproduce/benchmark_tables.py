@@ -310,6 +310,48 @@ def input_table(run: dict) -> str:
     )
 
 
+def evaluation_table(run: dict) -> str:
+    """Return a table of images per second of whole evaluations, and of the merged model alone.
+
+    Parameters
+    ----------
+    run : dict
+        The content of ``evaluation.json``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    rows = []
+    for part in run["evaluations"]:
+        (ours, *_) = part["candidates"].values()
+        for name, found in part["candidates"].items():
+            speed = found["images_per_second"]
+            ratio, memory = ours["images_per_second"] / speed, found["peak_bytes"] / 1e9
+            cells = [f"{speed:.2f}", f"{ratio:.2f}x", f"{memory:.2f} GB"]
+            cells.append(f"{found['equal_pixels']:.2%}")
+            rows.append([part["set"], part["precision"], name, found["images"], *cells])
+    headers = ["images", "precision", "", "number", "images / s", "this code", "memory"]
+    whole = markdown_table(rows, [*headers, "equal pixels"])
+    rows = []
+    for part in run["models"]:
+        ours = part["candidates"]["this code"]["windows_per_second"]
+        for name, found in part["candidates"].items():
+            speed, memory = found["windows_per_second"], found["peak_bytes"] / 1e9
+            cells = [f"{speed:.2f}", f"{ours / speed:.2f}x", f"{memory:.2f} GB"]
+            rows.append([part["precision"], name, *cells])
+    model = markdown_table(rows, ["model alone", "", "windows / s", "this code", "memory"])
+    settings = run["settings"]
+    return (
+        f"{whole}\n\n{model}\n\n*this code*: how many times as fast this code is. *memory*: the "
+        "peak beyond the memory before the evaluation. *equal pixels*: the share of pixels with "
+        "the same class as by this code. Each candidate in a process of its own with "
+        f"{settings['threads']} pinned threads, in turns; medians of {settings['rounds']} rounds. "
+        f"{ran_on(run, packages=['transformers', 'peft'])}"
+    )
+
+
 BENCHMARKS = {
     "rrqr": rrqr_table,
     "adapter": adapter_table,
@@ -317,4 +359,5 @@ BENCHMARKS = {
     "memory": memory_table,
     "hours": hours_table,
     "input": input_table,
+    "evaluation": evaluation_table,
 }
