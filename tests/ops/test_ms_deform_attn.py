@@ -65,6 +65,18 @@ def test_compiled_program_of_any_size_equals_eager():
         assert torch.equal(found, attend(value, sides, where, weights))
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_program_has_operators_of_pytorch_only(strict):
+    class Attention(torch.nn.Module):
+        def forward(self, value, locations, weights):
+            return ms_deform_attn(value, SHAPES, locations, weights)
+
+    tensors = tuple(x.detach() for x in make(torch.float32))
+    program = torch.export.export(Attention(), tensors, strict=strict)
+    assert not any("recyclelora" in str(node.target) for node in program.graph.nodes)
+    assert torch.allclose(program.module()(*tensors), Attention()(*tensors), atol=1e-5)
+
+
 @compiled
 def test_bits_do_not_depend_on_threads():
     tensors, weighting = make(torch.float32, q=300), torch.randn(2, 300, 15)

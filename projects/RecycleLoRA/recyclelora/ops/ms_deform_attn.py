@@ -69,9 +69,13 @@ def ms_deform_attn(
 
 
 def _has_kernel(*tensors: Tensor) -> bool:
-    """Return whether the operator supports the tensors, and the running transformations."""
-    transformed = torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
-    if not _compiled or transformed or forward_ad._current_level >= 0:
+    """Return whether the operator supports the tensors, and the running transformations.
+
+    An exported program contains operators of PyTorch only, so that it runs without this package.
+    """
+    exporting = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    if not _compiled or exporting or transformed:
         return False
     dtypes = {tensor.dtype for tensor in tensors}
     return all(tensor.device.type == "cpu" for tensor in tensors) and dtypes in (
