@@ -71,9 +71,12 @@ def ms_deform_attn(
 def _has_kernel(*tensors: Tensor) -> bool:
     """Return whether the operator supports the tensors, and the running transformations.
 
-    An exported program contains operators of PyTorch only, so that it runs without this package.
+    A program that torch.export writes (with strict=False, its default) contains operators of PyTorch
+    only, so that it runs without this package.
     """
-    exporting = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    # torch.compile evaluates is_exporting() as true.
+    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    exporting = exporting or torch.jit.is_tracing()
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     if not _compiled or exporting or transformed:
         return False
