@@ -71,8 +71,8 @@ def ms_deform_attn(
 def _has_kernel(*tensors: Tensor) -> bool:
     """Return whether the operator supports the tensors, and the running transformations.
 
-    A program that torch.export writes (with strict=False, its default) contains operators of PyTorch
-    only, so that it runs without this package.
+    A program that torch.export writes (with its default strict=False) contains only operators of
+    PyTorch, so that it runs without this package.
     """
     # torch.compile evaluates is_exporting() as true.
     exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
