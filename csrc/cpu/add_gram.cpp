@@ -1,12 +1,21 @@
 #include "add_gram.h"
 
 #include <algorithm>
-#include <memory>
 
 namespace recyclelora {
 namespace {
 
-constexpr int64_t kTile = 128;  // narrower products are slower, wider ones waste more
+using Panel = Line<double>;  // line l of a panel: column l of 8 rows
+
+constexpr int64_t kWidth = Panel::kCount;
+constexpr int64_t kHeight = 3 * kWidth;     // 3 x 8 sums and their factors fill the 32 registers
+constexpr int64_t kTogether = 4 * kHeight;  // rows whose panels stay in the L2 cache
+constexpr int64_t kTile = 128;              // narrower products are slower, wider ones waste more
+
+// The panels of whole tiles.
+int64_t panels_of(int64_t rows) {
+  return (rows + kHeight - 1) / kHeight * (kHeight / kWidth);
+}
 
 void add_by_products(View<double> c, double beta, double alpha, View<double> a) {
   for (int64_t first = 0; first < c.cols; first += kTile) {
@@ -16,42 +25,20 @@ void add_by_products(View<double> c, double beta, double alpha, View<double> a) 
   }
 }
 
-}  // namespace
-
 // BLAS copies its operands for every product, and computes whole squares on the diagonal. Here one
 // copy is used for all products, and the tiles are small. This is a third faster on processors with
 // AVX-512.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-namespace {
+bool has_tiles() {
+  return __builtin_cpu_supports("avx512f");
+}
 
-constexpr int64_t kWidth = 8;            // doubles in a register
-constexpr int64_t kHeight = 3 * kWidth;  // 3 x 8 sums and their factors fill the 32 registers
 typedef double Vector __attribute__((vector_size(64)));
 typedef double Unaligned __attribute__((vector_size(64), aligned(8)));
 
-struct alignas(64) Row {
-  double values[kWidth];
-};
-
-// Copy panels of 8 rows of a, one after the other. The last ones are filled with zeros to whole
-// tiles.
-void copy_panels(View<double> a, Row* panels) {
-  for (int64_t i = 0; i < (a.rows + kHeight - 1) / kHeight * kHeight; i += kWidth) {
-    const int64_t n = std::clamp<int64_t>(a.rows - i, 0, kWidth);
-    for (int64_t l = 0; l < a.cols; ++l, ++panels) {
-      if (n == kWidth) {
-        std::copy_n(a.column(l) + i, kWidth, panels->values);
-      } else {
-        std::fill_n(panels->values, kWidth, 0.0);
-        std::copy_n(a.column(l) + i, n, panels->values);
-      }
-    }
-  }
-}
-
 // c = beta c + alpha x y', where x is three panels and y is one.
 __attribute__((target("avx512f"))) void add_tile(View<double> c, double beta, double alpha,
-                                                 const Row* x, const Row* y, int64_t depth) {
+                                                 const Panel* x, const Panel* y, int64_t depth) {
   for (int64_t j = 0; j < kWidth; ++j) {
     for (int64_t i = 0; i < kHeight; i += kWidth) __builtin_prefetch(c.column(j) + i, 1);
   }
@@ -79,7 +66,7 @@ __attribute__((target("avx512f"))) void add_tile(View<double> c, double beta, do
 }
 
 // The same for a tile that exceeds the end of c.
-void add_cut_tile(View<double> c, double beta, double alpha, const Row* x, const Row* y,
+void add_cut_tile(View<double> c, double beta, double alpha, const Panel* x, const Panel* y,
                   int64_t depth) {
   double storage[kHeight * kWidth];
   add_tile(column_major(storage, kHeight, kWidth, kHeight), 0, alpha, x, y, depth);
@@ -91,32 +78,63 @@ void add_cut_tile(View<double> c, double beta, double alpha, const Row* x, const
   }
 }
 
-void add_by_tiles(View<double> c, double beta, double alpha, View<double> a) {
-  const int64_t depth = a.cols, tiles = (c.rows + kHeight - 1) / kHeight;
-  const std::unique_ptr<Row[]> panels(new Row[tiles * 3 * depth]);
-  copy_panels(a, panels.get());
-  for (int64_t i = 0; i < c.rows; i += kHeight) {
-    const Row* const x = panels.get() + i / kWidth * depth;
-    const int64_t rows = std::min(kHeight, c.rows - i);
-    for (int64_t j = 0; j < i + rows; j += kWidth) {
-      const Row* const y = panels.get() + j / kWidth * depth;
+// c = beta c + alpha a a', given the panels of a.
+void add_by_tiles(View<double> c, double beta, double alpha, const Panel* panels, int64_t depth) {
+  for (int64_t top = 0; top < c.rows; top += kTogether) {
+    const int64_t bottom = std::min(top + kTogether, c.rows);
+    for (int64_t j = 0; j < bottom; j += kWidth) {
+      const Panel* const y = panels + j / kWidth * depth;
       const int64_t cols = std::min(kWidth, c.cols - j);
-      const bool whole = rows == kHeight && cols == kWidth;
-      (whole ? add_tile : add_cut_tile)(c.block(i, j, rows, cols), beta, alpha, x, y, depth);
+      for (int64_t i = std::max(top, j / kHeight * kHeight); i < bottom; i += kHeight) {
+        const Panel* const x = panels + i / kWidth * depth;
+        const int64_t rows = std::min(kHeight, c.rows - i);
+        const bool whole = rows == kHeight && cols == kWidth;
+        (whole ? add_tile : add_cut_tile)(c.block(i, j, rows, cols), beta, alpha, x, y, depth);
+      }
     }
   }
 }
+#else
+bool has_tiles() {
+  return false;
+}
+
+void add_by_tiles(View<double>, double, double, const Panel*, int64_t) {}
+#endif
 
 }  // namespace
 
-void add_gram(View<double> c, double beta, double alpha, View<double> a) {
-  const auto add = __builtin_cpu_supports("avx512f") ? add_by_tiles : add_by_products;
-  add(c, beta, alpha, a);
+GramSum::GramSum(int64_t rows, int64_t cols)
+    : panels_(large_array<Panel>(panels_of(rows) * cols)) {}
+
+void GramSum::add(View<double> c, double beta, double alpha, View<double> a) {
+  if (!has_tiles()) {
+    add_by_products(c, beta, alpha, a);
+    return;
+  }
+  Panel* panel = panels_.get();
+  for (int64_t i = 0; i < a.rows; i += kWidth) {
+    const int64_t n = std::min(kWidth, a.rows - i);
+    for (int64_t l = 0; l < a.cols; ++l, ++panel) {
+      std::copy_n(a.column(l) + i, n, panel->values);
+      std::fill(panel->values + n, panel->values + kWidth, 0.0);
+    }
+  }
+  std::fill(panel, panels_.get() + panels_of(a.rows) * a.cols, Panel{});
+  add_by_tiles(c, beta, alpha, panels_.get(), a.cols);
 }
-#else
-void add_gram(View<double> c, double beta, double alpha, View<double> a) {
-  add_by_products(c, beta, alpha, a);
+
+void GramSum::add_rows(View<double> c, double beta, const Matrix& matrix, int64_t first,
+                       int64_t count) {
+  Panel* const panels = panels_.get();
+  if (!has_tiles()) {
+    matrix.read_rows(first, count, panels->values);
+    add_by_products(c, beta, 1, column_major(panels->values, c.cols, count, c.cols));
+    return;
+  }
+  matrix.read_panels(first, count, panels);
+  std::fill(panels + lines_of<double>(c.cols) * count, panels + panels_of(c.cols) * count, Panel{});
+  add_by_tiles(c, beta, 1, panels, count);
 }
-#endif
 
 }  // namespace recyclelora

@@ -1,4 +1,4 @@
-// Memory for arrays of megabytes.
+// Memory for arrays of megabytes, in cache lines.
 
 #pragma once
 
@@ -13,6 +13,18 @@
 #endif
 
 namespace recyclelora {
+
+// A cache line. Columns are stored in whole lines.
+template <typename T>
+struct alignas(64) Line {
+  static constexpr int64_t kCount = 64 / sizeof(T);
+  T values[kCount];
+};
+
+template <typename T>
+int64_t lines_of(int64_t rows) {
+  return (rows + Line<T>::kCount - 1) / Line<T>::kCount;
+}
 
 constexpr std::size_t kHugePage = 2 << 20;
 

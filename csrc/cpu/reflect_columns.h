@@ -5,21 +5,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "large_array.h"
 #include "linalg.h"
 
 namespace recyclelora {
-
-// A cache line. Columns are stored in whole lines.
-template <typename T>
-struct alignas(64) Line {
-  static constexpr int64_t kCount = 64 / sizeof(T);
-  T values[kCount];
-};
-
-template <typename T>
-int64_t lines_of(int64_t rows) {
-  return (rows + Line<T>::kCount - 1) / Line<T>::kCount;
-}
 
 constexpr int64_t kReflected = 4;         // columns that are reflected at a time
 constexpr int64_t kMostReflections = 64;  // in one block

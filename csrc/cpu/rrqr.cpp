@@ -73,7 +73,7 @@ void write(const QR& qr, const Matrix& matrix, const Outputs<T>& out) {
 // gram, where given, is of the same shape.
 template <typename T>
 void decompose(const T* weight, int64_t d, int64_t k, GramQR* gram, const Outputs<T>& out) {
-  const Matrix matrix(weight, d, k);
+  Matrix matrix(weight, d, k);
   TORCH_CHECK_VALUE(matrix.finite(), "rrqr: weight holds NaN or Inf; expected finite values only");
   const int64_t n_q = out.q_major.cols + out.q_minor.cols;
   if (gram) {

@@ -6,7 +6,6 @@
 #include <numeric>
 
 #include "../interruption.h"
-#include "add_gram.h"
 #include "triangular.h"
 
 namespace recyclelora {
@@ -100,6 +99,7 @@ GramQR::GramQR(int64_t rows, int64_t cols)
       // The rounding errors of sums of n products grow like sqrt(n). The factor covers the growth
       // within a block.
       gram_precision_(8 * std::sqrt(static_cast<double>(rows)) * kEpsilon),
+      sum_(size_, kRows),
       rows_(large_array<double>(kRows * size_)),
       l_storage_(large_array<double>(stride(size_) * size_)),
       growth_storage_(large_array<float>(stride(size_) * size_)),
@@ -120,7 +120,7 @@ void GramQR::decompose(const Matrix& matrix) {
     const int64_t end = std::min(begin + kBlock, size_), rest = size_ - end;
     check_interruption();
     if (!factor_block(begin, end)) return;
-    add_gram(l_.block(end, end, rest, rest), 1, -1, l_.block(end, begin, rest, end - begin));
+    sum_.add(l_.block(end, end, rest, rest), 1, -1, l_.block(end, begin, rest, end - begin));
     follow_growth(begin, end);
   }
 }
@@ -129,8 +129,7 @@ void GramQR::form() {
   for (int64_t first = 0; first < matrix_->rows(); first += kRows) {
     const int64_t count = std::min(kRows, matrix_->rows() - first);
     check_interruption();
-    matrix_->read_rows(first, count, rows_.get());
-    add_gram(l_, first == 0 ? 0 : 1, 1, column_major(rows_.get(), size_, count, size_));
+    sum_.add_rows(l_, first == 0 ? 0 : 1, *matrix_, first, count);
   }
 }
 
@@ -292,7 +291,7 @@ void GramQR::columns_of_q(int64_t first, View<double> q) const {
 void GramQR::combine_first(View<double> coefficients, View<double> q) const {
   std::vector<double> storage(q.rows * q.cols);
   const auto columns = column_major(storage.data(), q.rows, q.cols, q.rows);
-  matrix_->read_columns(index_.data(), q.cols, columns.data, q.rows);
+  for (int64_t j = 0; j < q.cols; ++j) matrix_->read_column(index_[j], columns.column(j));
   multiply_add(q, 0, 1, columns, coefficients);
 }
 

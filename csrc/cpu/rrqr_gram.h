@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "add_gram.h"
 #include "large_array.h"
 #include "rrqr_matrix.h"
 
@@ -48,6 +49,7 @@ class GramQR {
   const Matrix* matrix_ = nullptr;
   const int64_t size_;
   const double gram_precision_;
+  GramSum sum_;
   // Not initialised, because one triangle of each square is never used.
   const LargeArray<double> rows_, l_storage_;
   const LargeArray<float> growth_storage_;

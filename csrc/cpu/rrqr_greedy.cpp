@@ -11,6 +11,9 @@ namespace {
 
 constexpr int64_t kCandidates = 128;  // columns of one forecast
 constexpr int64_t kPanel = 32;        // pivots between two comparisons with all columns
+// The largest matrix of which a copy with contiguous columns is kept. Larger ones spend a smaller
+// share of their time on reading columns.
+constexpr int64_t kKept = 32 << 20;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 RECYCLELORA_VECTOR_CLONES
@@ -32,13 +35,14 @@ std::vector<double> norms_before(const double* column, int64_t first, int64_t en
 
 }  // namespace
 
-GreedyQR::GreedyQR(const Matrix& matrix)
+GreedyQR::GreedyQR(Matrix& matrix)
     : matrix_(matrix),
       steps_(std::min(matrix.rows(), matrix.cols())),
       norms_(matrix.cols()),
       noise_(matrix.cols()),
       reflectors_(matrix.rows(), steps_),
       taken_(matrix.cols()) {
+  if (matrix.cols() > kCandidates && matrix.bytes() <= kKept) matrix.keep_columns();
   std::vector<double> row(matrix.cols());
   for (int64_t i = 0; i < matrix.rows(); ++i) {
     matrix.read_rows(i, 1, row.data());
@@ -66,7 +70,7 @@ std::vector<GreedyQR::Column> GreedyQR::add(const std::vector<int64_t>& columns,
   std::vector<Column> added;
   if (columns.empty()) return added;
   const int64_t n = columns.size(), row = pivots_.size();
-  matrix_.read_columns(columns.data(), n, storage->column(0), storage->stride());
+  for (int64_t j = 0; j < n; ++j) matrix_.read_column(columns[j], storage->column(j));
   reflectors_.apply_transposed(storage);
   for (int64_t j = 0; j < n; ++j) {
     double* const data = storage->column(j);

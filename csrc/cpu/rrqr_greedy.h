@@ -19,7 +19,8 @@ namespace recyclelora {
 // prediction is proven, all columns are computed in float64.
 class GreedyQR {
  public:
-  explicit GreedyQR(const Matrix& matrix);
+  // Keeps a copy of the matrix's columns if there are many, and the matrix is not large.
+  explicit GreedyQR(Matrix& matrix);
 
   // Factors these columns first, in this order.
   void take(const std::vector<int64_t>& columns);

@@ -42,20 +42,85 @@ void read_row(const double* row, int64_t count, const double* scales, double* ou
   for (int64_t j = 0; j < count; ++j) out[j] = row[j] * scales[j];
 }
 
+RECYCLELORA_VECTOR_CLONES
+void read_row(const float* row, int64_t count, double scale, double* out) {
+#pragma omp simd
+  for (int64_t j = 0; j < count; ++j) out[j] = row[j] * scale;
+}
+RECYCLELORA_VECTOR_CLONES
+void read_row(const double* row, int64_t count, double scale, double* out) {
+#pragma omp simd
+  for (int64_t j = 0; j < count; ++j) out[j] = row[j] * scale;
+}
+
 template <typename T>
 void read_rows(const T* data, int64_t rows, int64_t cols, const double* scales, double* out) {
   for (int64_t i = 0; i < rows; ++i) read_row(data + i * cols, cols, scales, out + i * cols);
 }
 
+// The columns of one panel.
 template <typename T>
-void read_columns(const T* data, int64_t rows, int64_t cols, const int64_t* indices, int64_t count,
-                  const double* scales, double* out, int64_t stride) {
-  std::vector<double> chosen(count);
-  for (int64_t j = 0; j < count; ++j) chosen[j] = scales[indices[j]];
-  const double* __restrict scale = chosen.data();
+inline void read_panel_of(const T* data, int64_t stride, int64_t rows, const double* scales,
+                          Line<double>* out) {
   for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < count; ++j)
-      out[j * stride + i] = data[i * cols + indices[j]] * scale[j];
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < Line<double>::kCount; ++j) {
+      out[i].values[j] = data[i * stride + j] * scales[j];
+    }
+  }
+}
+
+RECYCLELORA_VECTOR_CLONES
+void read_panel(const float* data, int64_t stride, int64_t rows, const double* scales,
+                Line<double>* out) {
+  read_panel_of(data, stride, rows, scales, out);
+}
+RECYCLELORA_VECTOR_CLONES
+void read_panel(const double* data, int64_t stride, int64_t rows, const double* scales,
+                Line<double>* out) {
+  read_panel_of(data, stride, rows, scales, out);
+}
+
+// A few rows at a time, because rows a power of two apart compete for the same cache lines.
+template <typename T>
+void read_panels(const T* data, int64_t rows, int64_t cols, const double* scales,
+                 Line<double>* out) {
+  constexpr int64_t kRows = 8, kWidth = Line<double>::kCount;
+  for (int64_t first = 0; first < rows; first += kRows) {
+    const int64_t count = std::min(kRows, rows - first);
+    for (int64_t j = 0; j < cols; j += kWidth) {
+      const T* const in = data + first * cols + j;
+      Line<double>* const panel = out + j / kWidth * rows + first;
+      if (j + kWidth <= cols) {
+        read_panel(in, cols, count, scales + j, panel);
+        continue;
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        panel[i] = {};
+        for (int64_t l = 0; j + l < cols; ++l)
+          panel[i].values[l] = in[i * cols + l] * scales[j + l];
+      }
+    }
+  }
+}
+
+template <typename T>
+void transpose(const T* data, int64_t rows, int64_t cols, T* out, int64_t stride) {
+  constexpr int64_t kRows = 8;
+  for (int64_t first = 0; first < rows; first += kRows) {
+    const int64_t end = std::min(first + kRows, rows);
+    for (int64_t j = 0; j < cols; ++j) {
+      for (int64_t i = first; i < end; ++i) out[j * stride + i] = data[i * cols + j];
+    }
+  }
+}
+
+template <typename T>
+void read_column(const T* data, int64_t stride, int64_t rows, double scale, double* out) {
+  if (stride == 1) {
+    read_row(data, rows, scale, out);
+  } else {
+    for (int64_t i = 0; i < rows; ++i) out[i] = data[i * stride] * scale;
   }
 }
 
@@ -96,14 +161,41 @@ void Matrix::read_rows(int64_t first, int64_t count, double* out) const {
   }
 }
 
-void Matrix::read_columns(const int64_t* indices, int64_t count, double* out,
-                          int64_t stride) const {
+void Matrix::read_panels(int64_t first, int64_t count, Line<double>* out) const {
+  const int64_t offset = first * cols_;
   if (is_double_) {
-    recyclelora::read_columns(static_cast<const double*>(data_), rows_, cols_, indices, count,
-                              scales_.data(), out, stride);
+    recyclelora::read_panels(static_cast<const double*>(data_) + offset, count, cols_,
+                             scales_.data(), out);
   } else {
-    recyclelora::read_columns(static_cast<const float*>(data_), rows_, cols_, indices, count,
-                              scales_.data(), out, stride);
+    recyclelora::read_panels(static_cast<const float*>(data_) + offset, count, cols_,
+                             scales_.data(), out);
+  }
+}
+
+void Matrix::keep_columns() {
+  // Columns a power of two apart would compete for the same cache lines.
+  column_stride_ = rows_ + 64 / sizeof(float);
+  const int64_t size = column_stride_ * cols_;
+  if (is_double_) {
+    double_columns_ = large_array<double>(size);
+    transpose(static_cast<const double*>(data_), rows_, cols_, double_columns_.get(),
+              column_stride_);
+  } else {
+    float_columns_ = large_array<float>(size);
+    transpose(static_cast<const float*>(data_), rows_, cols_, float_columns_.get(), column_stride_);
+  }
+}
+
+void Matrix::read_column(int64_t index, double* out) const {
+  const double scale = scales_[index];
+  if (double_columns_) {
+    recyclelora::read_column(&double_columns_[index * column_stride_], 1, rows_, scale, out);
+  } else if (float_columns_) {
+    recyclelora::read_column(&float_columns_[index * column_stride_], 1, rows_, scale, out);
+  } else if (is_double_) {
+    recyclelora::read_column(static_cast<const double*>(data_) + index, cols_, rows_, scale, out);
+  } else {
+    recyclelora::read_column(static_cast<const float*>(data_) + index, cols_, rows_, scale, out);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "large_array.h"
 #include "linalg.h"
 
 namespace recyclelora {
@@ -29,6 +30,7 @@ class Matrix {
 
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
+  int64_t bytes() const { return rows_ * cols_ * (is_double_ ? sizeof(double) : sizeof(float)); }
   bool finite() const { return finite_; }
   int exponent(int64_t column) const { return exponents_[column]; }
   // A norm or a bound of W's column, given that of the scaled column.
@@ -36,8 +38,13 @@ class Matrix {
 
   // Read the rows first .. first + count - 1, row-major in out.
   void read_rows(int64_t first, int64_t count, double* out) const;
-  // Read some columns, each contiguous in out at a distance of `stride`.
-  void read_columns(const int64_t* indices, int64_t count, double* out, int64_t stride) const;
+  // Read the same rows in panels of 8 columns, one panel after the other: line i of a panel is row
+  // first + i. The last panel is filled with zeros.
+  void read_panels(int64_t first, int64_t count, Line<double>* out) const;
+  // Keep a copy of the matrix in which columns are contiguous. Reading one column of the original
+  // takes a page of memory for each row.
+  void keep_columns();
+  void read_column(int64_t index, double* out) const;
 
  private:
   const void* data_;
@@ -47,6 +54,9 @@ class Matrix {
   std::vector<int> exponents_;
   std::vector<double> scales_;  // 2^-exponent
   std::vector<Wide> units_;     // 2^exponent
+  int64_t column_stride_ = 0;   // of the copy, which is one of these
+  LargeArray<float> float_columns_;
+  LargeArray<double> double_columns_;
 };
 
 }  // namespace recyclelora

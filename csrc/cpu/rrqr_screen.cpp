@@ -64,18 +64,11 @@ Screen::Screen(const Matrix& matrix, const std::vector<double>& norms)
       relative_(cols_),
       applied_(groups_of(cols_)) {
   arrange(norms);
-  // A few rows at a time, because columns a power of two apart compete for the same cache lines.
-  constexpr int64_t kRows = Line<float>::kCount;
-  const int64_t stride = cols_ + 8;
-  std::vector<double> rows(kRows * stride);
-  for (int64_t first = 0; first < rows_; first += kRows) {
-    const int64_t count = std::min(kRows, rows_ - first);
-    for (int64_t i = 0; i < count; ++i) matrix.read_rows(first + i, 1, &rows[i * stride]);
-    for (int64_t j = 0; j < cols_; ++j) {
-      for (int64_t i = 0; i < count; ++i) {
-        at(first + i, j) = static_cast<float>(rows[i * stride + j] * scale_[j]);
-      }
-    }
+  std::vector<double> column(rows_);
+  for (int64_t j = 0; j < cols_; ++j) {
+    matrix.read_column(j, column.data());
+    float* const out = &at(0, j);
+    for (int64_t i = 0; i < rows_; ++i) out[i] = static_cast<float>(column[i] * scale_[j]);
   }
 }
 
