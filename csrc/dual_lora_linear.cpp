@@ -145,7 +145,7 @@ void check(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, co
     TORCH_CHECK_VALUE(
         at::isFloatingType(tensor->scalar_type()) &&
             (tensor->scalar_type() == at::kDouble) == (weight.scalar_type() == at::kDouble),
-        "dual_lora_linear: x, weight and the factors must be floating-point, all or none of them "
+        "dual_lora_linear: x, weight and the factors must be floating and all or none of them "
         "float64, got weight ",
         weight.scalar_type(), " and ", tensor->scalar_type());
   }

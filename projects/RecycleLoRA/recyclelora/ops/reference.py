@@ -334,6 +334,6 @@ def check_dual_lora_linear(
         torch.float64 in dtypes and len({*dtypes}) > 1
     ):
         raise ValueError(
-            "dual_lora_linear: x, weight and the factors must be floating-point, all or none of them "
+            "dual_lora_linear: x, weight and the factors must be floating and all or none of them "
             f"float64, got {', '.join(str(dtype) for dtype in dtypes)}"
         )
