@@ -84,7 +84,7 @@ an earlier checkpoint
     if names:
         verb = "holds" if len(names) == 1 else "hold"
         raise ValueError(
-            f"{source}: {join_names(names)} {verb} NaN or infinity, expected finite values; take "
+            f"{source}: {join_names(names)} {verb} NaN or infinity, expected finite values; use "
             "another copy or an earlier checkpoint"
         )
 
