@@ -117,7 +117,7 @@ def initial_factors(
             for i, name in enumerate(names):
                 # Clones, so that no layer keeps the whole stack in memory.
                 found[name] = Factors(*(None if f is None else f[i].clone() for f in factors))
-        for name, factors in _one_a_thread(
+        for name, factors in _one_per_thread(
             singles, lambda name: (weight_of(layers[name]), settings[name], f"layer {name!r}")
         ):
             found[name] = factors
@@ -125,7 +125,7 @@ def initial_factors(
     return ((name, found.pop(name)) for name in list(found))
 
 
-def _one_a_thread(
+def _one_per_thread(
     names: Iterable[str], arguments: Callable[[str], tuple[Tensor, AdapterSettings, str]]
 ) -> Iterator[tuple[str, Factors]]:
     """Yield names and factors in the order in which they finish; a thread decomposes one weight.

@@ -305,7 +305,7 @@ class Segmentor:
         Returns
         -------
         Inference
-            The model and these settings. Later changes of the segmentor do not affect it.
+            The model and these settings. Later changes to the segmentor do not affect it.
         """
         return Inference(
             model=self.model,
