@@ -161,6 +161,37 @@ def step_table(run: dict) -> str:
     )
 
 
+def step_sizes_table(record: dict) -> str:
+    """Return a table of the time and memory of a training step, with one row for each size.
+
+    Parameters
+    ----------
+    record : dict
+        The content of ``step_sizes.json``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    runs, settings = record["runs"], record["settings"]
+    rows = []
+    for run in runs:
+        theirs, ours = run["systems"].values()
+        times = [f"{system['median']:.2f} s" for system in (theirs, ours)]
+        memory = [f"{system['peak_bytes'] / 1e9:.2f} GB" for system in (theirs, ours)]
+        size = [run["backbone"], run["head"], run["precision"]]
+        rows.append([*size, *times, f"{ours['speedup']:.2f}x", *memory])
+    theirs, ours = runs[0]["systems"]
+    headers = ["backbone", "head", "precision", theirs, ours, "speed-up", "their memory", "ours"]
+    return (
+        f"{markdown_table(rows, headers)}\n\nMedians of {settings['rounds']} steps with "
+        f"{settings['batch']} drawn streets of {settings['crop']} x {settings['crop']} pixels, and "
+        "the peak memory of the process. "
+        f"{ran_on(*runs, packages=['peft', 'transformers'])}"
+    )
+
+
 def memory_table(record: dict) -> str:
     """Return a table of the peak memory of a step, with one column for each variant.
 
@@ -356,6 +387,7 @@ BENCHMARKS = {
     "rrqr": rrqr_table,
     "adapter": adapter_table,
     "step": step_table,
+    "step_sizes": step_sizes_table,
     "memory": memory_table,
     "hours": hours_table,
     "input": input_table,
