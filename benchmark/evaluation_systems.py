@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from recyclelora.mask2former import build_segmentor
 
 NOW, HUGGING_FACE = "this code", "Hugging Face"
 NUM_CLASSES = 19
+LARGE = (2048, 1024)  # width and height
 CPU = torch.device("cpu")
 
 
@@ -99,7 +101,9 @@ def evaluate(system: str, task: Task, predictions: str | None) -> Timed:
     logging.getLogger("recyclelora").setLevel(logging.WARNING)
     names = real_sets() if task.folder is None else [_registered(task.folder)]
     loaders = {name: build_test_loader(name, subset=task.images) for name in names}
-    protocol = native(long_side=512) if task.folder is None else paper()
+    protocol = native(long_side=512)
+    if task.folder is not None:
+        protocol = replace(paper(), sizes=dict.fromkeys(names, LARGE))
     model = _model(system, task.sizes, task.weights)
     with tempfile.TemporaryDirectory() as folder, predictor(model, dtype=task.dtype) as predict:
         return timed(
