@@ -14,9 +14,9 @@ def samples_of(count):
     return [{"number": number, "image": torch.full((2,), number)} for number in range(count)]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_in_order_yields_samples_and_results_in_order(threads):
-    found = list(in_order(lambda s: int(s["image"].sum()), samples_of(4), threads))
+@pytest.mark.parametrize("calls", [1, 2, 5])
+def test_in_order_yields_samples_and_results_in_order(calls):
+    found = list(in_order(lambda s: int(s["image"].sum()), samples_of(4), calls))
     assert [(sample["number"], value) for sample, value in found] == [
         (0, 0),
         (1, 2),
@@ -25,22 +25,43 @@ def test_in_order_yields_samples_and_results_in_order(threads):
     ]
 
 
-def test_in_order_computes_as_many_samples_at_once_as_threads():
+@pytest.mark.parametrize(("available", "each"), [(1, 1), (6, 2)])
+def test_in_order_computes_samples_at_once_and_shares_threads(available, each):
     together = threading.Barrier(3)
     used = []
 
     def function(sample):
-        together.wait(20)  # passes only if three threads are inside
+        together.wait(60)  # passes only if three threads are inside
         used.append(torch.get_num_threads())
 
-    before = torch.get_num_threads()
-    assert len(list(in_order(function, samples_of(6), threads=3))) == 6
-    assert used == [1] * 6
-    assert torch.get_num_threads() == before
-    later = threading.Thread(target=lambda: used.append(torch.get_num_threads()))
-    later.start()
-    later.join()
-    assert used[-1] == before
+    threads = torch.get_num_threads()
+    torch.set_num_threads(available)
+    try:
+        assert len(list(in_order(function, samples_of(6), calls=3))) == 6
+        assert used == [each] * 6
+        assert torch.get_num_threads() == available
+        later = threading.Thread(target=lambda: used.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert used[-1] == available
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_in_order_computes_large_sample_alone():
+    inside, alone = [], []
+
+    def function(sample):
+        inside.append(sample["number"])
+        here = threading.current_thread() is threading.main_thread()
+        alone.append(here and inside == [sample["number"]])
+        inside.remove(sample["number"])
+        return sample["number"]
+
+    samples = samples_of(5)
+    samples[2]["image"] = torch.zeros(3, 2048, 2049, dtype=torch.uint8)
+    assert [value for _, value in in_order(function, samples, calls=2)] == [0, 1, 2, 3, 4]
+    assert alone == [False, False, True, False, False]
 
 
 def test_in_order_reads_few_samples_ahead():
@@ -51,13 +72,13 @@ def test_in_order_reads_few_samples_ahead():
             read.append(sample["number"])
             yield sample
 
-    for sample, _ in in_order(lambda s: None, samples(), threads=2):
+    for sample, _ in in_order(lambda s: None, samples(), calls=2):
         assert read[-1] <= sample["number"] + 2
 
 
 def test_in_order_copies_tensors_of_the_loader():
     shared = samples_of(3)
-    found = [sample for sample, _ in in_order(lambda s: None, shared, threads=2)]
+    found = [sample for sample, _ in in_order(lambda s: None, shared, calls=2)]
     for own, sample in zip(found, shared, strict=True):
         assert own["image"].equal(sample["image"])
         assert own["image"].data_ptr() != sample["image"].data_ptr()
@@ -69,7 +90,7 @@ def test_in_order_error_is_raised_at_its_sample():
             raise ValueError("sample 2")
         return sample["number"]
 
-    running = in_order(function, samples_of(5), threads=2)
+    running = in_order(function, samples_of(5), calls=2)
     assert [next(running)[1], next(running)[1]] == [0, 1]
     with pytest.raises(ValueError, match="sample 2"):
         next(running)
@@ -104,4 +125,4 @@ def test_predictor_in_other_threads_uses_the_adapters_of_its_own():
     with predictor(model) as both:
         assert not both(images).equal(here)
     assert there[0].equal(here)
-    assert concurrent_calls(predict) == torch.get_num_threads()
+    assert concurrent_calls(predict) == min(torch.get_num_threads(), 4)

@@ -13,6 +13,8 @@ from recyclelora.evaluation.sliding_window import Predict, check_logits
 
 from .compilation import eager
 
+_CALLS = 4  # at once on a CPU; each needs memory for the masks of its image
+
 
 @contextlib.contextmanager
 def predictor(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Iterator[Predict]:
@@ -32,8 +34,8 @@ def predictor(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Iterat
     ------
     Callable
         Function from images (B, 3, H, W), RGB 0..255, to logits (B, classes, H, W) in float32. On
-        the CPU, as many threads as PyTorch has may call it at once (``concurrent_calls``). They
-        compute with the adapters that are on in this thread.
+        the CPU, up to four threads may call it at once (``concurrent_calls``). They compute with
+        the adapters that are on in this thread.
 
     Raises
     ------
@@ -53,7 +55,7 @@ def predictor(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Iterat
         check_logits(logits, dtype)
         return logits
 
-    predict.concurrent_calls = torch.get_num_threads() if device.type == "cpu" else 1
+    predict.concurrent_calls = min(torch.get_num_threads(), _CALLS) if device.type == "cpu" else 1
     model.eval()
     try:
         with merged(model), eager(model):

@@ -1,4 +1,4 @@
-"""Segmentation of several images at once on a CPU, each by one thread."""
+"""Segmentation of several images at once on a CPU."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +11,7 @@ from torch import Tensor
 from .sliding_window import Predict
 
 _Found = TypeVar("_Found")
+_MOST_ELEMENTS = 4 * 2048 * 1024  # the colours and the label of the largest image not alone
 
 
 def concurrent_calls(predict: Predict) -> int:
@@ -19,8 +20,8 @@ def concurrent_calls(predict: Predict) -> int:
     Parameters
     ----------
     predict : Callable
-        The function. If it has the attribute ``concurrent_calls``, several threads may call it at
-        once, and that many use all cores. Otherwise one thread calls it.
+        The function. If it has the attribute ``concurrent_calls``, so many threads may call it at
+        once. Otherwise one thread calls it.
 
     Returns
     -------
@@ -31,22 +32,24 @@ def concurrent_calls(predict: Predict) -> int:
 
 
 def in_order(
-    function: Callable[[Mapping], _Found], samples: Iterable[Mapping], threads: int
+    function: Callable[[Mapping], _Found], samples: Iterable[Mapping], calls: int
 ) -> Iterator[tuple[Mapping, _Found]]:
     """Yield every sample and ``function(sample)`` in the order of the samples.
 
     Two threads that compute one image each take less time for two images than two threads that
     share the operations of each image, because many of these are short and wait for each other.
+    Masks of large images need gigabytes, so an image of more than 2048 x 1024 pixels is computed
+    alone.
 
     Parameters
     ----------
     function : Callable
         The function.
     samples : iterable of Mapping
-        The samples. With several threads, one sample per thread and one more are in memory.
-    threads : int
-        The number of samples that are computed at once, each by one thread of PyTorch. With 1, the
-        calling thread computes them, with all of its threads.
+        The samples. With several calls, one sample per call and one more are in memory.
+    calls : int
+        The number of samples that are computed at once, each by an equal share of PyTorch's
+        threads. With 1, the calling thread computes them, with all threads.
 
     Yields
     ------
@@ -61,29 +64,40 @@ def in_order(
     Examples
     --------
     >>> samples = [{"number": number} for number in range(4)]
-    >>> [found for _, found in in_order(lambda sample: sample["number"] ** 2, samples, threads=2)]
+    >>> [found for _, found in in_order(lambda sample: sample["number"] ** 2, samples, calls=2)]
     [0, 1, 4, 9]
     """
-    if threads == 1:
+    if calls == 1:
         for sample in samples:
             yield sample, function(sample)
         return
-    before = torch.get_num_threads()
+    threads = torch.get_num_threads()
     running = deque()
-    pool = ThreadPoolExecutor(threads, "segmentation", torch.set_num_threads, (1,))
+    pool = ThreadPoolExecutor(
+        calls, "segmentation", torch.set_num_threads, (max(threads // calls, 1),)
+    )
     try:
         for sample in samples:
             own = {key: _copied(value) for key, value in sample.items()}
-            running.append((own, pool.submit(function, own)))
             sample = None
-            if len(running) > threads:
+            alone = _elements(own) > _MOST_ELEMENTS
+            if not alone:
+                running.append((own, pool.submit(function, own)))
+            while running and (alone or len(running) > calls):
                 first, future = running.popleft()
                 yield first, future.result()
+            if alone:
+                yield own, function(own)
         for first, future in running:
             yield first, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)  # a thread that starts later takes the last number set
+        torch.set_num_threads(threads)  # a thread that starts later takes the last number set
+
+
+def _elements(sample: Mapping) -> int:
+    """Return the number of elements of all tensors of a sample."""
+    return sum(value.numel() for value in sample.values() if isinstance(value, Tensor))
 
 
 def _copied(value: Any) -> Any:
