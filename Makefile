@@ -31,6 +31,7 @@ benchmark: setup $(STAMPS)/benchmark  ## measure against SciPy, peft and Hugging
 	$(BIN)/python -m benchmark.rrqr --weights dinov2_vits14_focus
 	$(BIN)/python -m benchmark.adapter
 	$(BIN)/python -m benchmark.step --batch 2
+	$(BIN)/python -m benchmark.step_sizes
 	$(BIN)/python -m benchmark.memory
 	$(BIN)/python -m benchmark.hours
 	$(BIN)/python -m benchmark.models

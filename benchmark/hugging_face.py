@@ -95,6 +95,23 @@ class HuggingFaceSegmentor(nn.Module):
         """Return the four feature maps that the head receives."""
         return self.backbone((images - self.mean) / self.std).feature_maps
 
+    def merged(self) -> "HuggingFaceSegmentor":
+        """Merge the adapters by peft and return the model."""
+        self.backbone.backbone.merge_adapter()
+        return self
+
+    def semantic_logits(self, images: Tensor) -> Tensor:
+        """Return class scores (B, num_classes, H, W), as its image processor computes them."""
+        found = self.model((images - self.mean) / self.std)
+        masks = nn.functional.interpolate(
+            found.masks_queries_logits.float(),
+            size=images.shape[-2:],
+            mode="bilinear",
+            align_corners=False,
+        )
+        classes = found.class_queries_logits.float().softmax(dim=-1)[..., :-1]
+        return torch.einsum("bqc,bqhw->bchw", classes, masks.sigmoid())
+
 
 def _config(backbone: DinoVisionTransformer, head: dict, num_classes: int) -> Mask2FormerConfig:
     width, patch = backbone.embed_dim, backbone.patch_size

@@ -61,7 +61,7 @@ def check_losses(losses: dict[str, list[float]], precision: str) -> None:
 def time_precision(
     args: argparse.Namespace, processes: Mapping[str, Worker], precision: str
 ) -> dict:
-    """Check, time and measure all systems at one precision."""
+    """Check, time and measure the systems of the processes at one precision."""
     print(f"{precision}: building and checking {len(processes)} systems", flush=True)
     arguments = (Settings(*(getattr(args, name) for name in Settings._fields)), precision)
     found = {
@@ -74,7 +74,7 @@ def time_precision(
     losses = {name: [run.value for run in timed] for name, timed in runs.items()}
     check_losses(losses, precision)
     systems = {}
-    for name in tqdm(SYSTEMS, desc=f"{precision} memory", unit="system"):
+    for name in tqdm(processes, desc=f"{precision} memory", unit="system"):
         systems[name] = {
             **spread([run.seconds for run in runs[name][WARMUP:]]),
             **measure.in_new_process(memory, name, *arguments),
@@ -109,13 +109,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def require_packages() -> None:
+    """Raise an error if a package of the baseline is missing."""
+    for package in ("peft", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(f"{package} is missing: `pip install peft transformers` installs it")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Time every precision, and write the JSON and the plot."""
     args = parse(arguments)
     settings = measure.finish_options(args, "step")
-    for package in ("peft", "transformers"):
-        if importlib.util.find_spec(package) is None:
-            raise ValueError(f"{package} is missing: `pip install peft transformers` installs it")
+    require_packages()
     with workers(SYSTEMS, torch.get_num_threads(), {}) as processes:
         runs = [time_precision(args, processes, precision) for precision in args.precisions]
     result = {"environment": environment(args.device), "settings": settings, "runs": runs}

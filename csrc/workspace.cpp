@@ -10,7 +10,7 @@ namespace recyclelora {
 
 at::Tensor workspace(at::IntArrayRef sizes, const at::TensorOptions& options, int64_t slot) {
   const int64_t bytes = c10::multiply_integers(sizes) * options.dtype().itemsize();
-  constexpr int64_t kSmall = 16384;  // bytes: allocating so few is faster than three views
+  constexpr int64_t kSmall = 16384;  // below this size, an allocation is faster than three views
   if (!options.device().is_cpu() || bytes <= kSmall) return at::empty(sizes, options);
   thread_local std::array<at::Tensor, kWorkspaceSlots> buffers;
   at::Tensor& buffer = buffers.at(slot);

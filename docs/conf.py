@@ -25,10 +25,13 @@ myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_block"]
 myst_heading_anchors = 3  # links to #section check that the section exists
 
 napoleon_google_docstring = False
-napoleon_use_ivar = True  # an attribute that is a property too is described once
+# "a, b : int" remains one entry. An attribute that is also a property is described once.
+napoleon_use_param = False
+napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature and the Parameters section give the types
+autodoc_preserve_defaults = True  # a default is shown by its name, not by its value
 toc_object_entries_show_parents = "hide"
 copybutton_exclude = ".linenos, .gp"
 
@@ -60,8 +63,16 @@ def _block(writer: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def _skip_named_tuple_field(
+    app: Sphinx, what: str, name: str, member: object, skip: bool, options: object
+) -> bool | None:
+    """Skip the fields of named tuples, which the Attributes section describes."""
+    return True if type(member).__name__ == "_tuplegetter" else None
+
+
 def setup(app: Sphinx) -> None:
     """Write formulas as MathML, which all current browsers show without a script."""
     app.add_html_math_renderer(
         "mathml", inline_renderers=(_inline, None), block_renderers=(_block, None)
     )
+    app.connect("autodoc-skip-member", _skip_named_tuple_field)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-r"""Draw the predictions of several runs beside the truth, on the images where they differ most.
+r"""Draw the predictions of several runs and the ground truth, on the images where they differ most.
 
     python tools/compare.py --config-file configs/streets_to_real.py --domain camvid_dusk \
         --out compare.png output/lora output/recyclelora

@@ -2,10 +2,10 @@
 r"""Write the backbone of a run, with merged adapters, for another library.
 
     python tools/export_backbone.py --config-file configs/streets_to_real.py \
-        results/streets_to_real/recyclelora.pth dinov2 --layout hugging_face
+        results/streets_to_real/recyclelora.pth backbone --layout hugging_face
 
-Load the folder with ``transformers.AutoModel.from_pretrained("dinov2")`` (``hugging_face``), with
-``timm.create_model("local-dir:dinov2", pretrained=True)`` (``timm``) or with the official code
+Load the folder with ``transformers.AutoModel.from_pretrained("backbone")`` (``hugging_face``), with
+``timm.create_model("local-dir:backbone", pretrained=True)`` (``timm``) or with the official code
 (``dinov2``). If the library is installed, the tool loads the folder with it and prints the largest
 difference of its output. Give the overrides ``key=value`` of the run.
 """

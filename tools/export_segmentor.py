@@ -33,7 +33,12 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="the config of the run")
-    parser.add_argument("--form", choices=("merged", "adapters"), default="merged")
+    parser.add_argument(
+        "--form",
+        choices=("merged", "adapters"),
+        default="merged",
+        help="merged weights, or adapters and head only (default: merged)",
+    )
     parser.add_argument(
         "--dtype",
         choices=FILE_DTYPES,

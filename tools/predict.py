@@ -64,7 +64,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--batch-size", type=int, default=1, help="images of equal size per call of the model"
     )
-    parser.add_argument("--long-side", type=int, help="long side for the segmentation, in pixels")
+    parser.add_argument("--long-side", type=int, help="resize images to this long side (pixels)")
     parser.add_argument(
         "--benchmark", default=UNLISTED, help="dataset whose image size the protocol uses"
     )

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "add_gram.h"
+#include "gram_sum.h"
 #include "large_array.h"
 #include "rrqr_matrix.h"
 

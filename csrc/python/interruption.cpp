@@ -90,7 +90,7 @@ py::object take_error() {
   return error;
 }
 
-// Returns the function before.
+// Returns the previous function.
 py::object set_progress(const py::object& function) {
   const auto before = py::reinterpret_steal<py::object>(thread.progress);
   thread.progress = function.is_none() ? nullptr : function.inc_ref().ptr();

@@ -1,7 +1,11 @@
+import argparse
+
 import pytest
 import torch
-from benchmark import measure, segmentor, step, step_systems
+from benchmark import measure, segmentor, step, step_sizes, step_systems
 from torch import nn
+
+from recyclelora.reproduce.benchmark_tables import step_sizes_table
 
 TINY = ["--backbone", "tiny", "--head", "tiny", "--crop", "64", "--batch", "2", "--rounds", "2"]
 
@@ -78,3 +82,26 @@ def test_head_sizes_are_those_of_the_shipped_configs():
     assert tiny.keys() == demo.keys() == full.keys()
     assert (demo["hidden_dim"], demo["nheads"], demo["dec_layers"]) == (128, 8, 3)
     assert (full["hidden_dim"], full["nheads"], full["num_points"]) == (256, 8, 12544)
+
+
+@pytest.mark.slow
+def test_sizes_are_kept_sorted_and_replaced(run_benchmark):
+    pytest.importorskip("peft")
+    pytest.importorskip("transformers")
+    sizes = ["tiny:tiny:float32", "tiny:tiny:bfloat16"]
+    options = ["--crop", "64", "--rounds", "2", "--runs"]
+    run_benchmark(step_sizes, *options, sizes[0])
+    result = run_benchmark(step_sizes, "--keep", *options, sizes[1])
+    assert [run["precision"] for run in result["runs"]] == list(segmentor.PRECISIONS)
+    for run in result["runs"]:
+        theirs, ours = run["systems"].values()
+        assert ours["speedup"] == theirs["median"] / ours["median"]
+    lines = step_sizes_table(result).splitlines()
+    assert "| tiny       | tiny   | float32" in "\n".join(lines[2:4])
+    result = run_benchmark(step_sizes, "--keep", *options, sizes[1])
+    assert len(result["runs"]) == 2
+
+
+def test_unknown_size_raises():
+    with pytest.raises(argparse.ArgumentTypeError, match="expected BACKBONE:HEAD:PRECISION"):
+        step_sizes.size_of("dinov2_s:demo:float16")

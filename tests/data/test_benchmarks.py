@@ -11,8 +11,8 @@ from PIL import Image
 
 from recyclelora.data import TrainMapper, build_train_loader, get_dataset, read_pair
 from recyclelora.data.benchmarks import BENCHMARKS
-from recyclelora.data.folder_dataset import seeded_subset
 from recyclelora.data.gtav_split import read_split
+from recyclelora.data.pairing import seeded_subset
 
 from ..support import originals as originals
 

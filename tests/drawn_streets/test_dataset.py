@@ -1,6 +1,8 @@
 """write_streets: independent of the workers, resumable, and never a mix of two datasets."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +15,18 @@ SMALL = {"seed": 2, "height": 48, "width": 96}
 
 def contents(root):
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*.*"))}
+
+
+@pytest.mark.slow
+def test_write_streets_in_unguarded_script_raises(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from drawn_streets import write_streets\n"
+        f"write_streets({str(tmp_path / 'streets')!r}, count=3, workers=2, height=32, width=64)\n"
+    )
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1
+    assert 'only below `if __name__ == "__main__":`' in run.stderr
 
 
 def test_write_streets_files_do_not_depend_on_workers(tmp_path):

@@ -213,7 +213,7 @@ def test_what_cannot_be_initialised_is_refused_unchanged(case):
         ({"init": "pissa"}, "init must be rrqr or svd, got 'pissa'"),
         ({"directions": "up"}, "directions must be one of both, minor, major, got 'up'"),
         ({"r_sub": 0}, "r_sub must be a whole number from 1"),
-        ({"r_sub": 6}, "leaves no minor direction beside 6"),
+        ({"r_sub": 6}, "leaves no minor direction in addition to 6"),
         ({"r_sub": 2, "directions": "minor"}, "leave r_sub out"),
     ],
 )

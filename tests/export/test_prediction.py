@@ -288,4 +288,4 @@ def test_label_ids_of_other_classes_raise(inference, tmp_path):
 def test_panorama_too_long_for_jpeg_is_listed(inference, tmp_path):
     Image.new("RGB", (65_600, 2)).save(tmp_path / "a.png")
     done = predict(inference, tmp_path / "out", tmp_path / "a.png", kinds=("overlay",))
-    assert "a JPEG has at most 65,500 pixels a side" in done.failures[0]
+    assert "a JPEG has at most 65,500 pixels per side" in done.failures[0]

@@ -145,9 +145,9 @@ REFUSED = {
         lambda f: saved(GREY.astype(np.float32), f, format="TIFF"),
         "got floating point values",
     ),
-    "32 bits a pixel": (
+    "32 bits per pixel": (
         lambda f: saved(GREY.astype(np.int32) * 70_000, f, format="TIFF"),
-        "expected an image of 8 or 16 bits a channel, got values from",
+        "expected an image of 8 or 16 bits per channel, got values from",
     ),
     # Pillow would start Ghostscript for this file.
     "PostScript": (

@@ -48,9 +48,9 @@ def write_card(
         The machine and the versions, recorded unchanged.
     """
     with street_pool(workers) as pool:
-        results = pool.imap_unordered(partial(count_classes, seed), range(count), chunksize=4)
+        results = pool.map(partial(count_classes, seed), range(count), chunksize=4)
         counts = list(tqdm(results, total=count, desc="counting classes", unit="street"))
-        times = list(tqdm(pool.imap(time_domain, DOMAINS), total=len(DOMAINS), desc="timing"))
+        times = list(tqdm(pool.map(time_domain, DOMAINS), total=len(DOMAINS), desc="timing"))
     statistics, maps = summarise(counts)
     record_path.parent.mkdir(parents=True, exist_ok=True)
     write_json(

@@ -39,7 +39,8 @@ def write_streets(
     """Draw ``count`` street scenes of one domain into a folder, with a progress bar.
 
     The files do not depend on ``workers``. A second call resumes an interrupted one: it keeps pairs
-    that are complete. A larger ``count`` extends the dataset.
+    that are complete. A larger ``count`` extends the dataset. In a script, call the
+    function below ``if __name__ == "__main__":``, because every worker imports the script.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def write_streets(
     height, width : int
         Size of the images in pixels, from 32 to 8192.
     workers : int, optional
-        Number of processes; by default one per CPU core.
+        Number of processes; by default one per CPU core. 1 draws in the calling process.
     image_format : str
         "jpg" (quality 95) or "png".
 
@@ -95,7 +96,7 @@ def write_streets(
     draw = partial(_write_pair, root, parameters)
     pixels, images = np.zeros(256, np.int64), np.zeros(256, np.int64)
     for counts in tqdm(
-        _map_unordered(draw, count, workers), total=count, desc=f"{domain} streets", unit="image"
+        _map(draw, count, workers), total=count, desc=f"{domain} streets", unit="image"
     ):
         pixels += counts
         images += counts > 0
@@ -198,15 +199,13 @@ def _check_resumable(root: Path, parameters: Mapping[str, str | int], count: int
         )
 
 
-def _map_unordered(
-    draw: Callable[[int], np.ndarray], count: int, workers: int
-) -> Iterator[np.ndarray]:
-    """Yield ``draw(index)`` of every scene in any order, computed by worker processes."""
+def _map(draw: Callable[[int], np.ndarray], count: int, workers: int) -> Iterator[np.ndarray]:
+    """Yield ``draw(index)`` of every scene, computed by worker processes."""
     if min(workers, count) == 1:
         yield from map(draw, range(count))
         return
     with street_pool(min(workers, count)) as pool:
-        yield from pool.imap_unordered(draw, range(count), chunksize=2)
+        yield from pool.map(draw, range(count), chunksize=2)
 
 
 def _write_pair(root: Path, parameters: Mapping[str, Any], index: int) -> np.ndarray:

@@ -226,6 +226,7 @@ def draw_rods(
     Parameters
     ----------
     canvas : Canvas
+        The canvas to draw on.
     starts, ends : array_like
         World points (N, 3).
     radii : array_like

@@ -121,3 +121,30 @@ def check_pair_name(name: str, taken: Collection[str]) -> None:
         raise ValueError(f"a pair's name must be a plain word such as 'night', got {name!r}")
     if name in taken:
         raise ValueError(f"the adapter pair {name!r} exists already: choose another name")
+
+
+def check_assigned_weight(value: object, pretrained: Tensor) -> None:
+    """Raise an error if a value that is assigned to ``layer.weight`` is not the pretrained weight.
+
+    Parameters
+    ----------
+    value : object
+        The value.
+    pretrained : Tensor
+        W0 in the shape of ``layer.weight``.
+
+    Raises
+    ------
+    ValueError
+        If the value differs from W0.
+    """
+    if isinstance(value, Tensor) and value.shape == pretrained.shape:
+        if value.is_meta and pretrained.is_meta:
+            return
+        if value.device == pretrained.device and torch.equal(value, pretrained):
+            return
+    raise ValueError(
+        "the weight of an adapted layer is computed from its residual and its adapters and "
+        "cannot be assigned: expected the tensor that the layer was adapted from, got another "
+        "value; load or tie plain weights before adapt(), or call export() first"
+    )

@@ -1,4 +1,4 @@
-"""Initial factors for all layers of a model: a weight a thread, or equal shapes at once."""
+"""Initial factors for all layers of a model: one weight per thread, or equal shapes at once."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -81,7 +81,7 @@ def initial_factors(
     their shapes, so that no thread waits for another before the last weights. Otherwise weights of
     equal shape are decomposed as a stack, on a GPU at once. On the CPU the factors equal those of
     separate decompositions bit for bit. The additional memory is that of all factors, of one stack
-    or one weight a thread, and of their decomposition.
+    or one weight per thread, and of their decomposition.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def initial_factors(
             for i, name in enumerate(names):
                 # Clones, so that no layer keeps the whole stack in memory.
                 found[name] = Factors(*(None if f is None else f[i].clone() for f in factors))
-        for name, factors in _one_a_thread(
+        for name, factors in _one_per_thread(
             singles, lambda name: (weight_of(layers[name]), settings[name], f"layer {name!r}")
         ):
             found[name] = factors
@@ -125,7 +125,7 @@ def initial_factors(
     return ((name, found.pop(name)) for name in list(found))
 
 
-def _one_a_thread(
+def _one_per_thread(
     names: Iterable[str], arguments: Callable[[str], tuple[Tensor, AdapterSettings, str]]
 ) -> Iterator[tuple[str, Factors]]:
     """Yield names and factors in the order in which they finish; a thread decomposes one weight.

@@ -13,7 +13,7 @@ from .settings import AdapterSettings
 
 FORMAT = "recyclelora adapters"
 FORMAT_VERSION = 1
-METADATA_KEY = "recyclelora"  # of the safetensors metadata; its value is the header as JSON
+METADATA_KEY = "recyclelora"  # the entry of the safetensors metadata with the header as JSON
 
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 

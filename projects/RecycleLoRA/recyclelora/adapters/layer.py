@@ -1,6 +1,5 @@
 """The dual-adapter linear layer: a frozen residual weight, a main and a sub adapter."""
 
-import copy
 import dataclasses
 import weakref
 from collections.abc import Callable
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import dual_lora_linear
-from .checks import check_linear
+from .checks import check_assigned_weight, check_linear
 from .decomposition import decompose
 from .initialisers import Factors
 from .merging import MergeableLinear
@@ -43,6 +42,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     weight : Tensor, (out, in)
         The effective weight, a differentiable property. Its shape is (in, out) for a ``Conv1D``.
     bias : Parameter, (out,), or None
+        The bias of the layer that was adapted.
     lora_A_main, lora_B_main, lora_A_sub, lora_B_sub, columns, initial_A, initial_B, scaling
         The active pair; see :class:`AdapterPair`.
     pretrained : Tensor, or None
@@ -113,7 +113,8 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
 
         Parameters
         ----------
-        linear : nn.Linear, weight (out, in)
+        linear : nn.Linear
+            The layer to adapt, with weight (out, in).
         r_main, r_sub : int
             The ranks, 0 or more, together at most min(out, in).
         alpha : float
@@ -126,6 +127,11 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             is subtracted from the weight.
         sparse_a : bool
             Whether A is restricted to the pivot columns; only for "rrqr".
+
+        Returns
+        -------
+        DualLoRALinear
+            The layer with adapters.
 
         Raises
         ------
@@ -142,14 +148,40 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     def from_factors(
         cls, linear: nn.Module, factors: Factors, settings: AdapterSettings
     ) -> "DualLoRALinear":
-        """Return a layer with these factors that replaces ``linear`` (or a ``Conv1D``)."""
+        """Return a layer with given initial factors that computes the same outputs as ``linear``.
+
+        Parameters
+        ----------
+        linear : nn.Module
+            A linear layer with weight (out, in), or a ``Conv1D`` of Hugging Face transformers.
+        factors : Factors
+            The initial factors.
+        settings : AdapterSettings
+            Ranks, scaling and initialisation.
+
+        Returns
+        -------
+        DualLoRALinear
+            The layer with adapters.
+        """
         source_type = type(linear) if is_conv1d(linear) else None
         layer = cls(plain_weight(linear), linear.bias, factors, settings, source_type=source_type)
         layer._source = weakref.ref(linear.weight)
         return layer.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output (..., out) for ``x`` (..., in)."""
+        """Compute the output of the layer.
+
+        Parameters
+        ----------
+        x : Tensor
+            Inputs (..., in).
+
+        Returns
+        -------
+        Tensor
+            Outputs (..., out).
+        """
         if (out := forward_per_sample(self, x)) is not None:
             return out
         switches = self.switches()
@@ -157,7 +189,7 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
             (x,) = tie_to_state(self, self.merged_serial, switches, [x])
             return self.forward_merged(x, self._trained_factors())
         if x.is_nested:
-            return F.linear(x, self.effective_with_gradient(), self.bias)
+            return F.linear(x, self._weight_with_gradient(), self.bias)
         if self.mixture is not None:
             (x,) = tie_to_state(self, self.mixture.serial, switches, [x])
             return F.linear(x, mixed_weight(self, switches, self.initial_B.dtype), self.bias)
@@ -170,10 +202,10 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     @property
     def weight(self) -> Tensor:
         """Return the effective weight, differentiable in the factors unless the layer is merged."""
-        weight = self.effective_with_gradient()
+        weight = self._weight_with_gradient()
         return weight.T if self.source_type is not None else weight
 
-    def effective_with_gradient(self) -> Tensor:
+    def _weight_with_gradient(self) -> Tensor:
         """Return W_res + s B A (out, in), computed in the factors' dtype and cast to the base's."""
         check_one_weight(self)
         switches = self.switches()
@@ -201,40 +233,52 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         self.merged_serial = new_serial()
 
     def switches(self) -> Switches:
-        """Return which adapters are active in the running thread."""
+        """Return which adapters are on in the running thread.
+
+        Returns
+        -------
+        Switches
+            Whether main is on, and whether sub is on.
+        """
         if torch.compiler.is_compiling():  # compiled code depends on this plain attribute
             return self._last_switches
         return switches_of(self, self._last_switches)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name == "weight":
-            self._assign_weight(value)
-        else:
+        if name != "weight":
             super().__setattr__(name, value)
-
-    def _assign_weight(self, value: object) -> None:
-        source = self._source() if self._source is not None else None
-        if value is source:
-            return
-        pretrained = self.pretrained_weight()
-        pretrained = pretrained.T if self.source_type is not None else pretrained
-        if isinstance(value, Tensor) and value.shape == pretrained.shape:
-            if value.is_meta and pretrained.is_meta:
-                return
-            if value.device == pretrained.device and torch.equal(value, pretrained):
-                return
-        raise ValueError(
-            "the weight of an adapted layer is computed from its residual and its adapters and "
-            "cannot be assigned: expected the tensor that the layer was adapted from, got another "
-            "value; load or tie plain weights before adapt(), or call export() first"
-        )
+        elif self._source is None or value is not self._source():
+            weight = self.pretrained_weight()
+            check_assigned_weight(value, weight if self.source_type is None else weight.T)
 
     def pair(self, name: str) -> AdapterPair:
-        """Return the pair of this name; the active pair is the layer itself."""
+        """Return a pair of adapters.
+
+        Parameters
+        ----------
+        name : str
+            The name of the pair.
+
+        Returns
+        -------
+        AdapterPair
+            The pair. The active pair is the layer itself.
+        """
         return self if name == self.pair_name else self.pairs[name]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the active pair's tensors by name, detached and without absent ones."""
+        """Return the tensors of the active pair, detached.
+
+        Returns
+        -------
+        dict[str, Tensor]
+            The tensors by name. Absent ones are left out.
+
+        Raises
+        ------
+        ValueError
+            If the layer computes with a weighted sum of pairs.
+        """
         if self.mixture is not None:
             weights = ", ".join(f"{name!r}: {weight:g}" for name, weight in self.mixture.weights)
             raise ValueError(
@@ -250,7 +294,13 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         return [factor for factor in factors if factor is not None]
 
     def pretrained_weight(self) -> Tensor:
-        """Return W0 (out, in), bitwise exact. It must not be modified."""
+        """Return the pretrained weight W0, bit for bit.
+
+        Returns
+        -------
+        Tensor
+            W0 (out, in). It may share memory with the layer, so do not modify it.
+        """
         if self.pretrained is not None and self.columns is None:
             return self.pretrained
         residual = full_tensor(self.residual.detach())
@@ -262,8 +312,18 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     def effective_weight(self) -> Tensor:
         """Return the weight (out, in) that the unmerged layer applies: W_res + s B A.
 
-        The sum is computed in float64 and cast once to the weight's dtype. With both adapters off,
-        the result is bitwise equal to W0.
+        The sum is computed in float64 and cast once to the dtype of the base. With both adapters
+        off, the result is bitwise equal to W0.
+
+        Returns
+        -------
+        Tensor
+            The weight (out, in), without gradient.
+
+        Raises
+        ------
+        RuntimeError
+            If each sample has its own pair of adapters, see :func:`pairs_per_sample`.
         """
         check_one_weight(self)
         switches = self.switches()
@@ -278,79 +338,28 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
         weight = weight.index_add(1, self.columns, product) if sparse_a else weight + product
         return weight.to(self.residual.dtype)
 
-    def plain_linear(self, weight: Tensor) -> nn.Module:
-        """Return a layer of the replaced kind with this weight (out, in) and the bias."""
-        linear = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
-        if self.source_type is not None:
-            linear = self.source_type(self.out_features, self.in_features)
-            weight = weight.T.contiguous()
-        linear.weight = nn.Parameter(weight.detach())
-        linear.bias = self.bias
-        return linear
-
-    def to_dense(self) -> "DualLoRALinear":
-        """Return a copy whose A covers all inputs: lora_A_main and lora_A_sub are (r, in)."""
-        layer = copy.deepcopy(self)
-        if self.settings.sparse_a:
-            for name in ("lora_A_main", "lora_A_sub"):
-                if (A := getattr(self, name)) is not None:
-                    dense = nn.Parameter(self.dense_rows(A.detach()), A.requires_grad)
-                    setattr(layer, name, dense)
-            layer.settings = dataclasses.replace(self.settings, sparse_a=False)
-        return layer
-
-    def put_pair(self, name: str, pair: AdapterPair) -> None:
-        """Store ``pair`` under ``name``; replace the active pair if it has this name."""
-        pair.requires_grad_(False)
-        if name == self.pair_name:
-            self._change_over(pair)
-        elif name in self.pairs:
-            self.pairs[name].exchange(pair)
-        else:
-            self.pairs[name] = pair
-
-    def needs_new_parameters(self, name: str) -> bool:
-        """Return whether activating this pair replaces parameters and not only their values."""
-        return name != self.pair_name and self.pairs[name].settings != self.settings
-
-    def activate_pair(self, name: str) -> None:
-        """Compute with the pair of this name, whose residual is derived from W0.
-
-        The values of both pairs are exchanged or, if the settings differ, their parameters. The
-        previous pair is frozen and stored in ``pairs``. A merged layer stays merged, with the new
-        pair.
-        """
-        self.check_pair(name)
-        if self.merged_weight is not None:
-            check_one_weight(self)
-        self.mix(None)
-        if name == self.pair_name:
-            return
-        pair = self.pairs.pop(name)
-        self._change_over(pair)
-        self.pairs[self.pair_name] = pair
-        self.pair_name = name
-
-    def check_pair(self, name: str) -> None:
-        """Raise an error if there is no pair of this name."""
-        if name != self.pair_name and name not in self.pairs:
-            known = ", ".join(sorted({self.pair_name, *self.pairs}))
-            raise ValueError(f"there is no adapter pair {name!r}; the pairs are: {known}")
-
-    def mix(self, mixture: Mixture | None) -> None:
-        """Compute with several pairs, or the active one again; a merged layer stays merged."""
-        if mixture == self.mixture:
-            return
-        if self.merged_weight is not None:
-            check_one_weight(self)
-        self.mixture = mixture
-        if self.merged_weight is not None:
-            self.merge()
-
     def __getstate__(self) -> dict:
-        # A weak reference cannot be pickled; values are compared instead. A copy is in no context.
+        # A weak reference cannot be pickled; a copy compares an assigned weight by its values.
         left_out = {"_source": None, "sample_contexts": 0, "_last_switches": Switches()}
         return self.__dict__ | left_out
+
+    def exchange(self, other: AdapterPair) -> None:
+        """Swap the active pair with another pair of this layer; W0 does not change.
+
+        See :meth:`AdapterPair.exchange`. A merged layer stays merged, with the new pair.
+
+        Parameters
+        ----------
+        other : AdapterPair
+            The other pair.
+        """
+        if self.merged_weight is not None:
+            check_one_weight(self)
+        weight = self.pretrained_weight()
+        super().exchange(other)
+        self._take_residual(weight)
+        if self.merged_weight is not None:
+            self.merge()
 
     def extra_repr(self) -> str:
         """Return the description of the layer in ``print(model)``."""
@@ -367,15 +376,6 @@ class DualLoRALinear(MergeableLinear, AdapterPair):
     def _trained_in_use(self, switches: Switches) -> bool:
         main, sub = switches
         return bool((main and self.settings.r_main) or (sub and self.settings.r_sub))
-
-    def _change_over(self, pair: AdapterPair) -> None:
-        if self.merged_weight is not None:
-            check_one_weight(self)
-        weight = self.pretrained_weight()
-        self.exchange(pair)
-        self._take_residual(weight)
-        if self.merged_weight is not None:
-            self.merge()
 
     @torch.no_grad()
     def _take_residual(self, weight: Tensor) -> None:

@@ -16,6 +16,7 @@ from .file_content import AdapterFile, initial_digest, read_adapter_file
 from .initialisers import Factors, factor_dtype
 from .inject import find_linears, replace_modules
 from .layer import DualLoRALinear
+from .layer_pairs import make_active, put_pair
 from .other_tensors import check_other_tensors, other_tensors
 from .pair import AdapterPair
 from .selection import plain_weight
@@ -27,11 +28,11 @@ from .wrappers import by_plain_name, holders, warn_of_new_parameters
 def load_adapters(module: nn.Module, path: str | Path, name: str = "default") -> nn.Module:
     """Load saved adapters into their pretrained base, and make them the active pair.
 
-    In a model without adapters, the linear layers that the file names are replaced as by
-    :func:`adapt`; all other parameters keep their ``requires_grad``. In a model with adapters, the
-    loaded ones become the pair ``name``, or replace the pair of this name. If the settings equal
-    those of the active pair, values are copied into the existing parameters. Optimisers, DDP and
-    FSDP then stay valid; reset the state of the optimiser. Parameters and buffers that
+    In a model without adapters, the linear layers that are listed in the file are replaced, as
+    :func:`adapt` does; all other parameters keep their ``requires_grad``. In a model with adapters,
+    the loaded ones become the pair ``name``, or replace the pair of this name. If the settings
+    equal those of the active pair, values are copied into the existing parameters. Optimisers, DDP
+    and FSDP then stay valid; reset the state of the optimiser. Parameters and buffers that
     ``save_adapters(..., also=...)`` saved are loaded too.
 
     ``module`` may be wrapped by ``torch.compile``, DDP, FSDP or ``DataParallel``. All processes of
@@ -43,6 +44,7 @@ def load_adapters(module: nn.Module, path: str | Path, name: str = "default") ->
         The base with the weights on which the adapters were trained. Cast it after loading, not
         before.
     path : str or Path
+        A file of :func:`save_adapters`.
     name : str
         The pair's name, a plain word.
 
@@ -229,8 +231,8 @@ def _replaced(
 
 def _put(module: nn.Module, target: nn.Module, pair: AdapterPair, name: str) -> nn.Module:
     if isinstance(target, DualLoRALinear):
-        target.put_pair(name, pair)
-        target.activate_pair(name)
+        put_pair(target, name, pair)
+        make_active(target, name)
         return module
     factors = Factors(pair.initial_A, pair.initial_B, pair.columns)
     layer = DualLoRALinear.from_factors(target, factors, pair.settings)

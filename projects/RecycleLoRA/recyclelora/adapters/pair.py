@@ -1,5 +1,6 @@
 """One main and one sub adapter: the trained factors and the initial factors."""
 
+import copy
 import dataclasses
 import itertools
 
@@ -71,7 +72,7 @@ class AdapterPair(nn.Module):
 
     @property
     def scaling(self) -> float:
-        """The factor s before B A: alpha / (r_main + r_sub)."""
+        """The factor s = alpha / (r_main + r_sub) of B A, or 0 if both ranks are 0."""
         return self.settings.scaling
 
     def tensors(self) -> dict[str, Tensor]:
@@ -224,6 +225,24 @@ class AdapterPair(nn.Module):
         if not self.settings.sparse_a:
             return A
         return A.new_zeros(len(A), self.in_features).index_copy(1, self.columns, A)
+
+    def to_dense(self) -> "AdapterPair":
+        """Return a copy without the restriction ``sparse_a``.
+
+        Returns
+        -------
+        AdapterPair
+            The copy. Its ``lora_A_main`` and ``lora_A_sub`` are (r, in), with zeros outside the
+            pivot columns.
+        """
+        dense = copy.deepcopy(self)
+        if self.settings.sparse_a:
+            for name in ("lora_A_main", "lora_A_sub"):
+                if (A := getattr(self, name)) is not None:
+                    rows = self.dense_rows(A.detach())
+                    setattr(dense, name, nn.Parameter(rows, A.requires_grad))
+            dense.settings = dataclasses.replace(self.settings, sparse_a=False)
+        return dense
 
     def exchange(self, other: "AdapterPair") -> None:
         """Swap tensors and settings with another pair of the same layer.

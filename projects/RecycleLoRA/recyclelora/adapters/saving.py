@@ -43,6 +43,17 @@ def save_adapters(
     ----------
     model : nn.Module
         An adapted model.
+    path : str or Path
+        The file to write.
+    name : str, optional
+        The pair to save; by default the active one.
+    also : str or iterable of str, optional
+        Glob patterns on names of other parameters, persistent buffers or modules to save, such as
+        "head".
+    initial_factors : bool
+        Whether to save initial factors that can be computed from the base weight. False makes the
+        file smaller, but it may be rejected on another machine or with another version of PyTorch,
+        because decompositions round differently there.
 
     Raises
     ------

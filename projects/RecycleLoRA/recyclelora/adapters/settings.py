@@ -80,7 +80,7 @@ class AdapterSettings:
 
     @property
     def scaling(self) -> float:
-        """The factor s before B A: alpha / (r_main + r_sub), or 0 if both ranks are 0."""
+        """The factor s = alpha / (r_main + r_sub) of B A, or 0 if both ranks are 0."""
         return self.alpha / self.rank if self.rank else 0.0
 
     @property
@@ -95,7 +95,7 @@ class AdapterSettings:
 
     @property
     def random(self) -> bool:
-        """Whether the initial factors cannot be computed from the weight: random or custom."""
+        """Whether the weight does not determine the initial factors (random or custom ones)."""
         return any(_entry(word) is None or _has(word, "random") for word in self._in_use())
 
     @property

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from .layer import DualLoRALinear
+from .layer_pairs import check_pair, mix
 from .mixtures import Mixture, Samples
 from .state import layers_or_raise
 from .switches import samples_of_this_thread, set_samples_in_this_thread
@@ -58,13 +59,13 @@ def activate_pairs(model: nn.Module, weights: Mapping[str, float]) -> None:
         )
     for name, weight in weights.items():
         for layer in layers:
-            layer.check_pair(name)
+            check_pair(layer, name)
         is_number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
         if not is_number or not math.isfinite(weight):
             raise ValueError(f"the weight of pair {name!r} must be a finite number, got {weight!r}")
     mixture = Mixture.of({name: float(weight) for name, weight in weights.items()})
     for layer in layers:
-        layer.mix(mixture)
+        mix(layer, mixture)
 
 
 @contextmanager
@@ -116,7 +117,7 @@ def pairs_per_sample(model: nn.Module, names: Sequence[str | None]) -> Iterator[
         )
     for name in dict.fromkeys(names):
         for layer in layers if name is not None else ():
-            layer.check_pair(name)
+            check_pair(layer, name)
     before = samples_of_this_thread()
     set_samples_in_this_thread({**before, **dict.fromkeys(layers, Samples.of(names))})
     _count(layers, 1)

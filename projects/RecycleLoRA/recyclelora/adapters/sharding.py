@@ -100,10 +100,9 @@ def full_parameters(module: nn.Module, *, writeback: bool = False) -> Iterator[N
     Yields
     ------
     None
-        None
     """
     for child in _modules_of(module, "FSDPModule"):
-        child.reshard()  # after a forward pass it may hold copies, and writes to them are lost
+        child.reshard()  # discards gathered copies of the parameters, whose changes would be lost
     if not _modules_of(module, "FullyShardedDataParallel"):
         yield
         return

@@ -12,6 +12,7 @@ from .checks import check_pair_name, check_weight
 from .decomposition import initial_factors
 from .inject import replace_modules
 from .layer import DualLoRALinear
+from .layer_pairs import check_pair, make_active, needs_new_parameters, put_pair
 from .pair import AdapterPair
 from .settings import AdapterSettings
 from .sharding import full_parameters
@@ -207,7 +208,7 @@ def add_pair(
         )
         for layer_name, factors in decomposed:
             layer = layers[layer_name]
-            layer.put_pair(name, AdapterPair(factors, layer.in_features, settings))
+            put_pair(layer, name, AdapterPair(factors, layer.in_features, settings))
 
 
 def activate_pair(model: nn.Module, name: str) -> None:
@@ -233,12 +234,11 @@ def activate_pair(model: nn.Module, name: str) -> None:
     """
     layers = list(layers_or_raise(model).values())
     for layer in layers:
-        if name not in {layer.pair_name, *layer.pairs}:
-            layer.activate_pair(name)  # raises, naming the pairs there are
+        check_pair(layer, name)
     with full_parameters(model, writeback=True):
-        warn_of_new_parameters([layer for layer in layers if layer.needs_new_parameters(name)])
+        warn_of_new_parameters([layer for layer in layers if needs_new_parameters(layer, name)])
         for layer in layers:
-            layer.activate_pair(name)
+            make_active(layer, name)
 
 
 @torch.no_grad()
@@ -287,9 +287,20 @@ def remove_adapters(model: nn.Module) -> nn.Module:
 
 def _to_plain(model: nn.Module, weight_of: Callable[[DualLoRALinear], Tensor]) -> nn.Module:
     for layer in adapted_layers(model).values():
-        linear = layer.plain_linear(weight_of(layer))
+        linear = _plain_linear(layer, weight_of(layer))
         model = replace_modules(model, {layer: linear.requires_grad_(False).train(layer.training)})
     return model
+
+
+def _plain_linear(layer: DualLoRALinear, weight: Tensor) -> nn.Module:
+    """Return a layer of the type that ``layer`` replaced, with this weight (out, in)."""
+    linear = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+    if layer.source_type is not None:
+        linear = layer.source_type(layer.out_features, layer.in_features)
+        weight = weight.T.contiguous()
+    linear.weight = nn.Parameter(weight.detach())
+    linear.bias = layer.bias
+    return linear
 
 
 def layers_or_raise(model: nn.Module) -> dict[str, DualLoRALinear]:

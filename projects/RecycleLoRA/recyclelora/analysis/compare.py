@@ -1,4 +1,4 @@
-"""Draw the predictions of several runs beside the truth (paper, Figures 6 and 7)."""
+"""Draw the predictions of several runs and the ground truth (paper, Figures 6 and 7)."""
 
 import json
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ from recyclelora.adapters.dependencies import parameters_in_use
 
 from .checks import check_module
 
-IMAGE_SIZE = 512  # of the pass on the meta device
+IMAGE_SIZE = 512  # size of the image in the forward pass on the meta device
 
 
 def fine_tune(module: nn.Module) -> nn.Module:

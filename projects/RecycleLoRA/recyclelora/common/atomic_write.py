@@ -61,12 +61,12 @@ def atomic_write(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
         if sync:
             flush_to_disk(path.parent)
     except OSError as error:
-        # It is None for an error of a write.
+        # The errors of write() have no file name.
         if str(error.filename or temporary) == str(temporary) and error.errno is not None:
             error.filename = str(path)
         raise
     finally:
-        with suppress(OSError):  # a read-only file system; the error of the block is the cause
+        with suppress(OSError):  # for instance on a read-only file system
             temporary.unlink()
 
 

@@ -77,14 +77,14 @@ def check_finite(content: Any, source: str) -> None:
     --------
     >>> check_finite({"model": {"bias": torch.tensor([1.0, float("nan")])}}, "a.pth")
     Traceback (most recent call last):
-    ValueError: a.pth: bias holds NaN or infinity, expected finite values; take another copy or \
+    ValueError: a.pth: bias holds NaN or infinity, expected finite values; use another copy or \
 an earlier checkpoint
     """
     names = [name for name, tensor in _tensors(content) if not is_finite(tensor)]
     if names:
         verb = "holds" if len(names) == 1 else "hold"
         raise ValueError(
-            f"{source}: {join_names(names)} {verb} NaN or infinity, expected finite values; take "
+            f"{source}: {join_names(names)} {verb} NaN or infinity, expected finite values; use "
             "another copy or an earlier checkpoint"
         )
 

@@ -116,7 +116,7 @@ def read_config(file: str) -> DictConfig:
         if isinstance(error, ImportError) and (module := _missing_relative_import(file)):
             raise ValueError(
                 f"{where}: the config imports {module!r} from its own folder, where no such file "
-                "exists: load a shipped config by recyclelora.config.get_config(NAME) instead"
+                "exists: load a shipped config with recyclelora.config.get_config(NAME) instead"
             ) from error
         remedy = "correct it"
         if isinstance(error, OmegaConfBaseException):

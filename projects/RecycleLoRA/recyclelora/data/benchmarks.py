@@ -3,9 +3,10 @@
 import itertools
 from pathlib import Path
 
-from .folder_dataset import FolderDataset, Layout
+from .folder_dataset import FolderDataset
 from .gtav_split import SIZES, GtavSplit
 from .label_maps import CITYSCAPES_IDS, SYNTHIA_IDS, URBANSYN_IDS, LabelMap, mapillary_label_map
+from .pairing import Layout
 from .source import DatasetSource
 
 #: The environment variable with the folder of all benchmarks.

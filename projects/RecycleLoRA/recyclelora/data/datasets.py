@@ -17,8 +17,9 @@ from recyclelora.common.validation import short_repr
 
 from .benchmarks import BENCHMARKS
 from .classes import CLASSES, COLORS, IGNORE_LABEL
-from .folder_dataset import FolderDataset, Layout
+from .folder_dataset import FolderDataset
 from .label_maps import CAMVID, LABELMEFACADE, TRAIN_IDS, Folding, LabelMap
+from .pairing import Layout
 
 _REAL_ROOT = "RECYCLELORA_DATA"
 _FOLDINGS = {"camvid": CAMVID, "lmf": LABELMEFACADE}
@@ -105,9 +106,9 @@ def register_folder(
         Whether to skip images without a label and labels without an image with a warning. By
         default they are an error.
     exclude : str or sequence of str
-        Patterns of files that are left out together with their partners, such as "old" (a folder or
-        a file with this name), "*_debug.png" and "rome/00*". Hidden and system files and folders
-        (``.Trash-1000``, ``@eaDir``, ``Thumbs.db``) are always left out.
+        Patterns of files that are left out together with their partners, such as ``old`` (a
+        folder or a file with this name), ``*_debug.png`` and ``rome/00*``. Hidden and system files
+        and folders (``.Trash-1000``, ``@eaDir``, ``Thumbs.db``) are always left out.
 
     Returns
     -------
@@ -161,7 +162,7 @@ def get_dataset(name: str) -> FolderDataset:
         known = [n for n in DatasetCatalog if MetadataCatalog.get(n).get("dataset") is not None]
         raise ValueError(
             f"expected the name of a registered dataset, got '{name}'; the known names are "
-            f"{', '.join(sorted(known))}; register your own folders by register_folder"
+            f"{', '.join(sorted(known))}; register your own folders with register_folder"
         )
     return dataset
 

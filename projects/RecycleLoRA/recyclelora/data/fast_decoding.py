@@ -1,4 +1,4 @@
-"""Fast decoding of PNG by kornia-rs and JPEG by simplejpeg (extra ``fast``), equal to Pillow's.
+"""Decoding of PNG with kornia-rs and of JPEG with simplejpeg, to the same values as Pillow.
 
 Pillow remains the reference. It reads the header of every file and decodes every file that the fast
 decoders refuse. The error message for a damaged file is therefore the same with and without the

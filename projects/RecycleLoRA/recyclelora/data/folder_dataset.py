@@ -1,6 +1,5 @@
 """A dataset in plain folders: pairs of images and labels that are validated before use."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -12,46 +11,13 @@ from tqdm import tqdm
 
 from recyclelora.common.files import retry_transient
 from recyclelora.common.paths import expand_path
-from recyclelora.common.validation import check_integer
 
 from .label_maps import TRAIN_IDS, Folding, LabelMap
-from .pairing import Unpaired, files_by_key
+from .pairing import Layout, Pair, Unpaired, files_by_key, seeded_subset
 from .reading import SizeMismatchError, pair_size
 from .source import DatasetSource
 
 logger = logging.getLogger(__name__)
-
-Pair = tuple[str, Path, Path]  # key, image, label
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Folders and file names in one release of a dataset.
-
-    Parameters
-    ----------
-    images, labels : str
-        The folders, which are searched recursively.
-    image_suffix : tuple of str
-        Endings of image names, such as "_leftImg8bit.png". The path before the suffix is the key
-        that an image and its label share.
-    label_suffix : str
-        The ending of label names.
-    prefixes : tuple of str
-        Beginnings of file names that are not part of the key, such as ``rgb_`` and ``ss_``.
-    not_labels : tuple of str
-        Endings of other files in the folder of the labels, which are skipped.
-    """
-
-    images: str
-    labels: str
-    image_suffix: tuple[str, ...] = (".png", ".jpg", ".jpeg")
-    label_suffix: str = ".png"
-    prefixes: tuple[str, ...] = ()
-    not_labels: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.images} with {self.labels}"
 
 
 @dataclass(frozen=True)
@@ -87,8 +53,8 @@ class FolderDataset:
         an error.
     exclude : tuple of str
         Patterns (``*``, ``?``, ``[...]``) of files that are left out, with their partners. A
-        pattern is compared with the name of a file and of every folder above it, and with their
-        paths in the folder of the images or labels, as in "old", "*_debug.png" and "rome/00*".
+        pattern such as ``old``, ``*_debug.png`` or ``rome/00*`` is compared with the name of a file
+        and of every folder above it, and with their paths in the folder of the images or labels.
     split : callable, optional
         A function from (dataset's folder, pairs) to the pairs of one part.
     expected : int, optional
@@ -173,7 +139,13 @@ class FolderDataset:
         return self.root / Path(layout.images).parts[0]
 
     def download_hint(self) -> str:
-        """Return a description of what to download or unpack, as the end of a sentence."""
+        """Return a description of what to download or unpack.
+
+        Returns
+        -------
+        str
+            The description, as the end of a sentence.
+        """
         if self.source is None:
             return "download the dataset"
         first = self.layouts[0]
@@ -186,7 +158,13 @@ class FolderDataset:
         return self.source.pending_archives(self.root, dataset_root) if self.source else []
 
     def is_available(self) -> bool:
-        """Return whether the folders exist, without checking their content."""
+        """Return whether the folders exist, without checking their content.
+
+        Returns
+        -------
+        bool
+            True if both folders of a layout exist.
+        """
         try:
             self.layout()
         except FileNotFoundError:
@@ -194,7 +172,18 @@ class FolderDataset:
         return True
 
     def files(self) -> tuple[dict[str, Path], dict[str, Path]]:
-        """Return images and labels by key, including unpaired ones and those of all splits."""
+        """Return the images and labels of all splits, including unpaired ones.
+
+        Returns
+        -------
+        images, labels : dict of str to Path
+            The files by key. Excluded files and their partners are left out.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If a folder is missing or contains no images.
+        """
         layout = self.layout()
         images, not_images = files_by_key(
             self.root / layout.images, layout.image_suffix, layout.prefixes, exclude=self.exclude
@@ -218,7 +207,18 @@ class FolderDataset:
         return images, labels
 
     def unpaired(self, images: dict[str, Path], labels: dict[str, Path]) -> Unpaired:
-        """Return the images without a label and the labels without an image in these files."""
+        """Return the files without a partner.
+
+        Parameters
+        ----------
+        images, labels : dict of str to Path
+            The files by key, see :meth:`files`.
+
+        Returns
+        -------
+        Unpaired
+            Their numbers, and a message for each file.
+        """
         no_label = sorted(images.keys() - labels.keys())
         no_image = sorted(labels.keys() - images.keys())
         pending = self._pending_archives(self.dataset_root()) if no_label or no_image else []
@@ -275,7 +275,18 @@ class FolderDataset:
         )
 
     def match(self, images: dict[str, Path], labels: dict[str, Path]) -> list[Pair]:
-        """Return the pairs of the split among these files; files without a partner are skipped."""
+        """Return the pairs of the split among these files. Files without a partner are skipped.
+
+        Parameters
+        ----------
+        images, labels : dict of str to Path
+            The files by key, see :meth:`files`.
+
+        Returns
+        -------
+        list of (key, image, label)
+            The pairs, sorted by key.
+        """
         keys = sorted(images.keys() & labels.keys())
         pairs = [(key, images[key], labels[key]) for key in keys]
         return self.split(self.dataset_root(), pairs) if self.split else pairs
@@ -352,7 +363,13 @@ class FolderDataset:
         return [record | {"label_map": label_map} for record in records]
 
     def read_label_map(self) -> LabelMap:
-        """Return the label map, read from the dataset's folder if the release includes it."""
+        """Return the label map, read from the dataset's folder if the release includes it.
+
+        Returns
+        -------
+        LabelMap
+            The meaning of the ids in the label files.
+        """
         if isinstance(self.label_map, LabelMap):
             return self.label_map
         return self.label_map(self.dataset_root())
@@ -380,18 +397,3 @@ class FolderDataset:
             if self.skip_mismatched:
                 return error
             raise
-
-
-def seeded_subset(pairs: list[Pair], count: int, seed: int) -> list[Pair]:
-    """Draw at most ``count`` pairs by a hash of (seed, key); their order is kept.
-
-    Unlike a random generator, the hash does not depend on the machine or on NumPy's version. An
-    additional pair does not change the hashes of the other pairs.
-    """
-    check_integer("subset, the number of images to draw,", count, least=1)
-
-    def draw(pair: tuple) -> bytes:
-        name = f"{seed}:{pair[0]}".encode(errors="surrogateescape")  # names need not be UTF-8
-        return hashlib.sha256(name).digest()
-
-    return sorted(sorted(pairs, key=draw)[:count])

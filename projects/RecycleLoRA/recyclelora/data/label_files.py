@@ -76,7 +76,7 @@ def _read_channel(file: str | Path, image: Image.Image, content: bytes, channel:
         )
     if image.format == "BMP" and struct.unpack_from("<H", content, 28)[0] < 24:
         raise ValueError(
-            f"{file}: expected a colour file of 8 or 16 bits a channel, got a BMP of 16 bits a "
+            f"{file}: expected a colour file of 8 or 16 bits per channel, got a BMP of 16 bits a "
             "pixel, whose values are rounded; save the labels as PNG from their source"
         )
     with decoding(file):
@@ -85,7 +85,7 @@ def _read_channel(file: str | Path, image: Image.Image, content: bytes, channel:
         colours = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if colours is None or colours.ndim != 3 or colours.dtype not in (np.uint8, np.uint16):
         raise ValueError(
-            f"{file}: expected a colour file of 8 or 16 bits a channel, got one that OpenCV does "
+            f"{file}: expected a colour file of 8 or 16 bits per channel, got one that OpenCV does "
             "not read as such; save the labels as PNG from their source"
         )
     ids = colours[..., 2 - channel]  # OpenCV orders channels blue, green, red

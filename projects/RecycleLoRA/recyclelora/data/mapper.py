@@ -47,7 +47,7 @@ class TrainMapper:
 
     @property
     def sample_bytes(self) -> int:
-        """Return the bytes of the largest sample: per pixel, three of image and one of label."""
+        """Return the size of the largest sample in bytes, four for each pixel (RGB and label)."""
         return 4 * self.crop**2
 
     def __call__(self, record: dict, rng: np.random.Generator) -> dict:

@@ -1,11 +1,46 @@
-"""Search for the images and labels of a dataset, and counts of files without a partner."""
+"""Pairs of images and labels: where they are, the search for them, and a random subset."""
 
+import hashlib
 import os
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
 from recyclelora.common.files import walk_folders
+from recyclelora.common.validation import check_integer
+
+Pair = tuple[str, Path, Path]  # key, image, label
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders and file names in one release of a dataset.
+
+    Parameters
+    ----------
+    images, labels : str
+        The folders, which are searched recursively.
+    image_suffix : tuple of str
+        Endings of image names, such as "_leftImg8bit.png". The path before the suffix is the key
+        that an image and its label share.
+    label_suffix : str
+        The ending of label names.
+    prefixes : tuple of str
+        Beginnings of file names that are not part of the key, such as ``rgb_`` and ``ss_``.
+    not_labels : tuple of str
+        Endings of other files in the folder of the labels, which are skipped.
+    """
+
+    images: str
+    labels: str
+    image_suffix: tuple[str, ...] = (".png", ".jpg", ".jpeg")
+    label_suffix: str = ".png"
+    prefixes: tuple[str, ...] = ()
+    not_labels: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.images} with {self.labels}"
 
 
 class Unpaired(NamedTuple):
@@ -28,6 +63,11 @@ class Unpaired(NamedTuple):
 
     def counts(self) -> str:
         """Return the numbers in words.
+
+        Returns
+        -------
+        str
+            The text.
 
         Examples
         --------
@@ -117,3 +157,32 @@ def _is_excluded(path: Path, patterns: tuple[str, ...]) -> bool:
 def _check_link(link: Path) -> None:
     if Path(os.path.realpath(link.parent)).is_relative_to(os.path.realpath(link)):
         raise ValueError(f"{link}: this link points to a folder that contains it; remove it")
+
+
+def seeded_subset(pairs: list[Pair], count: int, seed: int) -> list[Pair]:
+    """Draw at most ``count`` pairs by a hash of (seed, key); their order is kept.
+
+    Unlike a random generator, the hash does not depend on the machine or on NumPy's version. An
+    additional pair does not change the hashes of the other pairs.
+
+    Parameters
+    ----------
+    pairs : list of (key, image, label)
+        The pairs.
+    count : int
+        The number of pairs to draw, 1 or more.
+    seed : int
+        The seed.
+
+    Returns
+    -------
+    list of (key, image, label)
+        The pairs with the smallest hashes, in the order of ``pairs``.
+    """
+    check_integer("subset, the number of images to draw,", count, least=1)
+
+    def draw(pair: tuple) -> bytes:
+        name = f"{seed}:{pair[0]}".encode(errors="surrogateescape")  # names need not be UTF-8
+        return hashlib.sha256(name).digest()
+
+    return sorted(sorted(pairs, key=draw)[:count])

@@ -46,14 +46,14 @@ def to_rgb(image: Image.Image, file: str | Path) -> np.ndarray:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(
-                f"{file}: expected an image of 8 or 16 bits a channel, got values from "
+                f"{file}: expected an image of 8 or 16 bits per channel, got values from "
                 f"{values.min()} to {values.max()}; convert it to 8 bits"
             )
         grey = (values.astype(np.float32) / 257.0).round()
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == "F":
         raise ValueError(
-            f"{file}: expected an image of 8 or 16 bits a channel, got floating point values of "
+            f"{file}: expected an image of 8 or 16 bits per channel, got floating point values of "
             "unknown range; convert it to 8 bits"
         )
     with decoding(file):

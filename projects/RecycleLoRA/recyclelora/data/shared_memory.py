@@ -107,7 +107,7 @@ class SharedMemoryDemand:
         fits = range(self.num_workers)
         most = max((n for n in fits if others + self.bytes(n) <= free), default=0)
         several = f" in each of {self.processes} processes" if self.processes > 1 else ""
-        at_once = f" beside {_mib(others)} of {beside.loader}" if others else ""
+        at_once = f" in addition to {_mib(others)} of {beside.loader}" if others else ""
         raise ValueError(
             f"{self.loader}: {self.num_workers} worker processes{several} need "
             f"{_mib(self.bytes(self.num_workers))} of shared memory for batches of up to "

@@ -176,7 +176,7 @@ class BatchLoader:
                 "num_workers=0"
             ) from error
         if main:
-            # The DataLoader's handler could raise an error at any place of the program. Without the
+            # The DataLoader's handler could raise an error at any point in the program. Without the
             # handler, the DataLoader still detects a dead worker while it waits for a batch.
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
         return batches

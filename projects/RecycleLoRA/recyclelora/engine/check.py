@@ -191,13 +191,13 @@ def _check_step(cfg: DictConfig, trainer: Trainer, sample: dict, device: torch.d
     need, free = images * one + 3 * size, available_memory(device)  # AdamW has two moments
     if need > free:
         raise ValueError(
-            f"a step needs about {need / _GIB:.1f} GiB beside the model ({images:,} images of "
-            f"{one / _GIB:.2f} GiB, and {3 * size / _GIB:.2f} for gradients and optimiser), but "
+            f"a step needs about {need / _GIB:.1f} GiB in addition to the model ({images:,} images "
+            f"of {one / _GIB:.2f} GiB, and {3 * size / _GIB:.2f} for gradients and optimiser), but "
             f"{device} has {free / _GIB:.1f} GiB free: lower dataloader.train.total_batch_size or "
             "the crop, or set train.accumulate or train.checkpointing=True"
         )
     return (
-        f"memory: a step needs about {need / _GIB:.2f} GiB beside the model, and "
+        f"memory: a step needs about {need / _GIB:.2f} GiB in addition to the model, and "
         f"{free / _GIB:.1f} GiB are free"
     )
 

@@ -92,7 +92,7 @@ def read_checkpoint(path: str | Path) -> dict:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if broken := archive.testzip():  # torch does not compare the checksums
-                raise ValueError(f"{path} is damaged (in its part {broken}); take another copy")
+                raise ValueError(f"{path} is damaged (in its part {broken}); use another copy")
     if not isinstance(content, dict) or content.get("format") not in (FORMAT, TRAINED):
         raise ValueError(
             f"{path} is not a checkpoint of this program (expected format {FORMAT!r}); pretrained "
@@ -101,7 +101,7 @@ def read_checkpoint(path: str | Path) -> dict:
     weights = content.get("trained" if content["format"] == TRAINED else "model")
     tensors = isinstance(weights, dict) and all(map(torch.is_tensor, weights.values()))
     if not tensors or not isinstance(content.get("iteration"), int):
-        raise ValueError(f"{path} lacks the weights or the iteration; take another copy of it")
+        raise ValueError(f"{path} lacks the weights or the iteration; use another copy of it")
     check_finite(content, str(path))
     return content
 
@@ -189,7 +189,13 @@ class Checkpoints:
         return self.folder / f"iter_{iteration:07d}.pth"
 
     def paths(self) -> list[Path]:
-        """Return the paths of all checkpoints, oldest first."""
+        """Return the paths of all checkpoints.
+
+        Returns
+        -------
+        list of Path
+            The paths, oldest first.
+        """
         if not self.folder.is_dir():
             return []
         found = [p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)]

@@ -125,7 +125,7 @@ def check_training_keys(cfg: DictConfig) -> None:
     if (named := cfg.evaluation.get("checkpoint")) is not None:
         raise ValueError(
             f"evaluation.checkpoint={named} applies only to an evaluation: add --eval-only, or "
-            "start a training from this file by train.init_checkpoint"
+            "start a training from this file with train.init_checkpoint"
         )
 
 

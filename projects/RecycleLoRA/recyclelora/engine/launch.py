@@ -62,7 +62,7 @@ def launch_processes(main: Callable[[Namespace], None], args: Namespace) -> None
     if args.num_machines > 1 and not available:
         raise ValueError(
             f"--num-machines {args.num_machines} needs a GPU on each machine, and torch finds "
-            "none here: start CPU processes by torchrun --nnodes N tools/lazyconfig_train_net.py "
+            "none here: start CPU processes with torchrun --nnodes N tools/lazyconfig_train_net.py "
             "..."
         )
     if args.num_machines > 1 and args.dist_url == "auto":

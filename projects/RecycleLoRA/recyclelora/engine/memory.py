@@ -101,13 +101,13 @@ class PeakMemory:
     def __enter__(self) -> "PeakMemory":
         gc.collect()  # so that no older object is freed inside the block
         if self.device.type == "cuda":
-            torch.cuda.init()  # the statistics of a process that has not used the GPU are an error
+            torch.cuda.init()  # otherwise reading the statistics is an error in a new process
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before = torch.cuda.memory_allocated(self.device)
         else:
             with contextlib.suppress(AttributeError):  # not every C library has malloc_trim
                 ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system
-            with contextlib.suppress(OSError):  # otherwise the whole process counts
+            with contextlib.suppress(OSError):  # then the peak is that of the whole process
                 Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
             self._before = _kilobytes("/proc/self/status", "VmRSS")
         return self

@@ -27,7 +27,7 @@ continues from the newest readable checkpoint, and its result is bitwise equal t
 was never killed. The operating system releases the lock.
 
 A training that receives SIGTERM or Ctrl-C finishes its step and saves a checkpoint before it stops.
-Ctrl-C ends the run immediately before the first step and in an evaluation with ``--eval-only``.
+Before the first step, and in an evaluation with ``--eval-only``, Ctrl-C ends the run at once.
 """
 
 import contextlib

@@ -1,15 +1,19 @@
 """The function from images to logits for evaluations, with merged adapters."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from recyclelora.adapters import merged
+from recyclelora.adapters.switches import of_this_thread, set_in_this_thread
 from recyclelora.evaluation.sliding_window import Predict, check_logits
 
 from .compilation import eager
+
+_CALLS = 4  # at once on a CPU; each needs memory for the masks of its image
 
 
 @contextlib.contextmanager
@@ -29,7 +33,9 @@ def predictor(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Iterat
     Yields
     ------
     Callable
-        Function from images (B, 3, H, W), RGB 0..255, to logits (B, classes, H, W) in float32.
+        Function from images (B, 3, H, W), RGB 0..255, to logits (B, classes, H, W) in float32. On
+        the CPU, up to four threads may call it at once (``concurrent_calls``). They compute with
+        the adapters that are on in this thread.
 
     Raises
     ------
@@ -38,14 +44,18 @@ def predictor(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Iterat
     """
     device = next(model.parameters()).device
     training = model.training
-    autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    owner, switches = threading.current_thread(), of_this_thread()
 
     def predict(images: torch.Tensor) -> torch.Tensor:
+        if threading.current_thread() is not owner:
+            set_in_this_thread(switches)
+        autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
         with torch.inference_mode(), autocast:
             logits = model.semantic_logits(images.to(device)).float()
         check_logits(logits, dtype)
         return logits
 
+    predict.concurrent_calls = min(torch.get_num_threads(), _CALLS) if device.type == "cpu" else 1
     model.eval()
     try:
         with merged(model), eager(model):

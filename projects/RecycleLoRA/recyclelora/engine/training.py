@@ -226,8 +226,8 @@ def build_model_to_train(
         path, content = found
         if "optimizer" not in content:
             raise ValueError(
-                f"{path} contains only weights, so it cannot be resumed: start a run from them by "
-                f"train.init_checkpoint={path} and another train.output_dir"
+                f"{path} contains only weights, so it cannot be resumed: start a run from them "
+                f"with train.init_checkpoint={path} and another train.output_dir"
             )
         if changes := check_same_run(content.get("settings"), cfg, source=str(path)):
             log.warning(
@@ -339,6 +339,7 @@ def _evaluate(
             request.check()
             return predict(images)
 
+        predict_or_stop.concurrent_calls = predict.concurrent_calls
         evaluate = partial(
             evaluate_targets, cfg, predict_or_stop, loaders, checkpoint=checkpoint | weights
         )

@@ -117,7 +117,13 @@ class ConfusionMatrix:
         return np.where(known, hits / np.maximum(union, 1), np.nan)
 
     def mean_iou(self) -> float:
-        """Return the mean of :meth:`iou` over the classes that have one, or NaN if none has."""
+        """Return the mean of :meth:`iou` over the classes that have an IoU.
+
+        Returns
+        -------
+        float
+            The mean, from 0 to 1, or NaN if no class has an IoU.
+        """
         iou = self.iou()
         iou = iou[~np.isnan(iou)]  # nanmean would sum in another order
         return float(iou.mean()) if iou.size else float("nan")
@@ -134,7 +140,13 @@ class ConfusionMatrix:
         return np.where(truth > 0, hits / np.maximum(truth, 1), np.nan)
 
     def pixel_accuracy(self) -> float:
-        """Return the share of counted pixels that are right, or NaN if no pixel was counted."""
+        """Return the share of the counted pixels whose prediction is correct.
+
+        Returns
+        -------
+        float
+            The share, from 0 to 1, or NaN if no pixel was counted.
+        """
         total = int(self.counts.sum())
         return float(self._sums()[0].sum() / total) if total else float("nan")
 
@@ -142,6 +154,11 @@ class ConfusionMatrix:
         """Return the highest mean IoU that a prediction of one class everywhere can reach.
 
         It depends only on the histogram of the truth, not on the counted predictions.
+
+        Returns
+        -------
+        float
+            The mean IoU, from 0 to 1, or NaN if no pixel was counted.
         """
         truth = self._sums()[2]
         present = np.count_nonzero(truth)

@@ -1,5 +1,6 @@
 """Evaluation of every target domain: a table in the log, ``domains.json`` and pictures."""
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from recyclelora.data.loader import TestLoader
 from .background import Background
 from .calibration import ConfidenceHistogram
 from .confusion import ConfusionMatrix
+from .parallel import concurrent_calls, in_order
 from .partial import (
     RESULTS,
     OtherEvaluationError,
@@ -78,7 +80,7 @@ def evaluate_domains(
     ----------
     predict : Callable
         Function from float RGB images (B, 3, H, W) with values 0..255 to logits (B, C, H, W), on
-        any device.
+        any device; see :func:`recyclelora.evaluation.parallel.concurrent_calls`.
     domains : Mapping[str, TestLoader]
         The loaders of :func:`build_test_loader`, by the names used in the table.
     protocol : Protocol
@@ -217,10 +219,7 @@ def _evaluate_domain(
 
 
 def _write_results(
-    finished: Mapping[str, Target],
-    protocol: Protocol,
-    output_dir: Path,
-    checkpoint: Mapping | None,
+    finished: Mapping[str, Target], protocol: Protocol, output_dir: Path, checkpoint: Mapping | None
 ) -> dict:
     """Write the files of all domains and log the table; return the content of domains.json."""
     result = {
@@ -249,10 +248,7 @@ def _write_results(
 
 
 def preview_domains(
-    predict: Predict,
-    domains: Mapping[str, TestLoader],
-    protocol: Protocol,
-    path: str | Path,
+    predict: Predict, domains: Mapping[str, TestLoader], protocol: Protocol, path: str | Path
 ) -> Path:
     """Draw the first chosen image of every domain into one picture file.
 
@@ -267,7 +263,12 @@ def preview_domains(
     protocol : Protocol
         The evaluation protocol.
     path : str or Path
-        The picture file, which is returned.
+        The picture file.
+
+    Returns
+    -------
+    Path
+        ``path``.
     """
     rows = []
     for name, loader in domains.items():
@@ -297,9 +298,8 @@ def domain_table(result: Mapping, constant: Mapping[str, float] | None = None) -
     headers = ["domain", "images", "mIoU"] + (["one class"] if constant else [])
     table = tabulate(summary, headers, floatfmt=".2f", missingval="")
     tables = [f"protocol {Protocol(**result['protocol'])}", table]
-    names = list(domains)
-    for first in range(0, len(names), _COLUMNS):
-        group = names[first : first + _COLUMNS]
+    for first in range(0, len(domains), _COLUMNS):
+        group = list(domains)[first : first + _COLUMNS]
         lines = [[label] + [domains[name]["IoU"][label] for name in group] for label in CLASSES]
         tables.append(tabulate(lines, ["IoU", *group], floatfmt=".1f", missingval="-"))
     return "\n\n".join(tables)
@@ -348,9 +348,11 @@ def _evaluate(
         ends[:] = _best_and_worst([*ends, _Image(score, number, row)])
 
     progress = tqdm(loader, name, unit="image", disable=not comm.is_main_process())
-    with Background() as background:
-        for number, sample in zip(loader.indices, progress, strict=True):
-            background.submit(score_image, number, sample, *segment(sample))
+    # A histogram is updated by one thread.
+    segmented = in_order(segment, progress, 1 if histogram else concurrent_calls(predict))
+    with contextlib.closing(segmented), Background() as background:
+        for number, (sample, found) in zip(loader.indices, segmented, strict=True):
+            background.submit(score_image, number, sample, *found)
     rows, scores = _gathered(rows), _gathered(scores)
     ends = _best_and_worst([image for part in comm.gather(ends) for image in part])
     return confusion.merge(), list(rows.values()), dict(scores.values()), ends
@@ -375,8 +377,7 @@ def _row(
 ) -> Row:
     file = Path(sample["file_name"]).name
     note = "".join(letter if letter.isprintable() else "?" for letter in file)
-    row = Row(name, image, prediction, truth, note)
-    return row.shrunk(_CELL_WIDTH)
+    return Row(name, image, prediction, truth, note).shrunk(_CELL_WIDTH)
 
 
 def _scores(name: str, confusion: ConfusionMatrix, images: int) -> dict:
@@ -395,5 +396,4 @@ def _scores(name: str, confusion: ConfusionMatrix, images: int) -> dict:
 
 def _chosen(total: int, count: int) -> set[int]:
     """Return the numbers of the images to draw; they are equal in all processes."""
-    order = np.random.default_rng(0).permutation(total)
-    return {int(index) for index in order[: max(count, 0)]}
+    return {int(index) for index in np.random.default_rng(0).permutation(total)[: max(count, 0)]}

@@ -206,5 +206,5 @@ def save_rows(file: str | Path, rows: Sequence[Row], width: int = 448) -> Path:
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:
-        draw_rows(rows, width).save(temporary, "PNG", optimize=True)
+        draw_rows(rows, width).save(temporary, "PNG")
     return file

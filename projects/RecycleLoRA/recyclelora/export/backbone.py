@@ -122,7 +122,7 @@ def export_backbone(
     if not isinstance(backbone, DinoVisionTransformer):
         raise TypeError(
             f"expected a DinoVisionTransformer, got {type(backbone).__name__}: merge the adapters "
-            "of another model by recyclelora.adapters.export(), and save it with its own library"
+            "of another model with recyclelora.adapters.export(), and save it with its own library"
         )
     kind = LAYOUTS[layout]
     state = merged_state(backbone)

@@ -105,5 +105,5 @@ def _check_size(size: tuple[int, ...], name: str) -> None:
     if not 0 < size[0] * size[1] <= MAX_PIXELS:
         raise ValueError(
             f"{name}: expected an image of 1 pixel to {MAX_PIXELS // 10**6} megapixels, got "
-            f"{size[1]}x{size[0]}: give another size"
+            f"{size[1]}x{size[0]}: resize the image"
         )

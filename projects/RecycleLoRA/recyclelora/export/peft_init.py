@@ -179,8 +179,8 @@ def _settings(
         major = r_sub if r_sub is not None else max(1, round(rank / MAJOR_PART))
         if major >= rank:
             raise ValueError(
-                f"layer {name!r} has rank {rank}, which leaves no minor direction beside {major} "
-                "major: raise r, or choose directions 'minor' or 'major'"
+                f"layer {name!r} has rank {rank}, which leaves no minor direction in addition to "
+                f"{major} major: raise r, or choose directions 'minor' or 'major'"
             )
     try:
         settings = AdapterSettings(rank - major, major, 1.0, init)

@@ -121,7 +121,7 @@ class Segmentation:
         is_jpeg = known[path.suffix.lower()] == "JPEG"
         if is_jpeg and max(self.classes.shape) > _LONGEST_JPEG:
             raise ValueError(
-                f"{path}: a JPEG has at most {_LONGEST_JPEG:,} pixels a side: save a PNG"
+                f"{path}: a JPEG has at most {_LONGEST_JPEG:,} pixels per side: save a PNG"
             )
         picture = self._picture(kind)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -300,7 +300,13 @@ class Segmentor:
         return found if several else found[0]
 
     def inference(self) -> Inference:
-        """Return the model with its current protocol, precision and temperature."""
+        """Return the model with its current protocol, precision and temperature.
+
+        Returns
+        -------
+        Inference
+            The model and these settings. Later changes to the segmentor do not affect it.
+        """
         return Inference(
             model=self.model,
             protocol=self.protocol,

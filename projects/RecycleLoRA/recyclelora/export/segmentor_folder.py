@@ -282,7 +282,7 @@ def _check_digest(path: Path, digest: object) -> None:
     if file_digest(path) != digest:
         raise ValueError(
             f"{path} is damaged, or is not the file that {CONFIG} belongs to: its SHA-256 "
-            "differs; take another copy of the folder"
+            "differs; use another copy of the folder"
         )
 
 

@@ -96,7 +96,7 @@ class SetCriterion(nn.Module):
             finite.
         """
         generators = image_generators(targets, outputs["pred_masks"].device)
-        # Every prediction samples the masks: they are converted once.
+        # Converted once, because the losses of all predictions sample the same masks.
         targets = [{**target, "masks": target["masks"].float()} for target in targets]
         num_masks = outputs["pred_masks"].new_tensor(
             sum(len(target["labels"]) for target in targets), dtype=torch.float32

@@ -1,6 +1,7 @@
 """Convert class and mask logits to a map of class scores."""
 
 import torch
+from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,7 +24,31 @@ def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(masks[None].float(), size=size, mode="bilinear", align_corners=False)[0]
 
 
-def semantic_inference(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
+def resize_scores(scores: Tensor, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Remove the padding of scores or masks and resize them bilinearly.
+
+    Parameters
+    ----------
+    scores : Tensor
+        (C, H, W) of a padded image.
+    image_size : tuple[int, int]
+        Height and width of the image without padding.
+    size : tuple[int, int]
+        Height and width of the result.
+
+    Returns
+    -------
+    Tensor
+        (C, *size); `scores` itself if the sizes are equal.
+    """
+    if tuple(scores.shape[-2:]) == tuple(image_size) == tuple(size):
+        return scores  # interpolation would copy the same values
+    return sem_seg_postprocess(scores, image_size, *size)
+
+
+def semantic_inference(
+    class_logits: Tensor, mask_logits: Tensor, *, overwrite: bool = False
+) -> Tensor:
     """Return the sum over queries of class probability times mask probability.
 
     The no-object class is left out. The computation uses float32, also under autocast.
@@ -34,6 +59,8 @@ def semantic_inference(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
         (Q, num_classes + 1).
     mask_logits : Tensor
         (Q, H, W).
+    overwrite : bool
+        Whether `mask_logits` in float32 may be overwritten, which saves their memory.
 
     Returns
     -------
@@ -47,4 +74,6 @@ def semantic_inference(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
     """
     with torch.amp.autocast(mask_logits.device.type, enabled=False):
         classes = class_logits.float().softmax(dim=-1)[:, :-1]
-        return torch.einsum("qc,qhw->chw", classes, mask_logits.float().sigmoid())
+        masks = mask_logits.float()
+        masks = masks.sigmoid_() if overwrite else masks.sigmoid()
+        return torch.einsum("qc,qhw->chw", classes, masks)

@@ -58,13 +58,14 @@ class HungarianMatcher(nn.Module):
 
         Parameters
         ----------
-        generators : Sequence[torch.Generator or None], optional
-            One per image. By default they are made from the seeds.
         outputs : dict[str, Tensor]
             "pred_logits" (N, Q, num_classes + 1), "pred_masks" (N, Q, H, W) logits.
         targets : Sequence[dict]
-            Per image "labels" (K,) int64 and "masks" (K, H', W'); optionally "seed", and
+            For each image "labels" (K,) int64 and "masks" (K, H', W'); optionally "seed", and
             "file_name" for error messages.
+        generators : Sequence[torch.Generator or None], optional
+            Random generators of the points, one for each image. By default they are made from the
+            seeds.
 
         Returns
         -------

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from .inference import resize_masks, semantic_inference
+from .inference import resize_masks, resize_scores, semantic_inference
 from .targets import padded_target, targets_from_instances, targets_from_sem_seg
 
 
@@ -86,6 +85,7 @@ class MaskFormer(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of the model."""
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: Sequence[dict]) -> dict[str, Tensor] | list[dict]:
@@ -148,7 +148,8 @@ class MaskFormer(nn.Module):
             raise ValueError(f"expected images (B, 3, H, W), got shape {tuple(images.shape)}.")
         normalised = [self._normalised(x, f"image {i}") for i, x in enumerate(images)]
         batch = ImageList.from_tensors(normalised, self.size_divisibility)
-        return torch.stack(list(self._sem_seg(batch, batch.image_sizes)))
+        scores = list(self._sem_seg(batch, batch.image_sizes))
+        return scores[0][None] if len(scores) == 1 else torch.stack(scores)
 
     def _predict(self, batch: ImageList) -> dict:
         return self.sem_seg_head(self.backbone(batch.tensor, **self._backbone_options))
@@ -157,16 +158,16 @@ class MaskFormer(nn.Module):
         """Yield the scores of one image at a time, because full-size masks need much memory."""
         outputs = self._predict(batch)
         padded = tuple(batch.tensor.shape[-2:])
-        for logits, masks, image_size, (h, w) in zip(
+        for logits, masks, image_size, size in zip(
             outputs["pred_logits"], outputs["pred_masks"], batch.image_sizes, sizes, strict=True
         ):
             masks = resize_masks(masks, padded)
             if self.sem_seg_postprocess_before_inference:
-                masks = sem_seg_postprocess(masks, image_size, h, w)
-                yield semantic_inference(logits, masks)
+                masks = resize_scores(masks, image_size, size)
+                yield semantic_inference(logits, masks, overwrite=True)
             else:
-                scores = semantic_inference(logits, masks)
-                yield sem_seg_postprocess(scores, image_size, h, w)
+                scores = semantic_inference(logits, masks, overwrite=True)
+                yield resize_scores(scores, image_size, size)
 
     def _normalised(self, image: Tensor, name: str) -> Tensor:
         channels = len(self.pixel_mean)

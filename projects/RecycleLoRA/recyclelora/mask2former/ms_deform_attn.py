@@ -1,73 +1,12 @@
-"""Multi-scale deformable attention in plain PyTorch (Zhu et al., Deformable DETR, eq. 3)."""
+"""Multi-scale deformable attention (Zhu et al., Deformable DETR, eq. 3)."""
 
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-
-def ms_deform_attn(
-    value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> Tensor:
-    """Return the sum of bilinear samples, weighted by attention (Deformable DETR, eq. 3).
-
-    The axis of the points precedes that of the queries. The sum over points then runs over
-    contiguous queries, and no tensor of all levels is stacked. On one CPU thread (512 x 512 crop,
-    two images, forward and backward) this takes 0.59 s. Stacking the levels takes 0.83 s, and
-    gathering the rows of the corners (index_select, embedding_bag) takes 0.74 s or more.
-
-    Parameters
-    ----------
-    value : Tensor
-        (N, S, heads, d): the levels, flattened row by row and concatenated; S is the sum of H_l *
-        W_l.
-    spatial_shapes : Sequence[tuple[int, int]]
-        (H_l, W_l) of each of the L levels.
-    sampling_locations : Tensor
-        (N, Q, heads, L, P, 2) as (x, y), 0..1 from edge to edge of the map. Samples outside the map
-        are zero.
-    attention_weights : Tensor
-        (N, Q, heads, L, P).
-
-    Returns
-    -------
-    Tensor
-        (N, Q, heads * d), of the dtype of `value`.
-
-    Raises
-    ------
-    ValueError
-        If `value`, the locations and the shapes do not fit together.
-
-    Examples
-    --------
-    >>> value = torch.ones(1, 4 * 6 + 2 * 3, 8, 16)
-    >>> where, weight = torch.full((1, 5, 8, 2, 4, 2), 0.5), torch.full((1, 5, 8, 2, 4), 1 / 8)
-    >>> ms_deform_attn(value, [(4, 6), (2, 3)], where, weight).shape
-    torch.Size([1, 5, 128])
-    """
-    n, s, heads, d = value.shape
-    q, levels, points = sampling_locations.shape[1], *sampling_locations.shape[3:5]
-    sizes = [h * w for h, w in spatial_shapes]
-    if len(sizes) != levels or sum(sizes) != s:
-        raise ValueError(
-            f"ms_deform_attn: spatial_shapes {list(spatial_shapes)} need {sum(sizes)} positions "
-            f"in value and locations on {len(sizes)} levels, got {s} and {levels}."
-        )
-    grids = (2 * sampling_locations).sub_(1).permute(3, 0, 2, 4, 1, 5)
-    grids = grids.reshape(levels, n * heads, points, q, 2)
-    weights = attention_weights.permute(3, 0, 2, 4, 1).reshape(levels, n * heads, 1, points, q)
-    maps = value.permute(0, 2, 3, 1).reshape(n * heads, d, s).split(sizes, dim=-1)
-    out = value.new_zeros(())
-    for (h, w), level, grid, weight in zip(spatial_shapes, maps, grids, weights, strict=True):
-        sampled = F.grid_sample(level.reshape(n * heads, d, h, w), grid, align_corners=False)
-        out = out + (sampled * weight).sum(dim=2)
-    return out.view(n, heads * d, q).transpose(1, 2)
+from recyclelora.ops import ms_deform_attn
 
 
 class MSDeformAttn(nn.Module):

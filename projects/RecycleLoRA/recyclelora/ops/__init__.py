@@ -3,6 +3,7 @@
 from .dual_lora_linear import dual_lora_linear
 from .interruption import StopFlag, is_interruptible, rrqr_progress
 from .library import cmake_path, include_path, library_path
+from .ms_deform_attn import ms_deform_attn
 from .rrqr import RRQR, rrqr
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "include_path",
     "is_interruptible",
     "library_path",
+    "ms_deform_attn",
     "rrqr",
     "rrqr_progress",
 ]

@@ -76,6 +76,10 @@ def rrqr_progress(report: Callable[[int, int], object]) -> Iterator[None]:
         number of its matrices. It is called in the current thread. An error that it raises ends the
         decomposition. It is never called where the optional module is missing.
 
+    Yields
+    ------
+    None
+
     Examples
     --------
     >>> import torch

@@ -36,14 +36,23 @@ def library_path() -> Path:
 
 
 def include_path() -> Path:
-    """Return the folder of the C++ headers, for ``#include <recyclelora/rrqr.h>``."""
+    """Return the folder of the C++ headers, for ``#include <recyclelora/rrqr.h>``.
+
+    Returns
+    -------
+    Path
+        The folder, an include path for the compiler.
+    """
     return PACKAGE / "include"
 
 
 def cmake_path() -> Path:
     """Return the folder of the package files for CMake's ``find_package(RecycleLoRA)``.
 
-    Pass it to CMake as ``-DRecycleLoRA_DIR=...`` or in ``CMAKE_PREFIX_PATH``.
+    Returns
+    -------
+    Path
+        The folder. Pass it to CMake as ``-DRecycleLoRA_DIR=...`` or in ``CMAKE_PREFIX_PATH``.
     """
     return PACKAGE / "cmake"
 

@@ -161,6 +161,37 @@ def step_table(run: dict) -> str:
     )
 
 
+def step_sizes_table(record: dict) -> str:
+    """Return a table of the time and memory of a training step, with one row for each size.
+
+    Parameters
+    ----------
+    record : dict
+        The content of ``step_sizes.json``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    runs, settings = record["runs"], record["settings"]
+    rows = []
+    for run in runs:
+        theirs, ours = run["systems"].values()
+        times = [f"{system['median']:.2f} s" for system in (theirs, ours)]
+        memory = [f"{system['peak_bytes'] / 1e9:.2f} GB" for system in (theirs, ours)]
+        size = [run["backbone"], run["head"], run["precision"]]
+        rows.append([*size, *times, f"{ours['speedup']:.2f}x", *memory])
+    theirs, ours = runs[0]["systems"]
+    headers = ["backbone", "head", "precision", theirs, ours, "speed-up", "their memory", "ours"]
+    return (
+        f"{markdown_table(rows, headers)}\n\nMedians of {settings['rounds']} steps with "
+        f"{settings['batch']} drawn streets of {settings['crop']} x {settings['crop']} pixels, and "
+        "the peak memory of the process. "
+        f"{ran_on(*runs, packages=['peft', 'transformers'])}"
+    )
+
+
 def memory_table(record: dict) -> str:
     """Return a table of the peak memory of a step, with one column for each variant.
 
@@ -310,11 +341,55 @@ def input_table(run: dict) -> str:
     )
 
 
+def evaluation_table(run: dict) -> str:
+    """Return a table of images per second of whole evaluations, and of the merged model alone.
+
+    Parameters
+    ----------
+    run : dict
+        The content of ``evaluation.json``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    rows = []
+    for part in run["evaluations"]:
+        (ours, *_) = part["candidates"].values()
+        for name, found in part["candidates"].items():
+            speed = found["images_per_second"]
+            ratio, memory = ours["images_per_second"] / speed, found["peak_bytes"] / 1e9
+            cells = [f"{speed:.2f}", f"{ratio:.2f}x", f"{memory:.2f} GB"]
+            cells.append(f"{found['equal_pixels']:.2%}")
+            rows.append([part["set"], part["precision"], name, found["images"], *cells])
+    headers = ["images", "precision", "", "number", "images / s", "this code", "memory"]
+    whole = markdown_table(rows, [*headers, "equal pixels"])
+    rows = []
+    for part in run["models"]:
+        ours = part["candidates"]["this code"]["windows_per_second"]
+        for name, found in part["candidates"].items():
+            speed, memory = found["windows_per_second"], found["peak_bytes"] / 1e9
+            cells = [f"{speed:.2f}", f"{ours / speed:.2f}x", f"{memory:.2f} GB"]
+            rows.append([part["precision"], name, *cells])
+    model = markdown_table(rows, ["model alone", "", "windows / s", "this code", "memory"])
+    settings = run["settings"]
+    return (
+        f"{whole}\n\n{model}\n\n*this code*: how many times as fast this code is. *memory*: the "
+        "peak beyond the memory before the evaluation. *equal pixels*: the share of pixels with "
+        "the same class as by this code. Each candidate in a process of its own with "
+        f"{settings['threads']} pinned threads, in turns; medians of {settings['rounds']} rounds. "
+        f"{ran_on(run, packages=['transformers', 'peft'])}"
+    )
+
+
 BENCHMARKS = {
     "rrqr": rrqr_table,
     "adapter": adapter_table,
     "step": step_table,
+    "step_sizes": step_sizes_table,
     "memory": memory_table,
     "hours": hours_table,
     "input": input_table,
+    "evaluation": evaluation_table,
 }

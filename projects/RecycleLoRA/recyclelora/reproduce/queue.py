@@ -21,7 +21,7 @@ from .runs import finish_run
 from .tables import SMALL_TABLES, Run, runs_of
 from .workspace import Workspace
 
-POLL_SECONDS = 20  # between two attempts to lock the runs of other processes
+POLL_SECONDS = 20  # time between two attempts to lock runs that other processes have locked
 TABLE_NAMES = (*SMALL_TABLES, *map(str, range(3, 13)), "beyond")
 
 
@@ -77,7 +77,7 @@ def reproduce(
             if not workspace.result_of(run):
                 trains = workspace.row_of(run).trains
                 command = shlex.join(workspace.command(run))
-                print(command if trains else f"# {run.name}: counts labels")
+                print(command if trains else f"# {run.name}: counts the labels, without a training")
     elif action == "measure":
         for run in runs:
             print(f"wrote {measure_run(run, workspace)}")

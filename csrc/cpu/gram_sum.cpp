@@ -1,4 +1,4 @@
-#include "add_gram.h"
+#include "gram_sum.h"
 
 #include <algorithm>
 
