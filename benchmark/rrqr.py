@@ -5,7 +5,7 @@
 
 The published code calls SciPy in float32 twice a layer, once for each adapter. Every candidate runs
 in a process of its own, with the same number of pinned threads, and the candidates alternate. SciPy
-and Intel MKL (`pip install mkl`) decompose one matrix a thread, as ours does; "published" leaves
+and Intel MKL (`pip install mkl`) decompose one matrix per thread, as ours does; "published" leaves
 the threads to its BLAS, as the published code does. Without ``--weights`` the comparison of pivots
 leaves real weights out. Every pivot of ours is compared with SciPy's in float64, and one that
 differs ends the run with an error. ``--against REV`` adds the operator of an earlier commit.

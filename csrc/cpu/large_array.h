@@ -29,8 +29,8 @@ int64_t lines_of(int64_t rows) {
 constexpr std::size_t kHugePage = 2 << 20;
 
 // Returns memory that is not initialised and begins with a cache line. Linux is asked to use huge
-// pages for it: the columns of a matrix otherwise lie in more pages than the processor has
-// addresses for in its TLB, and each page costs a fault.
+// pages for it. Otherwise the columns of a matrix are in more pages than the TLB has entries, and
+// each page costs a fault.
 inline void* allocate_large(std::size_t bytes) {
   void* memory = nullptr;
   const std::size_t huge = bytes / kHugePage * kHugePage;

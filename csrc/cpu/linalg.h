@@ -39,8 +39,8 @@ View<T> row_major(T* data, int64_t rows, int64_t cols, int64_t stride) {
 
 // c = beta c + alpha a b. ATen's product, since that is the one BLAS that every build of libtorch
 // offers: its Fortran symbols and at::native::cpublas are exported by some builds only. `at::cpu`
-// passes by the dispatcher, so it records no gradient and costs microseconds. It runs in one thread
-// inside at::parallel_for, where all callers are, so its bits do not depend on their number.
+// bypasses the dispatcher, so it records no gradient and costs microseconds. All callers are inside
+// at::parallel_for, where a product uses one thread, so its bits do not depend on their number.
 // T is deduced from c; a and b may be views of T or of const T.
 template <typename T>
 void multiply_add(View<T> c, double beta, double alpha, View<const std::common_type_t<T>> a,

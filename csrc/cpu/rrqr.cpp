@@ -109,8 +109,8 @@ void decompose_all(const at::Tensor& weight, const at::Tensor& perm, const at::T
   };
   std::atomic<int64_t> next{0};
   Interruptible call(count);
-  // A second, idle task where there is one matrix: BLAS must run in one thread, since its bits
-  // depend on their number.
+  // One matrix also gets a second task, which is idle. Inside a parallel region BLAS uses one
+  // thread; otherwise its bits would depend on the number of threads.
   at::parallel_for(0, std::max<int64_t>(count, 2), 1, [&](int64_t, int64_t) {
     const Interruptible::Thread thread(call);
     std::optional<GramQR> gram;

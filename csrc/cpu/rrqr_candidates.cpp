@@ -10,8 +10,9 @@ namespace {
 constexpr double kTie = 4 * std::numeric_limits<float>::epsilon();
 // The Gram matrix is too inaccurate for residual squares below this share of the first pivot's.
 constexpr double kLoss = 1e-3;
-// A column smaller than the largest by this factor cannot be the pivot before it. It is left out,
-// because products of its entries would be subnormal in float32, which is slow.
+// A column with less than this share of the largest norm is left out of the forecast: it cannot
+// precede the largest one, and products of its entries would be subnormal in float32, which is
+// slow.
 constexpr double kLeftOut = 0x1p-40;
 
 }  // namespace

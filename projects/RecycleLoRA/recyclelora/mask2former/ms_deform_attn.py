@@ -33,7 +33,7 @@ class MSDeformAttn(nn.Module):
             )
         self.d_model, self.n_levels = d_model, n_levels
         self.n_heads, self.n_points = n_heads, n_points
-        self.attend = ms_deform_attn  # exporters need another one of equal values
+        self.attend = ms_deform_attn  # exporters use another function with the same values
         self.sampling_offsets = nn.Linear(d_model, n_heads * n_levels * n_points * 2)
         self.attention_weights = nn.Linear(d_model, n_heads * n_levels * n_points)
         self.value_proj = nn.Linear(d_model, d_model)
