@@ -118,7 +118,9 @@ def test_demand_beside_a_training_counts_both(free):
     training = SharedMemoryDemand("dataloader.train", 10 * MIB, num_workers=2)
     test = SharedMemoryDemand("the test", 15 * MIB, num_workers=2)
     test.check()
-    with pytest.raises(ValueError, match=r"beside 50\.0 MiB of dataloader\.train.*num_workers=1,"):
+    with pytest.raises(
+        ValueError, match=r"in addition to 50\.0 MiB of dataloader\.train.*num_workers=1,"
+    ):
         test.check(beside=training)
 
 
