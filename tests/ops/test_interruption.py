@@ -243,9 +243,12 @@ def test_decompositions_work_without_the_module(monkeypatch):
     assert isinstance(model[1], DualLoRALinear)
 
 
+# A shell starts background jobs with SIGINT ignored, and children inherit that.
 CTRL_C = """
+import signal
 import torch
 from recyclelora import rrqr
+signal.signal(signal.SIGINT, signal.default_int_handler)
 weight = torch.randn(4096, 4096)
 print("started", flush=True)
 try:
