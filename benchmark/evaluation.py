@@ -15,7 +15,6 @@ size compute the scores of the same windows.
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -170,9 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     settings = measure.finish_options(args, "evaluation")
     del settings["photos"]  # a path on this machine
-    for package in ("peft", "transformers"):
-        if importlib.util.find_spec(package) is None:
-            raise ValueError(f"{package} is missing: `pip install peft transformers` installs it")
+    measure.require_packages()
     evaluations, models = [], []
     with contextlib.ExitStack() as stack:
         earlier = {}

@@ -1,6 +1,7 @@
 """Functions that all benchmarks share: alternating timings, peak memory, options and results."""
 
 import argparse
+import importlib.util
 import json
 import math
 import multiprocessing
@@ -42,6 +43,13 @@ def require_finite(losses: Sequence[float], name: str) -> None:
     """Raise :class:`WrongResult` unless all losses are finite."""
     finite = all(map(math.isfinite, losses))
     require(finite, f"a loss of {name} is not finite: {losses}")
+
+
+def require_packages() -> None:
+    """Raise an error if a package of the Hugging Face baseline is missing."""
+    for package in ("peft", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(f"{package} is missing: `pip install peft transformers` installs it")
 
 
 def exit_with_sentence(main: Callable[[], None]) -> None:

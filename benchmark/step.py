@@ -12,7 +12,6 @@ system is measured in another process.
 """
 
 import argparse
-import importlib.util
 from collections.abc import Mapping
 
 import torch
@@ -109,18 +108,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def require_packages() -> None:
-    """Raise an error if a package of the baseline is missing."""
-    for package in ("peft", "transformers"):
-        if importlib.util.find_spec(package) is None:
-            raise ValueError(f"{package} is missing: `pip install peft transformers` installs it")
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Time every precision, and write the JSON and the plot."""
     args = parse(arguments)
     settings = measure.finish_options(args, "step")
-    require_packages()
+    measure.require_packages()
     with workers(SYSTEMS, torch.get_num_threads(), {}) as processes:
         runs = [time_precision(args, processes, precision) for precision in args.precisions]
     result = {"environment": environment(args.device), "settings": settings, "runs": runs}

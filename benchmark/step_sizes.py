@@ -17,20 +17,21 @@ from matplotlib.figure import Figure
 
 from benchmark import measure
 from benchmark.segmentor import BACKBONES, HEADS, PRECISIONS
-from benchmark.step import require_packages, time_precision
+from benchmark.step import time_precision
 from benchmark.step_systems import BASELINE
 from benchmark.worker import workers
 from recyclelora.reproduce.environment import environment
 
 COMPARED = (BASELINE, "ours, dense")
 ALL_SIZES = list(product(("dinov2_s", "dinov2_b"), ("demo", "full"), PRECISIONS))
+KEYS = ("backbone", "head", "precision")
+KNOWN = (list(BACKBONES), list(HEADS), list(PRECISIONS))
 
 
 def size_of(text: str) -> tuple[str, str, str]:
     """Parse a size such as ``dinov2_b:full:bfloat16``; used as ``type`` of an option."""
     parts = tuple(text.split(":"))
-    known = (list(BACKBONES), HEADS, list(PRECISIONS))
-    if len(parts) != 3 or not all(part in names for part, names in zip(parts, known)):
+    if len(parts) != 3 or not all(part in names for part, names in zip(parts, KNOWN)):
         raise argparse.ArgumentTypeError(
             f"expected BACKBONE:HEAD:PRECISION of {', '.join(BACKBONES)}; {', '.join(HEADS)}; "
             f"{', '.join(PRECISIONS)}, got {text}"
@@ -69,9 +70,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def place_of(run: dict) -> tuple[int, ...]:
     """Return a key that sorts runs by backbone, head and precision, in the order of the options."""
-    names = (list(BACKBONES), HEADS, list(PRECISIONS))
-    keys = ("backbone", "head", "precision")
-    return tuple(known.index(run[key]) for known, key in zip(names, keys, strict=True))
+    return tuple(names.index(run[key]) for names, key in zip(KNOWN, KEYS, strict=True))
 
 
 def kept(args: argparse.Namespace) -> list[dict]:
@@ -79,9 +78,7 @@ def kept(args: argparse.Namespace) -> list[dict]:
     if not args.keep or not args.output.is_file():
         return []
     runs = json.loads(args.output.read_text(encoding="utf-8"))["runs"]
-    return [
-        run for run in runs if (run["backbone"], run["head"], run["precision"]) not in args.runs
-    ]
+    return [run for run in runs if tuple(run[key] for key in KEYS) not in args.runs]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -90,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = measure.finish_options(args, "step_sizes")
     for key in ("keep", "runs"):
         del settings[key]
-    require_packages()
+    measure.require_packages()
     runs = kept(args)
     for backbone, head, precision in args.runs:
         print(f"{backbone}, {head} head", flush=True)

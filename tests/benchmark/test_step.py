@@ -41,7 +41,7 @@ def test_run_with_different_features_raises(run_benchmark, without_processes, mo
 
 
 def test_missing_package_raises_with_command(monkeypatch):
-    monkeypatch.setattr(step.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(measure.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"peft is missing: `pip install peft transformers`"):
         step.main(TINY)
 

@@ -109,7 +109,7 @@ def gathered_deform_attn(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
-    """Compute :func:`recyclelora.mask2former.ms_deform_attn.ms_deform_attn` by row indices.
+    """Compute :func:`recyclelora.ops.ms_deform_attn` with row indices.
 
     Parameters
     ----------
