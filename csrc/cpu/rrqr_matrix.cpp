@@ -115,26 +115,11 @@ void transpose(const T* data, int64_t rows, int64_t cols, T* out, int64_t stride
   }
 }
 
-template <typename T>
-void read_column(const T* data, int64_t stride, int64_t rows, double scale, double* out) {
-  if (stride == 1) {
-    read_row(data, rows, scale, out);
-  } else {
-    for (int64_t i = 0; i < rows; ++i) out[i] = data[i * stride] * scale;
-  }
-}
-
 }  // namespace
 
 template <typename T>
 Matrix::Matrix(const T* data, int64_t rows, int64_t cols)
-    : data_(data),
-      is_double_(std::is_same_v<T, double>),
-      rows_(rows),
-      cols_(cols),
-      exponents_(cols, kLeast),
-      scales_(cols),
-      units_(cols) {
+    : data_(data), rows_(rows), cols_(cols), exponents_(cols, kLeast), scales_(cols), units_(cols) {
   std::vector<T> largest(cols);
   for (int64_t i = 0; i < rows; ++i) {
     finite_ = update_largest(data + i * cols, cols, largest.data()) && finite_;
@@ -151,52 +136,45 @@ template Matrix::Matrix(const float*, int64_t, int64_t);
 template Matrix::Matrix(const double*, int64_t, int64_t);
 
 void Matrix::read_rows(int64_t first, int64_t count, double* out) const {
-  const int64_t offset = first * cols_;
-  if (is_double_) {
-    recyclelora::read_rows(static_cast<const double*>(data_) + offset, count, cols_, scales_.data(),
-                           out);
-  } else {
-    recyclelora::read_rows(static_cast<const float*>(data_) + offset, count, cols_, scales_.data(),
-                           out);
-  }
+  std::visit(
+      [&](const auto* data) {
+        recyclelora::read_rows(data + first * cols_, count, cols_, scales_.data(), out);
+      },
+      data_);
 }
 
 void Matrix::read_panels(int64_t first, int64_t count, Line<double>* out) const {
-  const int64_t offset = first * cols_;
-  if (is_double_) {
-    recyclelora::read_panels(static_cast<const double*>(data_) + offset, count, cols_,
-                             scales_.data(), out);
-  } else {
-    recyclelora::read_panels(static_cast<const float*>(data_) + offset, count, cols_,
-                             scales_.data(), out);
-  }
+  std::visit(
+      [&](const auto* data) {
+        recyclelora::read_panels(data + first * cols_, count, cols_, scales_.data(), out);
+      },
+      data_);
 }
 
 void Matrix::keep_columns() {
   // Columns a power of two apart would compete for the same cache lines.
   column_stride_ = rows_ + 64 / sizeof(float);
-  const int64_t size = column_stride_ * cols_;
-  if (is_double_) {
-    double_columns_ = large_array<double>(size);
-    transpose(static_cast<const double*>(data_), rows_, cols_, double_columns_.get(),
-              column_stride_);
-  } else {
-    float_columns_ = large_array<float>(size);
-    transpose(static_cast<const float*>(data_), rows_, cols_, float_columns_.get(), column_stride_);
-  }
+  std::visit(
+      [&](const auto* data) {
+        using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
+        columns_ = large_array<char>(column_stride_ * cols_ * sizeof(T));
+        transpose(data, rows_, cols_, reinterpret_cast<T*>(columns_.get()), column_stride_);
+      },
+      data_);
 }
 
 void Matrix::read_column(int64_t index, double* out) const {
   const double scale = scales_[index];
-  if (double_columns_) {
-    recyclelora::read_column(&double_columns_[index * column_stride_], 1, rows_, scale, out);
-  } else if (float_columns_) {
-    recyclelora::read_column(&float_columns_[index * column_stride_], 1, rows_, scale, out);
-  } else if (is_double_) {
-    recyclelora::read_column(static_cast<const double*>(data_) + index, cols_, rows_, scale, out);
-  } else {
-    recyclelora::read_column(static_cast<const float*>(data_) + index, cols_, rows_, scale, out);
-  }
+  std::visit(
+      [&](const auto* data) {
+        if (columns_) {
+          const auto* const columns = reinterpret_cast<decltype(data)>(columns_.get());
+          read_row(columns + index * column_stride_, rows_, scale, out);
+        } else {
+          for (int64_t i = 0; i < rows_; ++i) out[i] = data[i * cols_ + index] * scale;
+        }
+      },
+      data_);
 }
 
 }  // namespace recyclelora

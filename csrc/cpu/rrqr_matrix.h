@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <variant>
 #include <vector>
 
 #include "large_array.h"
@@ -30,7 +31,10 @@ class Matrix {
 
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
-  int64_t bytes() const { return rows_ * cols_ * (is_double_ ? sizeof(double) : sizeof(float)); }
+  int64_t bytes() const {
+    return std::visit([&](const auto* data) { return rows_ * cols_ * int64_t{sizeof *data}; },
+                      data_);
+  }
   bool finite() const { return finite_; }
   int exponent(int64_t column) const { return exponents_[column]; }
   // A norm or a bound of W's column, given that of the scaled column.
@@ -47,16 +51,14 @@ class Matrix {
   void read_column(int64_t index, double* out) const;
 
  private:
-  const void* data_;
-  bool is_double_;
+  std::variant<const float*, const double*> data_;
   int64_t rows_, cols_;
   bool finite_ = true;
   std::vector<int> exponents_;
   std::vector<double> scales_;  // 2^-exponent
   std::vector<Wide> units_;     // 2^exponent
-  int64_t column_stride_ = 0;   // of the copy, which is one of these
-  LargeArray<float> float_columns_;
-  LargeArray<double> double_columns_;
+  int64_t column_stride_ = 0;
+  LargeArray<char> columns_;  // the copy of keep_columns, in the type of data_
 };
 
 }  // namespace recyclelora
