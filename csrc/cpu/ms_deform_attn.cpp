@@ -71,7 +71,7 @@ inline __attribute__((always_inline)) int64_t find_corners(const T* location, in
   return count;
 }
 
-// The output (images * queries, heads, channels) of the rows begin to end, initially zero.
+// Add the samples to the rows begin to end of the output (images * queries, heads, channels).
 template <typename T>
 inline __attribute__((always_inline)) void add_samples(const Arguments<T>& a, int64_t channels,
                                                        int64_t begin, int64_t end, T* out) {

@@ -348,7 +348,7 @@ def _evaluate(
         ends[:] = _best_and_worst([*ends, _Image(score, number, row)])
 
     progress = tqdm(loader, name, unit="image", disable=not comm.is_main_process())
-    # A histogram is updated by one thread.
+    # Only one thread may update a histogram.
     segmented = in_order(segment, progress, 1 if histogram else concurrent_calls(predict))
     with contextlib.closing(segmented), Background() as background:
         for number, (sample, found) in zip(loader.indices, segmented, strict=True):

@@ -20,7 +20,7 @@ def concurrent_calls(predict: Predict) -> int:
     Parameters
     ----------
     predict : Callable
-        The function. If it has the attribute ``concurrent_calls``, so many threads may call it at
+        The function. If it has the attribute ``concurrent_calls``, that many threads may call it at
         once. Otherwise one thread calls it.
 
     Returns
