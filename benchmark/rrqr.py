@@ -242,7 +242,7 @@ def roofline(args: argparse.Namespace) -> dict:
 
 def plot(result: dict) -> Figure:
     """Draw the times of the whole model, by size and by threads."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     names = list(result["shapes"][0]["systems"])
     colours = {name: f"C{i}" for i, name in enumerate(names)}
@@ -265,7 +265,7 @@ def plot(result: dict) -> Figure:
         medians = [entry["systems"][name]["median"] for entry in result["threads"]]
         right.plot(threads, medians, "o-", color=colours[name], label=name)
     right.set(title="two blocks", xlabel="threads", ylabel="seconds", ylim=(0, None))
-    middle.legend(fontsize="small")
+    figure.legend(*middle.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.suptitle(result["environment"]["machine"], fontsize="small")
     return figure
 
