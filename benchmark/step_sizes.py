@@ -43,7 +43,7 @@ def plot(result: dict) -> Figure:
     """Draw the time and the memory of a step for every size."""
     settings, runs = result["settings"], result["runs"]
     labels = [
-        f"{run['backbone'].removeprefix('dinov2_')}, {run['head']}\n{run['precision']}"
+        f"ViT-{run['backbone'].removeprefix('dinov2_').upper()}\n{run['head']}\n{run['precision']}"
         for run in runs
     ]
     panels = (("median", 1, "seconds a step"), ("peak_bytes", 1e9, "peak memory, GB"))

@@ -18,6 +18,13 @@ void launch(Kernel kernel, int64_t blocks, int64_t threads, const Arguments& arg
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
+// One thread per column.
+template <typename Kernel, typename Arguments>
+void launch_columns(Kernel kernel, const Arguments& arguments) {
+  const int64_t threads = 128;
+  launch(kernel, (arguments.batch * arguments.k + threads - 1) / threads, threads, arguments);
+}
+
 }  // namespace
 
 void factor_panel(const Panel& panel, int64_t batch) {
@@ -26,8 +33,11 @@ void factor_panel(const Panel& panel, int64_t batch) {
 }
 
 void prove_order(const Proof& proof) {
-  const int64_t threads = 128;
-  launch(prove_columns, (proof.batch * proof.k + threads - 1) / threads, threads, proof);
+  launch_columns(prove_columns, proof);
+}
+
+void certify_order(const Certificate& certificate) {
+  launch_columns(certify_columns, certificate);
 }
 
 }  // namespace recyclelora

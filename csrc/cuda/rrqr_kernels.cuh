@@ -156,4 +156,34 @@ __global__ void prove_columns(const Proof proof) {
   proof.holds[index] = holds;
 }
 
+// One thread per column, which reads R from the first row to the last. In every step before its
+// own, a column must be shorter than the pivot, whatever the errors are, and also not tie with it.
+// In its own step, its error must be small.
+__global__ void certify_columns(const Certificate certificate) {
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t k = certificate.k, m = certificate.m;
+  if (index >= certificate.batch * k) return;
+  const int64_t matrix = index / k, i = index % k;
+  const double* r = certificate.r + matrix * m * k;
+  const double* squares = certificate.squares + matrix * k;
+  const double* noise = certificate.noise + matrix * ((m + kPanel - 1) / kPanel) * k;
+  const int64_t* exponents = certificate.exponents + matrix * k;
+  const double tie = certificate.tie * sqrt(squares[i]);
+  bool holds = true;
+  double square = squares[i];  // of the residual, before each step
+#pragma unroll 8
+  for (int64_t j = 0; j < m && j <= i; ++j) {
+    const double* panel = noise + j / kPanel * k;
+    const double entry = r[j * k + i], pivot = r[j * k + j];
+    // The comparisons are false for NaN, which square roots of negative numbers are. The pivot is
+    // converted to the scale of this column.
+    const double least = sqrt(pivot * pivot - panel[j]) - certificate.tie * sqrt(squares[j]);
+    holds = holds && (i == j ? panel[i] < certificate.loss * entry * entry
+                             : sqrt(square + panel[i]) + tie <
+                                   least * power_of_two(exponents[j] - exponents[i]));
+    square -= entry * entry;
+  }
+  certificate.holds[index] = holds;
+}
+
 }  // namespace recyclelora

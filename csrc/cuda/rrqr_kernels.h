@@ -23,7 +23,7 @@ struct Panel {
   int64_t end;
 };
 
-// The two functions below launch on the current stream of the current device.
+// The functions below launch on the current stream of the current device.
 
 // If no positive norm is left (a lower rank, or NaN), pivots and rows are unchanged. A column with
 // NaN is never chosen.
@@ -41,5 +41,22 @@ struct Proof {
 };
 
 void prove_order(const Proof& proof);
+
+// Whether R = chol(P'W'W P) certifies that the columns of W P are in the greedy order, for each
+// column.
+struct Certificate {
+  const double* r;           // (batch, m, k)
+  const double* squares;     // (batch, k) squared norms of the columns
+  const double* noise;       // (batch, panels, k) the largest error of a squared residual norm
+  const int64_t* exponents;  // (batch, k) as in Panel
+  bool* holds;               // (batch, k) written
+  double tie;                // the noise of a norm in the rule for ties, relative to the norm
+  double loss;               // the largest accepted error of a squared pivot, relative to it
+  int64_t batch;
+  int64_t k;
+  int64_t m;
+};
+
+void certify_order(const Certificate& certificate);
 
 }  // namespace recyclelora

@@ -2,10 +2,12 @@
 
 #include "cuda_on_host.h"
 // After it.
+#include <ATen/ops/empty.h>
 #include <c10/core/CPUAllocator.h>
 #include <torch/library.h>
 #include "../../csrc/cuda/rrqr_decompose.h"
 #include "../../csrc/cuda/rrqr_kernels.cuh"
+#include "../../csrc/cuda/rrqr_methods.h"
 
 namespace recyclelora {
 
@@ -18,9 +20,29 @@ void prove_order(const Proof& proof) {
   cuda_on_host::run((proof.batch * proof.k + 31) / 32, 32, [&] { prove_columns(proof); });
 }
 
+void certify_order(const Certificate& certificate) {
+  const int64_t blocks = (certificate.batch * certificate.k + 31) / 32;
+  cuda_on_host::run(blocks, 32, [&] { certify_columns(certificate); });
+}
+
 }  // namespace recyclelora
 
 namespace {
+
+using at::Tensor;
+
+// The results of one method for matrices (b, d, k), and their states.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> by_gram(const Tensor& weight, int64_t n_major,
+                                                           int64_t n_minor) {
+  const int64_t b = weight.size(0), d = weight.size(1), k = weight.size(2);
+  const recyclelora::Decomposition out{at::empty({b, k}, weight.options().dtype(at::kLong)),
+                                       at::empty({b, d, n_major}, weight.options()),
+                                       at::empty({b, d, n_minor}, weight.options()),
+                                       at::empty({b, std::min(d, k)}, weight.options())};
+  const Tensor states = recyclelora::kByGram.decompose(weight, out);
+  const auto& [perm, q_major, q_minor, r_diag] = out;
+  return {perm, q_major, q_minor, r_diag, states};
+}
 
 // The CPU's allocator, which fails for tensors of more than `most` bytes, as that of CUDA does.
 class LimitedAllocator final : public at::Allocator {
@@ -55,5 +77,9 @@ TORCH_LIBRARY(recyclelora_on_host, m) {
       "rrqr(Tensor weight, int n_major, int n_minor, int memory)"
       " -> (Tensor perm, Tensor q_major, Tensor q_minor, Tensor r_diag)",
       &recyclelora::decompose);
+  m.def(
+      "by_gram(Tensor weight, int n_major, int n_minor)"
+      " -> (Tensor perm, Tensor q_major, Tensor q_minor, Tensor r_diag, Tensor states)",
+      &by_gram);
   m.def("limit_memory(int most) -> ()", &limit_memory);
 }

@@ -9,11 +9,12 @@
 
 #include "../../csrc/cuda/rrqr_kernels.cuh"
 
+using recyclelora::Certificate;
 using recyclelora::Panel;
 using recyclelora::Proof;
 
 // Return whether all columns of a random full-rank (batch, d, k), times powers of two, are chosen
-// in greedy order, and whether this is proven.
+// in greedy order, and whether both proofs hold.
 bool greedy(int64_t batch, int64_t d, int64_t k, int64_t threads) {
   const int64_t m = d < k ? d : k;
   std::mt19937 random(k);
@@ -40,20 +41,38 @@ bool greedy(int64_t batch, int64_t d, int64_t k, int64_t threads) {
   // R in the order of the pivots. Of the other columns of a wide matrix, only one is kept.
   const int64_t kept = m + (m < k);
   std::vector<double> r(batch * m * kept), noise(batch * kept, 1e-10);
+  std::vector<double> squares(batch * kept);
   std::vector<int64_t> exponents_p(batch * kept);
   const auto holds = std::make_unique<bool[]>(batch * kept);
+  const auto certain = std::make_unique<bool[]>(batch * kept);
   for (int64_t b = 0; b < batch; ++b) {
     for (int64_t j = 0; j < kept; ++j) {
       int64_t column = j < m ? pivots[b * m + j] : 0;
       while (j == m && norms[b * k + column] == -1) ++column;
       exponents_p[b * kept + j] = exponents[b * k + column];
+      squares[b * kept + j] = gram[(b * k + column) * k + column];
       for (int64_t i = 0; i < m; ++i) r[(b * m + i) * kept + j] = rows[(b * m + i) * k + column];
     }
   }
   const Proof proof = {r.data(), noise.data(), exponents_p.data(), holds.get(), batch, kept, m};
   cuda_on_host::run((batch * kept + 31) / 32, 32, [&] { recyclelora::prove_columns(proof); });
+  const int64_t panels = (m + recyclelora::kPanel - 1) / recyclelora::kPanel;
+  const std::vector<double> errors(batch * panels * kept, 1e-10);
+  Certificate certificate;
+  certificate.r = r.data();
+  certificate.squares = squares.data();
+  certificate.noise = errors.data();
+  certificate.exponents = exponents_p.data();
+  certificate.holds = certain.get();
+  certificate.tie = 1e-10;
+  certificate.loss = 1e-6;
+  certificate.batch = batch;
+  certificate.k = kept;
+  certificate.m = m;
+  cuda_on_host::run((batch * kept + 31) / 32, 32,
+                    [&] { recyclelora::certify_columns(certificate); });
   bool all = true;
-  for (int64_t i = 0; i < batch * kept; ++i) all = all && holds[i];
+  for (int64_t i = 0; i < batch * kept; ++i) all = all && holds[i] && certain[i];
   return all;
 }
 

@@ -52,6 +52,15 @@ def test_operator_passes_opcheck():
     torch.library.opcheck(operators.ms_deform_attn_backward, arguments)
 
 
+@compiled
+def test_second_derivative_raises():
+    value, locations, weights = make()
+    out = ms_deform_attn(value, SHAPES, locations, weights)
+    (grad,) = torch.autograd.grad(out.square().sum(), value, create_graph=True)
+    with pytest.raises(RuntimeError, match="expected a gradient of first order"):
+        grad.sum().backward()
+
+
 def test_compiled_program_of_any_size_equals_eager():
     def attend(value, sides, locations, weights):
         h, w = sides.shape

@@ -35,7 +35,8 @@ def assert_like_cpu(weight, n_major, n_minor):
     on_gpu = weight.cuda()
     with waits() as found:
         out = rrqr(on_gpu, n_major, n_minor)
-    assert len(found) <= 1  # a matrix that cannot be verified needs copies in both directions
+    # One after each method and one for the indices between them. The CPU's help would need more.
+    assert len(found) <= 3
     expected = rrqr(weight, n_major, n_minor)
     assert all(mine.is_cuda for mine in out)
     out = type(out)(*(mine.cpu() for mine in out))
@@ -246,7 +247,7 @@ def test_current_stream_is_used():
         with waits() as found:
             out = rrqr(zeros, 4, 5)
     stream.synchronize()
-    assert len(found) <= 1  # a result computed from zeros would be decided on the CPU
+    assert len(found) <= 3  # a result computed from zeros would be decided on the CPU
     assert torch.equal(out.perm.cpu(), rrqr(weight, 4, 5).perm)
 
 

@@ -101,19 +101,3 @@ def _shapes_of_gradients(
     grad: Tensor, value: Tensor, sides: Sequence[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(x.new_empty(x.shape) for x in (value, locations, weights))
-
-
-def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
-    value, ctx.sides, locations, weights = inputs
-    ctx.save_for_backward(value, locations, weights)
-
-
-def _gradients(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple:
-    value, locations, weights = ctx.saved_tensors
-    d_value, d_locations, d_weights = torch.ops.recyclelora.ms_deform_attn_backward(
-        grad, value, ctx.sides, locations, weights
-    )
-    return d_value, None, d_locations, d_weights
-
-
-torch.library.register_autograd("recyclelora::ms_deform_attn", _gradients, setup_context=_save)

@@ -360,7 +360,7 @@ def evaluation_table(run: dict) -> str:
         for name, found in part["candidates"].items():
             speed = found["images_per_second"]
             ratio, memory = ours["images_per_second"] / speed, found["peak_bytes"] / 1e9
-            cells = [f"{speed:.2f}", f"{ratio:.2f}x", f"{memory:.2f} GB"]
+            cells = [f"{speed:.3g}", f"{ratio:.2f}x", f"{memory:.2f} GB"]
             cells.append(f"{found['equal_pixels']:.2%}")
             rows.append([part["set"], part["precision"], name, found["images"], *cells])
     headers = ["images", "precision", "", "number", "images / s", "this code", "memory"]
