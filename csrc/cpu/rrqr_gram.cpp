@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kBlock = 64;     // columns of L between two updates of the columns to their right
 constexpr int64_t kRows = 256;     // rows of W that are converted to float64 at a time
 constexpr double kLoss = 0x1p-14;  // the largest accepted loss of orthogonality of W P R^{-1}
+constexpr size_t kRefined = 32;    // the most columns whose noise is computed for a pivot
 constexpr double kPrecise = 0x1p-27;  // an error below the precision of float32
 // The unit of columns that are too small to become pivots, and the square of the largest residual
 // norm below which units are set again. It is much larger than the squares of those columns.
@@ -49,13 +50,36 @@ void subtract(View<double> y, const double* a, int64_t a_stride, double* x) {
   }
 }
 
-// x /= a; squares -= x^2
+// x /= a; residual -= x^2; spread += scale |x|; noise = precision (squares + spread^2)
 RECYCLELORA_VECTOR_CLONES
-void divide(double a, double* x, double* squares, int64_t n) {
+void divide(double a, double scale, double precision, const double* squares, double* x,
+            double* residual, double* spread, double* noise, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     x[i] /= a;
-    squares[i] -= x[i] * x[i];
+    residual[i] -= x[i] * x[i];
+    spread[i] += scale * std::abs(x[i]);
+    noise[i] = precision * (squares[i] + spread[i] * spread[i]);
+  }
+}
+
+// x += y a, for the columns of y, which are stride apart
+RECYCLELORA_VECTOR_CLONES
+void add(View<const float> y, const float* a, float* x) {
+  const int64_t n = y.rows;
+  int64_t j = 0;
+  for (; j + 4 <= y.cols; j += 4) {
+    const float *y0 = y.column(j), *y1 = y.column(j + 1);
+    const float *y2 = y.column(j + 2), *y3 = y.column(j + 3);
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+      x[i] += a[j] * y0[i] + a[j + 1] * y1[i] + a[j + 2] * y2[i] + a[j + 3] * y3[i];
+    }
+  }
+  for (; j < y.cols; ++j) {
+    const float* const y0 = y.column(j);
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) x[i] += a[j] * y0[i];
   }
 }
 
@@ -79,25 +103,11 @@ double weighted_squares(const double* weights, const float* x, int64_t n) {
   return sum;
 }
 
-// Compute the inverse of an upper triangular matrix, given its transpose.
-void invert_small(View<double> l, View<float> inverse) {
-  for (int64_t j = 0; j < l.rows; ++j) {
-    for (int64_t i = l.rows - 1; i > j; --i) inverse(i, j) = 0;
-    inverse(j, j) = static_cast<float>(1 / l(j, j));
-    for (int64_t i = j - 1; i >= 0; --i) {
-      double sum = 0;
-      for (int64_t h = i + 1; h <= j; ++h) sum += l(h, i) * inverse(h, j);
-      inverse(i, j) = static_cast<float>(-sum / l(i, i));
-    }
-  }
-}
-
 }  // namespace
 
 GramQR::GramQR(int64_t rows, int64_t cols)
     : size_(cols),
-      // The rounding errors of sums of n products grow like sqrt(n). The factor covers the growth
-      // within a block.
+      // The rounding errors of sums of n products grow like sqrt(n); 8 is a safety factor.
       gram_precision_(8 * std::sqrt(static_cast<double>(rows)) * kEpsilon),
       sum_(size_, kRows),
       rows_(large_array<double>(kRows * size_)),
@@ -109,8 +119,10 @@ GramQR::GramQR(int64_t rows, int64_t cols)
       squares_(size_),
       residual_(size_),
       noise_(size_),
+      spread_(size_),
       tie_(size_),
-      unit_(size_) {}
+      unit_(size_),
+      combination_(size_) {}
 
 void GramQR::decompose(const Matrix& matrix) {
   matrix_ = &matrix;
@@ -141,6 +153,7 @@ void GramQR::start() {
   const double precision = 4 * std::max(matrix_->rows(), size_) * kEpsilon;
   for (int64_t j = 0; j < size_; ++j) {
     squares_[j] = residual_[j] = l_(j, j);
+    spread_[j] = 0;
     noise_[j] = gram_precision_ * squares_[j];
     tie_[j] = precision * std::sqrt(squares_[j]);
   }
@@ -159,10 +172,19 @@ void GramQR::set_units(int64_t step) {
   }
 }
 
+// The bounds of the noise may be too large. If they do not certify a pivot, the noise of the
+// columns that could be the pivot is computed.
+bool GramQR::certified_pivot(int64_t begin, int64_t step, int64_t* pivot) {
+  if (choose_pivot(step, pivot)) return true;
+  if (candidates_.size() > kRefined) return false;
+  for (int64_t j : candidates_) combine_pivots(begin, step, j);
+  return choose_pivot(step, pivot);
+}
+
 // Every residual norm is in an interval [low, high]. The pivot is the lowest index that may tie
 // with the largest norm. It is certified if it ties with every other column that may be the
-// largest.
-bool GramQR::certified_pivot(int64_t step, int64_t* pivot) {
+// largest. Return whether it is; otherwise candidates_ are the columns that may be the largest.
+bool GramQR::choose_pivot(int64_t step, int64_t* pivot) {
   const auto root = [&](int64_t j, double square) {
     return std::sqrt(std::max(square, 0.0)) * unit_[j];
   };
@@ -212,7 +234,7 @@ void GramQR::exchange(int64_t begin, int64_t step, int64_t pivot) {
   std::swap(l_(step, step), l_(pivot, pivot));
   std::swap_ranges(growth_.column(step), growth_.column(step) + begin, growth_.column(pivot));
   std::swap(index_[step], index_[pivot]);
-  for (auto* values : {&squares_, &residual_, &noise_, &tie_, &unit_}) {
+  for (auto* values : {&squares_, &residual_, &noise_, &spread_, &tie_, &unit_}) {
     std::swap((*values)[step], (*values)[pivot]);
   }
 }
@@ -231,15 +253,20 @@ bool GramQR::factor_block(int64_t begin, int64_t end) {
   std::vector<int64_t> exchanged;
   for (int64_t step = begin; step < end; ++step) {
     int64_t pivot;
-    if (!certified_pivot(step, &pivot)) return false;
+    if (!certified_pivot(begin, step, &pivot)) return false;
     exchange(begin, step, pivot);
     exchanged.push_back(pivot);
+    combine_pivots(begin, step, step);
+    keep_combination(step, end);
     double* const column = l_.column(step);
     const auto before = l_.block(step, begin, size_ - step, step - begin);
     subtract(before, before.data, before.col_stride, column + step);
     const double diagonal = std::sqrt(column[step]);
     column[step] = diagonal;
-    divide(diagonal, column + step + 1, residual_.data() + step + 1, size_ - step - 1);
+    const int64_t next = step + 1;
+    divide(diagonal, std::sqrt(squares_[step] + spread_[step] * spread_[step]) / diagonal,
+           gram_precision_, squares_.data() + next, column + next, residual_.data() + next,
+           spread_.data() + next, noise_.data() + next, size_ - next);
     loss_ = std::max(loss_, noise_[step] / residual_[step]);
     pivots_.push_back(index_[step]);
     diagonal_.push_back(diagonal);
@@ -248,25 +275,50 @@ bool GramQR::factor_block(int64_t begin, int64_t end) {
   return true;
 }
 
-// A rounding error E of W'W changes the squared residual norm of column j by [x; -1]' E [x; -1],
-// where x = R_11^{-1} R_12 e_j expresses the column by the pivots. x is computed in float32,
-// because it needs few digits.
+// Compute combination_ = R_11^{-1} R_12 e_j at this step of the block that starts at `begin`, and
+// the noise of column j, which follows from it.
+void GramQR::combine_pivots(int64_t begin, int64_t step, int64_t j) {
+  float* const x = combination_.data();
+  std::copy_n(growth_.column(j), begin, x);
+  std::fill(x + begin, x + step, 0.0F);
+  float factors[kBlock];
+  for (int64_t i = begin; i < step; ++i) {
+    factors[i - begin] = static_cast<float>(l_(j, i) / l_(i, i));
+  }
+  add(growth_.block(0, begin, step, step - begin), factors, x);
+  spread_[j] = std::sqrt(weighted_squares(squares_.data(), x, step));
+  noise_[j] = gram_precision_ * (squares_[j] + spread_[j] * spread_[j]);
+}
+
+// From now on, column `step` of growth_ is the combination of pivots that equals the residual of
+// this pivot: [-combination_; 1]. Rows up to the end of the block are needed.
+void GramQR::keep_combination(int64_t step, int64_t end) {
+  float* const residual = growth_.column(step);
+  for (int64_t i = 0; i < step; ++i) residual[i] = -combination_[i];
+  residual[step] = 1;
+  std::fill(residual + step + 1, residual + end, 0.0F);
+}
+
+// In a step with the row r of R and the pivot p, the combination of column j becomes x_j + (r_j /
+// r_p) [-x_p; 1]. All steps of a block are one product.
 void GramQR::follow_growth(int64_t begin, int64_t end) {
   const int64_t n = end - begin, rest = size_ - end;
-  std::vector<float> storage(n * n + 2 * n * rest);
-  const auto inverse = column_major(storage.data(), n, n, n);
-  const auto below = column_major(storage.data() + n * n, rest, n, rest);
-  const auto latest = growth_.block(begin, end, n, rest);
-  invert_small(l_.block(begin, begin, n, n), inverse);
+  std::vector<float> storage(n * rest);
+  const auto factors = column_major(storage.data(), rest, n, rest);
   for (int64_t j = 0; j < n; ++j) {
-    for (int64_t i = 0; i < rest; ++i) below(i, j) = static_cast<float>(l_(end + i, begin + j));
+    const double* const column = l_.column(begin + j);
+    for (int64_t i = 0; i < rest; ++i) {
+      factors(i, j) = static_cast<float>(column[end + i] / column[begin + j]);
+    }
   }
-  multiply_add(latest, 0, 1, inverse, below.t());
-  multiply_add(growth_.block(0, end, begin, rest), 1, -1, growth_.block(0, begin, begin, n),
-               latest);
+  const auto residuals = growth_.block(0, begin, end, n);
+  multiply_add(growth_.block(0, end, begin, rest), 1, 1, residuals.block(0, 0, begin, n),
+               factors.t());
+  multiply_add(growth_.block(begin, end, n, rest), 0, 1, residuals.block(begin, 0, n, n),
+               factors.t());
   for (int64_t j = end; j < size_; ++j) {
-    noise_[j] =
-        gram_precision_ * (squares_[j] + weighted_squares(squares_.data(), growth_.column(j), end));
+    spread_[j] = std::sqrt(weighted_squares(squares_.data(), growth_.column(j), end));
+    noise_[j] = gram_precision_ * (squares_[j] + spread_[j] * spread_[j]);
   }
 }
 

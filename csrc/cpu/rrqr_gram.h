@@ -37,9 +37,12 @@ class GramQR {
   void form();
   bool factor_block(int64_t begin, int64_t end);
   void set_units(int64_t step);
-  bool certified_pivot(int64_t step, int64_t* pivot);
+  bool certified_pivot(int64_t begin, int64_t step, int64_t* pivot);
+  bool choose_pivot(int64_t step, int64_t* pivot);
   void exchange(int64_t begin, int64_t step, int64_t pivot);
   void exchange_rows(int64_t begin, const std::vector<int64_t>& exchanged);
+  void combine_pivots(int64_t begin, int64_t step, int64_t j);
+  void keep_combination(int64_t step, int64_t end);
   void follow_growth(int64_t begin, int64_t end);
   void project_out(int64_t first, View<double> q) const;
   void combine_first(View<double> coefficients, View<double> q) const;
@@ -53,14 +56,19 @@ class GramQR {
   // Not initialised, because one triangle of each square is never used.
   const LargeArray<double> rows_, l_storage_;
   const LargeArray<float> growth_storage_;
-  const View<double> l_;      // lower triangle of W'W, which L = R' replaces step by step
-  const View<float> growth_;  // R_11^{-1} R_12: the other columns as combinations of the pivots
+  const View<double> l_;  // lower triangle of W'W, which L = R' replaces step by step
+  // The other columns as combinations x = R_11^{-1} R_12 e_j of the pivots before this block. A
+  // rounding error E of W'W changes the squared residual norm of column j by [x; -1]' E [x; -1].
+  // Float32, because the noise needs few digits.
+  const View<float> growth_;
   // For each column, in the current order: its index in W, its squared norm, its squared residual
-  // norm, the noise of the latter, and the noise below which norms tie. Norms are those of the
-  // scaled columns. Units convert them to one scale, in which the largest remaining column is near
-  // one. Columns too small for this scale have the least unit.
+  // norm, the noise of the latter, a bound for the length of x with its rows multiplied by the
+  // norms of the pivots, and the noise below which norms tie. Norms are those of the scaled
+  // columns. Units convert them to one scale, in which the largest remaining column is near one.
+  // Columns too small for this scale have the least unit.
   std::vector<int64_t> index_;
-  std::vector<double> squares_, residual_, noise_, tie_, unit_;
+  std::vector<double> squares_, residual_, noise_, spread_, tie_, unit_;
+  std::vector<float> combination_;  // x of one column, for all pivots before this step
   double largest_tie_ = 0;  // of the columns that remained when units were set, in that scale
   std::vector<int64_t> candidates_;  // for the next pivot
   std::vector<int64_t> pivots_;

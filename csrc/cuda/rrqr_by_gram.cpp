@@ -11,7 +11,7 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include "rrqr_guess.h"
@@ -27,25 +27,27 @@ constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 // error below the precision of float32.
 constexpr double kLoss = 0x1p-22;
 
-// The largest error of the squared residual norm of every column of W P, in the steps of every
-// panel (b, panels, k). As on the CPU (GramQR::follow_growth), an error E of W'W changes the square
-// by [x; -1]' E [x; -1], where x = R_11^-1 R_12 expresses the columns by the pivots before the
-// panel.
+// The largest error of the squared residual norm of every column of W P before every step (b, m,
+// k). An error E of W'W changes the square by [x; -1]' E [x; -1], where x = R_11^-1 R_12 expresses
+// the column by the earlier pivots. With T = R^-1, of which the rows are multiplied by the norms of
+// the pivots, and a column r of R, the squared length of x before step j is the sum of r_a r_c
+// (T'T)_ac over a, c < j. Each step adds r_j (2 y_j + (T'T)_jj r_j), y_j = sum_(a < j) (T'T)_ja
+// r_a.
 Tensor noise_of(const Guess& guess, const Tensor& inverse) {
   const auto& r = guess.r;
-  const int64_t b = r.size(0), m = r.size(1), k = r.size(2), panels = (m + kPanel - 1) / kPanel;
-  const Tensor noise = guess.squares.unsqueeze(1).repeat({1, panels, 1});
-  // Rows of R_11^-1 and of x are multiplied by the norms of their pivots.
+  const int64_t m = r.size(1), k = r.size(2);
   const Tensor weighted = inverse * guess.squares.narrow(1, 0, m).sqrt().unsqueeze(2);
-  const Tensor growth = at::zeros({b, m, k}, r.options());
-  for (int64_t panel = 1; panel < panels; ++panel) {
-    const int64_t end = panel * kPanel, begin = end - kPanel, rest = k - end;
-    const Tensor x = growth.narrow(1, 0, end).narrow(2, end, rest);
-    x.baddbmm_(weighted.narrow(1, 0, end).narrow(2, begin, kPanel),
-               r.narrow(1, begin, kPanel).narrow(2, end, rest));
-    const Tensor length = at::linalg_vector_norm(x, 2, {1});
-    noise.select(1, panel).narrow(1, end, rest).addcmul_(length, length);
-  }
+  const Tensor products = at::empty_like(inverse);
+  add_product(products, weighted, 0, 1);
+  const Tensor lengths = products.diagonal(0, 1, 2).clone().unsqueeze(2);
+  const Tensor y = at::bmm(products.tril_(-1), r);
+  const Tensor square = y.mul_(2).addcmul_(lengths, r).mul_(r).cumsum_(1);
+  // The sum above can be small where its terms are large, so its own rounding error counts: by the
+  // inequality of Cauchy and Schwarz, the terms add up to at most the square of this sum.
+  const Tensor sum = (lengths.sqrt() * r).abs_().cumsum_(1);
+  square.clamp_min_(0).addcmul_(sum, sum, static_cast<double>(k) * kEpsilon);
+  const Tensor noise = guess.squares.unsqueeze(1).repeat({1, m, 1});
+  if (m > 1) noise.narrow(1, 1, m - 1).add_(square.narrow(1, 0, m - 1));
   return noise.mul_(8 * std::sqrt(static_cast<double>(guess.w.size(1))) * kEpsilon);
 }
 
@@ -107,9 +109,10 @@ Tensor decompose_by_gram(const Tensor& weight, const Decomposition& out) {
   return state_of(certify(guess, inverse), guess);
 }
 
-// W, the Gram matrix, R twice, the growth, and the inverse triangle with temporary tensors.
+// W, the Gram matrix, R, the noise with temporary tensors, and the inverse triangle with temporary
+// tensors.
 int64_t memory_by_gram(int64_t d, int64_t k, int64_t m) {
-  return 8 * (d * k + k * k + 3 * m * k + 5 * m * m);
+  return 8 * (d * k + k * k + 5 * m * k + 5 * m * m);
 }
 
 }  // namespace

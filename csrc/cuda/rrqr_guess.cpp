@@ -27,18 +27,6 @@ Tensor power_of_two(const Tensor& exponent) {
   return (exponent + 1023).bitwise_left_shift(52).view(at::kDouble);
 }
 
-// gram = beta gram + alpha a'a, on and below the diagonal blocks of the stripes. With beta = 0,
-// gram is overwritten.
-void add_product(const Tensor& gram, const Tensor& a, double beta, double alpha) {
-  const int64_t k = a.size(2);
-  for (int64_t first = 0; first < k; first += kStripe) {
-    const int64_t height = std::min(kStripe, k - first);
-    gram.narrow(1, first, height)
-        .narrow(2, 0, first + height)
-        .baddbmm_(a.narrow(2, first, height).mT(), a.narrow(2, 0, first + height), beta, alpha);
-  }
-}
-
 // Set the pivots (b, m) and R (b, m, k) by the columns of W, given the exponents (b, k) of W's
 // columns, and return the squared norms of the columns (b, k). A kernel chooses the pivots of a
 // panel, and a matrix product updates all Gram matrices.
@@ -73,6 +61,16 @@ Tensor diagonal_blocks(const Tensor& matrices, int64_t size) {
 }
 
 }  // namespace
+
+void add_product(const Tensor& gram, const Tensor& a, double beta, double alpha) {
+  const int64_t k = a.size(2);
+  for (int64_t first = 0; first < k; first += kStripe) {
+    const int64_t height = std::min(kStripe, k - first);
+    gram.narrow(1, first, height)
+        .narrow(2, 0, first + height)
+        .baddbmm_(a.narrow(2, first, height).mT(), a.narrow(2, 0, first + height), beta, alpha);
+  }
+}
 
 Guess guess_pivots(const Tensor& weight) {
   const int64_t b = weight.size(0), k = weight.size(2), m = std::min(weight.size(1), k);

@@ -20,6 +20,10 @@ struct Guess {
 
 Guess guess_pivots(const at::Tensor& weight);
 
+// gram = beta gram + alpha a'a (b, k, k), on and below the diagonal blocks of stripes of rows. With
+// beta = 0, gram is overwritten.
+void add_product(const at::Tensor& gram, const at::Tensor& a, double beta, double alpha);
+
 // The inverses of upper triangles (b, m, m).
 at::Tensor invert_triangles(const at::Tensor& triangles);
 

@@ -166,20 +166,20 @@ __global__ void certify_columns(const Certificate certificate) {
   const int64_t matrix = index / k, i = index % k;
   const double* r = certificate.r + matrix * m * k;
   const double* squares = certificate.squares + matrix * k;
-  const double* noise = certificate.noise + matrix * ((m + kPanel - 1) / kPanel) * k;
+  const double* noise = certificate.noise + matrix * m * k;
   const int64_t* exponents = certificate.exponents + matrix * k;
   const double tie = certificate.tie * sqrt(squares[i]);
   bool holds = true;
   double square = squares[i];  // of the residual, before each step
 #pragma unroll 8
   for (int64_t j = 0; j < m && j <= i; ++j) {
-    const double* panel = noise + j / kPanel * k;
     const double entry = r[j * k + i], pivot = r[j * k + j];
     // The comparisons are false for NaN, which square roots of negative numbers are. The pivot is
     // converted to the scale of this column.
-    const double least = sqrt(pivot * pivot - panel[j]) - certificate.tie * sqrt(squares[j]);
-    holds = holds && (i == j ? panel[i] < certificate.loss * entry * entry
-                             : sqrt(square + panel[i]) + tie <
+    const double least =
+        sqrt(pivot * pivot - noise[j * k + j]) - certificate.tie * sqrt(squares[j]);
+    holds = holds && (i == j ? noise[j * k + i] < certificate.loss * entry * entry
+                             : sqrt(square + noise[j * k + i]) + tie <
                                    least * power_of_two(exponents[j] - exponents[i]));
     square -= entry * entry;
   }

@@ -47,7 +47,7 @@ void prove_order(const Proof& proof);
 struct Certificate {
   const double* r;           // (batch, m, k)
   const double* squares;     // (batch, k) squared norms of the columns
-  const double* noise;       // (batch, panels, k) the largest error of a squared residual norm
+  const double* noise;       // (batch, m, k) the largest error of a squared residual norm
   const int64_t* exponents;  // (batch, k) as in Panel
   bool* holds;               // (batch, k) written
   double tie;                // the noise of a norm in the rule for ties, relative to the norm

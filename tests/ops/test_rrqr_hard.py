@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tests.support.hard_matrices import kahan_matrix
 
 from recyclelora import rrqr
 from recyclelora.ops import reference
@@ -146,3 +147,15 @@ def test_small_integers_and_mixtures_equal_the_reference(seed):
     chosen = torch.randint(0, max(1, k // 2), (k,), generator=generator)
     repeated = torch.randn(d, k, generator=generator, dtype=torch.float64)[:, chosen]
     assert torch.equal(rrqr(repeated, 0, 0).perm, reference.rrqr(repeated, 0, 0)[0])
+
+
+@pytest.mark.parametrize("c", [0.1, 0.3, 0.35, 0.4, 0.5])
+def test_kahan_matrix_equals_the_reference(c):
+    """Errors of the Gram matrix grow as fast as they can, also within one block of pivots."""
+    for perturbation in (1e-8, 1e-7, 1e-5, 1e-3):
+        weight = kahan_matrix(130, c, perturbation)
+        for exact in (weight, weight.float()):
+            out, expected = rrqr(exact, 4, 32), reference.rrqr(exact, 4, 32)
+            assert torch.equal(out.perm, expected[0])
+            for mine, theirs in zip(out[1:3], expected[1:3], strict=True):
+                torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)

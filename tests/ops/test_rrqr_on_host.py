@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.support.exact_rrqr import assert_equals_exact, exact_rrqr
-from tests.support.hard_matrices import KINDS, hard_matrix
+from tests.support.hard_matrices import KINDS, hard_matrix, kahan_matrix
 from torch.utils import cpp_extension
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -123,6 +123,8 @@ def weights_of_all_kinds():
         weight = torch.randn(96, 70)
         weight[:, 1::2] = weight[:, ::2].roll(1, 0) * (1 - gap)
         yield weight
+    for c, perturbation in np.ndindex(4, 3):
+        yield kahan_matrix(60, 0.2 + 0.1 * c, 10.0 ** (-7 + 2 * perturbation)).float()
     for name in TIES:
         yield TIES[name].float()
     for seed in range(12):
@@ -170,11 +172,8 @@ def test_decaying_spectra_equal_the_reference(on_host, decay):
 
 def test_kahan_matrix_equals_the_cpu(on_host):
     """Errors grow as fast as they can, and all norms are nearly equal."""
-    n, c = 90, 0.285
-    diagonal = np.sqrt(1 - c * c) ** np.arange(n)
-    kahan = diagonal[:, None] * (np.eye(n) - c * np.triu(np.ones((n, n)), 1))
     for perturbation in (0, 1e-13, 1e-10, 1e-7, 1e-4):
-        weight = torch.tensor(kahan * (1 - perturbation * np.arange(n)))
+        weight = kahan_matrix(90, 0.285, perturbation)
         out, _ = on_host(weight, 3, 3)
         close(out, rrqr(weight, 3, 3), torch.float64)
 

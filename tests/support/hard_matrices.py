@@ -47,3 +47,14 @@ def hard_matrix(kind: str, seed: int, size: int) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     matrix = KINDS[kind](rng.standard_normal(rng.integers(1, size + 1, 2)), rng)
     return torch.tensor(matrix, dtype=torch.float32 if kind == "float32" else torch.float64)
+
+
+def kahan_matrix(n: int, c: float, perturbation: float) -> torch.Tensor:
+    """Return Kahan's matrix (n, n), float64, with norms that decrease by the perturbation.
+
+    All residual norms are nearly equal, and the combination of pivots that expresses a column grows
+    by 1 + c in each step, and with it the effect of a rounding error.
+    """
+    diagonal = np.sqrt(1 - c * c) ** np.arange(n)
+    kahan = diagonal[:, None] * (np.eye(n) - c * np.triu(np.ones((n, n)), 1))
+    return torch.tensor(kahan * (1 - perturbation * np.arange(n)))
