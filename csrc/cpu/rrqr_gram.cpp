@@ -14,7 +14,11 @@ namespace {
 constexpr int64_t kBlock = 64;     // columns of L between two updates of the columns to their right
 constexpr int64_t kRows = 256;     // rows of W that are converted to float64 at a time
 constexpr double kLoss = 0x1p-14;  // the largest accepted loss of orthogonality of W P R^{-1}
-constexpr size_t kRefined = 32;    // the most columns whose noise is computed for a pivot
+// What is left of the noise without its safety factors. Growth within a block counts for Q only if
+// it is that large, so that the bits of Q for matrices without such growth stay those of version
+// 0.2: saved adapters may leave out initial factors, which are then computed again.
+constexpr double kUnsafe = 0x1p-5;
+constexpr size_t kRefined = 32;       // the most columns whose noise is computed for a pivot
 constexpr double kPrecise = 0x1p-27;  // an error below the precision of float32
 // The unit of columns that are too small to become pivots, and the square of the largest residual
 // norm below which units are set again. It is much larger than the squares of those columns.
@@ -256,6 +260,7 @@ bool GramQR::factor_block(int64_t begin, int64_t end) {
     if (!certified_pivot(begin, step, &pivot)) return false;
     exchange(begin, step, pivot);
     exchanged.push_back(pivot);
+    const double before_block = weighted_squares(squares_.data(), growth_.column(step), begin);
     combine_pivots(begin, step, step);
     keep_combination(step, end);
     double* const column = l_.column(step);
@@ -267,7 +272,9 @@ bool GramQR::factor_block(int64_t begin, int64_t end) {
     divide(diagonal, std::sqrt(squares_[step] + spread_[step] * spread_[step]) / diagonal,
            gram_precision_, squares_.data() + next, column + next, residual_.data() + next,
            spread_.data() + next, noise_.data() + next, size_ - next);
-    loss_ = std::max(loss_, noise_[step] / residual_[step]);
+    const double noise_of_block = gram_precision_ * (squares_[step] + before_block);
+    loss_ = std::max(
+        {loss_, noise_of_block / residual_[step], kUnsafe * noise_[step] / residual_[step]});
     pivots_.push_back(index_[step]);
     diagonal_.push_back(diagonal);
   }
