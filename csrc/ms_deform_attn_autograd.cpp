@@ -36,14 +36,15 @@ std::tuple<Tensor, Tensor, Tensor> call_backward(const Tensor& grad, const Tenso
   return op.call(grad, value, sides, locations, weights);
 }
 
-// The gradients, of which another derivative raises an error instead of being zero.
+// Return the gradients. Differentiating them raises an error; it would otherwise give zero.
 variable_list differentiable_once(const variable_list& gradients) {
   variable_list recorded;
   for (const Tensor& gradient : gradients) {
     recorded.push_back(gradient.detach().set_requires_grad(true));
   }
   const auto error = std::make_shared<torch::autograd::DelayedError>(
-      "ms_deform_attn: expected a gradient of first order, which is all that is implemented",
+      "ms_deform_attn: expected a gradient of first order, got a second derivative, which is not "
+      "implemented; leave out create_graph",
       recorded.size());
   return (*error)(std::move(recorded));
 }

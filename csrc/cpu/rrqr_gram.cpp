@@ -14,10 +14,10 @@ namespace {
 constexpr int64_t kBlock = 64;     // columns of L between two updates of the columns to their right
 constexpr int64_t kRows = 256;     // rows of W that are converted to float64 at a time
 constexpr double kLoss = 0x1p-14;  // the largest accepted loss of orthogonality of W P R^{-1}
-// What is left of the noise without its safety factors. Growth within a block counts for Q only if
-// it is that large, so that the bits of Q for matrices without such growth stay those of version
-// 0.2: saved adapters may leave out initial factors, which are then computed again.
-constexpr double kUnsafe = 0x1p-5;
+// The noise has safety factors. Growth within a block counts for the loss only by this share of
+// the noise, so that Q keeps the bits of version 0.2 where there is no such growth: adapter files
+// may leave out initial factors, which are then computed again.
+constexpr double kBlockShare = 0x1p-5;
 constexpr size_t kRefined = 32;       // the most columns whose noise is computed for a pivot
 constexpr double kPrecise = 0x1p-27;  // an error below the precision of float32
 // The unit of columns that are too small to become pivots, and the square of the largest residual
@@ -260,7 +260,7 @@ bool GramQR::factor_block(int64_t begin, int64_t end) {
     if (!certified_pivot(begin, step, &pivot)) return false;
     exchange(begin, step, pivot);
     exchanged.push_back(pivot);
-    const double before_block = weighted_squares(squares_.data(), growth_.column(step), begin);
+    const double square_before = weighted_squares(squares_.data(), growth_.column(step), begin);
     combine_pivots(begin, step, step);
     keep_combination(step, end);
     double* const column = l_.column(step);
@@ -272,9 +272,8 @@ bool GramQR::factor_block(int64_t begin, int64_t end) {
     divide(diagonal, std::sqrt(squares_[step] + spread_[step] * spread_[step]) / diagonal,
            gram_precision_, squares_.data() + next, column + next, residual_.data() + next,
            spread_.data() + next, noise_.data() + next, size_ - next);
-    const double noise_of_block = gram_precision_ * (squares_[step] + before_block);
-    loss_ = std::max(
-        {loss_, noise_of_block / residual_[step], kUnsafe * noise_[step] / residual_[step]});
+    const double noise_before = gram_precision_ * (squares_[step] + square_before);
+    loss_ = std::max(loss_, std::max(noise_before, kBlockShare * noise_[step]) / residual_[step]);
     pivots_.push_back(index_[step]);
     diagonal_.push_back(diagonal);
   }
@@ -293,7 +292,12 @@ void GramQR::combine_pivots(int64_t begin, int64_t step, int64_t j) {
     factors[i - begin] = static_cast<float>(l_(j, i) / l_(i, i));
   }
   add(growth_.block(0, begin, step, step - begin), factors, x);
-  spread_[j] = std::sqrt(weighted_squares(squares_.data(), x, step));
+  set_noise(j, x, step);
+}
+
+// Set the noise of column j, given its combination x of the first n pivots.
+void GramQR::set_noise(int64_t j, const float* x, int64_t n) {
+  spread_[j] = std::sqrt(weighted_squares(squares_.data(), x, n));
   noise_[j] = gram_precision_ * (squares_[j] + spread_[j] * spread_[j]);
 }
 
@@ -323,10 +327,7 @@ void GramQR::follow_growth(int64_t begin, int64_t end) {
                factors.t());
   multiply_add(growth_.block(begin, end, n, rest), 0, 1, residuals.block(begin, 0, n, n),
                factors.t());
-  for (int64_t j = end; j < size_; ++j) {
-    spread_[j] = std::sqrt(weighted_squares(squares_.data(), growth_.column(j), end));
-    noise_[j] = gram_precision_ * (squares_[j] + spread_[j] * spread_[j]);
-  }
+  for (int64_t j = end; j < size_; ++j) set_noise(j, growth_.column(j), end);
 }
 
 void GramQR::columns_of_q(int64_t first, View<double> q) const {

@@ -42,6 +42,7 @@ class GramQR {
   void exchange(int64_t begin, int64_t step, int64_t pivot);
   void exchange_rows(int64_t begin, const std::vector<int64_t>& exchanged);
   void combine_pivots(int64_t begin, int64_t step, int64_t j);
+  void set_noise(int64_t j, const float* x, int64_t n);
   void keep_combination(int64_t step, int64_t end);
   void follow_growth(int64_t begin, int64_t end);
   void project_out(int64_t first, View<double> q) const;

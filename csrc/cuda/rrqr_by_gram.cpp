@@ -2,7 +2,6 @@
 
 #include "rrqr_methods.h"
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -53,7 +52,6 @@ Tensor noise_of(const Guess& guess, const Tensor& inverse) {
 
 // Return which columns of W P (b, k) are provably in the greedy order.
 Tensor certify(const Guess& guess, const Tensor& inverse) {
-  const int64_t d = guess.w.size(1), k = guess.w.size(2);
   const Tensor noise = noise_of(guess, inverse);
   const Tensor holds = at::empty(guess.perm.sizes(), guess.perm.options().dtype(at::kBool));
   Certificate certificate;
@@ -62,12 +60,10 @@ Tensor certify(const Guess& guess, const Tensor& inverse) {
   certificate.noise = noise.const_data_ptr<double>();
   certificate.exponents = guess.exponents.const_data_ptr<int64_t>();
   certificate.holds = holds.mutable_data_ptr<bool>();
-  // Three times the noise of the rule for ties (reference.py), so that the proof fails for all
-  // columns that the rule could call a tie, whatever the rounding.
-  certificate.tie = 12 * static_cast<double>(std::max(d, k)) * kEpsilon;
+  certificate.tie = tie_noise(guess);
   certificate.loss = kLoss;
   certificate.batch = guess.r.size(0);
-  certificate.k = k;
+  certificate.k = guess.r.size(2);
   certificate.m = guess.r.size(1);
   certify_order(certificate);
   return holds;

@@ -4,7 +4,6 @@
 
 #include "rrqr_methods.h"
 
-#include <algorithm>
 #include <limits>
 
 #include <ATen/TensorOperators.h>
@@ -35,17 +34,14 @@ Tensor orthonormalise_(const Tensor& q) {
 
 // Return for which columns (b, k) the order is provably greedy, given R = Q'WP (b, m, k) and the
 // distance of Q'Q from I.
-Tensor prove(const Tensor& r, const Tensor& w_p, const Tensor& exponents, const Tensor& distance) {
-  // Three times the noise of the rule for ties (reference.py), 4 max(d, k) eps |w|, so that the
-  // proof fails for all columns that the rule could call a tie, whatever the rounding.
-  const double precision = 12 * static_cast<double>(std::max(w_p.size(1), w_p.size(2))) *
-                           std::numeric_limits<double>::epsilon();
-  const Tensor noise = at::linalg_vector_norm(w_p, 2, {1}) * (distance + precision).unsqueeze(1);
+Tensor prove(const Guess& guess, const Tensor& r, const Tensor& w_p, const Tensor& distance) {
+  const Tensor error = (distance + tie_noise(guess)).unsqueeze(1);
+  const Tensor noise = at::linalg_vector_norm(w_p, 2, {1}) * error;
   const Tensor holds = at::empty(noise.sizes(), noise.options().dtype(at::kBool));
   Proof proof;
   proof.r = r.const_data_ptr<double>();
   proof.noise = noise.const_data_ptr<double>();
-  proof.exponents = exponents.const_data_ptr<int64_t>();
+  proof.exponents = guess.exponents.const_data_ptr<int64_t>();
   proof.holds = holds.mutable_data_ptr<bool>();
   proof.batch = r.size(0);
   proof.k = r.size(2);
@@ -71,7 +67,7 @@ Tensor decompose_by_q(const Tensor& weight, const Decomposition& out) {
   const double eps =
       is_double ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon();
   const Tensor orthonormal = (distance <= eps / 8).unsqueeze(1);
-  return state_of(prove(r, w_p, guess.exponents, distance).logical_and(orthonormal), guess);
+  return state_of(prove(guess, r, w_p, distance).logical_and(orthonormal), guess);
 }
 
 // W twice, the Gram matrix, R thrice, Q, and the inverse triangle with temporary tensors.

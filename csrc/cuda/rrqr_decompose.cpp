@@ -67,10 +67,12 @@ Decomposition empty_results(const Tensor& weight, int64_t n_major, int64_t n_min
           at::empty({count, std::min(d, k)}, weight.options())};
 }
 
-Decomposition decompose_on_cpu(const Tensor& weight, int64_t n_major, int64_t n_minor) {
-  LOG(INFO) << "rrqr: matrices of shape (" << weight.size(1) << ", " << weight.size(2)
-            << ") that were decomposed on the CPU, since the GPU could not prove their pivots: "
-            << weight.size(0);
+// Decompose on the CPU what is left of `total` matrices.
+Decomposition decompose_on_cpu(const Tensor& weight, int64_t n_major, int64_t n_minor,
+                               int64_t total) {
+  LOG(INFO) << "rrqr: " << weight.size(0) << " of " << total << " matrices of shape ("
+            << weight.size(1) << ", " << weight.size(2)
+            << ") were decomposed on the CPU, since the GPU could not prove their pivots";
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("recyclelora::rrqr", "")
                              .typed<Decomposition(const Tensor&, c10::SymInt, c10::SymInt)>();
@@ -79,9 +81,10 @@ Decomposition decompose_on_cpu(const Tensor& weight, int64_t n_major, int64_t n_
   return {perm.to(device), q_major.to(device), q_minor.to(device), r_diag.to(device)};
 }
 
-// Decompose matrices (count, d, k), count > 0, by a method and, if it leaves doubts, by the next.
+// Decompose what is left of `total` matrices, at least one, by a method; those that it does not
+// prove, by the next.
 Decomposition decompose_by(const Method& method, const Tensor& weight, int64_t n_major,
-                           int64_t n_minor, int64_t memory) {
+                           int64_t n_minor, int64_t memory, int64_t total) {
   const Decomposition out = empty_results(weight, n_major, n_minor);
   const Tensor states = decompose_in_chunks(method, weight, out, memory);
   TORCH_CHECK_VALUE(!(states == kNotFinite).any().item<bool>(),
@@ -91,8 +94,8 @@ Decomposition decompose_by(const Method& method, const Tensor& weight, int64_t n
   const Tensor index = doubtful.to(weight.device()), rest = weight.index_select(0, index);
   const auto& [perm, q_major, q_minor, r_diag] = out;
   const auto [next_perm, next_q_major, next_q_minor, next_r_diag] =
-      &method == &kByGram ? decompose_by(kByQ, rest, n_major, n_minor, memory)
-                          : decompose_on_cpu(rest, n_major, n_minor);
+      &method == &kByGram ? decompose_by(kByQ, rest, n_major, n_minor, memory, total)
+                          : decompose_on_cpu(rest, n_major, n_minor, total);
   perm.index_copy_(0, index, next_perm);
   q_major.index_copy_(0, index, next_q_major);
   q_minor.index_copy_(0, index, next_q_minor);
@@ -109,8 +112,9 @@ Decomposition decompose(const Tensor& input, int64_t n_major, int64_t n_minor, i
   // As on the CPU: with more columns of Q, computing all of them is not slower.
   const bool few = weight.scalar_type() == at::kFloat && 4 * (n_major + n_minor) <= k;
   const auto [perm, q_major, q_minor, r_diag] =
-      weight.numel() == 0 ? empty_results(weight, n_major, n_minor)
-                          : decompose_by(few ? kByGram : kByQ, weight, n_major, n_minor, memory);
+      weight.numel() == 0
+          ? empty_results(weight, n_major, n_minor)
+          : decompose_by(few ? kByGram : kByQ, weight, n_major, n_minor, memory, weight.size(0));
   const auto shaped = [&](const Tensor& x) {
     std::vector<int64_t> sizes = batch.vec();
     sizes.insert(sizes.end(), x.sizes().begin() + 1, x.sizes().end());

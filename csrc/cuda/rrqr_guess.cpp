@@ -1,6 +1,7 @@
 #include "rrqr_guess.h"
 
 #include <algorithm>
+#include <limits>
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -94,6 +95,11 @@ Guess guess_pivots(const Tensor& weight) {
           squares.gather(1, perm),
           rows.gather(2, perm.unsqueeze(1).expand({b, m, k})),
           at::isfinite(size).all(1)};
+}
+
+double tie_noise(const Guess& guess) {
+  return 12 * static_cast<double>(std::max(guess.w.size(1), guess.w.size(2))) *
+         std::numeric_limits<double>::epsilon();
 }
 
 // Blocks on the diagonal are inverted first, all in one call, and then joined in pairs until one

@@ -20,6 +20,10 @@ struct Guess {
 
 Guess guess_pivots(const at::Tensor& weight);
 
+// Three times the noise of the rule for ties (reference.py), relative to the norm of a column. With
+// it, a proof fails for all columns that the rule could call a tie, whatever the rounding.
+double tie_noise(const Guess& guess);
+
 // gram = beta gram + alpha a'a (b, k, k), on and below the diagonal blocks of stripes of rows. With
 // beta = 0, gram is overwritten.
 void add_product(const at::Tensor& gram, const at::Tensor& a, double beta, double alpha);

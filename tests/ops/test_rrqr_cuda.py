@@ -247,7 +247,7 @@ def test_current_stream_is_used():
         with waits() as found:
             out = rrqr(zeros, 4, 5)
     stream.synchronize()
-    assert len(found) <= 3  # a result computed from zeros would be decided on the CPU
+    assert len(found) <= 1  # a result computed from zeros would be decided on the CPU
     assert torch.equal(out.perm.cpu(), rrqr(weight, 4, 5).perm)
 
 

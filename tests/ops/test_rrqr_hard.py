@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tests.support.hard_matrices import kahan_matrix
+from tests.support.hard_matrices import kahan_matrix, with_spectrum
 
 from recyclelora import rrqr
 from recyclelora.ops import reference
@@ -17,13 +17,6 @@ SHAPES = [
     (63, 64), (64, 65), (127, 128), (129, 128), (128, 129), (130, 129), (129, 130),
     (193, 192), (257, 191), (191, 257), (400, 131), (131, 400), (90, 513), (1, 300), (300, 1),
 ]  # fmt: skip
-
-
-def with_spectrum(d: int, k: int, decades: float) -> torch.Tensor:
-    m = min(d, k)
-    left = torch.linalg.qr(torch.randn(d, m, dtype=torch.float64)).Q
-    right = torch.linalg.qr(torch.randn(k, m, dtype=torch.float64)).Q
-    return left * torch.logspace(0, -decades, m, dtype=torch.float64) @ right.T
 
 
 def assert_equals_reference(weight: torch.Tensor) -> None:

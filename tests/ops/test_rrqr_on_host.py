@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.support.exact_rrqr import assert_equals_exact, exact_rrqr
-from tests.support.hard_matrices import KINDS, hard_matrix, kahan_matrix
+from tests.support.hard_matrices import KINDS, hard_matrix, kahan_matrix, with_spectrum
 from torch.utils import cpp_extension
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,7 +18,6 @@ from recyclelora.ops import reference
 
 HERE = Path(__file__).parent
 CUDA = HERE.parents[1] / "csrc" / "cuda"
-PARTS = ("decompose", "guess", "by_gram", "by_q")
 GENEROUS = 2**30
 
 pytestmark = pytest.mark.slow
@@ -30,7 +29,7 @@ def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("build")
     cpp_extension.load(
         "recyclelora_on_host",
-        [str(HERE / "rrqr_on_host.cpp"), *(str(CUDA / f"rrqr_{name}.cpp") for name in PARTS)],
+        [str(HERE / "rrqr_on_host.cpp"), *map(str, CUDA.glob("rrqr_*.cpp"))],
         extra_cflags=["-O2", "-Wno-unknown-pragmas"],
         build_directory=str(folder),
         is_python_module=False,
@@ -115,10 +114,8 @@ def test_gram_matrix_alone_proves_random_weights(on_host, shape):
 
 def weights_of_all_kinds():
     """Yield matrices with small gaps, ties, small residual norms and columns of all scales."""
-    for decay in np.logspace(0, -9, 10):
-        rotation = torch.linalg.qr(torch.randn(80, 80, dtype=torch.float64)).Q
-        scales = torch.logspace(0, np.log10(decay), 80, dtype=torch.float64)
-        yield (torch.randn(100, 80, dtype=torch.float64) * scales @ rotation).float()
+    for decades in range(10):
+        yield with_spectrum(100, 80, decades).float()
     for gap in (0, 1e-7, 3e-7, 1e-6, 1e-4):
         weight = torch.randn(96, 70)
         weight[:, 1::2] = weight[:, ::2].roll(1, 0) * (1 - gap)
@@ -144,11 +141,7 @@ def test_proof_by_the_gram_matrix_is_never_wrong(on_host):
 
 
 def test_doubt_about_the_gram_matrix_does_not_need_the_cpu(on_host):
-    rotation = torch.linalg.qr(torch.randn(80, 80, dtype=torch.float64)).Q
-    scales = torch.logspace(0, -5, 80, dtype=torch.float64)
-    weight = torch.randn(2, 100, 80, dtype=torch.float64)
-    weight[1] = weight[1] * scales @ rotation
-    weight = weight.float()
+    weight = torch.stack([torch.randn(100, 80), with_spectrum(100, 80, 5).float()])
     states = torch.ops.recyclelora_on_host.by_gram(weight, 2, 8)[-1]
     assert states.tolist() == [0, 1]
     out, doubts = on_host(weight, 2, 8)
@@ -245,7 +238,7 @@ def test_log_counts_the_matrices_of_the_cpu(library):
             text=True,
             check=True,
         )
-        sentence = "rrqr: matrices of shape (6, 5) that were decomposed on the CPU"
+        sentence = "rrqr: 1 of 3 matrices of shape (6, 5) were decomposed on the CPU"
         assert done.stderr.count(sentence) == count
 
 

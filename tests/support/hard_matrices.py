@@ -58,3 +58,11 @@ def kahan_matrix(n: int, c: float, perturbation: float) -> torch.Tensor:
     diagonal = np.sqrt(1 - c * c) ** np.arange(n)
     kahan = diagonal[:, None] * (np.eye(n) - c * np.triu(np.ones((n, n)), 1))
     return torch.tensor(kahan * (1 - perturbation * np.arange(n)))
+
+
+def with_spectrum(d: int, k: int, decades: float) -> torch.Tensor:
+    """Return a random matrix, float64, with singular values from 1 to 10^-decades."""
+    m = min(d, k)
+    left = torch.linalg.qr(torch.randn(d, m, dtype=torch.float64)).Q
+    right = torch.linalg.qr(torch.randn(k, m, dtype=torch.float64)).Q
+    return left * torch.logspace(0, -decades, m, dtype=torch.float64) @ right.T
